@@ -1,0 +1,47 @@
+"""graphscale: kernel rescaling and fbcunn's layers for ONNX and torch.
+
+The public names below are imported on first use, so that ``import graphscale`` loads neither torch
+nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "GraphScaleError": "errors",
+    "Plan": "plan",
+    "plan": "api",
+    "shrink": "api",
+    "grow": "api",
+    "load": "train",
+    "save": "train",
+    "export": "layers.export",
+    "get_library_path": "runtime",
+    "session": "runtime",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from graphscale.api import grow, plan, shrink
+    from graphscale.errors import GraphScaleError
+    from graphscale.layers.export import export
+    from graphscale.plan import Plan
+    from graphscale.runtime import get_library_path, session
+    from graphscale.train import load, save
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'graphscale' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"graphscale.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
