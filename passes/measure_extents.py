@@ -1,0 +1,206 @@
+"""Measure every tensor's shape at a given input size, and every value that shapes alone decide.
+
+ONNX's own per-node shape inference does the work; shape arithmetic (Shape, Gather, Concat, Mul …)
+is evaluated with ONNX's reference implementation, so that Reshape, Resize, Slice and their kind get
+the numbers they are really fed, however an exporter wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from graphscale.errors import GraphScaleError
+
+_LARGEST_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
+
+# Operators of other domains that compute what an ONNX operator of the same inputs computes.
+_EQUIVALENTS = {
+    ("graphscale", "FFTConv"): "Conv",
+    ("com.microsoft", "FusedConv"): "Conv",
+    ("com.microsoft", "Gelu"): "Relu",
+    ("com.microsoft", "QuickGelu"): "Relu",
+    ("com.microsoft", "FastGelu"): "Relu",
+}
+
+
+@dataclass
+class Measured:
+    """Shapes and known values of a model at one input size.
+
+    Attributes:
+        shapes: Shape of each tensor, all dimensions known.
+        constants: Values decided by shapes and constants alone, such as a Reshape's target.
+    """
+
+    shapes: dict[ir.Value, tuple[int, ...]] = field(default_factory=dict)
+    constants: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+
+    def shape(self, value: ir.Value) -> tuple[int, ...]:
+        """Shape of `value`."""
+        return self.shapes[value]
+
+
+def graph_inputs(model: ir.Model) -> list[ir.Value]:
+    """The inputs that a caller must feed: those that no initializer fills."""
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def measure(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> Measured:
+    """Shapes of all tensors when the graph inputs have `input_shapes`.
+
+    Raises:
+        GraphScaleError: an operator is unknown, or shapes do not fit together; names the node.
+    """
+    measured = Measured()
+    types: dict[ir.Value, onnx.TypeProto] = {}
+
+    def record(value: ir.Value, elem_type: int, shape: Sequence[int]) -> None:
+        types[value] = onnx.helper.make_tensor_type_proto(elem_type, shape)
+        measured.shapes[value] = tuple(shape)
+
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is None:
+            continue
+        record(value, tensor.dtype.value, tensor.shape.numpy())
+        if tensor.size <= _LARGEST_CONSTANT and tensor.dtype != ir.DataType.STRING:
+            measured.constants[value] = tensor.numpy()
+    for value in graph_inputs(model):
+        if value.dtype is None or value.name not in input_shapes:
+            raise GraphScaleError(f"input {value.name!r} has no known shape; give its shape")
+        record(value, value.dtype.value, input_shapes[value.name])
+    for node in model.graph:
+        _measure_node(model, node, measured, types, record)
+    return measured
+
+
+def _measure_node(model: ir.Model, node: ir.Node, measured: Measured, types, record) -> None:
+    known = [value is None or value in measured.constants for value in node.inputs]
+    if node.op_type == "Constant" and node.domain == "":
+        values = [_constant(node)]
+    elif node.op_type in ("Shape", "Size") and node.domain == "":
+        values = [_shape_of(node, measured.shapes[node.inputs[0]])]
+    elif all(known) and node.domain == "" and _small(node, measured) and not _random(node):
+        values = _evaluate(model, node, measured)
+    else:
+        _infer(model, node, measured, types, record)
+        return
+    for output, value in zip(node.outputs, values):
+        array = np.asarray(value)
+        record(output, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        if array.size <= _LARGEST_CONSTANT:
+            measured.constants[output] = array
+
+
+def _constant(node: ir.Node) -> np.ndarray:
+    ((name, attribute),) = node.attributes.items()
+    if name == "value":
+        return attribute.value.numpy()
+    dtypes = {"float": np.float32, "floats": np.float32, "int": np.int64, "ints": np.int64}
+    return np.asarray(attribute.value, dtypes.get(name.removeprefix("value_")))
+
+
+def _shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
+    if node.op_type == "Size":
+        return np.asarray(int(np.prod(shape)), np.int64)
+    start = node.attributes.get_int("start", 0)
+    end = node.attributes.get_int("end", len(shape))
+    return np.asarray(shape[start:end], np.int64)
+
+
+def _small(node: ir.Node, measured: Measured) -> bool:
+    """Whether evaluating `node` gives shape arithmetic rather than a tensor of weights."""
+    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
+        sizes = measured.constants[node.inputs[-1]]
+        return sizes.size == 0 or float(np.prod(sizes.astype(float))) <= _LARGEST_CONSTANT
+    return node.op_type not in ("Conv", "Gemm", "BatchNormalization", "If", "Loop", "Scan")
+
+
+def _random(node: ir.Node) -> bool:
+    return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
+
+
+def _evaluate(model: ir.Model, node: ir.Node, measured: Measured) -> list[np.ndarray]:
+    proto = ir.to_proto(node)
+    values = {v.name: measured.constants[v] for v in node.inputs if v is not None}
+    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(v.dtype) for name, v in values.items()}
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constants",
+        [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
+        [onnx.ValueInfoProto(name=name) for name in proto.output if name],
+    )
+    opset = onnx.helper.make_opsetid("", model.opset_imports.get("", 1))
+    try:
+        whole = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=model.ir_version)
+        results = iter(ReferenceEvaluator(whole).run(None, values))
+    except Exception as error:
+        raise _failure(node, error) from error
+    return [next(results) if name else np.zeros(0) for name in proto.output]
+
+
+def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) -> None:
+    proto = ir.to_proto(node)
+    domain, op_type = node.domain, _EQUIVALENTS.get((node.domain, node.op_type), node.op_type)
+    inputs = [value for value in node.inputs if value is not None]
+    for value in inputs:
+        if value not in types:
+            raise GraphScaleError(
+                f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing computes; "
+                "export the model again"
+            )
+    input_types = {value.name: types[value] for value in inputs}
+    data = {
+        value.name: onnx.numpy_helper.from_array(measured.constants[value], value.name)
+        for value in inputs
+        if value in measured.constants and measured.constants[value].size <= 1024
+    }
+    try:
+        function = model.functions.get((domain, node.op_type, node.overload))
+        if op_type != node.op_type:
+            domain, proto.domain, proto.op_type = "", "", op_type
+        if function is not None and op_type == node.op_type:
+            outputs = onnx.shape_inference.infer_function_output_types(
+                ir.to_proto(function), [types[value] for value in inputs], proto.attribute
+            )
+            inferred = dict(zip((v.name for v in node.outputs), outputs))
+        else:
+            version = model.opset_imports.get(domain, model.opset_imports.get("", 1))
+            schema = onnx.defs.get_schema(op_type, version, domain)
+            opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
+            inferred = onnx.shape_inference.infer_node_outputs(
+                schema, proto, input_types, data, opset_imports=opsets, ir_version=model.ir_version
+            )
+    except onnx.defs.SchemaError:
+        raise GraphScaleError(
+            f"node {node.name!r} has the operator {node.domain or 'ai.onnx'}.{node.op_type}, which "
+            "ONNX does not define at this opset; replace it before shrinking"
+        ) from None
+    except Exception as error:
+        raise _failure(node, error) from error
+    for output in node.outputs:
+        if not output.name:
+            continue
+        kind = inferred.get(output.name)
+        dims = kind.tensor_type.shape.dim if kind is not None else None
+        if kind is None or not kind.tensor_type.HasField("shape"):
+            if output.uses() or output.is_graph_output():
+                raise _failure(node, f"the shape of {output.name!r} cannot be worked out")
+            continue
+        if not all(dim.HasField("dim_value") for dim in dims):
+            raise _failure(node, f"the shape of {output.name!r} depends on the data")
+        record(output, kind.tensor_type.elem_type, [dim.dim_value for dim in dims])
+
+
+def _failure(node: ir.Node, error: object) -> GraphScaleError:
+    text = " ".join(str(error).split())
+    return GraphScaleError(
+        f"node {node.name!r} ({node.op_type}) does not fit the input size: {text[:300]}; "
+        "check the model or give another --input-size"
+    )
