@@ -1,0 +1,1 @@
+"""Tests; `tests.zoo` holds the networks that they share."""
