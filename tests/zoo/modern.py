@@ -26,7 +26,7 @@ class ConvNeXtBlock(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.expand = nn.Linear(channels, 4 * channels)
         self.project = nn.Linear(4 * channels, channels)
-        self.scale = nn.Parameter(torch.full((channels,), 0.1))
+        self.scale = nn.Parameter(0.2 * torch.rand(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
