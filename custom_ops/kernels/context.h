@@ -3,16 +3,19 @@
 // Python glue from torch. Kernels know nothing else of either.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 
 namespace graphscale {
 
 struct Context {
   // Run body(argument, task) for every task in [0, tasks), in any order, on any thread; returns when
-  // all are done. Tasks must not throw.
-  void (*run_tasks)(void* owner, int64_t tasks, void (*body)(void* argument, int64_t task), void* argument);
-  // Scratch memory, aligned to 64 bytes; null when there is none left.
+  // all are done. Tasks must not throw (those of parallel_for may).
+  void (*run_tasks)(void* owner, int64_t tasks, void (*body)(void* argument, int64_t task),
+                    void* argument);
+  // Scratch memory, aligned to 64 bytes; null when there is none left. From any thread.
   void* (*allocate)(void* owner, size_t bytes);
   void (*release)(void* owner, void* memory);
   void* owner;    // handed back to the functions above
@@ -20,17 +23,49 @@ struct Context {
   void* stream;   // cudaStream_t of the CUDA kernels; null on a CPU
 };
 
+// The same memory on one thread: for calls from inside a task.
+inline Context one_thread(const Context& context) {
+  Context copy = context;
+  copy.threads = 1;
+  return copy;
+}
+
 // parallel_for with any callable: parallel_for(context, n, [&](int64_t i) { ... });
+// The first exception that a task throws is thrown again when all tasks are done.
 template <typename Body>
 void parallel_for(const Context& context, int64_t tasks, const Body& body) {
   if (tasks == 1 || context.threads <= 1) {
     for (int64_t task = 0; task < tasks; ++task) body(task);
     return;
   }
+  struct Work {
+    const Body& body;
+    std::atomic<bool> failed{false};
+    std::exception_ptr reason;
+  } work{body, {}, {}};
   context.run_tasks(
       context.owner, tasks,
-      [](void* argument, int64_t task) { (*static_cast<const Body*>(argument))(task); },
-      const_cast<void*>(static_cast<const void*>(&body)));
+      [](void* argument, int64_t task) {
+        Work& work = *static_cast<Work*>(argument);
+        try {
+          work.body(task);
+        } catch (...) {
+          if (!work.failed.exchange(true)) work.reason = std::current_exception();
+        }
+      },
+      &work);
+  if (work.reason) std::rethrow_exception(work.reason);
+}
+
+// parallel_for over [0, count) in pieces of at least `grain`: body(begin, end).
+template <typename Body>
+void parallel_ranges(const Context& context, int64_t count, int64_t grain, const Body& body) {
+  if (count <= 0) return;
+  const int64_t most = static_cast<int64_t>(context.threads) * 4;
+  const int64_t pieces = count / grain < most ? (count / grain > 1 ? count / grain : 1) : most;
+  parallel_for(context, pieces, [&](int64_t piece) {
+    body(count * piece / pieces, count * (piece + 1) / pieces);
+  });
 }
 
 // Scratch memory that is given back at the end of its scope. get() is null when none was left.

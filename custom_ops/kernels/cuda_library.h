@@ -1,0 +1,31 @@
+// The CUDA kernels live in a library of their own, libgraphscale_cuda.so, next to this one. It is
+// opened when they are first asked for; where it is missing or a CUDA library that it needs is, there
+// are only CPU kernels. Nothing but this header ties the two together.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/operator.h"
+
+namespace graphscale {
+
+// A kernel of the operator of that name for tensors in GPU memory, on Context::stream. It must not
+// synchronise (a CUDA graph may be recording), and Context::allocate gives GPU memory.
+struct CudaKernel {
+  const char* name;
+  std::vector<Type> types;
+  Kernel run;
+  PrepareFunction prepare;  // null where there is nothing to prepare
+};
+
+// The one symbol that libgraphscale_cuda.so exports.
+using CudaKernels = const std::vector<CudaKernel>& (*)();
+constexpr const char* kCudaKernelsSymbol = "graphscale_cuda_kernels";
+
+const CudaKernel* find_cuda_kernel(const std::string& name, Type type);
+
+// Why there are no CUDA kernels; empty when there are.
+const std::string& cuda_library_error();
+
+}  // namespace graphscale

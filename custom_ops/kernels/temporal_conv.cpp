@@ -1,0 +1,195 @@
+// Convolution over time, frames x features (fbcunn TemporalConvolutionFB):
+//   y[n, t, o] = bias[o] + sum over k, i of weight[o, k, i] * x[n, t * stride + k, i]
+//
+// The frames under one output are one row of kernel * features numbers, and rows are stride * features
+// apart: an output sequence is one matrix product with an overlapping view of x, without im2col.
+// Cost: 2 N T_out C_out kernel C_in operations in each of the three passes.
+#include "kernels/matmul.h"
+#include "kernels/widen.h"
+
+namespace graphscale {
+namespace {
+
+struct Sizes {
+  int64_t batch, frames, in_features, out_features, kernel, stride, out_frames;
+};
+
+int64_t positive_stride(const Attributes& attributes) {
+  const int64_t stride = attributes.integer("stride");
+  if (stride < 1) fail("stride is " + std::to_string(stride) + "; it must be at least 1");
+  return stride;
+}
+
+Dim out_frames(const Dim& frames, const Dim& kernel, int64_t stride) {
+  return compute_dim(
+      [stride](int64_t frames, int64_t kernel) {
+        if (frames < kernel) {
+          fail("x has " + std::to_string(frames) + " frames; the kernel needs at least " +
+               std::to_string(kernel));
+        }
+        return (frames - kernel) / stride + 1;
+      },
+      frames, kernel);
+}
+
+Sizes sizes(const Tensor& x, const Tensor& weight, int64_t stride) {
+  return {x.shape[0],      x.shape[1], x.shape[2], weight.shape[0], weight.shape[1], stride,
+          (x.shape[1] - weight.shape[1]) / stride + 1};
+}
+
+void forward_shape(ShapeCall& call) {
+  const int64_t stride = positive_stride(call.attributes);
+  call.require_rank(0, 3);
+  call.require_rank(1, 3);
+  const Dims& x = call.inputs[0];
+  const Dims& weight = call.inputs[1];
+  call.require_equal(x[2], weight[2], "the features of x and the last dimension of weight");
+  if (call.present[2]) {
+    call.require_rank(2, 1);
+    call.require_equal(call.inputs[2][0], weight[0], "the lengths of bias and weight");
+  }
+  call.outputs[0] = {x[0], out_frames(x[1], weight[1], stride), weight[0]};
+}
+
+template <typename T>
+void forward(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const Sizes s = sizes(call.inputs[0], call.inputs[1], call.attributes.integer("stride"));
+  const WideInput<T> x(call.context, call.inputs[0]);
+  const WideInput<T> weight(call.context, call.inputs[1]);
+  const WideOutput<T> y(call.context, call.outputs[0]);
+  const bool has_bias = call.inputs[2].present;
+  if (has_bias) {
+    const T* const bias = call.inputs[2].data<T>();
+    parallel_ranges(call.context, s.batch * s.out_frames, 64, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        for (int64_t o = 0; o < s.out_features; ++o) {
+          y.get()[row * s.out_features + o] = static_cast<Wide>(bias[o]);
+        }
+      }
+    });
+  }
+  const int64_t depth = s.kernel * s.in_features;
+  const MatrixView<const Wide> kernel{weight.get(), 1, depth};
+  const auto sequence = [&](const Context& context, int64_t n) {
+    matmul<Wide>(context, s.out_frames, s.out_features, depth,
+                 {x.get() + n * s.frames * s.in_features, s.stride * s.in_features, 1}, kernel,
+                 y.get() + n * s.out_frames * s.out_features, s.out_features, has_bias);
+  };
+  if (s.batch >= call.context.threads) {
+    const Context inner = one_thread(call.context);
+    parallel_for(call.context, s.batch, [&](int64_t n) { sequence(inner, n); });
+  } else {
+    for (int64_t n = 0; n < s.batch; ++n) sequence(call.context, n);
+  }
+}
+
+void grad_shape(ShapeCall& call, size_t x, size_t weight) {
+  const int64_t stride = positive_stride(call.attributes);
+  for (size_t i = 0; i < 3; ++i) call.require_rank(i, 3);
+  const Dims& grad = call.inputs[0];
+  call.require_equal(grad[0], call.inputs[x][0], "the batch sizes of grad and x");
+  call.require_equal(grad[2], call.inputs[weight][0], "the features of grad and weight");
+  call.require_equal(call.inputs[x][2], call.inputs[weight][2], "the features of x and weight");
+  call.require_equal(grad[1], out_frames(call.inputs[x][1], call.inputs[weight][1], stride),
+                     "the frames of grad and of the output");
+}
+
+// grad_x[n, t * stride + k, :] += grad[n, t, :] weight[:, k, :]: one product per group of kernel
+// positions whose frames do not overlap, that is, ceil(kernel / stride) of them.
+template <typename T>
+void grad_input(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const Sizes s = sizes(call.inputs[2], call.inputs[1], call.attributes.integer("stride"));
+  const WideInput<T> grad(call.context, call.inputs[0]);
+  const WideInput<T> weight(call.context, call.inputs[1]);
+  const WideOutput<T> grad_x(call.context, call.outputs[0]);
+  std::fill_n(grad_x.get(), s.batch * s.frames * s.in_features, Wide(0));
+  const int64_t step = s.stride < s.kernel ? s.stride : s.kernel;
+  const auto sequence = [&](const Context& context, int64_t n) {
+    for (int64_t k = 0; k < s.kernel; k += step) {
+      const int64_t width = (k + step <= s.kernel ? step : s.kernel - k) * s.in_features;
+      matmul<Wide>(context, s.out_frames, width, s.out_features,
+                   {grad.get() + n * s.out_frames * s.out_features, s.out_features, 1},
+                   {weight.get() + k * s.in_features, s.kernel * s.in_features, 1},
+                   grad_x.get() + (n * s.frames + k) * s.in_features, s.stride * s.in_features,
+                   true);
+    }
+  };
+  if (s.batch >= call.context.threads) {
+    const Context inner = one_thread(call.context);
+    parallel_for(call.context, s.batch, [&](int64_t n) { sequence(inner, n); });
+  } else {
+    for (int64_t n = 0; n < s.batch; ++n) sequence(call.context, n);
+  }
+}
+
+// grad_weight[o, :] = sum over n, t of grad[n, t, o] * (the row of x under output t).
+template <typename T>
+void grad_weight(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const Sizes s = sizes(call.inputs[1], call.inputs[2], call.attributes.integer("stride"));
+  const WideInput<T> grad(call.context, call.inputs[0]);
+  const WideInput<T> x(call.context, call.inputs[1]);
+  const WideOutput<T> result(call.context, call.outputs[0]);
+  const int64_t depth = s.kernel * s.in_features;
+  std::fill_n(result.get(), s.out_features * depth, Wide(0));
+  for (int64_t n = 0; n < s.batch; ++n) {
+    matmul<Wide>(call.context, s.out_features, depth, s.out_frames,
+                 {grad.get() + n * s.out_frames * s.out_features, 1, s.out_features},
+                 {x.get() + n * s.frames * s.in_features, s.stride * s.in_features, 1},
+                 result.get(), depth, true);
+  }
+}
+
+}  // namespace
+
+Operator temporal_conv() {
+  return Operator("TemporalConv",
+                  "Convolution over time of sequences that are stored frame after frame, without "
+                  "padding: y[n, t, o] = bias[o] + sum over k, i of weight[o, k, i] x[n, t stride + "
+                  "k, i].")
+      .input("x", "Sequences [N, T, C_in].")
+      .input("weight", "Kernels [C_out, K, C_in].")
+      .optional_input("bias", "[C_out].")
+      .output("y", "[N, floor((T - K) / stride) + 1, C_out].")
+      .attribute("stride", int64_t{1}, "Frames between two outputs.")
+      .shape(forward_shape)
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
+      });
+}
+
+Operator temporal_conv_grad_input() {
+  return Operator("TemporalConvGradInput", "Gradient of TemporalConv to x.")
+      .input("grad", "Gradient to y [N, T_out, C_out].")
+      .input("weight", "Kernels [C_out, K, C_in].")
+      .input("x", "What TemporalConv was given [N, T, C_in]; only its shape is used.")
+      .output("grad_x", "[N, T, C_in].")
+      .attribute("stride", int64_t{1}, "Frames between two outputs.")
+      .shape([](ShapeCall& call) {
+        grad_shape(call, 2, 1);
+        call.outputs[0] = call.inputs[2];
+      })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
+      });
+}
+
+Operator temporal_conv_grad_weight() {
+  return Operator("TemporalConvGradWeight", "Gradient of TemporalConv to weight.")
+      .input("grad", "Gradient to y [N, T_out, C_out].")
+      .input("x", "What TemporalConv was given [N, T, C_in].")
+      .input("weight", "Kernels [C_out, K, C_in]; only their shape is used.")
+      .output("grad_weight", "[C_out, K, C_in].")
+      .attribute("stride", int64_t{1}, "Frames between two outputs.")
+      .shape([](ShapeCall& call) {
+        grad_shape(call, 1, 2);
+        call.outputs[0] = call.inputs[2];
+      })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { grad_weight<decltype(zero)>(call); });
+      });
+}
+
+}  // namespace graphscale

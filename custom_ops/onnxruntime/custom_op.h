@@ -1,0 +1,19 @@
+// One operator for one element type and one execution provider, as onnxruntime wants to see it.
+#pragma once
+
+#include "onnxruntime/api.h"
+#include "onnxruntime/node_context.h"
+
+namespace graphscale::onnxruntime {
+
+struct CustomOp : OrtCustomOp {
+  CustomOp(const Operator& op, Type type, Device device, Kernel kernel, PrepareFunction prepare);
+
+  const Operator& op;
+  Type type;  // what the type variable T stands for
+  Device device;
+  Kernel kernel;
+  PrepareFunction prepare;
+};
+
+}  // namespace graphscale::onnxruntime

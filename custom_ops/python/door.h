@@ -1,0 +1,51 @@
+// The C interface that graphscale/layers/library.py opens with ctypes. No torch, no Python headers:
+// one library serves every version of both.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#define GRAPHSCALE_EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+struct GraphScaleTensor {
+  void* memory;          // contiguous
+  int32_t type;          // as ONNX numbers its element types; 0 for an input that is left out
+  int32_t rank;
+  const int64_t* shape;
+};
+
+struct GraphScaleAttribute {
+  const char* name;
+  int32_t kind;              // 0 integer, 1 number, 2 text, 3 integers
+  int32_t count;             // of integers
+  int64_t integer;
+  double number;
+  const char* text;
+  const int64_t* integers;
+};
+
+// Where and how a call runs.
+struct GraphScalePlace {
+  int32_t on_gpu;
+  int32_t threads;
+  void* stream;                             // of the GPU
+  void* (*allocate)(size_t bytes);          // GPU memory; not used on the CPU
+  void (*release)(void* memory);
+};
+
+// Runs operator `name`; the outputs must have the shapes that follow from the inputs. Returns 0, or 1
+// with the reason in error[0, error_size).
+GRAPHSCALE_EXPORT int graphscale_run(const char* name, const GraphScaleTensor* inputs,
+                                     int32_t input_count, GraphScaleTensor* outputs,
+                                     int32_t output_count, const GraphScaleAttribute* attributes,
+                                     int32_t attribute_count, const GraphScalePlace* place,
+                                     char* error, size_t error_size);
+
+// All operators as JSON: what docs/operators.md is made from.
+GRAPHSCALE_EXPORT const char* graphscale_describe();
+
+// Why the CUDA kernels are not there; an empty string when they are.
+GRAPHSCALE_EXPORT const char* graphscale_cuda_error();
+}

@@ -1,0 +1,14 @@
+// Threads for calls from Python: made when first needed, asleep between calls, remade after a fork.
+#pragma once
+
+#include <cstdint>
+
+namespace graphscale::python {
+
+// body(argument, task) for every task in [0, tasks) on at most `threads` threads, the caller being one
+// of them; returns when all are done. A call from inside a task, or while another thread uses the
+// pool, runs on the caller's thread alone.
+void run_on_threads(int threads, int64_t tasks, void (*body)(void* argument, int64_t task),
+                    void* argument);
+
+}  // namespace graphscale::python

@@ -1,0 +1,69 @@
+"""torch to ONNX, with graphscale's operators as nodes and as function bodies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.operator import DOMAIN, OPERATORS
+from graphscale.model import save_model
+
+
+def export(
+    module: torch.nn.Module,
+    example_inputs: tuple,
+    path: str | os.PathLike[str],
+    *,
+    function_bodies: bool = True,
+    **kwargs,
+) -> None:
+    """Write ``module`` as an ONNX file that keeps graphscale's layers as single nodes.
+
+    ``torch.onnx.export(dynamo=True)`` with our rules; ``kwargs`` go to it. With ``function_bodies``
+    the model also runs in an onnxruntime without our library, more slowly. The file appears whole or
+    not at all. Raises GraphScaleError when torch cannot export the module.
+    """
+    import graphscale.layers  # noqa: F401  every operator registers itself
+
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise GraphScaleError(f"{path.parent} is not a folder; make it, or give another path")
+    table = {op.torch_op: op.export_rule() for op in OPERATORS.values()}
+    table.update(kwargs.pop("custom_translation_table", {}))
+    kwargs.setdefault("verbose", False)
+    try:
+        program = torch.onnx.export(
+            module, example_inputs, dynamo=True, custom_translation_table=table, **kwargs
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise GraphScaleError(
+            f"torch cannot export {type(module).__name__}: {reason}; change the module or export "
+            "it with torch.onnx.export to see where"
+        ) from error
+    if function_bodies:
+        add_function_bodies(program.model)
+    save_model(program.model, path)
+
+
+def add_function_bodies(model: ir.Model) -> None:
+    """Give a model the bodies of the graphscale operators that it (or such a body) uses."""
+    opset = model.opset_imports[""]
+    waiting = [node for node in model.graph.all_nodes() if node.domain == DOMAIN]
+    while waiting:
+        node = waiting.pop()
+        if node.op_identifier() in model.functions:
+            continue
+        operator = OPERATORS.get(node.op_type)
+        if operator is None:
+            raise GraphScaleError(
+                f"node '{node.name}' is {DOMAIN}.{node.op_type}, which this graphscale does not "
+                "have; upgrade it"
+            )
+        function = ir.serde.deserialize_function(operator.function(opset))
+        model.functions[function.identifier()] = function
+        waiting.extend(inner for inner in function if inner.domain == DOMAIN)

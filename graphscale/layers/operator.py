@@ -1,0 +1,141 @@
+"""One operator of the kernel library as torch and its ONNX exporter see it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+
+import onnx
+import onnxscript
+import torch
+
+from graphscale.layers import library
+
+DOMAIN = "graphscale"
+VERSION = 1
+_FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"]
+_ATTRIBUTE_KINDS = {
+    "int": onnx.defs.OpSchema.AttrType.INT,
+    "float": onnx.defs.OpSchema.AttrType.FLOAT,
+    "str": onnx.defs.OpSchema.AttrType.STRING,
+    "List[int]": onnx.defs.OpSchema.AttrType.INTS,
+}
+
+# Every operator by its ONNX name.
+OPERATORS: dict[str, Operator] = {}
+
+
+class Operator:
+    """A torch operator ``graphscale::snake_case`` over the library's operator of the same name.
+
+    ``signature`` is a torch schema such as ``"(Tensor x, Tensor? bias, int stride=1) -> Tensor"``:
+    its tensors are the ONNX node's inputs and the rest its attributes, under the same names.
+    ``shapes`` takes the arguments and returns the empty outputs; it serves the real call, fake
+    tensors and tracing alike. ``body`` is the ONNX function, in ONNX's text form, that a runtime
+    without the library uses instead.
+    """
+
+    def __init__(self, name: str, signature: str, shapes: Callable, body: str) -> None:
+        self.name = name
+        self.body = body
+        self._shapes = shapes
+        qualified = f"{DOMAIN}::{_snake_case(name)}"
+        torch.library.define(qualified, signature)
+        torch.library.impl(qualified, ("cpu", "cuda"), self._run)
+        torch.library.register_fake(qualified, shapes)
+        self.qualified_name = qualified
+        self.torch_op = getattr(torch.ops.graphscale, _snake_case(name)).default
+        schema = self.torch_op._schema
+        self.inputs = [a for a in schema.arguments if "Tensor" in str(a.type)]
+        self.attributes = [a for a in schema.arguments if "Tensor" not in str(a.type)]
+        self.outputs = schema.returns
+        OPERATORS[name] = self
+
+    def __call__(self, *args, **kwargs):
+        """Call the torch operator."""
+        return self.torch_op(*args, **kwargs)
+
+    def register_backward(self, backward: Callable, keep: Callable) -> None:
+        """Give the operator its gradient; see ``torch.library.register_autograd``."""
+        torch.library.register_autograd(self.qualified_name, backward, setup_context=keep)
+
+    def _run(self, *args, **kwargs):
+        outputs = self._shapes(*args, **kwargs)
+        bound = self._bind(args, kwargs)
+        library.run(
+            self.name,
+            [bound[a.name] for a in self.inputs],
+            [outputs] if isinstance(outputs, torch.Tensor) else outputs,
+            {a.name: bound[a.name] for a in self.attributes},
+        )
+        return outputs
+
+    def _bind(self, args: tuple, kwargs: dict) -> dict:
+        schema = self.torch_op._schema
+        bound = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+        bound.update((a.name, value) for a, value in zip(schema.arguments, args))
+        bound.update(kwargs)
+        return bound
+
+    def export_rule(self) -> Callable:
+        """Function for ``custom_translation_table``: one bare node, which no pass inlines away."""
+        node = onnxscript.values.Op(
+            onnxscript.values.Opset(DOMAIN, VERSION), self.name, self.onnx_schema()
+        )
+
+        def rule(*args, **kwargs):
+            bound = self._bind(args, kwargs)
+            inputs = [bound[a.name] for a in self.inputs]
+            while inputs and inputs[-1] is None:
+                inputs.pop()
+            return node(*inputs, **{a.name: bound[a.name] for a in self.attributes})
+
+        rule.__name__ = self.name
+        rule.__signature__ = inspect.Signature(
+            inspect.Parameter(
+                a.name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=a.default_value if a.has_default_value() else inspect.Parameter.empty,
+            )
+            for a in self.torch_op._schema.arguments
+        )
+        return rule
+
+    def onnx_schema(self) -> onnx.defs.OpSchema:
+        """The node's ONNX schema: every tensor is of type T, or int64 where torch cannot say."""
+        schema = onnx.defs.OpSchema
+        option = schema.FormalParameterOption
+        types = iter(range(len(self.inputs) + len(self.outputs)))
+
+        def parameter(name: str, optional: bool) -> onnx.defs.OpSchema.FormalParameter:
+            return schema.FormalParameter(
+                name,
+                f"T{next(types)}",
+                param_option=option.Optional if optional else option.Single,
+            )
+
+        inputs = [parameter(a.name, "Optional" in str(a.type)) for a in self.inputs]
+        outputs = [parameter(a.name or f"output_{i}", False) for i, a in enumerate(self.outputs)]
+        every = [*_FLOATS, "tensor(int64)", "tensor(uint32)"]
+        return schema(
+            self.name,
+            DOMAIN,
+            VERSION,
+            inputs=inputs,
+            outputs=outputs,
+            type_constraints=[(p.type_str, every, "") for p in [*inputs, *outputs]],
+            attributes=[
+                schema.Attribute(a.name, _ATTRIBUTE_KINDS[str(a.type)], required=False)
+                for a in self.attributes
+            ],
+        )
+
+    def function(self, opset: int) -> onnx.FunctionProto:
+        """The function body for a model of that version of ONNX's own operators."""
+        header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": {VERSION}]>\n'
+        return onnx.parser.parse_function(header + self.name + self.body)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

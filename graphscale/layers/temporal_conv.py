@@ -1,0 +1,189 @@
+"""Convolution over time of sequences stored frame after frame (fbcunn TemporalConvolutionFB)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.operator import Operator
+
+
+def _forward_shape(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1
+) -> Tensor:
+    if x.dim() != 3 or weight.dim() != 3:
+        raise GraphScaleError(
+            f"TemporalConv: x and weight have {x.dim()} and {weight.dim()} dimensions; "
+            "give x as [N, T, C_in] and weight as [C_out, K, C_in]"
+        )
+    return x.new_empty(x.shape[0], (x.shape[1] - weight.shape[1]) // stride + 1, weight.shape[0])
+
+
+temporal_conv = Operator(
+    "TemporalConv",
+    "(Tensor x, Tensor weight, Tensor? bias=None, int stride=1) -> Tensor",
+    _forward_shape,
+    """
+    <stride: int = 1>(x, weight, bias) => (y) {
+        features_first = Transpose <perm = [0, 2, 1]> (x)
+        kernel = Transpose <perm = [0, 2, 1]> (weight)
+        every = Conv (features_first, kernel, bias)
+        zero = Constant <value_ints = [0]> ()
+        end = Constant <value_ints = [9223372036854775807]> ()
+        two = Constant <value_ints = [2]> ()
+        step = Constant <value_int: int = @stride> ()
+        steps = Unsqueeze (step, zero)
+        some = Slice (every, zero, end, two, steps)
+        y = Transpose <perm = [0, 2, 1]> (some)
+    }
+    """,
+)
+
+temporal_conv_grad_input = Operator(
+    "TemporalConvGradInput",
+    "(Tensor grad, Tensor weight, Tensor x, int stride=1) -> Tensor",
+    lambda grad, weight, x, stride=1: x.new_empty(x.shape),
+    """
+    <stride: int = 1>(grad, weight, x) => (grad_x) {
+        kernel = Transpose <perm = [0, 2, 1]> (weight)
+        features_first = Transpose <perm = [0, 2, 1]> (grad)
+        zero = Constant <value_ints = [0]> ()
+        one = Constant <value_ints = [1]> ()
+        two = Constant <value_ints = [2]> ()
+        three = Constant <value_ints = [3]> ()
+        step = Constant <value_int: int = @stride> ()
+        steps = Unsqueeze (step, zero)
+        apart = Unsqueeze (features_first, three)
+        gaps = Sub (steps, one)
+        margins = Concat <axis = 0> (zero, gaps)
+        spread = Pad (apart, margins, , three)
+        grad_shape = Shape (features_first)
+        outer = Slice (grad_shape, zero, two, zero)
+        rest = Constant <value_ints = [-1]> ()
+        flat_shape = Concat <axis = 0> (outer, rest)
+        flat = Reshape <allowzero = 0> (spread, flat_shape)
+        x_shape = Shape (x)
+        frames = Gather <axis = 0> (x_shape, one)
+        weight_shape = Shape (weight)
+        width = Gather <axis = 0> (weight_shape, one)
+        difference = Sub (frames, width)
+        places = Add (difference, one)
+        flat_all = Shape (flat)
+        have = Gather <axis = 0> (flat_all, two)
+        lacking = Sub (places, have)
+        ends = Concat <axis = 0> (zero, lacking)
+        fitted = Pad (flat, ends, , two)
+        result = ConvTranspose (fitted, kernel)
+        grad_x = Transpose <perm = [0, 2, 1]> (result)
+    }
+    """,
+)
+
+temporal_conv_grad_weight = Operator(
+    "TemporalConvGradWeight",
+    "(Tensor grad, Tensor x, Tensor weight, int stride=1) -> Tensor",
+    lambda grad, x, weight, stride=1: weight.new_empty(weight.shape),
+    """
+    <stride: int = 1>(grad, x, weight) => (grad_weight) {
+        nought = Constant <value_int = 0> ()
+        single = Constant <value_int = 1> ()
+        one = Constant <value_ints = [1]> ()
+        step = Constant <value_int: int = @stride> ()
+        grad_shape = Shape (grad)
+        weight_shape = Shape (weight)
+        frames = Gather <axis = 0> (grad_shape, single)
+        width = Gather <axis = 0> (weight_shape, single)
+        outputs = Range (nought, frames, single)
+        starts = Mul (outputs, step)
+        column = Unsqueeze (starts, one)
+        offsets = Range (nought, width, single)
+        places = Add (column, offsets)
+        windows = Gather <axis = 1> (x, places)
+        grad_weight = Einsum <equation = "nto,ntkc->okc"> (grad, windows)
+    }
+    """,
+)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, weight, _, stride = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.stride = stride
+
+
+def _backward(ctx, grad: Tensor):
+    x, weight = ctx.saved_tensors
+    needs = ctx.needs_input_grad
+    grad_x = temporal_conv_grad_input(grad, weight, x, ctx.stride) if needs[0] else None
+    grad_weight = temporal_conv_grad_weight(grad, x, weight, ctx.stride) if needs[1] else None
+    return grad_x, grad_weight, grad.sum((0, 1)) if needs[2] else None, None
+
+
+temporal_conv.register_backward(_backward, _keep)
+
+
+class TemporalConv(nn.Module):
+    """Convolution over the frames of sequences [N, T, in_features] or [T, in_features].
+
+    Result [N, (T - kernel_size) // stride + 1, out_features]; no padding. ``weight`` and ``bias``
+    have the names and shapes of ``torch.nn.Conv1d``'s, so its state dicts load. With
+    ``features_first`` input and output are torch's [N, features, T].
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        stride: int = 1,
+        bias: bool = True,
+        features_first: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "in_features": in_features,
+            "out_features": out_features,
+            "kernel_size": kernel_size,
+            "stride": stride,
+        }
+        for name, value in sizes.items():
+            if value < 1:
+                raise GraphScaleError(f"TemporalConv: {name} is {value}; it must be at least 1")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.features_first = features_first
+        # Stored [out, kernel, in], as the kernel reads it; seen as Conv1d's [out, in, kernel].
+        stored = torch.empty(out_features, kernel_size, in_features)
+        self.weight = nn.Parameter(stored.permute(0, 2, 1))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias uniformly from +-1 / sqrt(kernel_size * in_features), as fbcunn."""
+        bound = 1 / math.sqrt(self.kernel_size * self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve; x is [N, T, in_features] or [T, in_features]."""
+        sequence = x.mT if self.features_first else x
+        if x.dim() == 2:
+            sequence = sequence[None]
+        y = temporal_conv(sequence, self.weight.permute(0, 2, 1), self.bias, self.stride)
+        if x.dim() == 2:
+            y = y[0]
+        return y.mT if self.features_first else y
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return (
+            f"{self.in_features}, {self.out_features}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, bias={self.bias is not None}, "
+            f"features_first={self.features_first}"
+        )
