@@ -59,7 +59,9 @@ def parse_kernel_table(text: str) -> dict[int, int]:
             continue
         parts = entry.replace(":", " ").split()
         if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-            raise GraphScaleError(f"kernel table entry {entry!r} is not 'target:pretrain', as in 3:2")
+            raise GraphScaleError(
+                f"kernel table entry {entry!r} is not 'target:pretrain', as in 3:2"
+            )
         target, pretrain = map(int, parts)
         if not 1 <= pretrain <= target:
             raise GraphScaleError(

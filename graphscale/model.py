@@ -59,7 +59,7 @@ def save_model(model: ir.Model, path: str | os.PathLike) -> None:
         GraphScaleError: the folder is missing or not writable, or the disk is full.
     """
     path = Path(path)
-    with _detached(model) as tensors:
+    with detached(model) as tensors:
         skeleton = ir.to_proto(model).SerializeToString()
     sizes = [tensor.nbytes for tensor in tensors]
     if len(skeleton) + sum(sizes) < _LARGEST_MESSAGE:
@@ -77,7 +77,7 @@ def save_model(model: ir.Model, path: str | os.PathLike) -> None:
             data_file.seek(-data_file.tell() % _ALIGNMENT, os.SEEK_CUR)
             offsets.append(data_file.tell())
             _write(tensor, data_file)
-        with _detached(model, data_path.name, offsets):
+        with detached(model, data_path.name, offsets):
             file.write(ir.to_proto(model).SerializeToString())
 
 
@@ -159,7 +159,7 @@ def _map(path: Path, message: str) -> mmap.mmap | bytes:
 
 
 @contextlib.contextmanager
-def _detached(
+def detached(
     model: ir.Model, location: str = _INLINE, offsets: list[int] | None = None
 ) -> Iterator[list[ir.TensorProtocol]]:
     """Inside the block the model's large tensors are mere references to `location`.
@@ -177,11 +177,7 @@ def _detached(
         )
 
     def large(tensor: ir.TensorProtocol | None) -> bool:
-        return (
-            tensor is not None
-            and tensor.dtype != ir.DataType.STRING
-            and tensor.nbytes >= _SMALL
-        )
+        return tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= _SMALL
 
     with contextlib.ExitStack() as restore:
         for graph in model.graphs():

@@ -9,7 +9,6 @@ target kernel, so growing and shrinking again returns exactly the same weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -47,9 +46,7 @@ def interpolation_matrix(source: int, target: int, method: str = "bilinear") -> 
     else:
         taps = {0: 1 - fraction, 1: fraction}
     for offset, weight in taps.items():
-        np.add.at(
-            matrix, (np.arange(target), np.clip(below + offset, 0, source - 1)), weight
-        )
+        np.add.at(matrix, (np.arange(target), np.clip(below + offset, 0, source - 1)), weight)
     matrix.setflags(write=False)
     return matrix
 
@@ -64,19 +61,6 @@ def growth_matrix(pretrain: int, target: int, method: str = "bilinear") -> np.nd
 def shrink_matrix(target: int, pretrain: int, method: str = "bilinear") -> np.ndarray:
     """The pseudo-inverse of `growth_matrix`: pretrain×target."""
     return np.linalg.pinv(growth_matrix(pretrain, target, method))
-
-
-def resize(array: np.ndarray, matrices: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
-    """`array` with each (axis, matrix) applied along its axis.
-
-    Computed in float32 at least and returned in the array's own dtype.
-    """
-    dtype = np.float64 if array.dtype == np.float64 else np.float32
-    out = array
-    for axis, matrix in matrices:
-        moved = np.moveaxis(out, axis, -1).astype(dtype, copy=False)
-        out = np.moveaxis(moved @ matrix.T.astype(dtype), -1, axis)
-    return np.ascontiguousarray(out, dtype=array.dtype)
 
 
 def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:

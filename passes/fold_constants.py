@@ -1,0 +1,126 @@
+"""Turn weights that nodes compute from constants into initializers of the same name.
+
+Some exporters and test models write a weight as ConstantOfShape, or as arithmetic on initializers.
+Such a weight cannot be resized where it stands. Nodes that only rearrange a weight (Transpose,
+Identity, Cast …) are left alone: resizing reaches through them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+from graphscale.errors import GraphScaleError
+from graphscale.passes.add_initializer import add_initializer
+from graphscale.passes.parameters import holder
+
+
+def fold_constants(model: ir.Model) -> list[str]:
+    """Fold the computed floating-point weights of `model`; returns their names.
+
+    Raises:
+        GraphScaleError: a weight cannot be computed; names the node.
+    """
+    constant: set[ir.Value] = set()
+    folded: list[str] = []
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            constant.add(value)
+    for node in model.graph:
+        inputs = [value for value in node.inputs if value is not None]
+        computed = node.op_type.startswith("Random") or any(
+            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for attribute in node.attributes.values()
+        )
+        if not computed and (inputs or node.op_type == "Constant"):
+            if all(value in constant for value in inputs):
+                constant.update(node.outputs)
+                continue
+        for value in inputs:
+            if value in constant and _is_weight(value):
+                _fold(model, value)
+                folded.append(value.name)
+    if folded:
+        _remove_unused(model)
+    return folded
+
+
+def _is_weight(value: ir.Value) -> bool:
+    """Whether a constant is a computed tensor of floating-point numbers."""
+    if holder(value) is not None or value.producer() is None:
+        return False
+    dtype = _dtype(value)
+    return dtype is None or dtype.is_floating_point()
+
+
+def _dtype(value: ir.Value) -> ir.DataType | None:
+    """The element type of a constant, as far as its producers tell."""
+    if value.dtype is not None:
+        return value.dtype
+    node = value.producer()
+    if node is None:
+        return value.const_value.dtype
+    if node.op_type == "Cast":
+        return ir.DataType(node.attributes.get_int("to"))
+    if node.op_type in ("Shape", "Size"):
+        return ir.DataType.INT64
+    if node.op_type in ("Constant", "ConstantOfShape"):
+        tensor = node.attributes.get("value")
+        if tensor is not None:
+            return tensor.as_tensor().dtype
+        return None if node.op_type == "Constant" else ir.DataType.FLOAT
+    return _dtype(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+
+
+def _fold(model: ir.Model, value: ir.Value) -> None:
+    array = _compute(model, value)
+    name, node = value.name, value.producer()
+    value.name = f"{name}_unfolded"  # the initializer bears the name from now on
+    initializer = add_initializer(model, name, array)
+    value.replace_all_uses_with(initializer, replace_graph_outputs=True)
+    if not any(output.uses() for output in node.outputs):
+        model.graph.remove(node, safe=True)
+
+
+def _compute(model: ir.Model, value: ir.Value) -> np.ndarray:
+    """The value of a constant, without spending memory on a constant fill."""
+    node = value.producer()
+    if node is None:
+        return value.const_value.numpy()
+    inputs = [None if each is None else _compute(model, each) for each in node.inputs]
+    if node.op_type == "ConstantOfShape" and node.domain == "":
+        tensor = node.attributes.get("value")
+        fill = tensor.as_tensor().numpy().reshape(()) if tensor is not None else np.float32(0)
+        return np.broadcast_to(fill, inputs[0].tolist())
+    proto = ir.to_proto(node)
+    feeds = {each.name: array for each, array in zip(node.inputs, inputs) if each is not None}
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constants",
+        [
+            onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in feeds.items()
+        ],
+        [onnx.ValueInfoProto(name=value.name)],
+    )
+    opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
+    try:
+        whole = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
+        return ReferenceEvaluator(whole).run(None, feeds)[0]
+    except Exception as error:
+        raise GraphScaleError(
+            f"node {node.name!r} ({node.op_type}) computes a weight that cannot be worked out "
+            f"({error}); fold the model's constants first"
+        ) from error
+
+
+def _remove_unused(model: ir.Model) -> None:
+    """Remove the nodes, and initializers, whose only purpose was a folded weight."""
+    outputs = set(model.graph.outputs)
+    for node in reversed(list(model.graph)):
+        if not any(value.uses() or value in outputs for value in node.outputs):
+            model.graph.remove(node, safe=True)

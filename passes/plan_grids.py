@@ -1,0 +1,33 @@
+"""Record where every feature map's pixels stand in the picture, in both networks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from graphscale.passes.extents import single_extent
+from graphscale.passes.solve_geometry import Geometry, phase
+from graphscale.passes.trace_extents import Traced
+from graphscale.plan import GridPlan
+
+
+def plan_grids(traced: Traced, geometry: Geometry) -> dict[str, list[GridPlan]]:
+    """The grids of all tensors that links produce; the tensors behind them share theirs."""
+    frames = {}
+    for extent, size in geometry.inputs.items():
+        frames.setdefault(extent.axis, (extent.target, size))
+    plans: dict[str, list[GridPlan]] = {}
+    for node, links in traced.links.items():
+        value = node.outputs[0]
+        for position, (target, pretrain) in sorted(geometry.grids.get(value, {}).items()):
+            extent = single_extent(traced.of(value)[position])
+            if extent is None or extent.axis not in frames or not links:
+                continue
+            plans.setdefault(value.name, []).append(
+                GridPlan(
+                    position,
+                    asdict(target),
+                    asdict(pretrain),
+                    round(phase((target, pretrain), frames[extent.axis]), 4),
+                )
+            )
+    return plans
