@@ -1,0 +1,31 @@
+"""ONNX operators in torch, one file per family; `OPERATORS` is the whole table."""
+
+from . import (
+    activation,
+    arithmetic,
+    attention,
+    convolution,
+    indexing,
+    normalization,
+    pooling,
+    reduction,
+    resize,
+    shape,
+)
+from .registry import OPERATORS, Operator, operator
+
+__all__ = [
+    "OPERATORS",
+    "Operator",
+    "activation",
+    "arithmetic",
+    "attention",
+    "convolution",
+    "indexing",
+    "normalization",
+    "operator",
+    "pooling",
+    "reduction",
+    "resize",
+    "shape",
+]

@@ -1,0 +1,176 @@
+"""Recording a torch program while its shapes are worked out at one or two batch sizes.
+
+An operator's entry is called once with `Traced` values. Each torch call that it makes becomes a
+step of a torch.fx graph and is carried out at the same time on fake tensors (shapes without data),
+once per batch size. So `x.shape` holds plain ints wherever the batch has no say, and a step of the
+program (`x.size(0)`) where it has.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.proxy import Scope, TracerBase
+
+_CONSTANT = "_constant_"  # how the names of the program's constants begin
+
+
+class Traced(fx.Proxy):
+    """A value of the program; tensors know their shape."""
+
+    @property
+    def samples(self) -> list:
+        """The value, as a fake tensor or number, at each batch size."""
+        return self.tracer.samples[self.node]
+
+    @property
+    def shape(self) -> tuple:
+        """Sizes: ints, or steps of the program where the size follows the batch."""
+        shapes = [sample.shape for sample in self.samples]
+        return tuple(
+            sizes[0] if len(set(sizes)) == 1 else self.size(axis)
+            for axis, sizes in enumerate(zip(*shapes))
+        )
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.samples[0].ndim
+
+    def dim(self) -> int:
+        """Number of axes."""
+        return self.ndim
+
+    def is_floating_point(self) -> bool:
+        """Whether the elements are floating-point numbers."""
+        return self.samples[0].is_floating_point()
+
+
+class Tracer(TracerBase):
+    """Records the program of a network.
+
+    Args:
+        root: Gets the constants and modules that the program needs.
+        batches: The batch sizes at which shapes are worked out: two, or one if the model fixes it.
+    """
+
+    def __init__(self, root: torch.nn.Module, batches: Sequence[int]) -> None:
+        super().__init__()
+        self.root = root
+        self.batches = list(batches)
+        self.graph = fx.Graph()
+        self.scope = Scope("", None)
+        self.module_stack = collections.OrderedDict()
+        self.node_name_to_scope = {}
+        self.samples: dict[fx.Node, list] = {}
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._constants: dict[int, tuple[torch.Tensor, fx.Node]] = {}
+        self._count: collections.Counter[str] = collections.Counter()
+        self._inputs: list[Traced] = []
+        self._batch: Traced | None = None
+        self._device: Traced | None = None
+
+    def input(self, name: str, shapes: Sequence[Sequence[int]], dtype: torch.dtype) -> Traced:
+        """A new argument of the program, with its shape at each batch size."""
+        node = self.graph.placeholder("".join(c if c.isalnum() else "_" for c in name) or "x")
+        with self._mode:
+            self.samples[node] = [torch.empty(tuple(shape), dtype=dtype) for shape in shapes]
+        self._inputs.append(Traced(node, self))
+        return self._inputs[-1]
+
+    def attribute(self, path: str, tensor: torch.Tensor) -> Traced:
+        """A tensor that the root module holds under `path`."""
+        node = self.graph.create_node("get_attr", path)
+        self.samples[node] = [self._mode.from_tensor(tensor.detach())] * len(self.batches)
+        return Traced(node, self)
+
+    def module(self, module: torch.nn.Module, name: str) -> Callable:
+        """`module`, entered into the root; calling it makes a step of the program."""
+        path = f"{name}_{self._count[name]}"
+        self._count[name] += 1
+        while hasattr(self.root, path):
+            path += "_"
+        self.root.add_module(path, module.eval())
+        return lambda *args: self.create_proxy("call_module", path, args, {})
+
+    def create(self, function: Callable, args: tuple, kwargs: dict) -> Any:
+        """A new tensor `function(*args)`: a step of the program if an argument is symbolic."""
+        symbolic: list[bool] = []
+        fx.node.map_aggregate(args, lambda a: symbolic.append(is_traced(a)))
+        if not any(symbolic):
+            return function(*args, **kwargs)
+        kwargs = {**kwargs, "device": self.device}
+        return self.create_proxy("call_function", function, args, kwargs)
+
+    @property
+    def batch(self) -> Traced:
+        """The batch size, as a step of the program."""
+        if self._batch is None:
+            self._batch = next(
+                x.size(0) for x in self._inputs if len({s.shape[:1] for s in x.samples}) > 1
+            )
+        return self._batch
+
+    @property
+    def device(self) -> Any:
+        """The device of the first input, as a step of the program."""
+        if self._device is None:
+            self._device = self._inputs[0].device if self._inputs else torch.device("cpu")
+        return self._device
+
+    def proxy(self, node: fx.Node) -> Traced:
+        """The value that `node` computes."""
+        return Traced(node, self)
+
+    def create_proxy(self, kind, target, args, kwargs, *rest, **options) -> Traced:
+        """Record a step and carry it out on the samples."""
+        proxy = super().create_proxy(kind, target, args, kwargs, *rest, **options)
+        node = proxy.node
+        self.samples[node] = [
+            self._sample(node, *fx.node.map_arg((node.args, node.kwargs), self._chooser(index)))
+            for index in range(len(self.batches))
+        ]
+        return proxy
+
+    def create_arg(self, a: Any) -> Any:
+        """Constant tensors become buffers of the root, so that they follow its device."""
+        if isinstance(a, torch.Tensor):
+            if id(a) not in self._constants:
+                path = f"{_CONSTANT}{len(self._constants)}"
+                self.root.register_buffer(path, a, persistent=False)
+                self._constants[id(a)] = a, self.attribute(path, a).node
+            return self._constants[id(a)][1]
+        if isinstance(a, torch.Size):
+            a = tuple(a)
+        if isinstance(a, torch.dtype | torch.device | torch.memory_format):
+            return a
+        return super().create_arg(a)
+
+    def _chooser(self, index: int) -> Callable[[fx.Node], Any]:
+        return lambda node: self.samples[node][index]
+
+    def _sample(self, node: fx.Node, args: tuple, kwargs: dict) -> Any:
+        if node.op == "call_method":
+            return getattr(args[0], node.target)(*args[1:], **kwargs)
+        function = getattr(self.root, node.target) if node.op == "call_module" else node.target
+        return function(*args, **kwargs)
+
+    def finish(self, results: Any) -> fx.Graph:
+        """The graph that returns `results`, without the steps and constants that nobody reads."""
+        self.graph.output(self.create_arg(results))
+        for node in reversed(list(self.graph.nodes)):
+            if not node.users and node.op not in ("placeholder", "output"):
+                self.graph.erase_node(node)
+                if node.op == "call_module" or str(node.target).startswith(_CONSTANT):
+                    delattr(self.root, node.target)
+        return self.graph
+
+
+def is_traced(value: Any) -> bool:
+    """Whether `value` is known only when the program runs."""
+    return isinstance(value, fx.Proxy)
