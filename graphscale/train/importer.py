@@ -273,7 +273,7 @@ def _numbered(
 
 
 def _unpacked(results: Any, count: int) -> list:
-    if isinstance(results, Traced) and count > 1:
+    if isinstance(results, Traced) and isinstance(results.samples[0], tuple | list):
         return [results[index] for index in range(count)]
     return list(results) if isinstance(results, tuple | list) else [results]
 

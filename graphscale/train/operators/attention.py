@@ -9,8 +9,9 @@ from .registry import operator
 
 @operator("Attention")
 def _attention(node, query, key, value, mask=None, *past):
-    if past or node.output_count > 1 or node.attribute("softcap", 0.0):
-        node.fail("a key-value cache, softcap and the scores as an output are not supported")
+    windowed = max(node.attribute("left_window_size", -1), node.attribute("right_window_size", -1))
+    if past or node.output_count > 1 or node.attribute("softcap", 0.0) or windowed >= 0:
+        node.fail("only plain attention is supported: no cache, window, softcap or score output")
     packed = query.ndim == 3
     if packed:
         query = _heads(query, node.attribute("q_num_heads"))

@@ -145,6 +145,7 @@ def _trilu(node, x, diagonal=0):
 @operator("TopK", numbers=(1,))
 def _top_k(node, x, k=None):
     k = node.attribute("k") if k is None else k[0] if isinstance(k, list) else k
-    largest = bool(node.attribute("largest", 1))
-    result = torch.topk(x, k, node.attribute("axis", -1), largest)
-    return result[0], result[1]
+    axis, largest = node.attribute("axis", -1), bool(node.attribute("largest", 1))
+    # A stable sort, because among equals ONNX takes the first.
+    result = torch.sort(x, stable=True, dim=axis, descending=largest)
+    return result[0].narrow(axis, 0, k), result[1].narrow(axis, 0, k)

@@ -124,6 +124,8 @@ def _depth_to_space(node, x):
 def _space_to_depth(node, x):
     block = node.attribute("blocksize")
     n, c, h, w = x.shape
+    if node.attribute("mode", "DCR") == "CRD":
+        return F.pixel_unshuffle(x, block)
     x = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
     return x.reshape(n, c * block**2, h // block, w // block)
 
