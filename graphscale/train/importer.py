@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -12,6 +12,7 @@ import torch
 
 from graphscale.errors import GraphScaleError
 from graphscale.model import ModelLike, load_model
+from graphscale.passes.separate_weights import separate_weights
 
 from .network import Network, Source
 from .node import Node
@@ -45,13 +46,11 @@ def load(
         GraphScaleError: the model cannot be read, or has operators that are not in the table.
     """
     original = load_model(model)
+    separate_weights(original)
     source = Source(original, original.meta.get("source", "the model in memory"))
     graph = _inlined(original).graph
     _check_operators(graph, source.name)
-    try:
-        weights = find_weights(graph)
-    except GraphScaleError as error:
-        raise GraphScaleError(f"{source.name}: {error}") from None
+    weights = find_weights(graph, source.name, _names(original.graph))
     network = Network(source)
     for values, kind in ((weights.parameters, torch.nn.Parameter), (weights.statistics, _buffer)):
         for value, tensor in values.items():
@@ -72,6 +71,10 @@ def _domain(node: ir.Node) -> str:
     return "" if node.domain == "ai.onnx" else node.domain
 
 
+def _names(graph: ir.Graph) -> set[str]:
+    return {*graph.initializers, *(output.name for node in graph for output in node.outputs)}
+
+
 def _inlined(model: ir.Model) -> ir.Model:
     """`model` with model-local functions inlined, except operators of the table."""
     if not model.functions:
@@ -83,7 +86,7 @@ def _inlined(model: ir.Model) -> ir.Model:
     return copy
 
 
-def _check_operators(graph: ir.Graph, source: str) -> None:
+def _check_operators(graph: Iterable[ir.Node], source: str) -> None:
     missing: dict[str, list[str]] = {}
     for node in graph:
         if (_domain(node), node.op_type) not in OPERATORS:
@@ -140,16 +143,20 @@ class _Importer:
 
     def program(self) -> torch.fx.Graph:
         """The torch program of the whole graph."""
-        for value in self._graph.initializers.values():
-            if value not in self._values and value.const_value is not None:
-                if value.const_value.dtype == ir.DataType.STRING:
-                    continue
-                self._values[value] = _converted(to_torch(value.const_value), self._dtype)
-        for node in self._graph:
+        results = tuple(map(self._tensor, self._run(self._graph)))
+        return self._tracer.finish(results[0] if len(results) == 1 else results)
+
+    def _run(self, graph: ir.Graph) -> list:
+        """The results of a graph, or of a branch in it."""
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if value in self._values or tensor is None or tensor.dtype == ir.DataType.STRING:
+                continue
+            self._values[value] = _converted(to_torch(tensor), self._dtype)
+        for node in graph:
             if not all(output in self._values for output in node.outputs):
                 self._node(node)
-        results = tuple(self._tensor(self._values[value]) for value in self._graph.outputs)
-        return self._tracer.finish(results[0] if len(results) == 1 else results)
+        return [self._values[value] for value in graph.outputs]
 
     def _input_shape(self, value: ir.Value, input_size: Sequence[int] | None) -> list[int | None]:
         """Sizes of an input; None stands for the batch."""
@@ -180,8 +187,10 @@ class _Importer:
         return self._tracer.module(self._network.odd_name(name), "OddName")()
 
     def _node(self, node: ir.Node) -> None:
+        _check_operators([node], self._name)
         entry = OPERATORS[_domain(node), node.op_type]
-        view = Node(node, self._opsets.get(_domain(node), 1), self._tracer, self._name)
+        opset = self._opsets.get(_domain(node), 1)
+        view = Node(node, opset, self._tracer, self._name, self._run)
         inputs = [None if value is None else self._values.get(value) for value in node.inputs]
         while inputs and node.inputs[len(inputs) - 1] is None:
             inputs.pop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import linecache
 import operator
 from collections.abc import Callable
@@ -78,8 +79,8 @@ class Network(nn.Module):
         return store[key]
 
     def is_attribute(self, name: str) -> bool:
-        """Whether `self.<name>` is the weight `name`."""
-        if any(c in name for c in "\"'\\\n"):
+        """Whether the program can read the weight as `self.<name>`."""
+        if set(name) & set('"\\\n') or any(map(keyword.iskeyword, name.split("."))):
             return False
         try:
             return operator.attrgetter(name)(self) is self.weight(name)
@@ -99,7 +100,8 @@ class Network(nn.Module):
         linecache.cache[file] = (len(python.src), None, python.src.splitlines(True), file)
         scope = dict(python.globals)
         exec(compile(python.src, file, "exec"), scope)
-        self.graph, self.code, self._program = graph, python.src, scope["forward"]
+        # Not by setattr, which would take these for weights of the same names, if there are any.
+        vars(self).update(graph=graph, code=python.src, _program=scope["forward"])
 
     def _owner(self, name: str, create: bool = False) -> tuple[nn.Module, str]:
         # torch's names cannot begin with a dot; such a weight stands at the root, under all of it.

@@ -19,12 +19,20 @@ if TYPE_CHECKING:
 class Node:
     """One ONNX node: its attributes, and how to reach the torch program under construction."""
 
-    def __init__(self, node: ir.Node, opset: int, tracer: Tracer, source: str) -> None:
+    def __init__(
+        self,
+        node: ir.Node,
+        opset: int,
+        tracer: Tracer,
+        source: str,
+        import_graph: Callable[[ir.Graph], list],
+    ) -> None:
         self.op_type = node.op_type
         self.opset = opset
         self._node = node
         self._tracer = tracer
         self._source = source
+        self._import_graph = import_graph
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute: int, float, str, list, or torch tensor; `default` if absent."""
@@ -59,6 +67,10 @@ class Node:
         Steps of the program create it on the device of the network's input.
         """
         return self._tracer.create(function, args, kwargs)
+
+    def branch(self, name: str) -> list:
+        """Results of the graph that attribute `name` holds, as a part of the program."""
+        return self._import_graph(self._node.attributes[name].value)
 
     def fail(self, reason: str) -> NoReturn:
         """Raise the error that names this node and its file."""

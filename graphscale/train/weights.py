@@ -10,6 +10,7 @@ All else is a constant: 0.5 in a GELU, bounds of a Clip, the mean that is subtra
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,8 +63,13 @@ def _filled(node: ir.Node, shape: np.ndarray) -> ir.TensorProtocol:
     return ir.Tensor(array, ir.DataType.FLOAT if fill is None else fill.value.dtype)
 
 
-def find_weights(graph: ir.Graph) -> Weights:
+def find_weights(graph: ir.Graph, source: str, names: Container[str]) -> Weights:
     """The weights and running statistics of `graph`, by the rule above.
+
+    Args:
+        graph: The graph, functions inlined.
+        source: Name of its file, for errors.
+        names: The values that stand in the file itself; constants of functions are not trained.
 
     Raises:
         GraphScaleError: one tensor is a weight and a running statistic at once.
@@ -85,11 +91,20 @@ def find_weights(graph: ir.Graph) -> Weights:
                 trained[value] = None
             elif index in entry.statistics:
                 statistics[value] = None
-    return _leaves(trained, statistics, fixed)
+    found = _leaves(trained, statistics, fixed, names)
+    for value in found.parameters.keys() & found.statistics.keys():
+        raise GraphScaleError(
+            f"{source}: tensor {value.name!r} is a weight and a running statistic at once; "
+            "give each its own tensor"
+        )
+    return found
 
 
 def _leaves(
-    trained: dict[ir.Value, None], statistics: dict[ir.Value, None], fixed: set[ir.Value]
+    trained: dict[ir.Value, None],
+    statistics: dict[ir.Value, None],
+    fixed: set[ir.Value],
+    names: Container[str],
 ) -> Weights:
     found = Weights()
     for values, tensors in ((trained, found.parameters), (statistics, found.statistics)):
@@ -104,15 +119,10 @@ def _leaves(
             tensor = constant_tensor(value)
             if tensor is not None:
                 single = tensor.size == 1 and value not in direct
-                if tensor.dtype in _FLOATING and not single:
+                if tensor.dtype in _FLOATING and not single and value.name in names:
                     tensors[value] = tensor
             else:
                 pending.extend(v for v in reversed(value.producer().inputs) if v is not None)
-    for value in found.parameters.keys() & found.statistics.keys():
-        raise GraphScaleError(
-            f"tensor {value.name!r} is a weight and a running statistic at once (the exporter "
-            "merged equal tensors); export the model again without merging"
-        )
     return found
 
 
@@ -134,7 +144,7 @@ def _behind_a_layer(graph: ir.Graph, fixed: set[ir.Value]) -> set[ir.Value]:
     for node in graph:
         entry = _entry(node)
         layer = any(i in entry.weights and v in fixed for i, v in enumerate(node.inputs))
-        if layer or any(value in found for value in node.inputs):
+        if layer or node.op_type == "If" or any(value in found for value in node.inputs):
             found.update(node.outputs)
     return found
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
+from ..tracing import is_traced
 from .registry import operator
 
 operator("Relu")(lambda node, x: torch.relu(x))
@@ -63,11 +64,12 @@ def _clip(node, x, low=None, high=None):
     if node.opset < 11:
         low, high = node.attribute("min"), node.attribute("max")
     low, high = _number(low), _number(high)
-    if low is None and high is None:
-        return x
+    if is_traced(low) or is_traced(high):
+        x = x if low is None else torch.clamp(x, min=low)
+        return x if high is None else torch.clamp(x, max=high)
     if low == 0.0 and high == 6.0 and x.is_floating_point():
         return F.relu6(x)
-    return torch.clamp(x, low, high)
+    return x if low is None and high is None else torch.clamp(x, low, high)
 
 
 def _number(bound):

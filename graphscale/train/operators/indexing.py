@@ -49,6 +49,30 @@ def _split(node, x, sizes=None):
     return tuple(parts[index] for index in range(node.output_count))
 
 
+# A sequence of tensors is a tuple, as the one output of its node.
+operator("SequenceConstruct")(lambda node, *xs: [xs])
+operator("SequenceAt", numbers=(1,))(lambda node, sequence, position: sequence[position])
+
+
+@operator("SplitToSequence", numbers=(1,))
+def _split_to_sequence(node, x, sizes=None):
+    axis = node.attribute("axis", 0) % x.ndim
+    length = x.shape[axis]
+    if sizes is None and not node.attribute("keepdims", 1):
+        return [tuple(x.select(axis, index) for index in range(length))]
+    sizes = 1 if sizes is None else sizes
+    if isinstance(sizes, int):
+        sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
+    parts = torch.split(x, sizes, axis)
+    return [tuple(parts[index] for index in range(len(sizes)))]
+
+
+@operator("ConcatFromSequence")
+def _concat_from_sequence(node, sequence):
+    join = torch.stack if node.attribute("new_axis", 0) else torch.cat
+    return join(sequence, node.attribute("axis"))
+
+
 def _positive(indices, size):
     """`indices` counted from the front."""
     if isinstance(indices, torch.Tensor) and not (indices < 0).any():

@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from ..tensors import torch_dtype
+from ..tracing import is_traced
 from .registry import operator
 
 operator("Identity")(lambda node, x: x)
 operator("Size", shape_only=True)(lambda node, x: torch.tensor(x.numel()))
 operator("Concat")(lambda node, *xs: torch.cat(xs, node.attribute("axis", 1)))
 operator("Tile", numbers=(1,))(lambda node, x, repeats: x.repeat(repeats))
-operator("CastLike")(lambda node, x, like: x.to(like.dtype))
 
 
 @operator("Shape", shape_only=True)
@@ -52,6 +52,13 @@ def _range(node, start, limit, delta):
 @operator("Cast")
 def _cast(node, x):
     return x.to(torch_dtype(node.attribute("to")))
+
+
+@operator("CastLike")
+def _cast_like(node, x, like):
+    if is_traced(like) and not is_traced(x):
+        return x.to(like.samples[0].dtype)  # stays a constant
+    return x.to(like.dtype)
 
 
 @operator("Reshape", numbers=(1,))
