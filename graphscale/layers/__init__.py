@@ -1,5 +1,21 @@
 """fbcunn's layers as torch modules; each file holds one: operator, gradient, module."""
 
+from graphscale.layers.cross_map_normalization import CrossMapNormalization
+from graphscale.layers.feature_pooling import FeatureLPPooling, Maxout
+from graphscale.layers.k_max_pool import GroupKMaxPool, TemporalKMaxPool
+from graphscale.layers.lookup_table import LookupTable, WeightedLookupTable
+from graphscale.layers.one_bit import OneBitDequantize, OneBitQuantize
 from graphscale.layers.temporal_conv import TemporalConv
 
-__all__ = ["TemporalConv"]
+__all__ = [
+    "CrossMapNormalization",
+    "FeatureLPPooling",
+    "GroupKMaxPool",
+    "LookupTable",
+    "Maxout",
+    "OneBitDequantize",
+    "OneBitQuantize",
+    "TemporalConv",
+    "TemporalKMaxPool",
+    "WeightedLookupTable",
+]

@@ -24,8 +24,8 @@ def export(
     """Write ``module`` as an ONNX file that keeps graphscale's layers as single nodes.
 
     ``torch.onnx.export(dynamo=True)`` with our rules; ``kwargs`` go to it. With ``function_bodies``
-    the model also runs in an onnxruntime without our library, more slowly. The file appears whole or
-    not at all. Raises GraphScaleError when torch cannot export the module.
+    the model also runs in an onnxruntime without our library, more slowly. The file appears whole
+    or not at all. Raises GraphScaleError when torch cannot export the module.
     """
     import graphscale.layers  # noqa: F401  every operator registers itself
 

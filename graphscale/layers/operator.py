@@ -61,14 +61,16 @@ class Operator:
         torch.library.register_autograd(self.qualified_name, backward, setup_context=keep)
 
     def _run(self, *args, **kwargs):
-        outputs = self._shapes(*args, **kwargs)
         bound = self._bind(args, kwargs)
-        library.run(
-            self.name,
-            [bound[a.name] for a in self.inputs],
-            [outputs] if isinstance(outputs, torch.Tensor) else outputs,
-            {a.name: bound[a.name] for a in self.attributes},
-        )
+        inputs = [bound[a.name] for a in self.inputs]
+        attributes = {a.name: bound[a.name] for a in self.attributes}
+        try:
+            outputs = self._shapes(*args, **kwargs)
+        except (RuntimeError, IndexError, ZeroDivisionError):
+            library.run(self.name, inputs, [], attributes)  # says what is wrong with the shapes
+            raise
+        results = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+        library.run(self.name, inputs, results, attributes)
         return outputs
 
     def _bind(self, args: tuple, kwargs: dict) -> dict:
@@ -139,3 +141,11 @@ class Operator:
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def needs_gradient(ctx, index: int) -> bool:
+    """Whether a backward function must give the gradient of that argument.
+
+    torch leaves arguments that were left out in the call out of ``needs_input_grad``, too.
+    """
+    return index < len(ctx.needs_input_grad) and ctx.needs_input_grad[index]

@@ -8,17 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from graphscale.errors import GraphScaleError
-from graphscale.layers.operator import Operator
+from graphscale.layers.operator import Operator, needs_gradient
 
 
 def _forward_shape(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1
 ) -> Tensor:
-    if x.dim() != 3 or weight.dim() != 3:
-        raise GraphScaleError(
-            f"TemporalConv: x and weight have {x.dim()} and {weight.dim()} dimensions; "
-            "give x as [N, T, C_in] and weight as [C_out, K, C_in]"
-        )
     return x.new_empty(x.shape[0], (x.shape[1] - weight.shape[1]) // stride + 1, weight.shape[0])
 
 
@@ -116,10 +111,14 @@ def _keep(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor):
     x, weight = ctx.saved_tensors
-    needs = ctx.needs_input_grad
-    grad_x = temporal_conv_grad_input(grad, weight, x, ctx.stride) if needs[0] else None
-    grad_weight = temporal_conv_grad_weight(grad, x, weight, ctx.stride) if needs[1] else None
-    return grad_x, grad_weight, grad.sum((0, 1)) if needs[2] else None, None
+    grad_x = grad_weight = grad_bias = None
+    if needs_gradient(ctx, 0):
+        grad_x = temporal_conv_grad_input(grad, weight, x, ctx.stride)
+    if needs_gradient(ctx, 1):
+        grad_weight = temporal_conv_grad_weight(grad, x, weight, ctx.stride)
+    if needs_gradient(ctx, 2):
+        grad_bias = grad.sum((0, 1))
+    return grad_x, grad_weight, grad_bias, None
 
 
 temporal_conv.register_backward(_backward, _keep)

@@ -1,0 +1,211 @@
+// Pooling over features (fbcunn FeatureLPPooling; maxout of Goodfellow et al. 2013): windows of `width`
+// features, `stride` apart, of x [N, C, ...].
+//
+// x is seen as [N, C, M]. One task is one output feature of one sample, its inner loop runs over the M
+// contiguous numbers. Cost: N * C_out * width * M operations.
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/widen.h"
+
+namespace graphscale {
+namespace {
+
+struct Windows {
+  int64_t batch, features, inner, width, stride, outputs;
+};
+
+Windows windows(const Tensor& x, const Attributes& attributes) {
+  const int64_t width = attributes.integer("width");
+  const int64_t stride = attributes.integer("stride");
+  const int64_t features = x.shape[1];
+  int64_t inner = 1;
+  for (size_t d = 2; d < x.shape.size(); ++d) inner *= x.shape[d];
+  return {x.shape[0], features, inner, width, stride, (features - width) / stride + 1};
+}
+
+// The shape of x with its features pooled.
+Dims pooled(ShapeCall& call, size_t x) {
+  const int64_t width = call.attributes.integer("width");
+  const int64_t stride = call.attributes.integer("stride");
+  if (width < 1 || stride < 1) {
+    fail("width and stride are " + std::to_string(width) + " and " + std::to_string(stride) +
+         "; both must be at least 1");
+  }
+  call.require_rank_at_least(x, 2);
+  Dims shape = call.inputs[x];
+  shape[1] = compute_dim(
+      [&](int64_t features) {
+        if (features < width) {
+          fail("x has " + std::to_string(features) + " features, fewer than the width " +
+               std::to_string(width));
+        }
+        return (features - width) / stride + 1;
+      },
+      shape[1]);
+  return shape;
+}
+
+double positive_power(const Attributes& attributes) {
+  const double power = attributes.number("power");
+  if (!(power > 0) || std::isinf(power)) {
+    fail("power is " + std::to_string(power) + "; it must be positive and finite");
+  }
+  return power;
+}
+
+template <typename T>
+void lp_pool(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const Windows w = windows(call.inputs[0], call.attributes);
+  const Wide power = static_cast<Wide>(call.attributes.number("power"));
+  const WideInput<T> x(call.context, call.inputs[0]);
+  const WideOutput<T> y(call.context, call.outputs[0]);
+  const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner * w.width));
+  parallel_ranges(call.context, w.batch * w.outputs, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const Wide* from =
+          x.get() + (row / w.outputs * w.features + row % w.outputs * w.stride) * w.inner;
+      Wide* const to = y.get() + row * w.inner;
+      std::fill_n(to, w.inner, Wide(0));
+      for (int64_t i = 0; i < w.width; ++i, from += w.inner) {
+        if (power == 2) {
+          for (int64_t m = 0; m < w.inner; ++m) to[m] += from[m] * from[m];
+        } else {
+          for (int64_t m = 0; m < w.inner; ++m) to[m] += std::pow(std::abs(from[m]), power);
+        }
+      }
+      for (int64_t m = 0; m < w.inner; ++m) {
+        to[m] = power == 2 ? std::sqrt(to[m]) : std::pow(to[m], 1 / power);
+      }
+    }
+  });
+}
+
+void lp_grad_shape(ShapeCall& call) {
+  positive_power(call.attributes);
+  const Dims shape = pooled(call, 1);
+  for (const size_t input : {0, 2}) {
+    call.require_rank(input, shape.size());
+    for (size_t d = 0; d < shape.size(); ++d) {
+      call.require_equal(call.inputs[input][d], shape[d],
+                         "the shapes of " + call.input_names[input] + " and of the pooled x");
+    }
+  }
+  call.outputs[0] = call.inputs[1];
+}
+
+// grad_x_i = sum over the windows j around i of grad_j sign(x_i) (|x_i| / y_j)^(power - 1), zero where
+// x_i or y_j is.
+template <typename T>
+void lp_pool_grad(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const Windows w = windows(call.inputs[1], call.attributes);
+  const Wide power = static_cast<Wide>(call.attributes.number("power"));
+  const WideInput<T> grad(call.context, call.inputs[0]);
+  const WideInput<T> x(call.context, call.inputs[1]);
+  const WideInput<T> y(call.context, call.inputs[2]);
+  const WideOutput<T> result(call.context, call.outputs[0]);
+  const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner));
+  parallel_ranges(call.context, w.batch * w.features, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t sample = row / w.features;
+      const int64_t feature = row % w.features;
+      const Wide* const value = x.get() + row * w.inner;
+      Wide* const to = result.get() + row * w.inner;
+      std::fill_n(to, w.inner, Wide(0));
+      const int64_t first =
+          feature < w.width ? 0 : (feature - w.width) / w.stride + 1;
+      const int64_t last = std::min(feature / w.stride, w.outputs - 1);
+      for (int64_t j = first; j <= last; ++j) {
+        const int64_t at = (sample * w.outputs + j) * w.inner;
+        for (int64_t m = 0; m < w.inner; ++m) {
+          const Wide norm = y.get()[at + m];
+          if (norm == 0 || value[m] == 0) continue;
+          const Wide ratio = value[m] / norm;
+          to[m] += grad.get()[at + m] *
+                   (power == 2 ? ratio : std::copysign(std::pow(std::abs(ratio), power - 1), ratio));
+        }
+      }
+    }
+  });
+}
+
+template <typename T>
+void maxout_kernel(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const Windows w = windows(call.inputs[0], call.attributes);
+  const T* const x = call.inputs[0].data<T>();
+  T* const y = call.outputs[0].data<T>();
+  int64_t* const index = call.outputs[1].data<int64_t>();
+  const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner * w.width));
+  parallel_ranges(call.context, w.batch * w.outputs, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t first = row % w.outputs * w.stride;
+      const T* const from = x + (row / w.outputs * w.features + first) * w.inner;
+      for (int64_t m = 0; m < w.inner; ++m) {
+        int64_t best = 0;
+        Wide most = static_cast<Wide>(from[m]);
+        for (int64_t i = 1; i < w.width; ++i) {
+          const Wide value = static_cast<Wide>(from[i * w.inner + m]);
+          if (value > most || (std::isnan(value) && !std::isnan(most))) {
+            most = value;
+            best = i;
+          }
+        }
+        y[row * w.inner + m] = from[best * w.inner + m];
+        index[row * w.inner + m] = first + best;
+      }
+    }
+  });
+}
+
+}  // namespace
+
+Operator feature_lp_pooling() {
+  return Operator("FeatureLPPooling",
+                  "The p-norm of windows of features: y_j = (sum over the window j of |x_i|^power)^(1 "
+                  "/ power).")
+      .input("x", "[N, C, ...].")
+      .output("y", "[N, floor((C - width) / stride) + 1, ...].")
+      .required_attribute("width", int64_t{0}, "Features of one window.")
+      .attribute("stride", int64_t{1}, "Features between two windows.")
+      .attribute("power", 2.0, "p of the norm; positive.")
+      .shape([](ShapeCall& call) {
+        positive_power(call.attributes);
+        call.outputs[0] = pooled(call, 0);
+      })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { lp_pool<decltype(zero)>(call); });
+      });
+}
+
+Operator feature_lp_pooling_grad() {
+  return Operator("FeatureLPPoolingGrad", "Gradient of FeatureLPPooling to x.")
+      .input("grad", "Gradient to y.")
+      .input("x", "What FeatureLPPooling was given.")
+      .input("y", "What FeatureLPPooling gave.")
+      .output("grad_x", "The shape of x.")
+      .required_attribute("width", int64_t{0}, "Features of one window.")
+      .attribute("stride", int64_t{1}, "Features between two windows.")
+      .attribute("power", 2.0, "p of the norm; positive.")
+      .shape(lp_grad_shape)
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { lp_pool_grad<decltype(zero)>(call); });
+      });
+}
+
+Operator maxout() {
+  return Operator("Maxout", "The largest value of windows of features, and its index.")
+      .input("x", "[N, C, ...].")
+      .output("y", "[N, floor((C - width) / stride) + 1, ...].")
+      .output("index", Type::kInt64, "Which feature of x it was; the first one of equals.")
+      .required_attribute("width", int64_t{0}, "Features of one window.")
+      .required_attribute("stride", int64_t{0}, "Features between two windows.")
+      .shape([](ShapeCall& call) { call.outputs[0] = call.outputs[1] = pooled(call, 0); })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { maxout_kernel<decltype(zero)>(call); });
+      });
+}
+
+}  // namespace graphscale

@@ -1,0 +1,110 @@
+"""Local response normalisation across maps (fbcunn CrossMapNormalization)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from graphscale.layers.operator import Operator
+
+# factor = divisor^-power, divisor = 1 + scale * (sum of x^2 over the `size` maps around).
+_FACTOR = """
+        nought = Constant <value_int = 0> ()
+        single = Constant <value_int = 1> ()
+        half = Constant <value_int = 2> ()
+        zero = Constant <value_ints = [0]> ()
+        one = Constant <value_ints = [1]> ()
+        two = Constant <value_ints = [2]> ()
+        size = Constant <value_int: int = @size> ()
+        radius = Div (size, half)
+        margin = Unsqueeze (radius, zero)
+        margins = Concat <axis = 0> (margin, margin)
+        x_shape = Shape (x)
+        maps = Gather <axis = 0> (x_shape, single)
+        numbers = Range (nought, maps, single)
+        column = Unsqueeze (numbers, one)
+        offsets = Range (nought, size, single)
+        places = Add (column, offsets)
+        scale_float = Constant <value_float: float = @scale> ()
+        scale = CastLike (scale_float, x)
+        power_float = Constant <value_float: float = @power> ()
+        power = CastLike (power_float, x)
+        falling = Neg (power)
+        unit_float = Constant <value_float = 1.0> ()
+        unit = CastLike (unit_float, x)
+        squares = Mul (x, x)
+        padded = Pad (squares, margins, , one)
+        windows = Gather <axis = 1> (padded, places)
+        sums = ReduceSum <keepdims = 0> (windows, two)
+        scaled = Mul (scale, sums)
+        divisor = Add (unit, scaled)
+        factor = Pow (divisor, falling)
+"""
+
+cross_map_normalization = Operator(
+    "CrossMapNormalization",
+    "(Tensor x, int size, float scale=1e-4, float power=0.75) -> Tensor",
+    lambda x, size, scale=1e-4, power=0.75: x.new_empty(x.shape),
+    f"""
+    <size, scale: float = 0.0001, power: float = 0.75>(x) => (y) {{
+        {_FACTOR}
+        y = Mul (x, factor)
+    }}
+    """,
+)
+
+cross_map_normalization_grad = Operator(
+    "CrossMapNormalizationGrad",
+    "(Tensor grad, Tensor x, int size, float scale=1e-4, float power=0.75) -> Tensor",
+    lambda grad, x, size, scale=1e-4, power=0.75: x.new_empty(x.shape),
+    f"""
+    <size, scale: float = 0.0001, power: float = 0.75>(grad, x) => (grad_x) {{
+        {_FACTOR}
+        direct = Mul (grad, factor)
+        product = Mul (direct, x)
+        share = Div (product, divisor)
+        padded_share = Pad (share, margins, , one)
+        share_windows = Gather <axis = 1> (padded_share, places)
+        shares = ReduceSum <keepdims = 0> (share_windows, two)
+        twice = Add (power, power)
+        rate = Mul (twice, scale)
+        part = Mul (x, shares)
+        indirect = Mul (rate, part)
+        grad_x = Sub (direct, indirect)
+    }}
+    """,
+)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, *ctx.attributes = inputs
+    ctx.save_for_backward(x)
+
+
+def _backward(ctx, grad: Tensor):
+    (x,) = ctx.saved_tensors
+    return cross_map_normalization_grad(grad, x, *ctx.attributes), None, None, None
+
+
+cross_map_normalization.register_backward(_backward, _keep)
+
+
+class CrossMapNormalization(nn.Module):
+    """x_c (1 + scale * sum of x_j^2 over the ``size`` maps around c)^-power, for x [N, C, ...].
+
+    ``scale`` is not divided by ``size``: ``torch.nn.LocalResponseNorm(size, alpha, beta)`` is
+    ``CrossMapNormalization(size, alpha / size, beta)``. ``size`` is odd; beyond the ends are zeros.
+    """
+
+    def __init__(self, size: int, scale: float = 1e-4, power: float = 0.75) -> None:
+        super().__init__()
+        self.size = size
+        self.scale = float(scale)
+        self.power = float(power)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        return cross_map_normalization(x, self.size, self.scale, self.power)
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"size={self.size}, scale={self.scale}, power={self.power}"

@@ -1,0 +1,203 @@
+"""Pooling over features: p-norms (fbcunn FeatureLPPooling) and maxout (Goodfellow et al. 2013)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.operator import Operator
+
+
+def _pooled(x: Tensor, width: int, stride: int) -> list[int]:
+    return [x.shape[0], (x.shape[1] - width) // stride + 1, *x.shape[2:]]
+
+
+def _lp_shape(x: Tensor, width: int, stride: int = 1, power: float = 2.0) -> Tensor:
+    return x.new_empty(_pooled(x, width, stride))
+
+
+def _maxout_shape(x: Tensor, width: int, stride: int) -> tuple[Tensor, Tensor]:
+    shape = _pooled(x, width, stride)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+
+
+# flat = x as [N, C, M], and its windows of features [N, C_out, width, M].
+_WINDOWS = """
+        nought = Constant <value_int = 0> ()
+        single = Constant <value_int = 1> ()
+        one = Constant <value_ints = [1]> ()
+        two = Constant <value_ints = [2]> ()
+        flat_shape = Constant <value_ints = [0, 0, -1]> ()
+        flat = Reshape (x, flat_shape)
+        x_shape = Shape (x)
+        features = Gather <axis = 0> (x_shape, single)
+        width = Constant <value_int: int = @width> ()
+        stride = Constant <value_int: int = @stride> ()
+        room = Sub (features, width)
+        steps = Div (room, stride)
+        outputs = Add (steps, single)
+        numbers = Range (nought, outputs, single)
+        starts = Mul (numbers, stride)
+        column = Unsqueeze (starts, one)
+        offsets = Range (nought, width, single)
+        places = Add (column, offsets)
+        windows = Gather <axis = 1> (flat, places)
+        batch = Shape <start = 0, end = 1> (x)
+        outer = Shape <start = 2> (x)
+        output_list = Reshape (outputs, one)
+        y_shape = Concat <axis = 0> (batch, output_list, outer)
+"""
+
+feature_lp_pooling = Operator(
+    "FeatureLPPooling",
+    "(Tensor x, int width, int stride=1, float power=2.0) -> Tensor",
+    _lp_shape,
+    f"""
+    <width, stride: int = 1, power: float = 2.0>(x) => (y) {{
+        {_WINDOWS}
+        power_float = Constant <value_float: float = @power> ()
+        power = CastLike (power_float, x)
+        root = Reciprocal (power)
+        size = Abs (windows)
+        powers = Pow (size, power)
+        sums = ReduceSum <keepdims = 0> (powers, two)
+        norms = Pow (sums, root)
+        y = Reshape (norms, y_shape)
+    }}
+    """,
+)
+
+feature_lp_pooling_grad = Operator(
+    "FeatureLPPoolingGrad",
+    "(Tensor grad, Tensor x, Tensor y, int width, int stride=1, float power=2.0) -> Tensor",
+    lambda grad, x, y, width, stride=1, power=2.0: x.new_empty(x.shape),
+    f"""
+    <width, stride: int = 1, power: float = 2.0>(grad, x, y) => (grad_x) {{
+        {_WINDOWS}
+        power_float = Constant <value_float: float = @power> ()
+        power = CastLike (power_float, x)
+        one_float = Constant <value_float = 1.0> ()
+        unit = CastLike (one_float, x)
+        exponent = Sub (power, unit)
+        flat_grad = Reshape (grad, flat_shape)
+        flat_y = Reshape (y, flat_shape)
+        window_grad = Unsqueeze (flat_grad, two)
+        window_y = Unsqueeze (flat_y, two)
+        absolute = Abs (windows)
+        zero = Sub (unit, unit)
+        used = Greater (absolute, zero)
+        safe_size = Where (used, absolute, unit)
+        some_y = Greater (window_y, zero)
+        safe_y = Where (some_y, window_y, unit)
+        ratio = Div (safe_size, safe_y)
+        slope = Pow (ratio, exponent)
+        signs = Sign (windows)
+        signed = Mul (slope, signs)
+        share = Mul (signed, window_grad)
+        inner = Shape <start = 2> (flat)
+        every = Constant <value_ints = [-1]> ()
+        list_shape = Concat <axis = 0> (batch, every, inner)
+        shares = Reshape (share, list_shape)
+        place_shape = Constant <value_ints = [1, -1, 1]> ()
+        place_list = Reshape (places, place_shape)
+        shares_shape = Shape (shares)
+        all_places = Expand (place_list, shares_shape)
+        nothing = Mul (flat, zero)
+        sums = ScatterElements <axis = 1, reduction = "add"> (nothing, all_places, shares)
+        grad_x = Reshape (sums, x_shape)
+    }}
+    """,
+)
+
+maxout = Operator(
+    "Maxout",
+    "(Tensor x, int width, int stride) -> (Tensor, Tensor)",
+    _maxout_shape,
+    f"""
+    <width, stride>(x) => (y, index) {{
+        {_WINDOWS}
+        most = ReduceMax <keepdims = 0> (windows, two)
+        y = Reshape (most, y_shape)
+        within = ArgMax <axis = 2, keepdims = 0> (windows)
+        from = Add (within, column)
+        index = Reshape (from, y_shape)
+    }}
+    """,
+)
+
+
+def _keep_lp(ctx, inputs, output: Tensor) -> None:
+    x, *ctx.attributes = inputs
+    ctx.save_for_backward(x, output)
+
+
+def _backward_lp(ctx, grad: Tensor):
+    x, y = ctx.saved_tensors
+    return feature_lp_pooling_grad(grad, x, y, *ctx.attributes), None, None, None
+
+
+def _keep_maxout(ctx, inputs, output) -> None:
+    x, _, _ = inputs
+    ctx.save_for_backward(x, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward_maxout(ctx, grad: Tensor, _):
+    x, index = ctx.saved_tensors
+    return torch.zeros_like(x).scatter_add(1, index, grad), None, None
+
+
+feature_lp_pooling.register_backward(_backward_lp, _keep_lp)
+maxout.register_backward(_backward_maxout, _keep_maxout)
+
+
+class FeatureLPPooling(nn.Module):
+    """p-norms of windows of features: x [N, C, ...] to [N, (C - width) // stride + 1, ...].
+
+    y_j = (sum over window j of |x_i|^power)^(1 / power). It is a norm for every power: the sign of x
+    is lost, also for odd powers, where ``torch.nn.LPPool`` sums x^power (equal for x >= 0). With
+    ``batch_mode=False`` x is [C, ...].
+    """
+
+    def __init__(
+        self, width: int, stride: int = 1, power: float = 2.0, batch_mode: bool = True
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.stride = stride
+        self.power = float(power)
+        self.batch_mode = batch_mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool."""
+        if self.batch_mode:
+            return feature_lp_pooling(x, self.width, self.stride, self.power)
+        return feature_lp_pooling(x[None], self.width, self.stride, self.power)[0]
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"width={self.width}, stride={self.stride}, power={self.power}"
+
+
+class Maxout(nn.Module):
+    """Largest value of windows of features: x [N, C, ...] to [N, (C - width) // stride + 1, ...].
+
+    The limit of FeatureLPPooling for infinite power, with signs. ``stride`` is ``width`` unless it
+    is given, so that windows do not overlap.
+    """
+
+    def __init__(self, width: int, stride: int | None = None) -> None:
+        super().__init__()
+        if width < 1:
+            raise GraphScaleError(f"Maxout: width is {width}; it must be at least 1")
+        self.width = width
+        self.stride = width if stride is None else stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool."""
+        return maxout(x, self.width, self.stride)[0]
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"width={self.width}, stride={self.stride}"

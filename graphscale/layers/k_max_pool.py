@@ -1,0 +1,112 @@
+"""The k largest values in their original order (fbcunn TemporalKMaxPooling, fbnn GroupKMaxPooling)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.operator import Operator
+
+
+def _shape(x: Tensor, k: int, k_dynamic: float = 0.0) -> tuple[Tensor, Tensor]:
+    kept = k
+    if k_dynamic > 0:
+        # A ten-thousandth of a frame is a rounding error, not a frame.
+        kept = torch.sym_max(k, math.ceil(k_dynamic * x.shape[1] - 1e-4))
+    shape = (x.shape[0], kept, x.shape[2])
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
+
+
+temporal_k_max_pool = Operator(
+    "TemporalKMaxPool",
+    "(Tensor x, int k, float k_dynamic=0.0) -> (Tensor, Tensor)",
+    _shape,
+    """
+    <k, k_dynamic: float = 0.0>(x) => (y, index) {
+        one = Constant <value_ints = [1]> ()
+        frames_long = Shape <start = 1, end = 2> (x)
+        frames = Cast <to = 11> (frames_long)
+        share_float = Constant <value_float: float = @k_dynamic> ()
+        share = Cast <to = 11> (share_float)
+        error_float = Constant <value_float = 0.0001> ()
+        error = Cast <to = 11> (error_float)
+        product = Mul (share, frames)
+        corrected = Sub (product, error)
+        rounded = Ceil (corrected)
+        dynamic = Cast <to = 7> (rounded)
+        fixed = Constant <value_int: int = @k> ()
+        fixed_list = Reshape (fixed, one)
+        kept = Max (fixed_list, dynamic)
+        values, order = TopK <axis = 1> (x, kept)
+        index, places = TopK <axis = 1, largest = 0> (order, kept)
+        y = GatherElements <axis = 1> (x, index)
+    }
+    """,
+)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, _, _ = inputs
+    ctx.save_for_backward(x, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, grad: Tensor, _):
+    x, index = ctx.saved_tensors
+    return torch.zeros_like(x).scatter(1, index, grad), None, None
+
+
+temporal_k_max_pool.register_backward(_backward, _keep)
+
+
+class TemporalKMaxPool(nn.Module):
+    """Of every feature the k largest values over time, in their original order.
+
+    x [N, T, D] or [T, D] to [N, K, D] or [K, D], K = max(k, ceil(k_dynamic * T)): dynamic k-max
+    pooling of Kalchbrenner et al. 2014. Of equal values the first are kept.
+    """
+
+    def __init__(self, k: int, k_dynamic: float = 0.0) -> None:
+        super().__init__()
+        self.k = k
+        self.k_dynamic = float(k_dynamic)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool."""
+        if x.dim() == 2:
+            return temporal_k_max_pool(x[None], self.k, self.k_dynamic)[0][0]
+        return temporal_k_max_pool(x, self.k, self.k_dynamic)[0]
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"k={self.k}, k_dynamic={self.k_dynamic}"
+
+
+class GroupKMaxPool(nn.Module):
+    """Of every group of consecutive features the k largest, in order: [..., C] to [..., C/group*k]."""
+
+    def __init__(self, group: int, k: int) -> None:
+        super().__init__()
+        if not 1 <= k <= group:
+            raise GraphScaleError(
+                f"GroupKMaxPool: k is {k}; it must be between 1 and the group's {group} features"
+            )
+        self.group = group
+        self.k = k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool; the number of features is a multiple of ``group``."""
+        if x.shape[-1] % self.group != 0:
+            raise GraphScaleError(
+                f"GroupKMaxPool: x has {x.shape[-1]} features; give a multiple of {self.group}"
+            )
+        groups = x.reshape(-1, self.group, 1)
+        kept = temporal_k_max_pool(groups, self.k, 0.0)[0]
+        return kept.reshape(*x.shape[:-1], x.shape[-1] // self.group * self.k)
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"group={self.group}, k={self.k}"

@@ -1,0 +1,238 @@
+"""Lookup tables (fbcunn LookupTableGPU and WeightedLookupTable)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.operator import Operator, needs_gradient
+
+_NO_PADDING = -1
+
+lookup_table = Operator(
+    "LookupTable",
+    "(Tensor weight, Tensor indices, int padding_idx=-1) -> Tensor",
+    lambda weight, indices, padding_idx=-1: weight.new_empty(*indices.shape, weight.shape[1]),
+    """
+    <padding_idx: int = -1>(weight, indices) => (y) {
+        padding = Constant <value_int: int = @padding_idx> ()
+        nought = Constant <value_int = 0> ()
+        last = Constant <value_ints = [-1]> ()
+        is_padding = Equal (indices, padding)
+        safe = Where (is_padding, nought, indices)
+        rows = Gather <axis = 0> (weight, safe)
+        mask = Unsqueeze (is_padding, last)
+        zero = Constant <value_float = 0.0> ()
+        empty = CastLike (zero, weight)
+        y = Where (mask, empty, rows)
+    }
+    """,
+)
+
+# Sums rows by index; `factors` (text of one more input, and what multiplies grad by it) are the
+# weighted table's.
+_GRAD_BODY = """
+    <padding_idx: int = -1>(grad, indices, {input}weight) => (grad_weight) {{
+        padding = Constant <value_int: int = @padding_idx> ()
+        nought = Constant <value_int = 0> ()
+        last = Constant <value_ints = [-1]> ()
+        zero_float = Constant <value_float = 0.0> ()
+        zero = CastLike (zero_float, weight)
+        {scaled}
+        is_padding = Equal (indices, padding)
+        mask = Unsqueeze (is_padding, last)
+        kept = Where (mask, zero, scaled)
+        safe = Where (is_padding, nought, indices)
+        shape = Shape (weight)
+        width = Gather <axis = 0> (shape, last)
+        row_shape = Concat <axis = 0> (last, width)
+        rows = Reshape (kept, row_shape)
+        column_shape = Constant <value_ints = [-1, 1]> ()
+        column = Reshape (safe, column_shape)
+        rows_shape = Shape (rows)
+        places = Expand (column, rows_shape)
+        empty = Expand (zero, shape)
+        grad_weight = ScatterElements <axis = 0, reduction = "add"> (empty, places, rows)
+    }}
+"""
+
+lookup_table_grad = Operator(
+    "LookupTableGrad",
+    "(Tensor grad, Tensor indices, Tensor weight, int padding_idx=-1) -> Tensor",
+    lambda grad, indices, weight, padding_idx=-1: weight.new_empty(weight.shape),
+    _GRAD_BODY.format(input="", scaled="scaled = Identity (grad)"),
+)
+
+weighted_lookup_table = Operator(
+    "WeightedLookupTable",
+    "(Tensor weight, Tensor indices, Tensor row_weights, int padding_idx=-1) -> Tensor",
+    lambda weight, indices, row_weights, padding_idx=-1: weight.new_empty(
+        *indices.shape, weight.shape[1]
+    ),
+    """
+    <padding_idx: int = -1>(weight, indices, row_weights) => (y) {
+        rows = graphscale.LookupTable <padding_idx: int = @padding_idx> (weight, indices)
+        last = Constant <value_ints = [-1]> ()
+        factors = Unsqueeze (row_weights, last)
+        y = Mul (rows, factors)
+    }
+    """,
+)
+
+weighted_lookup_table_grad = Operator(
+    "WeightedLookupTableGrad",
+    "(Tensor grad, Tensor indices, Tensor row_weights, Tensor weight, int padding_idx=-1) -> Tensor",
+    lambda grad, indices, row_weights, weight, padding_idx=-1: weight.new_empty(weight.shape),
+    _GRAD_BODY.format(
+        input="row_weights, ",
+        scaled="factors = Unsqueeze (row_weights, last)\n        scaled = Mul (grad, factors)",
+    ),
+)
+
+
+def _keep(ctx, inputs, output) -> None:
+    weight, indices, ctx.padding_idx = inputs
+    ctx.save_for_backward(weight, indices)
+
+
+def _backward(ctx, grad: Tensor):
+    weight, indices = ctx.saved_tensors
+    return lookup_table_grad(grad, indices, weight, ctx.padding_idx), None, None
+
+
+def _keep_weighted(ctx, inputs, output) -> None:
+    weight, indices, row_weights, ctx.padding_idx = inputs
+    ctx.save_for_backward(weight, indices, row_weights)
+
+
+def _backward_weighted(ctx, grad: Tensor):
+    weight, indices, row_weights = ctx.saved_tensors
+    grad_weight = grad_row_weights = None
+    if needs_gradient(ctx, 0):
+        grad_weight = weighted_lookup_table_grad(
+            grad, indices, row_weights, weight, ctx.padding_idx
+        )
+    if needs_gradient(ctx, 2):
+        grad_row_weights = (grad * lookup_table(weight, indices, ctx.padding_idx)).sum(-1)
+    return grad_weight, None, grad_row_weights, None
+
+
+lookup_table.register_backward(_backward, _keep)
+weighted_lookup_table.register_backward(_backward_weighted, _keep_weighted)
+
+
+class _SparseLookup(torch.autograd.Function):
+    """LookupTable whose gradient is a coalesced sparse tensor of the rows that were read."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, indices: Tensor, padding_idx: int) -> Tensor:
+        ctx.save_for_backward(weight, indices)
+        ctx.padding_idx = padding_idx
+        return lookup_table(weight, indices, padding_idx)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        weight, indices = ctx.saved_tensors
+        used = indices != ctx.padding_idx
+        rows, places = torch.unique(indices[used], return_inverse=True)
+        values = lookup_table_grad(grad[used], places, weight[: rows.numel()], _NO_PADDING)
+        sparse = torch.sparse_coo_tensor(
+            rows[None], values, weight.shape, check_invariants=False, is_coalesced=True
+        )
+        return sparse, None, None
+
+
+class LookupTable(nn.Module):
+    """Rows of a table, by int64 index: [...] to [..., embedding_dim].
+
+    Parameter names and arguments are ``torch.nn.Embedding``'s. The row of ``padding_idx`` is zero and
+    gets no gradient. ``max_norm`` shortens the rows that are read to that ``norm_type`` norm, in the
+    table too. With ``sparse`` the gradient is a coalesced sparse tensor; otherwise it sums the rows
+    of sorted indices. With ``features_first`` [N, L] gives [N, embedding_dim, L] (fbcunn's
+    featuresInDim2).
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        sparse: bool = False,
+        features_first: bool = False,
+    ) -> None:
+        super().__init__()
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise GraphScaleError(
+                f"{type(self).__name__}: padding_idx is {padding_idx}; it must be an index of the "
+                f"table's {num_embeddings} rows"
+            )
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings
+        self.max_norm = max_norm
+        self.norm_type = norm_type
+        self.sparse = sparse
+        self.features_first = features_first
+        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the table from a normal distribution; the padding row is zero."""
+        nn.init.normal_(self.weight)
+        if self.padding_idx is not None:
+            with torch.no_grad():
+                self.weight[self.padding_idx].zero_()
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Read rows; indices of any shape."""
+        y = self._rows(indices.long())
+        return y.mT if self.features_first else y
+
+    def _rows(self, indices: Tensor) -> Tensor:
+        padding = _NO_PADDING if self.padding_idx is None else self.padding_idx
+        if torch.compiler.is_exporting():
+            return self._shortened(lookup_table(self.weight, indices, padding))
+        if self.max_norm is not None:
+            with torch.no_grad():
+                # Only its side effect is wanted: it shortens the rows in place.
+                functional.embedding(indices, self.weight, None, self.max_norm, self.norm_type)
+        if self.sparse and torch.is_grad_enabled():
+            return _SparseLookup.apply(self.weight, indices, padding)
+        return lookup_table(self.weight, indices, padding)
+
+    def _shortened(self, rows: Tensor) -> Tensor:
+        """An exported model cannot change its table: the rows are shortened on their way out."""
+        if self.max_norm is None:
+            return rows
+        norm = torch.linalg.vector_norm(rows, self.norm_type, dim=-1, keepdim=True)
+        return rows * (self.max_norm / (norm + 1e-7)).clamp(max=1.0)
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}"
+
+
+class WeightedLookupTable(LookupTable):
+    """Weighted rows of a table: (indices [...], row_weights [...]) to [..., embedding_dim].
+
+    Gradients go to the table and to the weights. ``max_norm`` and ``sparse`` are LookupTable's only.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        features_first: bool = False,
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim, padding_idx, features_first=features_first)
+
+    def forward(self, indices: Tensor, row_weights: Tensor) -> Tensor:
+        """Read rows and scale them; both arguments have one shape."""
+        padding = _NO_PADDING if self.padding_idx is None else self.padding_idx
+        y = weighted_lookup_table(self.weight, indices.long(), row_weights, padding)
+        return y.mT if self.features_first else y
