@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import ceil, floor
 
 import onnx_ir as ir
@@ -76,10 +77,12 @@ class Link:
             self.source.consumers.append(self)
         self.result.producers.append(self)
 
-    def options(self, extent: int, wanted: Iterable[int]) -> Iterator[Option]:
+    def options(self, extent: int, wanted: Iterable[int]) -> tuple[Option, ...]:
         """Ways from input `extent` to one of the `wanted` output extents."""
         source = self.source.target if self.source else 1
-        return self.goal.options(self.target, source, self.result.target, extent, wanted)
+        return _options(
+            self.goal, self.target, source, self.result.target, extent, tuple(sorted(wanted))
+        )
 
 
 @dataclass(frozen=True)
@@ -287,3 +290,9 @@ class Blocks:
 
 
 Numbers = Window | Transposed | Resampled | Crop | Border | Blocks
+
+
+@lru_cache(maxsize=1 << 14)
+def _options(goal: Numbers, *arguments) -> tuple[Option, ...]:
+    """The options of equal links at equal extents, which deep networks have many of."""
+    return tuple(goal.options(*arguments))

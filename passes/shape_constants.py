@@ -29,13 +29,22 @@ class ShapeConstants:
         self.changed: list[str] = []
         self._wanted: dict[ir.Value, np.ndarray] = {}
 
-    def demand(self, node: ir.Node, index: int, wanted: np.ndarray) -> None:
-        """Let input `index` of `node` hold `wanted`."""
+    def demand(
+        self, node: ir.Node, index: int, wanted: np.ndarray, freeze: bool = False
+    ) -> None:
+        """Let input `index` of `node` hold `wanted`.
+
+        What is computed from Shape nodes is trusted to follow, or with `freeze` made a constant
+        (right where no batch size can be among the numbers).
+        """
         value = node.inputs[index]
         current = self.measured.constants.get(value)
         if current is None:
             return
         wanted = np.asarray(wanted).reshape(current.shape).astype(current.dtype)
+        if freeze and _follows_shapes(value):
+            self._replace(node, index, value, wanted)
+            return
         if np.array_equal(current, wanted) and value not in self._wanted:
             self._wanted[value] = wanted
             return

@@ -205,7 +205,7 @@ def _slice(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) -> 
         if name in node.attributes:
             node.attributes[name] = ir.AttrInt64s(name, numbers)
         else:
-            constants.demand(node, index, np.asarray(numbers))
+            constants.demand(node, index, np.asarray(numbers), freeze=True)
 
 
 def _pad(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) -> None:
@@ -222,7 +222,7 @@ def _pad(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) -> No
     if "pads" in node.attributes:
         node.attributes["pads"] = ir.AttrInt64s("pads", pads)
     else:
-        constants.demand(node, 1, np.asarray(pads))
+        constants.demand(node, 1, np.asarray(pads), freeze=True)
 
 
 _WRITERS: dict[str, Callable] = {

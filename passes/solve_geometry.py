@@ -24,8 +24,11 @@ from graphscale.passes.measure_extents import graph_inputs
 from graphscale.passes.trace_extents import Traced
 
 _FREE_RANGE = 1.6  # pixels that an inner extent of a chain may be off its due
-_FREE_COST = 0.05  # per pixel
+_FREE_COST = 0.05  # per pixel below its due
+_FREE_COST_ABOVE = 0.06  # per pixel above: of padding 0, 1 and 1, 0 the first computes less
 _FIXED_COST = 0.5  # per pixel, where an extent is fixed for the first time
+_STATES = 64  # kept per link of a chain, the cheapest
+_PHASE_STEPS = 32  # phases that differ by less than a pixel's 32nd part count as one
 _PHASE_COST = 2.0  # per squared pixel at the end of a chain
 _INNER_PHASE_COST = 0.05
 _INTERFACE_PHASE_COST = 6.0
@@ -225,11 +228,12 @@ class _Solver:
                     off = self._phase(link.axis, moved)
                     total = cost + option.cost + self._phase_cost(link, off, last)
                     if not last:
-                        total += _FREE_COST * abs(option.extent - due)
-                    key = (option.extent, round(off, 6))
+                        above = option.extent - due
+                        total += _FREE_COST_ABOVE * above if above > 0 else _FREE_COST * -above
+                    key = (option.extent, round(off * _PHASE_STEPS))
                     if key not in following or total < following[key][0] - 1e-9:
                         following[key] = (total, [*options, option], moved)
-            states = following
+            states = dict(sorted(following.items(), key=lambda item: item[1][0])[:_STATES])
         best: dict[int, tuple[float, list[Option]]] = {}
         for (extent, _), (cost, options, _) in states.items():
             if extent not in best or cost < best[extent][0]:

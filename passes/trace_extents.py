@@ -141,9 +141,14 @@ def _same_shape(node: ir.Node, traced: Traced) -> None:
             if len(shape) > 1 and all(size > 1 for size in shape[2:]):
                 raise _unfollowed(node, "changes the shape of feature maps in an unknown way")
             traced.dims[output] = tuple(fixed(size) for size in shape)
+
+
+def _normalize_trailing(node: ir.Node, traced: Traced) -> None:
+    """Normalisation whose scale and bias have the trailing dimensions of the input."""
+    _same_shape(node, traced)
     for value in node.inputs[1:]:
-        if value is not None and source is not None:
-            _match_table(node, traced, value, traced.of(source))
+        if value is not None:
+            _match_table(node, traced, value, traced.of(node.inputs[0]))
 
 
 def _elementwise(node: ir.Node, traced: Traced) -> None:
@@ -589,6 +594,7 @@ _TABLE: dict[str, Callable[[ir.Node, Traced], None]] = {
     **dict.fromkeys(["Expand", "Tile"], _expand),
     **dict.fromkeys(["Resize", "Upsample"], _resize),
     **dict.fromkeys(["SpaceToDepth", "DepthToSpace"], _blocks),
+    **dict.fromkeys(["LayerNormalization", "RMSNormalization"], _normalize_trailing),
     "ConvTranspose": _conv_transpose,
     "Transpose": _transpose,
     "Concat": _concat,
