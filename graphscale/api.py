@@ -29,7 +29,8 @@ from graphscale.passes.resize_weights import shrink_tensor
 from graphscale.passes.shrink_graph import check_shapes, shrink_graph
 from graphscale.passes.solve_geometry import solve_geometry
 from graphscale.passes.trace_extents import Traced, trace
-from graphscale.plan import InputPlan, Plan
+from graphscale.plan import METADATA_KEY, InputPlan, Plan
+from graphscale.resample import interpolation_matrix
 from graphscale.skeleton import restore, strip
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def grow(
         from graphscale.train.rescale_module import grow_module
 
         return grow_module(checkpoint, plan=plan, target=target, resize=resize)
-    grown, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)
+    grown, _, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)
     return grown if isinstance(checkpoint, ir.Model) else ir.to_proto(grown)
 
 
@@ -183,11 +184,8 @@ def grow_model(
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | None = None,
     resize: str = "bilinear",
-) -> tuple[ir.Model, Growth]:
-    """The grown model and what was done; arguments as for `grow`."""
-    from graphscale.plan import METADATA_KEY
-    from graphscale.resample import interpolation_matrix
-
+) -> tuple[ir.Model, Growth, Plan]:
+    """The grown model, what was done, and the plan that was followed; arguments as for `grow`."""
     interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
     if isinstance(plan, str | os.PathLike):
         plan = Plan.from_file(plan)
@@ -206,7 +204,7 @@ def grow_model(
     grown.metadata_props.update(
         {k: v for k, v in checkpoint.metadata_props.items() if k != METADATA_KEY}
     )
-    return grown, growth
+    return grown, growth, plan
 
 
 def check_numbers(model: ir.Model) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +52,14 @@ def load_model(source: ModelLike) -> ir.Model:
     return _from_proto(proto, str(path), path.parent, data)
 
 
-def save_model(model: ir.Model, path: str | os.PathLike) -> None:
+def save_model(
+    model: ir.Model,
+    path: str | os.PathLike,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Write `model`, streaming its weights; beside it `path`.data if it exceeds 2 GiB.
+
+    `progress` is told after each weight how many bytes of how many are written.
 
     Raises:
         GraphScaleError: the folder is missing or not writable, or the disk is full.
@@ -62,11 +68,13 @@ def save_model(model: ir.Model, path: str | os.PathLike) -> None:
     with detached(model) as tensors:
         skeleton = ir.to_proto(model).SerializeToString()
     sizes = [tensor.nbytes for tensor in tensors]
-    if len(skeleton) + sum(sizes) < _LARGEST_MESSAGE:
+    total = sum(sizes)
+    if len(skeleton) + total < _LARGEST_MESSAGE:
         with replacing(path) as (file,):
             for piece in wire.attach(skeleton, _INLINE, sizes):
                 if isinstance(piece, int):
                     _write(tensors[piece], file)
+                    progress(file.tell(), total)
                 else:
                     file.write(piece)
         return
@@ -77,6 +85,7 @@ def save_model(model: ir.Model, path: str | os.PathLike) -> None:
             data_file.seek(-data_file.tell() % _ALIGNMENT, os.SEEK_CUR)
             offsets.append(data_file.tell())
             _write(tensor, data_file)
+            progress(data_file.tell(), total)
         with detached(model, data_path.name, offsets):
             file.write(ir.to_proto(model).SerializeToString())
 

@@ -29,9 +29,7 @@ class ShapeConstants:
         self.changed: list[str] = []
         self._wanted: dict[ir.Value, np.ndarray] = {}
 
-    def demand(
-        self, node: ir.Node, index: int, wanted: np.ndarray, freeze: bool = False
-    ) -> None:
+    def demand(self, node: ir.Node, index: int, wanted: np.ndarray, freeze: bool = False) -> None:
         """Let input `index` of `node` hold `wanted`.
 
         What is computed from Shape nodes is trusted to follow, or with `freeze` made a constant
