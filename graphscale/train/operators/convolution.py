@@ -34,33 +34,38 @@ def _conv_transpose(node, x, w, b=None):
         (size - 1) * stride + (k - 1) * dilation + 1
         for size, stride, k, dilation in zip(x.shape[2:], strides, w.shape[2:], dilations)
     ]
-    begin, end = _transposed_pads(node, rank, full, extra, x.shape[2:], strides)
-    # torch cuts both ends alike; what the far end keeps beyond that is its output_padding.
-    own = [max(min(b, e), 0) for b, e in zip(begin, end)]
-    grow = [max(o - e + extra_, 0) for o, e, extra_ in zip(own, end, extra)]
-    limit = [max(s, d) for s, d in zip(strides, dilations)]
-    inside = [g if g < most else 0 for g, most in zip(grow, limit)]
-    y = _CONV_TRANSPOSE[rank](x, w, b, strides, own, inside, node.attribute("group", 1), dilations)
-    wanted = [f + a - b_ - e for f, a, b_, e in zip(full, extra, begin, end)]
-    made = [f - 2 * o + i for f, o, i in zip(full, own, inside)]
+    begin, end, extra = _transposed_pads(node, x.shape[2:], strides, full, extra)
+    # torch cuts both ends alike and can leave less than a stride at the far end as output_padding.
+    own = [max(min(b_, e), 0) for b_, e in zip(begin, end)]
+    kept = [o - e + more for o, e, more in zip(own, end, extra)]
+    limits = [max(stride, dilation) for stride, dilation in zip(strides, dilations)]
+    inside = [k if 0 <= k < limit else 0 for k, limit in zip(kept, limits)]
     first = [o - b_ for o, b_ in zip(own, begin)]
-    last = [want - have - f for want, have, f in zip(wanted, made, first)]
-    if b is not None and any(amount > 0 for amount in (*first, *last)):
-        node.fail("its output is larger than what its kernel covers")
-    return pad_spatial(y, first, last)
+    last = [k - i for k, i in zip(kept, inside)]
+    late = b is not None and max(*first, *last) > 0  # what is padded gets the bias too
+    y = _CONV_TRANSPOSE[rank](
+        x, w, None if late else b, strides, own, inside, node.attribute("group", 1), dilations
+    )
+    y = pad_spatial(y, first, last)
+    return y + b.reshape(-1, *[1] * rank) if late else y
 
 
-def _transposed_pads(node, rank, full, extra, sizes, strides):
+def _transposed_pads(node, sizes, strides, full, extra):
+    """Padding at both ends and output_padding, from pads, output_shape or auto_pad."""
+    rank = len(full)
     output_shape = node.attribute("output_shape")
     auto_pad = node.attribute("auto_pad", "NOTSET")
-    if output_shape is None and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-        output_shape = [size * stride for size, stride in zip(sizes, strides)]
-    if output_shape is None:
+    if output_shape is None and auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
         pads = node.attribute("pads", [0] * 2 * rank)
-        return pads[:rank], pads[rank:]
-    totals = [f + a - size for f, a, size in zip(full, extra, output_shape[-rank:])]
+        return pads[:rank], pads[rank:], extra
+    if output_shape is None:
+        wanted = [size * stride for size, stride in zip(sizes, strides)]
+        output_shape = [min(size, f + more) for size, f, more in zip(wanted, full, extra)]
+    surplus = [f + more - size for f, more, size in zip(full, extra, output_shape[-rank:])]
+    totals = [max(amount, 0) for amount in surplus]
+    extra = [more + max(-amount, 0) for more, amount in zip(extra, surplus)]
     half, rest = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    return (half, rest) if auto_pad == "SAME_UPPER" else (rest, half)
+    return (half, rest, extra) if auto_pad == "SAME_UPPER" else (rest, half, extra)
 
 
 @operator("Gemm", weights=(0, 1, 2))

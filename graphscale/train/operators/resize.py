@@ -34,7 +34,7 @@ def _resized(node, x, roi, scales, sizes, transform, rounding):
     goals = {
         axis: goal
         for axis, goal in _goals(node, x, axes, scales, sizes).items()
-        if not _unchanged(x, axis, goal) or regions.get(axis, (0, 1)) != (0, 1)
+        if not _unchanged(x, axis, goal)  # onnxruntime does not crop such an axis either
     }
     if not all(isinstance(x.shape[axis], int) for axis in goals):
         node.fail("it resizes the batch")
@@ -115,22 +115,26 @@ def _resize_axis(node, x, axis, size, scale, transform, rounding, region):
 
 
 def _coordinates(old, new, scale, transform, region):
-    """Where each new element lies in the old axis: the formulas of ONNX's Resize."""
-    index = np.arange(new, dtype=np.float64)
+    """Where each new element lies in the old axis: the formulas of ONNX's Resize.
+
+    In float32 as in onnxruntime, because 'nearest' depends on how ties are rounded.
+    """
+    index = np.arange(new, dtype=np.float32)
+    scale, last = np.float32(scale), np.float32(old - 1)
     if transform == "align_corners":
-        return index * (old - 1) / (new - 1) if new > 1 else index * 0.0
+        return index * last / np.float32(new - 1) if new > 1 else index * 0
     if transform == "asymmetric":
         return index / scale
     if transform == "tf_crop_and_resize":
-        start, end = region
+        start, end = np.float32(region)
         if new > 1:
-            return start * (old - 1) + index * (end - start) * (old - 1) / (new - 1)
-        return np.full(1, 0.5 * (start + end) * (old - 1))
-    half = (index + 0.5) / scale - 0.5
+            return start * last + index * (end - start) * last / np.float32(new - 1)
+        return np.full(1, (start + end) * last / 2)
+    half = (index + np.float32(0.5)) / scale - np.float32(0.5)
     if transform == "pytorch_half_pixel":
-        return half if new > 1 else index * 0.0
+        return half if new > 1 else index * 0
     if transform == "half_pixel_symmetric":
-        return old / 2 * (1 - new / (scale * old)) + half
+        return np.float32(old / 2) * (1 - np.float32(new) / (scale * np.float32(old))) + half
     return half
 
 
@@ -159,9 +163,8 @@ def _matrix(node, old, places, shrink, mode):
             weights = np.maximum(1.0 - distance, 0.0)
         else:
             weights = _cubic(distance, node.attribute("cubic_coeff_a", -0.75))
-        inside = (taps >= 0) & (taps < old)
-        if node.attribute("exclude_outside", 0) or node.attribute("antialias", 0):
-            weights = np.where(inside, weights, 0.0)
+        if node.attribute("exclude_outside", 0):
+            weights = np.where((taps >= 0) & (taps < old), weights, 0.0)
         weights = weights / weights.sum()
         np.add.at(matrix[row], np.clip(taps, 0, old - 1).astype(int), weights)
     return matrix
