@@ -7,6 +7,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -202,7 +203,10 @@ def detached(
         yield tensors
 
 
-def _write(tensor: ir.TensorProtocol, file) -> None:
+def _write(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
+    """Write a tensor's bytes without a second copy of them."""
+    if isinstance(tensor, ir.LazyTensor):
+        tensor = tensor.raw()
     if isinstance(tensor, ir.Tensor) and isinstance(tensor.raw, np.ndarray):
         array = np.ascontiguousarray(tensor.raw)
         file.write(memoryview(array.reshape(-1).view(np.uint8)))
