@@ -2,6 +2,9 @@
 #include "kernels/operator.h"
 
 #define GRAPHSCALE_OPERATORS(one)   \
+  one(fft_conv)                     \
+  one(fft_conv_grad_input)          \
+  one(fft_conv_grad_weight)         \
   one(temporal_conv)                \
   one(temporal_conv_grad_input)     \
   one(temporal_conv_grad_weight)    \

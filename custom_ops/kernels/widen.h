@@ -13,9 +13,11 @@ class WideInput {
  public:
   using Wide = typename Accumulator<T>::type;
 
+  // Of an optional input that was left out nothing is read.
   WideInput(const Context& context, const Tensor& tensor)
-      : copy_(context, kSame ? 0 : tensor.size()) {
+      : copy_(context, kSame || !tensor.present ? 0 : tensor.size()) {
     if constexpr (!kSame) {
+      if (!tensor.present) return;
       const T* const from = tensor.data<T>();
       parallel_ranges(context, tensor.size(), 1 << 14, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) copy_[i] = static_cast<Wide>(from[i]);
@@ -28,7 +30,7 @@ class WideInput {
  private:
   static constexpr bool kSame = std::is_same_v<T, Wide>;
   ScratchArray<Wide> copy_;
-  const Wide* data_;
+  const Wide* data_ = nullptr;
 };
 
 template <typename T>

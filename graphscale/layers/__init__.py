@@ -2,6 +2,7 @@
 
 from graphscale.layers.cross_map_normalization import CrossMapNormalization
 from graphscale.layers.feature_pooling import FeatureLPPooling, Maxout
+from graphscale.layers.fft_conv import FFTConv1d, FFTConv2d
 from graphscale.layers.k_max_pool import GroupKMaxPool, TemporalKMaxPool
 from graphscale.layers.lookup_table import LookupTable, WeightedLookupTable
 from graphscale.layers.one_bit import OneBitDequantize, OneBitQuantize
@@ -9,6 +10,8 @@ from graphscale.layers.temporal_conv import TemporalConv
 
 __all__ = [
     "CrossMapNormalization",
+    "FFTConv1d",
+    "FFTConv2d",
     "FeatureLPPooling",
     "GroupKMaxPool",
     "LookupTable",

@@ -155,9 +155,9 @@ maxout.register_backward(_backward_maxout, _keep_maxout)
 class FeatureLPPooling(nn.Module):
     """p-norms of windows of features: x [N, C, ...] to [N, (C - width) // stride + 1, ...].
 
-    y_j = (sum over window j of |x_i|^power)^(1 / power). It is a norm for every power: the sign of x
-    is lost, also for odd powers, where ``torch.nn.LPPool`` sums x^power (equal for x >= 0). With
-    ``batch_mode=False`` x is [C, ...].
+    y_j = (sum over window j of |x_i|^power)^(1 / power). It is a norm for every power: the sign of
+    x is lost, also for odd powers, where ``torch.nn.LPPool`` sums x^power (equal for x >= 0).
+    With ``batch_mode=False`` x is [C, ...].
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The k largest values in their original order (fbcunn TemporalKMaxPooling, fbnn GroupKMaxPooling)."""
+"""The k largest values in order (fbcunn TemporalKMaxPooling, fbnn GroupKMaxPooling)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TemporalKMaxPool(nn.Module):
 
 
 class GroupKMaxPool(nn.Module):
-    """Of every group of consecutive features the k largest, in order: [..., C] to [..., C/group*k]."""
+    """Of groups of consecutive features the k largest, in order: [..., C] to [..., C/group*k]."""
 
     def __init__(self, group: int, k: int) -> None:
         super().__init__()

@@ -83,7 +83,8 @@ weighted_lookup_table = Operator(
 
 weighted_lookup_table_grad = Operator(
     "WeightedLookupTableGrad",
-    "(Tensor grad, Tensor indices, Tensor row_weights, Tensor weight, int padding_idx=-1) -> Tensor",
+    "(Tensor grad, Tensor indices, Tensor row_weights, Tensor weight, int padding_idx=-1)"
+    " -> Tensor",
     lambda grad, indices, row_weights, weight, padding_idx=-1: weight.new_empty(weight.shape),
     _GRAD_BODY.format(
         input="row_weights, ",
@@ -147,11 +148,10 @@ class _SparseLookup(torch.autograd.Function):
 class LookupTable(nn.Module):
     """Rows of a table, by int64 index: [...] to [..., embedding_dim].
 
-    Parameter names and arguments are ``torch.nn.Embedding``'s. The row of ``padding_idx`` is zero and
-    gets no gradient. ``max_norm`` shortens the rows that are read to that ``norm_type`` norm, in the
-    table too. With ``sparse`` the gradient is a coalesced sparse tensor; otherwise it sums the rows
-    of sorted indices. With ``features_first`` [N, L] gives [N, embedding_dim, L] (fbcunn's
-    featuresInDim2).
+    Parameter names and arguments are ``torch.nn.Embedding``'s. The row of ``padding_idx`` is zero
+    and gets no gradient. ``max_norm`` shortens the rows that are read to that ``norm_type`` norm,
+    in the table too. With ``sparse`` the gradient is a sparse tensor of the rows that were read,
+    each once. With ``features_first`` [N, L] gives [N, embedding_dim, L] (fbcunn's featuresInDim2).
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class LookupTable(nn.Module):
 class WeightedLookupTable(LookupTable):
     """Weighted rows of a table: (indices [...], row_weights [...]) to [..., embedding_dim].
 
-    Gradients go to the table and to the weights. ``max_norm`` and ``sparse`` are LookupTable's only.
+    Gradients go to the table and to the weights. It has no ``max_norm`` and no ``sparse``.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""One bit per gradient element, with error feedback (Seide et al. 2014; fbcunn OneBitQuantization)."""
+"""One bit per gradient element, with error feedback (fbcunn OneBitQuantization).
+
+Seide, Fu, Droppo, Li, Yu: 1-bit stochastic gradient descent, Interspeech 2014.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Operator:
         attributes = {a.name: bound[a.name] for a in self.attributes}
         try:
             outputs = self._shapes(*args, **kwargs)
-        except (RuntimeError, IndexError, ZeroDivisionError):
+        except Exception:
             library.run(self.name, inputs, [], attributes)  # says what is wrong with the shapes
             raise
         results = [outputs] if isinstance(outputs, torch.Tensor) else outputs
@@ -91,7 +91,9 @@ class Operator:
             inputs = [bound[a.name] for a in self.inputs]
             while inputs and inputs[-1] is None:
                 inputs.pop()
-            return node(*inputs, **{a.name: bound[a.name] for a in self.attributes})
+            attributes = {a.name: bound[a.name] for a in self.attributes}
+            # An empty list stands for an attribute that is left out.
+            return node(*inputs, **{k: v for k, v in attributes.items() if v != []})
 
         rule.__name__ = self.name
         rule.__signature__ = inspect.Signature(

@@ -39,7 +39,7 @@ def assert_close(actual, wanted, tolerance):
         np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * scale)
 
 
-@pytest.fixture()
+@pytest.fixture
 def check_export(tmp_path):
     """Exports a module; onnxruntime must agree with torch, with the library and without it."""
 
@@ -57,7 +57,7 @@ def check_export(tmp_path):
     return check
 
 
-@pytest.fixture()
+@pytest.fixture
 def check_operator(tmp_path):
     """One node: torch's operator, the library in onnxruntime and the function body must agree."""
 

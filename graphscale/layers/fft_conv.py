@@ -1,0 +1,248 @@
+"""Convolution by FFT (fbcunn SpatialConvolutionCuFFT and its successors), with all of ONNX Conv."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.operator import Operator, needs_gradient
+
+_WINDOW = "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
+_WINDOW_BODY = "<dilations, kernel_shape, pads, strides, group: int = 1>"
+
+
+def _window(spatial: int, dilations, pads, strides) -> tuple[list[int], list[int], list[int]]:
+    """The attributes with what was left out filled in."""
+    return (
+        list(dilations) or [1] * spatial,
+        list(pads) or [0] * 2 * spatial,
+        list(strides) or [1] * spatial,
+    )
+
+
+def _resolved_pads(x: Tensor, weight: Tensor, auto_pad: str, dilations, pads, strides) -> list[int]:
+    """Explicit pads, beginnings then ends, for auto_pad and the sizes of x."""
+    spatial = x.dim() - 2
+    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    if auto_pad == "NOTSET":
+        return pads
+    begins, ends = [], []
+    for d in range(spatial):
+        total = 0
+        if auto_pad != "VALID":
+            size, stride = x.shape[2 + d], strides[d]
+            span = (weight.shape[2 + d] - 1) * dilations[d] + 1
+            total = max(0, ((size + stride - 1) // stride - 1) * stride + span - size)
+        smaller = total // 2
+        begins.append(total - smaller if auto_pad == "SAME_LOWER" else smaller)
+        ends.append(total - begins[-1])
+    return begins + ends
+
+
+def _forward_shape(
+    X: Tensor,
+    W: Tensor,
+    B: Tensor | None = None,
+    dilations: Sequence[int] = (),
+    group: int = 1,
+    kernel_shape: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+    auto_pad: str = "NOTSET",
+) -> Tensor:
+    spatial = X.dim() - 2
+    pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
+    dilations, _, strides = _window(spatial, dilations, pads, strides)
+    sizes = [
+        (X.shape[2 + d] + pads[d] + pads[spatial + d] - (W.shape[2 + d] - 1) * dilations[d] - 1)
+        // strides[d]
+        + 1
+        for d in range(spatial)
+    ]
+    return X.new_empty(X.shape[0], W.shape[0], *sizes)
+
+
+fft_conv = Operator(
+    "FFTConv",
+    f'(Tensor X, Tensor W, Tensor? B=None, {_WINDOW}, str auto_pad="NOTSET") -> Tensor',
+    _forward_shape,
+    """
+    <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET">
+    (X, W, B) => (Y) {
+        Y = Conv <auto_pad: string = @auto_pad, dilations: ints = @dilations, group: int = @group,
+                  kernel_shape: ints = @kernel_shape, pads: ints = @pads,
+                  strides: ints = @strides> (X, W, B)
+    }
+    """,
+)
+
+# The gradient without pads, filled up at the end where strides left a rest, cut to X.
+fft_conv_grad_input = Operator(
+    "FFTConvGradInput",
+    f"(Tensor grad, Tensor W, Tensor X, {_WINDOW}) -> Tensor",
+    lambda grad, W, X, *attributes, **named: X.new_empty(X.shape),
+    f"""
+    {_WINDOW_BODY}(grad, W, X) => (grad_X) {{
+        full = ConvTranspose <dilations: ints = @dilations, group: int = @group,
+                              strides: ints = @strides> (grad, W)
+        wanted = Shape <start = 2> (X)
+        had = Shape <start = 2> (full)
+        all_pads = Constant <value_ints: ints = @pads> ()
+        nought = Constant <value_int = 0> ()
+        zero = Constant <value_ints = [0]> ()
+        spatial = Shape (wanted)
+        begins = Slice (all_pads, zero, spatial, zero)
+        ends = Add (begins, wanted)
+        difference = Sub (ends, had)
+        lacking = Max (difference, zero)
+        nothing = Mul (begins, nought)
+        margins = Concat <axis = 0> (nothing, lacking)
+        two = Constant <value_int = 2> ()
+        one = Constant <value_int = 1> ()
+        X_shape = Shape (X)
+        rank = Size (X_shape)
+        axes = Range (two, rank, one)
+        padded = Pad (full, margins, , axes)
+        grad_X = Slice (padded, begins, ends, axes)
+    }}
+    """,
+)
+
+# A convolution of X with grad over the batch: strides and dilations change places.
+fft_conv_grad_weight = Operator(
+    "FFTConvGradWeight",
+    f"(Tensor grad, Tensor X, Tensor W, {_WINDOW}) -> Tensor",
+    lambda grad, X, W, *attributes, **named: W.new_empty(W.shape),
+    f"""
+    {_WINDOW_BODY}(grad, X, W) => (grad_W) {{
+        one_list = Constant <value_ints = [1]> ()
+        rest = Constant <value_ints = [-1]> ()
+        groups = Constant <value_int: int = @group> ()
+        group_list = Reshape (groups, one_list)
+        batch = Shape <start = 0, end = 1> (X)
+        channels = Shape <start = 1, end = 2> (W)
+        filters = Shape <start = 0, end = 1> (W)
+        x_space = Shape <start = 2> (X)
+        grad_space = Shape <start = 2> (grad)
+        grouped_shape = Concat <axis = 0> (batch, group_list, channels, rest)
+        grouped = Reshape (X, grouped_shape)
+        x_turned = Transpose <perm = [2, 1, 0, 3]> (grouped)
+        rows = Mul (group_list, batch)
+        image_shape = Concat <axis = 0> (channels, rows, x_space)
+        image = Reshape (x_turned, image_shape)
+        flat_shape = Concat <axis = 0> (batch, filters, rest)
+        flat = Reshape (grad, flat_shape)
+        grad_turned = Transpose <perm = [1, 0, 2]> (flat)
+        kernel_shape = Concat <axis = 0> (filters, batch, grad_space)
+        kernel = Reshape (grad_turned, kernel_shape)
+        full = Conv <dilations: ints = @strides, group: int = @group, pads: ints = @pads,
+                     strides: ints = @dilations> (image, kernel)
+        ends = Shape <start = 2> (W)
+        two = Constant <value_int = 2> ()
+        one = Constant <value_int = 1> ()
+        nought = Constant <value_int = 0> ()
+        W_shape = Shape (W)
+        rank = Size (W_shape)
+        axes = Range (two, rank, one)
+        begins = Mul (ends, nought)
+        cut = Slice (full, begins, ends, axes)
+        turned_shape = Concat <axis = 0> (channels, filters, rest)
+        turned = Reshape (cut, turned_shape)
+        result = Transpose <perm = [1, 0, 2]> (turned)
+        grad_W = Reshape (result, W_shape)
+    }}
+    """,
+)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, weight, _, dilations, group, kernel_shape, pads, strides, auto_pad = inputs
+    ctx.save_for_backward(x, weight)
+    pads = _resolved_pads(x, weight, auto_pad, dilations, pads, strides)
+    ctx.window = (dilations, group, kernel_shape, pads, strides)
+
+
+def _backward(ctx, grad: Tensor):
+    x, weight = ctx.saved_tensors
+    grad_x = grad_weight = grad_bias = None
+    if needs_gradient(ctx, 0):
+        grad_x = fft_conv_grad_input(grad, weight, x, *ctx.window)
+    if needs_gradient(ctx, 1):
+        grad_weight = fft_conv_grad_weight(grad, x, weight, *ctx.window)
+    if needs_gradient(ctx, 2):
+        grad_bias = grad.sum([0, *range(2, grad.dim())])
+    return grad_x, grad_weight, grad_bias, *(None,) * 6
+
+
+# The gradients are linear in both of their arguments, and theirs are convolutions again.
+def _keep_gradient(ctx, inputs, output) -> None:
+    grad, other, shaped, *ctx.window = inputs
+    ctx.save_for_backward(grad, other, shaped)
+
+
+def _backward_grad_input(ctx, grad_x: Tensor):
+    grad, weight, _ = ctx.saved_tensors
+    grad_grad = grad_weight = None
+    if needs_gradient(ctx, 0):
+        grad_grad = fft_conv(grad_x, weight, None, *ctx.window)
+    if needs_gradient(ctx, 1):
+        grad_weight = fft_conv_grad_weight(grad, grad_x, weight, *ctx.window)
+    return grad_grad, grad_weight, *(None,) * 6
+
+
+def _backward_grad_weight(ctx, grad_weight: Tensor):
+    grad, x, _ = ctx.saved_tensors
+    grad_grad = grad_x = None
+    if needs_gradient(ctx, 0):
+        grad_grad = fft_conv(x, grad_weight, None, *ctx.window)
+    if needs_gradient(ctx, 1):
+        grad_x = fft_conv_grad_input(grad, grad_weight, x, *ctx.window)
+    return grad_grad, grad_x, *(None,) * 6
+
+
+fft_conv.register_backward(_backward, _keep)
+fft_conv_grad_input.register_backward(_backward_grad_input, _keep_gradient)
+fft_conv_grad_weight.register_backward(_backward_grad_weight, _keep_gradient)
+
+
+def _convolve(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What torch's layer with the same settings computes."""
+    spatial = weight.dim() - 2
+    if x.dim() not in (spatial + 1, spatial + 2):
+        raise GraphScaleError(
+            f"{type(layer).__name__}: x has {x.dim()} dimensions; give [N, C, ...] or [C, ...] "
+            f"with {spatial} spatial ones"
+        )
+    ends = layer._reversed_padding_repeated_twice  # last dimension first, (begin, end) each
+    if layer.padding_mode != "zeros":
+        x, ends = functional.pad(x, ends, mode=layer.padding_mode), [0] * 2 * spatial
+    pads = [*ends[-2::-2], *ends[::-2]]
+    batch = x if x.dim() == spatial + 2 else x[None]
+    y = fft_conv(
+        batch,
+        weight,
+        bias,
+        list(layer.dilation),
+        layer.groups,
+        list(layer.kernel_size),
+        pads,
+        list(layer.stride),
+    )
+    return y if x.dim() == spatial + 2 else y[0]
+
+
+class FFTConv1d(nn.Conv1d):
+    """``torch.nn.Conv1d``, with its arguments and state dict, on graphscale's kernels."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _convolve(self, input, weight, bias)
+
+
+class FFTConv2d(nn.Conv2d):
+    """``torch.nn.Conv2d``, with its arguments and state dict, on graphscale's kernels."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _convolve(self, input, weight, bias)
