@@ -24,7 +24,19 @@ _PUBLIC = {
     "session": "runtime",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "GraphScaleError",
+    "Plan",
+    "__version__",
+    "export",
+    "get_library_path",
+    "grow",
+    "load",
+    "plan",
+    "save",
+    "session",
+    "shrink",
+]
 
 if TYPE_CHECKING:
     from graphscale.api import grow, plan, shrink

@@ -28,7 +28,8 @@ from graphscale.passes.plan_weights import plan_weights
 from graphscale.passes.resize_weights import shrink_tensor
 from graphscale.passes.shrink_graph import check_shapes, shrink_graph
 from graphscale.passes.solve_geometry import solve_geometry
-from graphscale.passes.trace_extents import Traced, trace
+from graphscale.passes.trace_extents import trace
+from graphscale.passes.traced import Traced
 from graphscale.plan import METADATA_KEY, InputPlan, Plan
 from graphscale.resample import interpolation_matrix
 from graphscale.skeleton import restore, strip
@@ -73,8 +74,8 @@ def shrink(
             symbolic, the target's. By default the first convolution's ratio decides.
         kernels: Target kernel size -> pre-train size, before the paper's table.
         keep: Patterns of node or weight names whose kernels are left alone.
-        init: 'resize' the target's weights or draw 'fresh' ones; by default resized where the target
-            is trained.
+        init: 'resize' the target's weights or draw 'fresh' ones; by default resized where the
+            target is trained.
         seed: Of the fresh weights.
 
     Returns:
@@ -260,29 +261,23 @@ def _input_extents(traced: Traced, chosen, size: InputSize) -> dict[Extent, int]
                 extents[extent] = choose_input(traced, chosen, extent)
             if extents[extent] > extent.target:
                 raise GraphScaleError(
-                    f"input {value.name!r}: a pre-train size of {extents[extent]} is larger than the "
-                    f"target's {extent.target}; give a smaller --input-size"
+                    f"input {value.name!r}: a pre-train size of {extents[extent]} is larger than "
+                    f"the target's {extent.target}; give a smaller --input-size"
                 )
             frame.setdefault(extent.axis, (extent.target, extents[extent]))
     return extents
 
 
 def _describe_inputs(traced: Traced, solved: Mapping[Extent, int]) -> list[InputPlan]:
-    return [
-        InputPlan(
-            value.name,
-            [size if isinstance(size, int) else str(size) for size in value.shape],
-            [
-                pretrain_size(dim, solved)
-                if moves(dim)
-                else size
-                if isinstance(size, int)
-                else str(size)
-                for dim, size in zip(traced.of(value), value.shape)
-            ],
-        )
-        for value in graph_inputs(traced.model)
-    ]
+    plans = []
+    for value in graph_inputs(traced.model):
+        target = [size if isinstance(size, int) else str(size) for size in value.shape]
+        pretrain = [
+            pretrain_size(dim, solved) if moves(dim) else size
+            for dim, size in zip(traced.of(value), target, strict=True)
+        ]
+        plans.append(InputPlan(value.name, target, pretrain))
+    return plans
 
 
 def _is_module(model: object) -> bool:

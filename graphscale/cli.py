@@ -51,9 +51,9 @@ def _add_shrink(commands) -> None:
     parser = commands.add_parser(
         "shrink",
         help="derive the pre-train network of a target network",
-        description="Derive the pre-train network of a target: smaller kernels, smaller input, fewer "
-        "rows at the fully-connected interface. The plan travels inside the result and beside it "
-        "as .plan.json.",
+        description="Derive the pre-train network of a target: smaller kernels, smaller input, "
+        "fewer rows at the fully-connected interface. The plan travels inside the result and "
+        "beside it as .plan.json.",
     )
     parser.add_argument("model", type=Path, help="the target network, an ONNX file")
     parser.add_argument("-o", "--output", type=Path, help="default: MODEL.pretrain.onnx")
@@ -74,7 +74,8 @@ def _add_shrink(commands) -> None:
         metavar="PATTERN",
         action="append",
         default=[],
-        help="leave the kernels of layers (or weights) of this name alone; * and ? match; repeatable",
+        help="leave the kernels of layers (or weights) of this name alone; * and ? match; "
+        "may be repeated",
     )
     parser.add_argument(
         "--init",
@@ -93,7 +94,7 @@ def _add_grow(commands) -> None:
     parser = commands.add_parser(
         "grow",
         help="carry a trained pre-train network's weights into the target",
-        description="Carry the weights of a trained pre-train network back into the target network.",
+        description="Carry a trained pre-train network's weights back into the target network.",
     )
     parser.add_argument("checkpoint", type=Path, help="the trained pre-train network, an ONNX file")
     parser.add_argument("-o", "--output", type=Path, help="default: CHECKPOINT.grown.onnx")
@@ -213,7 +214,7 @@ def _console():
     return Console(highlight=False, width=wide)
 
 
-class _working:  # noqa: N801  (used like a function)
+class _working:
     """A progress bar on standard error while weights are written, where a person can see it."""
 
     def __init__(self, what: str) -> None:

@@ -105,7 +105,8 @@ def _load(path: Path, entry: InputPlan) -> np.ndarray:
     channels = entry.target[-1 if _channels_last(entry) else 1]
     if pictures.ndim != len(entry.target) or pictures.shape[1] != channels or not len(pictures):
         raise GraphScaleError(
-            f"{path}: holds an array of shape {list(pictures.shape)}; give pictures as N×{channels}×…"
+            f"{path}: holds an array of shape {list(pictures.shape)}; "
+            f"give pictures as N×{channels}×…"
         )
     return pictures
 

@@ -40,14 +40,13 @@ def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
 def _temporary(path: Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise IsADirectoryError(21, "it is a folder")
-    file = tempfile.NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent, delete=False)
-    try:
-        yield file
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(file.name)
+    prefix = f".{path.name}."
+    with tempfile.NamedTemporaryFile(prefix=prefix, dir=path.parent, delete=False) as file:
+        try:
+            yield file
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # renamed: it is complete
+                os.unlink(file.name)
 
 
 def _umask() -> int:

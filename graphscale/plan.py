@@ -1,4 +1,4 @@
-"""The plan: everything that shrink decided, which the pre-train model carries and grow follows back."""
+"""The plan: all that shrink decided. The pre-train model carries it, grow follows it back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT = 1
 
 @dataclass
 class InputPlan:
-    """A graph input: its shapes in the target and in the pre-train network (names stay symbolic)."""
+    """A graph input: its shapes in both networks; symbolic dimensions are names."""
 
     name: str
     target: list[int | str]

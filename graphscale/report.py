@@ -66,6 +66,11 @@ def show_growth(
         )
     console.print(table)
     console.print(f"[bold]resized[/] {len(growth.resized)}, [bold]copied[/] {len(growth.copied)}")
+    if growth.separated:
+        console.print(
+            f"[bold]separated[/] {len(growth.separated)} weights that layers shared in the target "
+            "file and learned apart"
+        )
     for name, other in growth.renamed.items():
         console.print(Text(f"matched by structure: {name} ← {other}"))
     for each in fidelity or ():

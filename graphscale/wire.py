@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-# Message -> {field number: message that the field holds}, for every way that leads to a TensorProto.
+# Message -> {field number: message that the field holds}, for all ways that lead to a TensorProto.
 _CHILDREN = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor"},

@@ -1,1 +1,1 @@
-"""Graph passes: each file holds one step of shrink, grow or accelerate, and knows nothing of torch."""
+"""Graph passes: each file holds one step of shrink, grow or accelerate; none knows torch."""

@@ -7,7 +7,7 @@ from math import gcd
 from graphscale.passes.choose_kernels import Kernels
 from graphscale.passes.extents import Extent
 from graphscale.passes.links import Blocks, Window
-from graphscale.passes.trace_extents import Traced
+from graphscale.passes.traced import Traced
 
 _USUAL_RATIO = 1.5  # where no kernel says another
 _TOLERANCE = 0.075  # how far a size that divides well may be from the ideal one

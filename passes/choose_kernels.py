@@ -11,7 +11,7 @@ import onnx_ir as ir
 from graphscale.kernel_sizes import pretrain_dilation, pretrain_size
 from graphscale.passes.links import Link, Transposed, Window
 from graphscale.passes.parameters import holder
-from graphscale.passes.trace_extents import CONVOLUTIONS, Traced
+from graphscale.passes.traced import CONVOLUTIONS, Traced
 
 
 @dataclass

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from graphscale.passes.choose_kernels import Kernels, node_name
 from graphscale.passes.extents import Dims, target_size
 from graphscale.passes.parameters import holder
-from graphscale.passes.trace_extents import Traced
+from graphscale.passes.traced import Traced
 from graphscale.plan import LayerPlan
 
 Sizes = Callable[[Dims], list[int]]

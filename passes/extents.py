@@ -38,6 +38,7 @@ class Extent:
 
     @property
     def root(self) -> Extent:
+        """The extent that stands for all that are tied to this one."""
         extent = self
         while extent._merged_into is not None:
             extent = extent._merged_into

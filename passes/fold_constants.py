@@ -34,10 +34,10 @@ def fold_constants(model: ir.Model) -> list[str]:
             attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
             for attribute in node.attributes.values()
         )
-        if not computed and (inputs or node.op_type == "Constant"):
-            if all(value in constant for value in inputs):
-                constant.update(node.outputs)
-                continue
+        source = inputs or node.op_type == "Constant"
+        if source and not computed and all(value in constant for value in inputs):
+            constant.update(node.outputs)
+            continue
         for value in inputs:
             if value in constant and _is_weight(value):
                 _fold(model, value)

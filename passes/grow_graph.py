@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from graphscale.errors import GraphScaleError
 from graphscale.model import constant_tensors
+from graphscale.passes.follow_separation import follow_separation
 from graphscale.passes.match_weights import match_weights, tensors_by_name
 from graphscale.passes.resize_weights import grow_tensor
 from graphscale.plan import Plan
@@ -21,11 +22,13 @@ class Growth:
 
     Attributes:
         resized, copied: Weights.
+        separated: Weights that layers shared in the target file and have of their own now.
         renamed: Weights that bear another name in the checkpoint, matched by structure.
     """
 
     resized: list[str] = field(default_factory=list)
     copied: list[str] = field(default_factory=list)
+    separated: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -35,6 +38,7 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     Raises:
         GraphScaleError: the checkpoint lacks a weight, or holds one of another shape; names it.
     """
+    growth = Growth(separated=follow_separation(target, checkpoint))
     resized = {weight.name: weight for weight in plan.weights}
     tensors = tensors_by_name(target)
     learned = {
@@ -47,7 +51,6 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     matched = match_weights(target, checkpoint, learned)
     given = tensors_by_name(checkpoint)
     _complain(checkpoint, learned, matched, tensors, given)
-    growth = Growth()
     filled: dict[str, ir.TensorProtocol] = {}
     for name, other in matched.items():
         tensor = _as_type(given[other], tensors[name].dtype)

@@ -21,8 +21,8 @@ _PRODUCTS = ("Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm", "MatMul")
 def is_trained(model: ir.Model) -> bool:
     """Whether the weights carry anything learned, as far as they show it.
 
-    They do not where every kernel is one number repeated, or where all BatchNormalization statistics
-    are the mean 0 and variance 1 that every framework starts from.
+    They do not where every kernel is one number repeated, or where all BatchNormalization
+    statistics are the mean 0 and variance 1 that every framework starts from.
     """
     statistics = [
         tensor_of(holder(node.inputs[index])).numpy()

@@ -1,8 +1,8 @@
 """How one axis of one operator maps extents and sampling grids.
 
-A link knows its operator's numbers in the target network (`target`) and finds those of the pre-train
-network: `options` lists the ways to get from one extent to another, each with a cost, `grid` moves a
-sampling grid through the operator.
+A link knows its operator's numbers in the target network (`target`) and finds those of the
+pre-train network: `options` lists the ways to get from one extent to another, each with a cost,
+`grid` moves a sampling grid through the operator.
 """
 
 from __future__ import annotations

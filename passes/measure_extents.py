@@ -152,8 +152,8 @@ def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) ->
     for value in inputs:
         if value not in types:
             raise GraphScaleError(
-                f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing computes; "
-                "export the model again"
+                f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing "
+                "computes; export the model again"
             )
     input_types = {value.name: types[value] for value in inputs}
     data = {

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from graphscale.passes.extents import single_extent
 from graphscale.passes.solve_geometry import Geometry, phase
-from graphscale.passes.trace_extents import Traced
+from graphscale.passes.traced import Traced
 from graphscale.plan import GridPlan
 
 

@@ -10,7 +10,7 @@ from graphscale.errors import GraphScaleError
 from graphscale.passes.choose_kernels import Kernels, node_name
 from graphscale.passes.extents import Dim, Extent
 from graphscale.passes.parameters import dims_at_holder, holder
-from graphscale.passes.trace_extents import Traced
+from graphscale.passes.traced import Traced
 from graphscale.plan import WeightPlan
 
 Factors = list[list[tuple[int, int]]]

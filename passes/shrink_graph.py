@@ -15,7 +15,7 @@ from graphscale.passes.links import Window
 from graphscale.passes.measure_extents import Measured, measure
 from graphscale.passes.parameters import holder
 from graphscale.passes.shape_constants import ShapeConstants
-from graphscale.passes.trace_extents import CONVOLUTIONS, Traced
+from graphscale.passes.traced import CONVOLUTIONS, Traced
 
 
 def shrink_graph(traced: Traced, solved: Mapping[Extent, int]) -> list[str]:
@@ -52,9 +52,9 @@ def check_shapes(traced: Traced, solved: Mapping[Extent, int], input_shapes: Map
         if found != planned:
             node = value.producer()
             raise GraphScaleError(
-                f"node {node_name(node) if node else value.name!r}: its output would have the shape "
-                f"{list(found)} instead of {list(planned)}; a constant that holds a shape could not "
-                "be followed, export the model with constant folding"
+                f"node {node_name(node) if node else value.name!r}: its output would be "
+                f"{list(found)} instead of {list(planned)}; a constant that holds a shape could "
+                "not be followed, export the model with constant folding"
             )
     return measured
 

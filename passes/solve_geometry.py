@@ -1,12 +1,12 @@
 """Find the pre-train extents, paddings and sampling grids.
 
 Extents that are equal in the target are equal in the pre-train network: one map per axis, chosen
-extent by extent in the order of the graph, each near the target's times the input ratio. Between two
-such fixed extents stands a chain of operators whose inner extents are free by a pixel or so. A chain
-is solved by dynamic programming over (extent, sampling phase): symmetric padding is cheap, unequal
-padding, cropping, a phase away from the target's and an extent away from its due are dear. So two
-2×2 convolutions take padding 1 and 0 in turn, and a lone one between two joins pads one side,
-alternating from block to block, because the phase is carried along and counts where chains end.
+extent by extent in the order of the graph, each near the target's times the input ratio. Between
+two such fixed extents stands a chain of operators whose inner extents are free by a pixel or so.
+A chain is solved by dynamic programming over (extent, sampling phase): symmetric padding is cheap,
+unequal padding, cropping, a phase away from the target's and an extent away from its due are dear.
+So two 2×2 convolutions take padding 1 and 0 in turn, and a lone one between two joins pads one
+side, alternating from block to block, because the phase is carried along and counts where chains end.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import onnx_ir as ir
 
 from graphscale.errors import GraphScaleError
 from graphscale.passes.choose_kernels import node_name
-from graphscale.passes.extents import Atom, Extent, single_extent
+from graphscale.passes.extents import Extent, single_extent
 from graphscale.passes.links import Blocks, Grid, Link, Option, Resampled
 from graphscale.passes.measure_extents import graph_inputs
-from graphscale.passes.trace_extents import Traced
+from graphscale.passes.traced import Traced
 
 _FREE_RANGE = 1.6  # pixels that an inner extent of a chain may be off its due
 _FREE_COST = 0.05  # per pixel below its due
@@ -41,7 +41,7 @@ class Geometry:
     Attributes:
         inputs: Extent of each input axis -> pre-train pixels, as given.
         solved: Pre-train pixels of every extent.
-        grids: (target, pre-train) sampling grid of each tensor and dimension that follows the input.
+        grids: (target, pre-train) sampling grid of each tensor's dimensions that follow the input.
     """
 
     inputs: dict[Extent, int]
@@ -323,6 +323,3 @@ class _Solver:
 def _around(due: float) -> range:
     low = max(1, -int(-(due - _FREE_RANGE) // 1))
     return range(low, int(due + _FREE_RANGE) + 1)
-
-
-__all__ = ["Atom", "Geometry", "phase", "solve_geometry"]
