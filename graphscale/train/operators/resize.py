@@ -40,6 +40,9 @@ def _resized(node, x, roi, scales, sizes, transform, rounding):
         node.fail("it resizes the batch")
     fast = _interpolation(node, x, goals, transform, rounding)
     if fast is not None:
+        factors = [float(goals[a][1]) if a in goals else 1.0 for a in range(2, x.ndim)]
+        if sizes is None and all(factor.is_integer() for factor in factors):
+            return F.interpolate(x, scale_factor=factors, **fast)
         size = [goals[a][0] if a in goals else x.shape[a] for a in range(2, x.ndim)]
         return F.interpolate(x, size=size, **fast)
     for axis, (size, scale) in goals.items():
@@ -53,7 +56,8 @@ def _goals(node, x, axes, scales, sizes):
         goals = {}
         for axis, scale in zip(axes, scales):
             known = isinstance(x.shape[axis], int)
-            goals[axis] = (math.floor(x.shape[axis] * scale) if known else None, scale)
+            size = np.float32(x.shape[axis]) * np.float32(scale) if known else 0
+            goals[axis] = (math.floor(size), scale)
         return goals
     policy = node.attribute("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
@@ -73,7 +77,10 @@ def _unchanged(x, axis, goal):
 
 def _interpolation(node, x, goals, transform, rounding):
     """Arguments of F.interpolate if it computes the same, else None."""
-    exact = all(size == x.shape[axis] * scale for axis, (size, scale) in goals.items())
+    exact = all(
+        math.isclose(size, x.shape[axis] * scale, rel_tol=1e-6)
+        for axis, (size, scale) in goals.items()
+    )
     if not goals or min(goals) < 2 or x.ndim not in (3, 4, 5) or not exact:
         return None
     if node.attribute("antialias", 0) or node.attribute("exclude_outside", 0):
