@@ -114,4 +114,6 @@ def _name(node: ir.Node, index: int) -> str:
 
 
 def _copy(model: ir.Model, name: str, value: ir.Value) -> ir.Value:
+    while any(output.name == name for node in model.graph for output in node.outputs):
+        name = f"{name}.2"
     return add_initializer(model, name, np.array(value.const_value.numpy()))

@@ -1,4 +1,4 @@
-"""Every operator of the table against ONNX's own test cases, and the tricky ones against onnxruntime."""
+"""The operators against ONNX's own test cases; those with many options against onnxruntime."""
 
 import functools
 import warnings
