@@ -124,9 +124,9 @@ def spatial_positions(value: ir.Value, rank: int) -> range:
     Channels first, unless everything that reads the input moves its last dimension to the second.
     """
     readers = [usage.node for usage in value.uses()]
-    moved = [0, rank - 1, *range(1, rank - 1)]
+    moved = (0, rank - 1, *range(1, rank - 1))
     if readers and all(
-        node.op_type == "Transpose" and node.attributes.get_ints("perm", []) == moved
+        node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", [])) == moved
         for node in readers
     ):
         return range(1, rank - 1)
