@@ -1,6 +1,35 @@
-.PHONY: lib
+.PHONY: demo test bench lib
 
-# The kernel library, into the source tree.
+PYTHON ?= python3
+VENV := .venv
+SEED ?= 0
+# torch's own index has builds without CUDA; PyPI's build brings gigabytes of it.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+SOURCES := $(shell find graphscale passes custom_ops \
+	\( -name __pycache__ -o -name lib \) -prune -o -type f -print)
+
+# Shrink, train, grow, train on, with pictures: make demo [IMAGES=folder with one folder per class]
+# Threads that wait on each other sleep: spinning, they cost a busy machine of few cores the most.
+demo: $(VENV)/demo.installed
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python samples/digits.py --seed $(SEED) \
+		$(if $(IMAGES),--images "$(IMAGES)")
+
+test: $(VENV)/test.installed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2
+
+bench: $(VENV)/test.installed
+	set -e; for each in $(sort $(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$each; done
+
+$(VENV)/%.installed: constraints.txt pyproject.toml CMakeLists.txt $(SOURCES)
+	@echo "Setting up $(VENV): some minutes the first time"
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install -qq --no-deps -c constraints.txt --index-url $(TORCH_INDEX) torch
+	@$(VENV)/bin/pip install -qq -c constraints.txt ".[$*]"
+	@touch $@
+
+# The kernel library, into the source tree, for work on it.
 lib:
 	cmake -S . -B build/lib -DCMAKE_INSTALL_PREFIX=graphscale
 	cmake --build build/lib --parallel

@@ -1,0 +1,124 @@
+"""Shrink, train, grow, train on; beside it the same target trained from scratch.
+
+    python samples/digits.py                    handwritten digits in clutter
+    python samples/digits.py --images FOLDER    one sub-folder of images per class
+
+Everything is written into the folder demo/ (--output for another).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from chart import draw
+from pictures import Pictures, digits, folder
+from table import show
+from target import SIZE, export, target_network
+from training import Record, accuracy, train
+
+import graphscale
+
+# One schedule for both. Growth comes before the last drop of the learning rate, with two epochs
+# left at the rate that the pre-train network ended with.
+RATES = [0.05] * 5 + [0.01] * 4 + [0.001]
+GROWTH = 7
+
+
+def main() -> None:
+    """Run both trainings and show what came out."""
+    options = _options()
+    _quiet_exporter()
+    torch.manual_seed(options.seed)
+    pictures, test, classes = folder(options.images, SIZE) if options.images else digits(SIZE)
+    print(
+        f"{len(pictures.labels)} pictures of {len(classes)} classes to train on, "
+        f"{len(test.labels)} to test; {torch.get_num_threads()} threads"
+    )
+    options.output.mkdir(parents=True, exist_ok=True)
+    target = options.output / "target.onnx"
+    channels = pictures.images.shape[1]
+    export(target_network(channels, len(classes)), target, channels)
+
+    print("\ntarget from scratch")
+    scratch = Record()
+    train(graphscale.load(target), pictures, test, RATES, scratch)
+
+    rescaled, kernels = rescale(target, pictures, test)
+
+    show(graphscale.plan(target), scratch, rescaled, GROWTH)
+    final = options.output / "trained.onnx"
+    print(f"{final} in onnxruntime: {_onnxruntime_accuracy(final, test):.1%}")
+    draw(options.output / "demo.png", scratch, rescaled, GROWTH, kernels)
+    print(f"picture: {options.output / 'demo.png'}")
+
+
+def rescale(
+    target: Path, pictures: Pictures, test: Pictures
+) -> tuple[Record, dict[str, torch.Tensor]]:
+    """Shrink, train, grow, train on; the record, and the first convolution's weights on the way."""
+    record = Record()
+    started = time.perf_counter()
+    _command("shrink", target)
+    pretrain_file = target.with_name("target.pretrain.onnx")
+    size = graphscale.plan(target).inputs[0].pretrain[-1]
+    small, small_test = pictures.resized(size), test.resized(size)
+    rescaling = time.perf_counter() - started
+
+    print(f"\npre-train network, pictures of {size}×{size}")
+    pretrain = graphscale.load(pretrain_file)
+    train(pretrain, small, small_test, RATES[:GROWTH], record)
+
+    started = time.perf_counter()
+    checkpoint = target.with_name("checkpoint.onnx")
+    graphscale.save(pretrain, checkpoint)
+    _command("grow", checkpoint)
+    grown = graphscale.load(target.with_name("checkpoint.grown.onnx"))
+    kernels = {"pre-train": _first_kernels(pretrain), "grown": _first_kernels(grown)}
+    record.add(rescaling + time.perf_counter() - started, accuracy(grown, test))
+
+    print(f"\ngrown network, accuracy {record.accuracy[-1]:.1%} before it is trained on")
+    train(grown, pictures, test, RATES[GROWTH:], record)
+    graphscale.save(grown, target.with_name("trained.onnx"))
+    return record, kernels | {"trained on": _first_kernels(grown)}
+
+
+def _command(*arguments: object) -> None:
+    words = [str(each) for each in arguments]
+    print("\n$ graphscale", *words, flush=True)
+    if subprocess.run([sys.executable, "-m", "graphscale", *words]).returncode:
+        raise SystemExit(f"graphscale {words[0]} failed; its message is above")
+
+
+def _first_kernels(network: torch.nn.Module) -> torch.Tensor:
+    return next(weight for weight in network.parameters() if weight.ndim == 4).detach().clone()
+
+
+def _onnxruntime_accuracy(path: Path, test: Pictures) -> float:
+    session = graphscale.session(path, providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"pictures": test.images.numpy()})
+    return (scores.argmax(1) == test.labels.numpy()).mean()
+
+
+def _quiet_exporter() -> None:
+    """torch's exporter speaks of packages that it would like to see and of its own old calls."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Shrink, train, grow, train on.")
+    parser.add_argument("--images", type=Path, help="a folder, one sub-folder of images per class")
+    parser.add_argument("--output", type=Path, default=Path("demo"), help="default: demo")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The target network: a small CNN with kernels of 7, 5 and 3 and a fully-connected interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+SIZE = 64  # height and width of the target's pictures
+
+
+def target_network(channels: int, classes: int) -> nn.Module:
+    """Pictures (N, channels, 64, 64) -> class scores (N, classes)."""
+    return nn.Sequential(
+        *_block(channels, 16, kernel=7, stride=2),
+        *_block(16, 32, kernel=5),
+        nn.MaxPool2d(2),
+        *_block(32, 64, kernel=3),
+        *_block(64, 64, kernel=3),
+        nn.MaxPool2d(2),
+        *_block(64, 64, kernel=3),
+        nn.Flatten(),
+        nn.Linear(64 * 8 * 8, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, classes),
+    )
+
+
+def export(network: nn.Module, path: Path, channels: int) -> None:
+    """Write `network` as ONNX, for any batch."""
+    torch.onnx.export(
+        network.eval(),
+        (torch.zeros(2, channels, SIZE, SIZE),),
+        path,
+        input_names=["pictures"],
+        output_names=["scores"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+        optimize=False,  # else BatchNorm is folded into the convolutions, as for inference
+        verbose=False,
+    )
+
+
+def _block(channels: int, filters: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(channels, filters, kernel, stride, padding=kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(filters), nn.ReLU()]
