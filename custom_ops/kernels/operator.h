@@ -97,6 +97,7 @@ class Operator {
   Operator&& input(std::string name, std::string meaning) &&;
   Operator&& input(std::string name, Type type, std::string meaning) &&;
   Operator&& optional_input(std::string name, std::string meaning) &&;
+  Operator&& optional_input(std::string name, Type type, std::string meaning) &&;
   Operator&& output(std::string name, std::string meaning) &&;
   Operator&& output(std::string name, Type type, std::string meaning) &&;
   Operator&& attribute(std::string name, AttributeValue value, std::string meaning) &&;

@@ -3,6 +3,7 @@
 from graphscale.layers.cross_map_normalization import CrossMapNormalization
 from graphscale.layers.feature_pooling import FeatureLPPooling, Maxout
 from graphscale.layers.fft_conv import FFTConv1d, FFTConv2d
+from graphscale.layers.hierarchical_softmax import HierarchicalSoftmax, TopClasses
 from graphscale.layers.k_max_pool import GroupKMaxPool, TemporalKMaxPool
 from graphscale.layers.lookup_table import LookupTable, WeightedLookupTable
 from graphscale.layers.one_bit import OneBitDequantize, OneBitQuantize
@@ -14,11 +15,13 @@ __all__ = [
     "FFTConv2d",
     "FeatureLPPooling",
     "GroupKMaxPool",
+    "HierarchicalSoftmax",
     "LookupTable",
     "Maxout",
     "OneBitDequantize",
     "OneBitQuantize",
     "TemporalConv",
     "TemporalKMaxPool",
+    "TopClasses",
     "WeightedLookupTable",
 ]

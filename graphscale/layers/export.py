@@ -27,27 +27,32 @@ def export(
     the model also runs in an onnxruntime without our library, more slowly. The file appears whole
     or not at all. Raises GraphScaleError when torch cannot export the module.
     """
-    import graphscale.layers  # noqa: F401  every operator registers itself
-
     path = Path(path)
     if not path.parent.is_dir():
         raise GraphScaleError(f"{path.parent} is not a folder; make it, or give another path")
+    model = to_onnx(module, example_inputs, **kwargs)
+    if function_bodies:
+        add_function_bodies(model)
+    save_model(model, path)
+
+
+def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Model:
+    """The ONNX model of ``module`` in memory, without function bodies; else as ``export``."""
+    import graphscale.layers  # noqa: F401  every operator registers itself
+
     table = {op.torch_op: op.export_rule() for op in OPERATORS.values()}
     table.update(kwargs.pop("custom_translation_table", {}))
     kwargs.setdefault("verbose", False)
     try:
-        program = torch.onnx.export(
+        return torch.onnx.export(
             module, example_inputs, dynamo=True, custom_translation_table=table, **kwargs
-        )
+        ).model
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise GraphScaleError(
             f"torch cannot export {type(module).__name__}: {reason}; change the module or export "
             "it with torch.onnx.export to see where"
         ) from error
-    if function_bodies:
-        add_function_bodies(program.model)
-    save_model(program.model, path)
 
 
 def add_function_bodies(model: ir.Model) -> None:

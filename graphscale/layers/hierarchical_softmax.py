@@ -1,0 +1,377 @@
+"""Two-level softmax over many classes (fbcunn HierarchicalSoftMax)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.class_clusters import balanced_clusters, frequency_clusters
+from graphscale.layers.operator import Operator, needs_gradient
+
+_PARAMETERS = "Tensor cluster_weight, Tensor cluster_bias, Tensor weight, Tensor bias"
+_SPAN = "Tensor cluster_start"
+
+# In the order of the rows of `weight`: log-probabilities of clusters [N, K], the cluster of each
+# row for every sample [N, V], and log-probabilities within the clusters [N, V].
+_LOG_PROBABILITIES = """
+        cluster_logits = Gemm <transB = 1> (x, cluster_weight, cluster_bias)
+        cluster_log_prob = LogSoftmax <axis = 1> (cluster_logits)
+        logits = Gemm <transB = 1> (x, weight, bias)
+        one = Constant <value_ints = [1]> ()
+        zero = Constant <value_ints = [0]> ()
+        rest = Constant <value_ints = [-1]> ()
+        nought = Constant <value_int = 0> ()
+        single = Constant <value_int = 1> ()
+        classes = Shape <start = 0, end = 1> (weight)
+        longer = Add (classes, one)
+        inner_starts = Slice (cluster_start, one, rest)
+        starts_shape = Shape (inner_starts)
+        marks = Expand (single, starts_shape)
+        unmarked = Expand (nought, longer)
+        marked = ScatterElements <axis = 0, reduction = "add"> (unmarked, inner_starts, marks)
+        numbered = CumSum (marked, nought)
+        row_cluster = Slice (numbered, zero, classes)
+        all_shape = Shape (logits)
+        clusters = Expand (row_cluster, all_shape)
+        cluster_shape = Shape (cluster_logits)
+        lowest_float = Constant <value_float = -3.0e38> ()
+        lowest = CastLike (lowest_float, x)
+        lowest_all = Expand (lowest, cluster_shape)
+        most = ScatterElements <axis = 1, reduction = "max"> (lowest_all, clusters, logits)
+        row_most = GatherElements <axis = 1> (most, clusters)
+        shifted = Sub (logits, row_most)
+        powers = Exp (shifted)
+        nothing_float = Constant <value_float = 0.0> ()
+        nothing = CastLike (nothing_float, x)
+        nothing_all = Expand (nothing, cluster_shape)
+        sums = ScatterElements <axis = 1, reduction = "add"> (nothing_all, clusters, powers)
+        log_sums = Log (sums)
+        row_log_sum = GatherElements <axis = 1> (log_sums, clusters)
+        within = Sub (shifted, row_log_sum)
+"""
+
+# The row of each target and whether it counts; targets that do not count are taken as class 0.
+_TARGETS = """
+        ignored = Constant <value_int: int = @ignore_index> ()
+        left_out = Equal (target, ignored)
+        safe = Where (left_out, nought, target)
+        target_row = Gather (class_row, safe)
+        row_column = Unsqueeze (target_row, one)
+        cluster_column = GatherElements <axis = 1> (clusters, row_column)
+"""
+
+
+def _loss_shape(
+    x,
+    target,
+    cluster_weight,
+    cluster_bias,
+    weight,
+    bias,
+    class_row,
+    cluster_start,
+    ignore_index=-100,
+) -> Tensor:
+    return x.new_empty(x.shape[0])
+
+
+def _grad_shape(
+    grad,
+    x,
+    target,
+    cluster_weight,
+    cluster_bias,
+    weight,
+    bias,
+    class_row,
+    cluster_start,
+    clusters=None,
+    ignore_index=-100,
+    rows=-1,
+) -> tuple[Tensor, ...]:
+    count = weight.shape[0] if clusters is None else rows
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(cluster_weight.shape),
+        x.new_empty(cluster_bias.shape),
+        x.new_empty(count, weight.shape[1]),
+        x.new_empty(count),
+    )
+
+
+def _log_prob_shape(
+    x, cluster_weight, cluster_bias, weight, bias, row_class, cluster_start
+) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+def _top_k_shape(
+    x, cluster_weight, cluster_bias, weight, bias, row_class, cluster_start, k
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[0], k), x.new_empty(x.shape[0], k, dtype=torch.int64)
+
+
+hierarchical_softmax_loss = Operator(
+    "HierarchicalSoftmaxLoss",
+    f"(Tensor x, Tensor target, {_PARAMETERS}, Tensor class_row, {_SPAN}, int ignore_index=-100)"
+    " -> Tensor",
+    _loss_shape,
+    f"""
+    <ignore_index: int = -100>
+    (x, target, cluster_weight, cluster_bias, weight, bias, class_row, cluster_start) => (loss) {{
+        {_LOG_PROBABILITIES}
+        {_TARGETS}
+        outer = GatherElements <axis = 1> (cluster_log_prob, cluster_column)
+        inner = GatherElements <axis = 1> (within, row_column)
+        log_prob = Add (outer, inner)
+        flat = Squeeze (log_prob, one)
+        negative = Neg (flat)
+        loss = Where (left_out, nothing, negative)
+    }}
+    """,
+)
+
+hierarchical_softmax_loss_grad = Operator(
+    "HierarchicalSoftmaxLossGrad",
+    f"(Tensor grad, Tensor x, Tensor target, {_PARAMETERS}, Tensor class_row, {_SPAN}, "
+    "Tensor? clusters=None, int ignore_index=-100, int rows=-1)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _grad_shape,
+    f"""
+    <ignore_index: int = -100, rows: int = -1>
+    (grad, x, target, cluster_weight, cluster_bias, weight, bias, class_row, cluster_start)
+    => (grad_x, grad_cluster_weight, grad_cluster_bias, grad_weight, grad_bias) {{
+        {_LOG_PROBABILITIES}
+        {_TARGETS}
+        counted = Where (left_out, nothing, grad)
+        factor = Unsqueeze (counted, one)
+        unit_float = Constant <value_float = 1.0> ()
+        unit = CastLike (unit_float, x)
+        ones_shape = Shape (row_column)
+        ones = Expand (unit, ones_shape)
+        cluster_prob = Exp (cluster_log_prob)
+        cluster_hot = ScatterElements <axis = 1> (nothing_all, cluster_column, ones)
+        cluster_difference = Sub (cluster_prob, cluster_hot)
+        cluster_error = Mul (factor, cluster_difference)
+        prob = Exp (within)
+        same = Equal (clusters, cluster_column)
+        own = Where (same, prob, nothing)
+        nothing_rows = Expand (nothing, all_shape)
+        hot = ScatterElements <axis = 1> (nothing_rows, row_column, ones)
+        difference = Sub (own, hot)
+        error = Mul (factor, difference)
+        outer_x = MatMul (cluster_error, cluster_weight)
+        inner_x = MatMul (error, weight)
+        grad_x = Add (outer_x, inner_x)
+        grad_cluster_weight = Gemm <transA = 1> (cluster_error, x)
+        grad_cluster_bias = ReduceSum <keepdims = 0> (cluster_error, zero)
+        grad_weight = Gemm <transA = 1> (error, x)
+        grad_bias = ReduceSum <keepdims = 0> (error, zero)
+    }}
+    """,
+)
+
+hierarchical_softmax_log_prob = Operator(
+    "HierarchicalSoftmaxLogProb",
+    f"(Tensor x, {_PARAMETERS}, Tensor row_class, {_SPAN}) -> Tensor",
+    _log_prob_shape,
+    f"""
+    (x, cluster_weight, cluster_bias, weight, bias, row_class, cluster_start) => (log_prob) {{
+        {_LOG_PROBABILITIES}
+        outer = GatherElements <axis = 1> (cluster_log_prob, clusters)
+        by_row = Add (outer, within)
+        class_columns = Expand (row_class, all_shape)
+        log_prob = ScatterElements <axis = 1> (by_row, class_columns, by_row)
+    }}
+    """,
+)
+
+hierarchical_softmax_top_k = Operator(
+    "HierarchicalSoftmaxTopK",
+    f"(Tensor x, {_PARAMETERS}, Tensor row_class, {_SPAN}, int k) -> (Tensor, Tensor)",
+    _top_k_shape,
+    """
+    <k>(x, cluster_weight, cluster_bias, weight, bias, row_class, cluster_start)
+    => (log_prob, index) {
+        all = graphscale.HierarchicalSoftmaxLogProb (x, cluster_weight, cluster_bias, weight, bias,
+                                                     row_class, cluster_start)
+        one = Constant <value_ints = [1]> ()
+        k = Constant <value_int: int = @k> ()
+        count = Reshape (k, one)
+        log_prob, index = TopK <axis = 1> (all, count)
+    }
+    """,
+)
+
+
+def _keep(ctx, inputs, output) -> None:
+    *tensors, ctx.ignore_index = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad: Tensor):
+    grad_x, *gradients = hierarchical_softmax_loss_grad(
+        grad.contiguous(), *ctx.saved_tensors, None, ctx.ignore_index
+    )
+    return (
+        grad_x if needs_gradient(ctx, 0) else None,
+        None,
+        *[g if needs_gradient(ctx, 2 + i) else None for i, g in enumerate(gradients)],
+        None,
+        None,
+        None,
+    )
+
+
+hierarchical_softmax_loss.register_backward(_backward, _keep)
+
+
+class _SparseLoss(torch.autograd.Function):
+    """The loss whose gradients to weight and bias are sparse: the rows of the targets' clusters."""
+
+    @staticmethod
+    def forward(ctx, ignore_index: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        ctx.ignore_index = ignore_index
+        return hierarchical_softmax_loss(*tensors, ignore_index)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        _, target, _, _, weight, bias, class_row, cluster_start = ctx.saved_tensors
+        rows = class_row[target[target != ctx.ignore_index]]
+        clusters = torch.unique(torch.searchsorted(cluster_start, rows, right=True) - 1)
+        sizes = cluster_start[clusters + 1] - cluster_start[clusters]
+        count = int(sizes.sum())
+        grad_x, grad_cluster_weight, grad_cluster_bias, grad_weight, grad_bias = (
+            hierarchical_softmax_loss_grad(
+                grad.contiguous(), *ctx.saved_tensors, clusters, ctx.ignore_index, count
+            )
+        )
+        # Row i of the compact gradient, cluster after cluster, is this row of weight.
+        ends = sizes.cumsum(0)
+        shift = (cluster_start[clusters] - ends + sizes).repeat_interleave(sizes)
+        index = (torch.arange(count, device=shift.device) + shift)[None]
+        sparse = [
+            torch.sparse_coo_tensor(
+                index, values, parameter.shape, check_invariants=False, is_coalesced=True
+            )
+            for values, parameter in ((grad_weight, weight), (grad_bias, bias))
+        ]
+        return None, grad_x, None, grad_cluster_weight, grad_cluster_bias, *sparse, None, None
+
+
+class HierarchicalSoftmax(nn.Module):
+    """Negative log-likelihood of one class of many: log p(cluster) + log p(class | cluster).
+
+    Loss and gradients of a sample touch the clusters' weights and its target's cluster only:
+    O((K + V / K) D) instead of O(V D). ``clusters`` [num_classes] gives each class its cluster;
+    otherwise ``frequencies`` [num_classes] are sorted and cut into ``num_clusters`` (about the root
+    of ``num_classes``) pieces; otherwise classes are cut in their own order. With ``sparse`` the
+    gradients to ``weight`` and ``bias`` are sparse tensors of the touched rows, which
+    ``torch.optim.SGD`` applies to those rows alone (fbcunn's direct update).
+
+    ``forward(x [N, D], target [N])`` is the loss, ``log_prob(x)`` [N, num_classes] all
+    log-probabilities and ``top_k(x, k)`` the k best and their classes. Rows of ``weight`` are
+    stored cluster after cluster; ``class_row`` tells each class's. Clusters without a class are
+    left out.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        clusters: Tensor | None = None,
+        frequencies: Tensor | None = None,
+        num_clusters: int | None = None,
+        sparse: bool = False,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise GraphScaleError(
+                f"HierarchicalSoftmax: reduction is '{reduction}'; it must be mean, sum or none"
+            )
+        if clusters is None:
+            count = num_clusters or max(1, round(math.sqrt(num_classes)))
+            if frequencies is None:
+                clusters = balanced_clusters(num_classes, count)
+            else:
+                clusters = frequency_clusters(frequencies, count)
+        if clusters.shape != (num_classes,) or clusters.dtype != torch.int64:
+            raise GraphScaleError(
+                f"HierarchicalSoftmax: clusters or frequencies have shape {list(clusters.shape)}; "
+                f"give one value per class, [{num_classes}], clusters as int64"
+            )
+        self.in_features = in_features
+        self.num_classes = num_classes
+        self.sparse = sparse
+        self.ignore_index = ignore_index
+        self.reduction = reduction
+        _, clusters, sizes = torch.unique(clusters, return_inverse=True, return_counts=True)
+        row_class = torch.argsort(clusters, stable=True)
+        class_row = torch.empty_like(row_class)
+        class_row[row_class] = torch.arange(num_classes)
+        start = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+        self.register_buffer("row_class", row_class)
+        self.register_buffer("class_row", class_row)
+        self.register_buffer("cluster_start", start)
+        self.cluster_weight = nn.Parameter(torch.empty(len(sizes), in_features))
+        self.cluster_bias = nn.Parameter(torch.empty(len(sizes)))
+        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+        self.bias = nn.Parameter(torch.empty(num_classes))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights uniformly from +-1 / sqrt(in_features); biases are zero."""
+        bound = 1 / math.sqrt(max(self.in_features, 1))
+        nn.init.uniform_(self.cluster_weight, -bound, bound)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.zeros_(self.cluster_bias)
+        nn.init.zeros_(self.bias)
+
+    def _parameters_in_order(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.cluster_weight, self.cluster_bias, self.weight, self.bias
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Loss of x [N, in_features] for target [N]; reduced as ``torch.nn.NLLLoss`` does."""
+        tensors = (x, target, *self._parameters_in_order(), self.class_row, self.cluster_start)
+        if self.sparse and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            loss = _SparseLoss.apply(self.ignore_index, *tensors)
+        else:
+            loss = hierarchical_softmax_loss(*tensors, self.ignore_index)
+        if self.reduction == "none":
+            return loss
+        if self.reduction == "sum":
+            return loss.sum()
+        return loss.sum() / (target != self.ignore_index).sum()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probabilities of all classes [N, num_classes]; without gradients."""
+        parameters = self._parameters_in_order()
+        return hierarchical_softmax_log_prob(x, *parameters, self.row_class, self.cluster_start)
+
+    def top_k(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and classes [N, k] of the k most probable ones, the best first."""
+        parameters = self._parameters_in_order()
+        return hierarchical_softmax_top_k(x, *parameters, self.row_class, self.cluster_start, k)
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"{self.in_features}, {self.num_classes}, num_clusters={len(self.cluster_bias)}"
+
+
+class TopClasses(nn.Module):
+    """A trained HierarchicalSoftmax for inference: x to its k most probable classes."""
+
+    def __init__(self, softmax: HierarchicalSoftmax, k: int) -> None:
+        super().__init__()
+        self.softmax = softmax
+        self.k = k
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and classes [N, k]."""
+        return self.softmax.top_k(x, self.k)
