@@ -5,6 +5,9 @@
   one(fft_conv)                       \
   one(fft_conv_grad_input)            \
   one(fft_conv_grad_weight)           \
+  one(locally_connected)              \
+  one(locally_connected_grad_input)   \
+  one(locally_connected_grad_weight)  \
   one(temporal_conv)                  \
   one(temporal_conv_grad_input)       \
   one(temporal_conv_grad_weight)      \

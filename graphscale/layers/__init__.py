@@ -5,8 +5,10 @@ from graphscale.layers.feature_pooling import FeatureLPPooling, Maxout
 from graphscale.layers.fft_conv import FFTConv1d, FFTConv2d
 from graphscale.layers.hierarchical_softmax import HierarchicalSoftmax, TopClasses
 from graphscale.layers.k_max_pool import GroupKMaxPool, TemporalKMaxPool
+from graphscale.layers.locally_connected import LocallyConnected
 from graphscale.layers.lookup_table import LookupTable, WeightedLookupTable
 from graphscale.layers.one_bit import OneBitDequantize, OneBitQuantize
+from graphscale.layers.sparse_nll import SparseNLLCriterion
 from graphscale.layers.temporal_conv import TemporalConv
 
 __all__ = [
@@ -16,10 +18,12 @@ __all__ = [
     "FeatureLPPooling",
     "GroupKMaxPool",
     "HierarchicalSoftmax",
+    "LocallyConnected",
     "LookupTable",
     "Maxout",
     "OneBitDequantize",
     "OneBitQuantize",
+    "SparseNLLCriterion",
     "TemporalConv",
     "TemporalKMaxPool",
     "TopClasses",

@@ -1,0 +1,178 @@
+"""A convolution whose kernel is not shared over positions (fbcunn LocallyConnected)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.operator import Operator, needs_gradient
+
+# Which rows and columns of x every output position sees, [H_out, kH] and [W_out, kW].
+_PLACES = """
+        nought = Constant <value_int = 0> ()
+        single = Constant <value_int = 1> ()
+        second = Constant <value_int = 2> ()
+        fourth = Constant <value_int = 4> ()
+        fifth = Constant <value_int = 5> ()
+        one = Constant <value_ints = [1]> ()
+        sizes = Shape (weight)
+        out_height = Gather (sizes, single)
+        out_width = Gather (sizes, second)
+        kernel_height = Gather (sizes, fourth)
+        kernel_width = Gather (sizes, fifth)
+        strides = Constant <value_ints: ints = @strides> ()
+        stride_y = Gather (strides, nought)
+        stride_x = Gather (strides, single)
+        out_rows = Range (nought, out_height, single)
+        tops = Mul (out_rows, stride_y)
+        top_column = Unsqueeze (tops, one)
+        kernel_rows = Range (nought, kernel_height, single)
+        rows = Add (top_column, kernel_rows)
+        out_columns = Range (nought, out_width, single)
+        lefts = Mul (out_columns, stride_x)
+        left_column = Unsqueeze (lefts, one)
+        kernel_columns = Range (nought, kernel_width, single)
+        columns = Add (left_column, kernel_columns)
+"""
+_PATCHES = f"""
+        {_PLACES}
+        strips = Gather <axis = 2> (x, rows)
+        patches = Gather <axis = 4> (strips, columns)
+"""
+
+locally_connected = Operator(
+    "LocallyConnected",
+    "(Tensor x, Tensor weight, int[] strides=[]) -> Tensor",
+    lambda x, weight, strides=(): x.new_empty(x.shape[0], *weight.shape[:3]),
+    f"""
+    <strides>(x, weight) => (y) {{
+        {_PATCHES}
+        y = Einsum <equation = "nchiwj,fhwcij->nfhw"> (patches, weight)
+    }}
+    """,
+)
+
+locally_connected_grad_input = Operator(
+    "LocallyConnectedGradInput",
+    "(Tensor grad, Tensor weight, Tensor x, int[] strides=[]) -> Tensor",
+    lambda grad, weight, x, strides=(): x.new_empty(x.shape),
+    f"""
+    <strides>(grad, weight, x) => (grad_x) {{
+        {_PLACES}
+        patches = Einsum <equation = "nfhw,fhwcij->nchiwj"> (grad, weight)
+        outer = Shape <start = 0, end = 2> (x)
+        strip_rows = Size (rows)
+        strip_columns = Size (columns)
+        height = Reshape (strip_rows, one)
+        width = Reshape (strip_columns, one)
+        flat_shape = Concat <axis = 0> (outer, height, width)
+        flat = Reshape (patches, flat_shape)
+        column_shape = Constant <value_ints = [1, 1, 1, -1]> ()
+        column_list = Reshape (columns, column_shape)
+        all_columns = Expand (column_list, flat_shape)
+        image_width = Shape <start = 3> (x)
+        strips_shape = Concat <axis = 0> (outer, height, image_width)
+        zero_float = Constant <value_float = 0.0> ()
+        zero = CastLike (zero_float, x)
+        no_strips = Expand (zero, strips_shape)
+        strips = ScatterElements <axis = 3, reduction = "add"> (no_strips, all_columns, flat)
+        row_shape = Constant <value_ints = [1, 1, -1, 1]> ()
+        row_list = Reshape (rows, row_shape)
+        all_rows = Expand (row_list, strips_shape)
+        x_shape = Shape (x)
+        nothing = Expand (zero, x_shape)
+        grad_x = ScatterElements <axis = 2, reduction = "add"> (nothing, all_rows, strips)
+    }}
+    """,
+)
+
+locally_connected_grad_weight = Operator(
+    "LocallyConnectedGradWeight",
+    "(Tensor grad, Tensor x, Tensor weight, int[] strides=[]) -> Tensor",
+    lambda grad, x, weight, strides=(): weight.new_empty(weight.shape),
+    f"""
+    <strides>(grad, x, weight) => (grad_weight) {{
+        {_PATCHES}
+        grad_weight = Einsum <equation = "nfhw,nchiwj->fhwcij"> (grad, patches)
+    }}
+    """,
+)
+
+
+def _keep(ctx, inputs, output) -> None:
+    x, weight, ctx.strides = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad: Tensor):
+    x, weight = ctx.saved_tensors
+    grad_x = grad_weight = None
+    if needs_gradient(ctx, 0):
+        grad_x = locally_connected_grad_input(grad, weight, x, ctx.strides)
+    if needs_gradient(ctx, 1):
+        grad_weight = locally_connected_grad_weight(grad, x, weight, ctx.strides)
+    return grad_x, grad_weight, None
+
+
+locally_connected.register_backward(_backward, _keep)
+
+
+class LocallyConnected(nn.Module):
+    """x [N, C, H, W] to [N, F, H_out, W_out], every position with a kernel of its own; no padding.
+
+    ``weight`` is [F, H_out, W_out, C, kH, kW] and ``bias`` [F, H_out, W_out]; they fix the images'
+    height and width, ``image_size``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        image_size: tuple[int, int],
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _pair(kernel_size)
+        self.stride = _pair(stride)
+        self.image_size = tuple(image_size)
+        positions = []
+        for size, kernel, step in zip(self.image_size, self.kernel_size, self.stride):
+            if not 1 <= kernel <= size or step < 1:
+                raise GraphScaleError(
+                    f"LocallyConnected: a kernel of {kernel} with stride {step} does not fit an "
+                    f"image of {size}; give a kernel of 1 to {size} and a positive stride"
+                )
+            positions.append((size - kernel) // step + 1)
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, *positions, in_channels, *self.kernel_size)
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels, *positions)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias uniformly from +-1 / sqrt(C * kH * kW)."""
+        bound = 1 / math.sqrt(math.prod(self.weight.shape[3:]))
+        nn.init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        y = locally_connected(x, self.weight, list(self.stride))
+        return y if self.bias is None else y + self.bias
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return (
+            f"{self.weight.shape[3]}, {self.weight.shape[0]}, image_size={self.image_size}, "
+            f"kernel_size={self.kernel_size}, stride={self.stride}"
+        )
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
