@@ -1,0 +1,30 @@
+// The body of engine<L>(), included by the engine_*.cpp, each compiled for its instruction set.
+#pragma once
+
+#include "kernels/fft_conv/dense.h"
+#include "kernels/fft_conv/engine.h"
+#include "kernels/fft_conv/per_channel.h"
+
+namespace graphscale::fft_conv {
+
+template <int L>
+bool prepare_with(const Core& core, Method method, const float* w, float* prepared,
+                  const Context& context) {
+  return method == Method::kDense ? prepare_dense<L>(core, w, prepared, context)
+                                  : prepare_per_channel<L>(core, w, prepared, context);
+}
+
+template <int L>
+bool convolve_with(const Core& core, Method method, const float* x, const float* prepared,
+                   const float* bias, float* y, const Context& context) {
+  return method == Method::kDense ? convolve_dense<L>(core, x, prepared, bias, y, context)
+                                  : convolve_per_channel<L>(core, x, prepared, bias, y, context);
+}
+
+template <int L>
+const Engine& engine() {
+  static constexpr Engine kEngine = {L, prepare_with<L>, convolve_with<L>, nullptr};
+  return kEngine;
+}
+
+}  // namespace graphscale::fft_conv

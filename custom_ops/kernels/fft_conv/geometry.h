@@ -1,0 +1,61 @@
+// Every pass of every convolution as one core problem: images of stride 1 and dilation 1, correlated
+// with a short kernel, in tiles. Strides and dilations become phases, along each axis on its own:
+//
+//   dilation d (stride 1): outputs i = q mod d read inputs of the same phase only: d independent images
+//     (batch phases), each with the undilated kernel.
+//   stride s (dilation 1): tap k = s b + p reads input s (i + b) + p: s times the input channels, each
+//     holding one phase of the image and of the kernel; the gradient to x has them on its output side.
+//   both on one axis: the kernel is dilated with zeros, then treated as strided.
+//
+// So no multiplication is wasted, except where both are above 1.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/fft_conv/fft_conv.h"
+
+namespace graphscale::fft_conv {
+
+// Core position u of phase p lies at step * u + origin + p of a plane with `extent` positions; where
+// divisor > 1, at that over divisor, if it divides.
+struct Map {
+  int64_t step = 1, origin = 0, extent = 1, divisor = 1;
+};
+
+struct Axis {
+  int64_t kernel = 1, outputs = 1;  // core sizes
+  int64_t batch_phases = 1, in_phases = 1, out_phases = 1;
+  Map in, out, taps;
+  bool flip = false;  // tap b sits at core position kernel - 1 - b
+
+  // Overlap-save: tile t computes outputs [t * tile_outputs, ...) from inputs [t * tile_outputs, + tile).
+  int tile = 1;
+  int64_t tile_outputs = 1, tiles = 1;
+};
+
+struct Core {
+  Axis y, x;
+  int64_t batch = 1, groups = 1;
+  int64_t in_channels = 1, out_channels = 1;  // of a group, without phases
+  int64_t tap_planes_in = 1, tap_planes_out = 1, tap_planes_group = 1;  // strides in w, in planes
+
+  int64_t images() const { return batch * y.batch_phases * x.batch_phases; }
+  int64_t tiles() const { return images() * y.tiles * x.tiles; }
+  int64_t ins() const { return in_channels * y.in_phases * x.in_phases; }
+  int64_t outs() const { return out_channels * y.out_phases * x.out_phases; }
+  // Frequencies of a real tile, without those that Hermitian symmetry repeats.
+  int64_t frequencies() const { return (x.tile / 2 - 1) * y.tile + 2 * (y.tile / 2 + 1); }
+  int64_t columns() const { return x.tile / 2 + 1; }
+};
+
+// The transform sizes there are, ascending. Those along x must be even.
+const std::vector<int>& fft_sizes();
+
+// The core of a pass, not yet cut into tiles. kGradientWeight has the core of kForward.
+Core make_core(const Problem& p, Pass pass);
+
+// Cuts an axis into tiles of a size; false where that size is too short.
+bool cut(Axis& axis, int tile);
+
+}  // namespace graphscale::fft_conv

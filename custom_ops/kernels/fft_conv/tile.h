@@ -1,0 +1,124 @@
+// Two-dimensional real transforms of L tiles at once. A tile's half spectrum lies as [y][kx][re L | im L],
+// kx = 0 ... width/2. Two rows go through one complex transform as its real and imaginary part.
+//
+// Scaling: forward transforms leave a factor 2 (the split of a row pair without its halves).
+#pragma once
+
+#include "kernels/fft_conv/fft.h"
+#include "kernels/fft_conv/planes.h"
+
+namespace graphscale::fft_conv {
+
+constexpr double kForwardScale = 2.0;
+
+template <int L>
+class Tile {
+ public:
+  // Floats of work memory: the half spectrum and rows or columns on their way.
+  static constexpr int64_t floats(int64_t height, int64_t width) {
+    return ((height + 1) * (width / 2 + 1) + 2 * kMaxFft + L) * 2 * L;
+  }
+
+  Tile(const Core& core, float* memory)
+      : height_(core.y.tile),
+        width_(core.x.tile),
+        pitch_(core.columns() * 2 * L),
+        fft_y_(find_fft<L>(core.y.tile)),
+        fft_x_(find_fft<L>(core.x.tile)),
+        spectrum_(memory),
+        row_(memory + (core.y.tile + 1) * pitch_),
+        row_out_(row_ + (kMaxFft + L) * 2 * L) {}
+
+  float* spectrum() const { return spectrum_; }
+  float* column() const { return row_; }  // scratch for a column between two transforms
+  int height() const { return height_; }
+  int width() const { return width_; }
+
+  // Reads rows x columns of the planes (zero beyond) and transforms all rows.
+  void forward_rows(const Planes<L>& planes, int64_t rows, int64_t columns) const {
+    for (int64_t y = 0; y < height_; y += 2) {
+      float* const a = spectrum_ + y * pitch_;
+      float* const b = spectrum_ + (y + 1) * pitch_;
+      const bool has_a = y < rows && load_row<L>(planes, y, columns, row_);
+      const bool has_b = y + 1 < rows && load_row<L>(planes, y + 1, columns, row_ + L);
+      if (!has_a && !has_b) {
+        clear(a, pitch_);
+        clear(b, pitch_);
+        continue;
+      }
+      if (!has_a) clear_part(row_, 0, columns);
+      if (!has_b) clear_part(row_ + L, 0, columns);
+      clear_part(row_, columns, width_);
+      clear_part(row_ + L, columns, width_);
+      fft_x_(row_, row_ + L, 2 * L, row_out_, row_out_ + L, 2 * L);
+      split(a, b);
+    }
+  }
+
+  void forward_column(int64_t kx, float* out, ptrdiff_t stride) const {
+    const float* const in = spectrum_ + kx * 2 * L;
+    fft_y_(in, in + L, pitch_, out, out + L, stride);
+  }
+
+  // The inverse (without 1/height) of a column, back into the half spectrum.
+  void inverse_column(int64_t kx, const float* in, ptrdiff_t stride) const {
+    float* const out = spectrum_ + kx * 2 * L;
+    fft_y_(in + L, in, stride, out + L, out, pitch_);
+  }
+
+  // The inverse (without 1/width) of the rows, the first rows x columns of which go to the planes.
+  void inverse_rows(const Planes<L>& planes, int64_t rows, int64_t columns,
+                    const Vector<L>& bias) const {
+    for (int64_t y = 0; y < rows; y += 2) {
+      if (y + 1 == height_) clear(spectrum_ + height_ * pitch_, pitch_);
+      join(spectrum_ + y * pitch_, spectrum_ + (y + 1) * pitch_);
+      fft_x_(row_out_ + L, row_out_, 2 * L, row_ + L, row_, 2 * L);
+      store_row<L>(planes, y, columns, row_, bias);
+      if (y + 1 < rows) store_row<L>(planes, y + 1, columns, row_ + L, bias);
+    }
+  }
+
+ private:
+  static void clear(float* p, int64_t count) {
+    for (int64_t i = 0; i < count; i += L) store<L>(p + i, Vector<L>{});
+  }
+  static void clear_part(float* p, int64_t begin, int64_t end) {
+    for (int64_t u = begin; u < end; ++u) store<L>(p + u * 2 * L, Vector<L>{});
+  }
+
+  // row_out_ = a + i b for real rows: their spectra times 2.
+  void split(float* a, float* b) const {
+    for (int k = 0; k <= width_ / 2; ++k) {
+      const float* const z = row_out_ + k * 2 * L;
+      const float* const w = row_out_ + (k == 0 ? 0 : width_ - k) * 2 * L;
+      const Vector<L> zr = load<L>(z), zi = load<L>(z + L), wr = load<L>(w), wi = load<L>(w + L);
+      store<L>(a + k * 2 * L, zr + wr);
+      store<L>(a + k * 2 * L + L, zi - wi);
+      store<L>(b + k * 2 * L, zi + wi);
+      store<L>(b + k * 2 * L + L, wr - zr);
+    }
+  }
+
+  // The full complex spectrum of a + i b, from half spectra of real rows.
+  void join(const float* a, const float* b) const {
+    for (int k = 0; k <= width_ / 2; ++k) {
+      const Vector<L> ar = load<L>(a + k * 2 * L), ai = load<L>(a + k * 2 * L + L);
+      const Vector<L> br = load<L>(b + k * 2 * L), bi = load<L>(b + k * 2 * L + L);
+      float* const z = row_out_ + k * 2 * L;
+      if (k > 0) {
+        float* const w = row_out_ + (width_ - k) * 2 * L;
+        store<L>(w, ar + bi);
+        store<L>(w + L, br - ai);
+      }
+      store<L>(z, ar - bi);  // after w: they are one at k = width / 2
+      store<L>(z + L, ai + br);
+    }
+  }
+
+  int height_, width_;
+  int64_t pitch_;
+  FftFunction fft_y_, fft_x_;
+  float *spectrum_, *row_, *row_out_;
+};
+
+}  // namespace graphscale::fft_conv
