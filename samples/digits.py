@@ -52,7 +52,7 @@ def main() -> None:
 
     rescaled, kernels = rescale(target, pictures, test)
 
-    show(graphscale.plan(target), scratch, rescaled, GROWTH)
+    show(_plan(target), scratch, rescaled, GROWTH)
     final = options.output / "trained.onnx"
     print(f"{final} in onnxruntime: {_onnxruntime_accuracy(final, test):.1%}")
     draw(options.output / "demo.png", scratch, rescaled, GROWTH, kernels)
@@ -67,7 +67,7 @@ def rescale(
     started = time.perf_counter()
     _command("shrink", target)
     pretrain_file = target.with_name("target.pretrain.onnx")
-    size = graphscale.plan(target).inputs[0].pretrain[-1]
+    size = _plan(target).inputs[0].pretrain[-1]
     small, small_test = pictures.resized(size), test.resized(size)
     rescaling = time.perf_counter() - started
 
@@ -89,10 +89,16 @@ def rescale(
     return record, kernels | {"trained on": _first_kernels(grown)}
 
 
+def _plan(target: Path) -> graphscale.Plan:
+    """What `graphscale shrink` wrote beside the pre-train network."""
+    return graphscale.Plan.from_file(target.with_name("target.pretrain.plan.json"))
+
+
 def _command(*arguments: object) -> None:
     words = [str(each) for each in arguments]
     print("\n$ graphscale", *words, flush=True)
-    if subprocess.run([sys.executable, "-m", "graphscale", *words]).returncode:
+    # -P: the package as installed, not a folder of its name in the working directory.
+    if subprocess.run([sys.executable, "-P", "-m", "graphscale", *words]).returncode:
         raise SystemExit(f"graphscale {words[0]} failed; its message is above")
 
 

@@ -24,7 +24,7 @@ class Pictures:
         return Pictures(images.contiguous(), self.labels)
 
 
-def digits(size: int, count: int = 4000) -> tuple[Pictures, Pictures, list[str]]:
+def digits(size: int, count: int = 6000) -> tuple[Pictures, Pictures, list[str]]:
     """`count` training and 1,000 test pictures, and the names of the classes.
 
     Each is one of scikit-learn's 1,797 scanned digits (8×8 pixels), enlarged, turned and placed at
@@ -85,7 +85,7 @@ def _in_clutter(scans: torch.Tensor, labels: torch.Tensor, count: int, size: int
 def _placed(
     scans: torch.Tensor, size: int, zoom: Callable[[int], torch.Tensor], shift: float
 ) -> torch.Tensor:
-    """Each scan turned by up to 30°, `zoom` times as large as the canvas, up to `shift` off centre."""
+    """Each scan turned by up to 30°, `zoom` times the canvas in size, up to `shift` off centre."""
     count = len(scans)
     angle = _between(-math.pi / 6, math.pi / 6)(count)
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
