@@ -15,6 +15,7 @@ from graphscale.input_size import InputSize, axis_size, has_fixed_size, input_sh
 from graphscale.model import ModelLike, load_model
 from graphscale.passes.choose_input import choose_input
 from graphscale.passes.choose_kernels import choose_kernels, share_kernels
+from graphscale.passes.decide_branches import decide_branches
 from graphscale.passes.describe_layers import describe_layers
 from graphscale.passes.extents import Extent, moves, pretrain_size, single_extent
 from graphscale.passes.fold_constants import fold_constants
@@ -142,6 +143,7 @@ def shrink_model(
     source = model.meta.get("source", "the model")
     size = InputSize.parse(input_size, has_fixed_size(model))
     shapes = input_shapes(model, size)
+    decided = decide_branches(model, shapes)
     folded = fold_constants(model)
     traced = trace(model, measure(model, shapes))
     chosen = choose_kernels(traced, kernels, keep)
@@ -159,6 +161,7 @@ def shrink_model(
         weights=list(weights.values()),
         grids=plan_grids(traced, geometry),
         folded=folded,
+        decided=decided,
         target=strip(model),
     )
     fresh = init == "fresh" or (init == "auto" and not is_trained(model))

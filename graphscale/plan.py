@@ -102,6 +102,7 @@ class Plan:
         constants: Constants that hold shapes and differ between the networks: not learned.
         grids: Sampling grids of the feature maps, by tensor name.
         folded: Weights that nodes computed and that are initializers now.
+        decided: If nodes in whose place the branch stands that shapes decide.
         target: The target network without its learned weights (serialized, compressed, base64).
     """
 
@@ -111,6 +112,7 @@ class Plan:
     constants: list[str] = field(default_factory=list)
     grids: dict[str, list[GridPlan]] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)
+    decided: list[str] = field(default_factory=list)
     target: str = ""
 
     def multiplications(self, ops: Sequence[str] | None = None) -> dict[str, float]:
@@ -131,6 +133,7 @@ class Plan:
             "multiplications": self.multiplications(),
             "convolution_multiplications": self.multiplications(convolutions),
             "folded_weights": self.folded,
+            "decided_branches": self.decided,
         }
 
     def to_json(self) -> str:
@@ -158,6 +161,7 @@ class Plan:
                 constants=data["constants"],
                 grids={k: [GridPlan(**grid) for grid in v] for k, v in data["grids"].items()},
                 folded=data["folded"],
+                decided=data["decided"],
                 target=data["target"],
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

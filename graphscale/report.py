@@ -36,6 +36,10 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(
             f"[bold]folded[/]   {len(plan.folded)} weights that nodes computed are initializers now"
         )
+    if plan.decided:
+        console.print(
+            f"[bold]decided[/]  {len(plan.decided)} If nodes, whose branch the shapes decide"
+        )
     for each in plan.inputs:
         console.print(
             f"[bold]input[/]    {each.name}: {_shape(each.target)} → {_shape(each.pretrain)}"

@@ -16,6 +16,14 @@ from graphscale.errors import GraphScaleError
 from graphscale.passes.add_initializer import add_initializer
 from graphscale.passes.parameters import holder
 
+# Operators whose constant operands are weights; in others they are sizes, bounds and scales.
+_LAYERS = {
+    *("Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "PRelu"),
+    *("BatchNormalization", "InstanceNormalization", "LayerNormalization"),
+    *("GroupNormalization", "RMSNormalization"),
+}
+_SCALING = {"Add", "Mul", "Sub", "Div"}
+
 
 def fold_constants(model: ir.Model) -> list[str]:
     """Fold the computed floating-point weights of `model`; returns their names.
@@ -39,7 +47,7 @@ def fold_constants(model: ir.Model) -> list[str]:
             constant.update(node.outputs)
             continue
         for value in inputs:
-            if value in constant and _is_weight(value):
+            if value in constant and _is_weight(node, value):
                 _fold(model, value)
                 folded.append(value.name)
     if folded:
@@ -47,12 +55,23 @@ def fold_constants(model: ir.Model) -> list[str]:
     return folded
 
 
-def _is_weight(value: ir.Value) -> bool:
-    """Whether a constant is a computed tensor of floating-point numbers."""
+def _is_weight(node: ir.Node, value: ir.Value) -> bool:
+    """Whether a constant is a weight that nodes compute, as `node` reads it."""
     if holder(value) is not None or value.producer() is None:
+        return False
+    if node.op_type not in _LAYERS and not (node.op_type in _SCALING and _from_fill(value)):
         return False
     dtype = _dtype(value)
     return dtype is None or dtype.is_floating_point()
+
+
+def _from_fill(value: ir.Value) -> bool:
+    """Whether a constant comes from a ConstantOfShape: a weight left out, no arithmetic."""
+    node = value.producer()
+    return node is not None and (
+        node.op_type == "ConstantOfShape"
+        or any(_from_fill(each) for each in node.inputs[:1] if each is not None)
+    )
 
 
 def _dtype(value: ir.Value) -> ir.DataType | None:

@@ -51,8 +51,10 @@ def graph_inputs(model: ir.Model) -> list[ir.Value]:
     return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
 
 
-def measure(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> Measured:
-    """Shapes of all tensors when the graph inputs have `input_shapes`.
+def measure(
+    model: ir.Model, input_shapes: Mapping[str, Sequence[int]], until: ir.Node | None = None
+) -> Measured:
+    """Shapes of all tensors, or of those before `until`, when the inputs have `input_shapes`.
 
     Raises:
         GraphScaleError: an operator is unknown, or shapes do not fit together; names the node.
@@ -76,6 +78,8 @@ def measure(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> Measu
             raise GraphScaleError(f"input {value.name!r} has no known shape; give its shape")
         record(value, value.dtype.value, input_shapes[value.name])
     for node in model.graph:
+        if node is until:
+            break
         _measure_node(model, node, measured, types, record)
     return measured
 

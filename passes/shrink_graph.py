@@ -80,6 +80,9 @@ def _window(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) ->
     dilations = list(node.attributes.get_ints("dilations", [1] * rank))
     extra = list(node.attributes.get_ints("output_padding", [0] * rank))
     crop = [0] * 2 * rank
+    for position, numbers in traced.still.get(node, {}).items():
+        # Where auto_pad decided before, the numbers are written out.
+        pads[position], pads[position + rank] = numbers.begin, numbers.end
     for position in range(rank):
         if position in covered:
             extent = covered[position].root

@@ -6,7 +6,8 @@ two such fixed extents stands a chain of operators whose inner extents are free 
 A chain is solved by dynamic programming over (extent, sampling phase): symmetric padding is cheap,
 unequal padding, cropping, a phase away from the target's and an extent away from its due are dear.
 So two 2×2 convolutions take padding 1 and 0 in turn, and a lone one between two joins pads one
-side, alternating from block to block, because the phase is carried along and counts where chains end.
+side, alternating from block to block, because the phase is carried along and counts where chains
+end.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _STATES = 64  # kept per link of a chain, the cheapest
 _PHASE_STEPS = 32  # phases that differ by less than a pixel's 32nd part count as one
 _PHASE_COST = 2.0  # per squared pixel at the end of a chain
 _INNER_PHASE_COST = 0.05
+_JOIN_PHASE_COST = 2.0  # per squared pixel between the maps that a chain's end is joined with
 _INTERFACE_PHASE_COST = 6.0
 
 
@@ -216,6 +218,7 @@ class _Solver:
     ) -> dict[int, tuple[float, list[Option]]]:
         """For each reachable end extent the cheapest options along the chain."""
         start = self._source_extent(chain[0])
+        met = self._met(chain[-1])
         states = {(start, 0.0): (0.0, [], grids)}
         for index, link in enumerate(chain):
             last = index == len(chain) - 1
@@ -227,6 +230,8 @@ class _Solver:
                     moved = self._moved(link, option, at)
                     off = self._phase(link.axis, moved)
                     total = cost + option.cost + self._phase_cost(link, off, last)
+                    if last and moved is not None:
+                        total += sum(_JOIN_PHASE_COST * (off - other) ** 2 for other in met)
                     if not last:
                         above = option.extent - due
                         total += _FREE_COST_ABOVE * above if above > 0 else _FREE_COST * -above
@@ -248,6 +253,35 @@ class _Solver:
 
     def _phase(self, axis: int, grids: tuple[Grid, Grid] | None) -> float:
         return phase(grids, self.frame[axis]) if grids is not None and axis in self.frame else 0.0
+
+    def _met(self, link: Link) -> list[float]:
+        """Phases of the maps, known by now, that the result of a chain's last link is joined with."""
+        extent = link.result.root
+        phases = []
+        pending = list(link.node.outputs)
+        while pending:
+            value = pending.pop()
+            for usage in value.uses():
+                node = usage.node
+                if node in self.traced.links:
+                    continue
+                others = [each for each in node.inputs if each is not None and each is not value]
+                found = [
+                    grids
+                    for other in others
+                    for position, dim in enumerate(self.traced.dims.get(other, ()))
+                    if single_extent(dim) is extent
+                    and (grids := self.geometry.grids.get(other, {}).get(position)) is not None
+                ]
+                phases += [self._phase(extent.axis, grids) for grids in found]
+                joined = any(
+                    single_extent(dim) is extent
+                    for other in others
+                    for dim in self.traced.dims.get(other, ())
+                )
+                if not joined:
+                    pending += node.outputs
+        return phases
 
     def _moved(
         self, link: Link, option: Option, grids: tuple[Grid, Grid] | None

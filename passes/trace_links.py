@@ -37,6 +37,7 @@ def _link_dim(
         if isinstance(found, Window) and found == Window(1, 1, 1, 0, 0, found.ceil_mode):
             return dim  # one tap at stride one changes no extent
         raise unfollowed(node, "slides over flattened maps")
+    traced.still.setdefault(node, {})[position] = found
     if extent is None:
         if not isinstance(found, Resampled) or before != 1 or size == 1:
             return fixed(size)
@@ -48,6 +49,7 @@ def _link_dim(
         extent.anchored = True
         extent.interface |= node.op_type in CONVOLUTIONS
         return ()
+    del traced.still[node][position]
     result = Extent(axis, size, anchored=size == 1)
     traced.links.setdefault(node, []).append(Link(node, axis, position, extent, result, found))
     return (Atom(size, result),) if size > 1 else ()
@@ -121,7 +123,7 @@ def conv_transpose(node: ir.Node, traced: Traced) -> None:
 
 
 def resize(node: ir.Node, traced: Traced) -> None:
-    old = node.op_type == "Upsample" or node.version == 10
+    old = node.op_type == "Upsample" or traced.model.opset_imports.get("") == 10
     mode = node.attributes.get_string(
         "coordinate_transformation_mode", "asymmetric" if old else "half_pixel"
     )

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphscale.errors import GraphScaleError
 from graphscale.passes.extents import Dims, Extent, SpatialWeight, fixed, moves, target_size
-from graphscale.passes.links import Link
+from graphscale.passes.links import Link, Numbers
 from graphscale.passes.measure_extents import Measured
 from graphscale.passes.parameters import dims_at_holder, holder
 
@@ -22,6 +22,7 @@ class Traced:
     Attributes:
         dims: Each tensor's dimensions.
         links: Every link in topological order, per node.
+        still: The numbers of window operators, by position, on axes that no link moves.
         covering: Nodes (convolution, pooling) whose window covers the whole map, with the extents.
         weights: Weights that hold extents.
     """
@@ -30,6 +31,7 @@ class Traced:
     measured: Measured
     dims: dict[ir.Value, Dims] = field(default_factory=dict)
     links: dict[ir.Node, list[Link]] = field(default_factory=dict)
+    still: dict[ir.Node, dict[int, Numbers]] = field(default_factory=dict)
     covering: dict[ir.Node, dict[int, Extent]] = field(default_factory=dict)
     weights: list[SpatialWeight] = field(default_factory=list)
 
