@@ -107,7 +107,9 @@ void set_output(OrtShapeInferContext* context, size_t index, ONNXTensorElementDa
   check(api->ShapeInferContext_SetOutputTypeShape(context, index, handle));
 }
 
+// onnxruntime asks the first overload of a name for all of them: T is what the node's inputs say.
 void infer(const CustomOp& op, OrtShapeInferContext* context) {
+  ONNXTensorElementDataType variable = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
   const Attributes attributes = read_attributes(op.op, context);
   const std::vector<std::string> names = op.op.input_names();
   ShapeCall call{attributes, {}, {}, {}, std::vector<Dims>(op.op.outputs.size()), names};
@@ -119,6 +121,7 @@ void infer(const CustomOp& op, OrtShapeInferContext* context) {
     const OrtTensorTypeAndShapeInfo* const info = i < given ? input_info(context, i) : nullptr;
     call.present.push_back(info != nullptr);
     if (info == nullptr) continue;
+    if (op.op.inputs[i].is_variable) check(api->GetTensorElementType(info, &variable));
     const Shape values = dimensions(info);
     if (values.empty()) return;  // a scalar looks like a tensor of unknown rank: nothing is known
     std::vector<const char*> symbols(values.size(), nullptr);
@@ -130,7 +133,9 @@ void infer(const CustomOp& op, OrtShapeInferContext* context) {
   }
   op.op.shape_function(call);
   for (size_t i = 0; i < call.outputs.size(); ++i) {
-    set_output(context, i, element_type(op, op.op.outputs[i]), call.outputs[i]);
+    const Parameter& output = op.op.outputs[i];
+    const auto fixed = static_cast<ONNXTensorElementDataType>(output.fixed);
+    set_output(context, i, output.is_variable ? variable : fixed, call.outputs[i]);
   }
 }
 
