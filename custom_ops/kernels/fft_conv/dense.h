@@ -82,7 +82,6 @@ bool prepare_dense(const Core& core, const float* w, float* prepared, const Cont
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
-  const float scale = static_cast<float>(1 / (kForwardScale * kForwardScale * core.y.tile * core.x.tile));
   const int64_t per_group = core.ins() * layout.out_blocks;
   deal(context, core.groups * per_group, [&](int64_t worker, int64_t task) {
     const Tile<L> tile(core, memory + worker * work);
@@ -92,15 +91,14 @@ bool prepare_dense(const Core& core, const float* w, float* prepared, const Cont
     float* const out = prepared + group * layout.weights + (block * core.ins() + in) * 2 * L;
     spread_columns<L>(core, tile, out, layout.weight_pitch);
     for (int64_t f = 0; f < core.frequencies(); ++f) {  // correlation: the conjugate
-      float* const value = out + f * layout.weight_pitch;
-      store<L>(value, load<L>(value) * scale);
-      store<L>(value + L, load<L>(value + L) * -scale);
+      float* const im = out + f * layout.weight_pitch + L;
+      store<L>(im, -load<L>(im));
     }
   });
   return true;
 }
 
-// Spectra of the tiles [first, first + count) of one side of a group; `planes(tile, block)` finds them.
+// Spectra of `count` tiles of one side of a group; planes(tile, block) finds them.
 template <int L, typename FindPlanes>
 void transform_tiles(const Core& core, const Context& context, int64_t count, int64_t blocks,
                      int64_t rows, int64_t columns, float* memory, float* spectra, int64_t pitch,
@@ -167,6 +165,69 @@ bool convolve_dense(const Core& core, const float* x, const float* prepared, con
         tile.inverse_rows(planes, core.y.tile_outputs, core.x.tile_outputs, bias_values);
       });
     }
+  }
+  return true;
+}
+
+// dw = sum over tiles of x times the conjugate of dy, for a few blocks of outputs at a time.
+template <int L>
+bool correlate_dense(const Core& core, const float* x, const float* dy, float* dw,
+                     const Context& context) {
+  const GradientLayout layout(core, L);
+  const int64_t work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t frequencies = core.frequencies(), ins = core.ins();
+  const int64_t spectra = frequencies * (layout.in_pitch + layout.out_pitch + layout.weight_pitch);
+  const Scratch scratch(context, static_cast<size_t>(context.threads * work + spectra) * 4);
+  if (scratch.get<float>() == nullptr) return false;
+  float* const memory = scratch.get<float>();
+  float* const in = memory + context.threads * work;
+  float* const out = in + frequencies * layout.in_pitch;
+  float* const weights = out + frequencies * layout.out_pitch;
+  const int64_t all_blocks = blocks(core.outs(), L);
+  const int64_t parts = (all_blocks + layout.out_blocks - 1) / layout.out_blocks;
+  for (int64_t part = 0; part < core.groups * parts; ++part) {
+    const int64_t group = part / parts, first_block = part % parts * layout.out_blocks;
+    const int64_t out_blocks =
+        all_blocks - first_block < layout.out_blocks ? all_blocks - first_block : layout.out_blocks;
+    for (int64_t first = 0; first < core.tiles(); first += layout.chunk) {
+      const int64_t left = core.tiles() - first;
+      const int64_t count = left < layout.chunk ? left : layout.chunk;
+      transform_tiles<L>(core, context, count, layout.in_blocks, core.y.tile, core.x.tile, memory, in,
+                         layout.in_pitch, [&](int64_t t, int64_t block) {
+                           return input_planes<L>(core, x, group, block * L, place_of(core, first + t));
+                         });
+      transform_tiles<L>(core, context, count, out_blocks, core.y.tile_outputs, core.x.tile_outputs,
+                         memory, out, layout.out_pitch, [&](int64_t t, int64_t block) {
+                           Vector<L> no_bias;
+                           return output_planes<L>(core, dy, group, (first_block + block) * L,
+                                                   place_of(core, first + t), nullptr, &no_bias);
+                         });
+      deal(context, frequencies, [&](int64_t, int64_t f) {
+        for (int64_t c = 0; c < ins; c += L) {
+          Operands p;
+          p.a = in + f * layout.in_pitch + c * 2;
+          p.a_m = 1;
+          p.a_inner = layout.in_blocks * 2 * L;
+          p.a_outer = 0;
+          p.r_count = p.inner_count = count;
+          p.b = out + f * layout.out_pitch;
+          p.b_r = out_blocks * 2 * L;
+          p.b_block = 2 * L;
+          p.out = weights + f * layout.weight_pitch + c * 2 * L;
+          p.out_m = 2 * L;
+          p.out_block = ins * 2 * L;
+          p.accumulate = first > 0;
+          product<L, true>(ins - c < L ? ins - c : L, out_blocks, p);
+        }
+      });
+    }
+    deal(context, ins * out_blocks, [&](int64_t worker, int64_t task) {
+      const Tile<L> tile(core, memory + worker * work);
+      gather_columns<L>(core, tile, weights + task * 2 * L, layout.weight_pitch);
+      tile.inverse_rows(
+          tap_planes<L>(core, dw, group, (first_block + task / ins) * L, task % ins), core.y.kernel,
+          core.x.kernel, Vector<L>{});
+    });
   }
   return true;
 }

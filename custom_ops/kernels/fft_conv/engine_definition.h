@@ -22,8 +22,16 @@ bool convolve_with(const Core& core, Method method, const float* x, const float*
 }
 
 template <int L>
+bool correlate_with(const Core& core, Method method, const float* x, const float* dy, float* dw,
+                    const Context& context) {
+  return method == Method::kDense ? correlate_dense<L>(core, x, dy, dw, context)
+                                  : correlate_per_channel<L>(core, x, dy, dw, context);
+}
+
+template <int L>
 const Engine& engine() {
-  static constexpr Engine kEngine = {L, prepare_with<L>, convolve_with<L>, nullptr};
+  static constexpr Engine kEngine = {L, prepare_with<L>, convolve_with<L>,
+                                     correlate_with<L>};
   return kEngine;
 }
 

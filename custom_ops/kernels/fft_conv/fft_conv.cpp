@@ -1,5 +1,7 @@
 #include "kernels/fft_conv/fft_conv.h"
 
+#include <algorithm>
+
 #include "kernels/fft_conv/engine.h"
 #include "kernels/fft_conv/layout.h"
 #include "kernels/operator.h"
@@ -98,9 +100,25 @@ void forward(const Problem& p, const Plan& plan, const float* x, const void* pre
 
 void gradient_input(const Problem& p, const Plan& plan, const float* dy, const void* prepared,
                     float* dx, const Context& context) {
+  if (p.batch * p.in_channels * p.height * p.width == 0) return;
+  if (is_empty(p)) {
+    std::fill(dx, dx + p.batch * p.in_channels * p.height * p.width, 0.0f);
+    return;
+  }
   check_memory(this_machines_engine().convolve(planned_core(p, Pass::kGradientInput, plan), plan.method,
                                                dy, static_cast<const float*>(prepared), nullptr, dx,
                                                context));
+}
+
+void gradient_weight(const Problem& p, const Plan& plan, const float* x, const float* dy, float* dw,
+                     const Context& context) {
+  if (is_empty(p)) {
+    std::fill(dw, dw + p.out_channels * (p.in_channels / p.groups) * p.kernel_height * p.kernel_width,
+              0.0f);
+    return;
+  }
+  check_memory(this_machines_engine().correlate(planned_core(p, Pass::kGradientWeight, plan),
+                                                plan.method, x, dy, dw, context));
 }
 
 }  // namespace graphscale::fft_conv

@@ -38,4 +38,35 @@ struct DenseLayout {
   int64_t weight_pitch, weights;  // of a group
 };
 
+// The gradient to the weights, kDense: some blocks of outputs at a time, so that their spectra
+//   [frequency][output block][input][re L | im L]
+// stay within kGradientBytes.
+constexpr int64_t kGradientBytes = 32 << 20;
+
+struct GradientLayout {
+  GradientLayout(const Core& core, int lanes) : in_blocks(blocks(core.ins(), lanes)) {
+    const int64_t per_block = core.frequencies() * core.ins() * 2 * lanes * 4;
+    const int64_t all_blocks = blocks(core.outs(), lanes);
+    const int64_t fitting = kGradientBytes / per_block > 1 ? kGradientBytes / per_block : 1;
+    const int64_t parts = (all_blocks + fitting - 1) / fitting;
+    out_blocks = (all_blocks + parts - 1) / parts;
+    const int64_t per_tile = core.frequencies() * (in_blocks + out_blocks) * 2 * lanes * 4;
+    const int64_t tiles = kSpectraBytes / per_tile > 4 ? kSpectraBytes / per_tile : 4;
+    const int64_t chunks = (core.tiles() + tiles - 1) / tiles;
+    chunk = (core.tiles() + chunks - 1) / chunks;
+    in_pitch = frequency_pitch(chunk * in_blocks, lanes);
+    out_pitch = frequency_pitch(chunk * out_blocks, lanes);
+    weight_pitch = frequency_pitch(out_blocks * core.ins(), lanes);
+  }
+  int64_t in_blocks, out_blocks;  // out_blocks: at a time
+  int64_t chunk;
+  int64_t in_pitch, out_pitch, weight_pitch;
+};
+
+// In how many parts kPerChannel sums its gradient to the weights.
+inline int64_t correlation_parts(const Core& core, int64_t sets, int64_t threads) {
+  const int64_t wanted = (threads + sets - 1) / sets;
+  return wanted < core.tiles() ? wanted : core.tiles();
+}
+
 }  // namespace graphscale::fft_conv

@@ -20,7 +20,6 @@ bool prepare_per_channel(const Core& core, const float* w, float* prepared, cons
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
-  const float scale = static_cast<float>(1 / (kForwardScale * kForwardScale * core.y.tile * core.x.tile));
   const int64_t size = core.columns() * core.y.tile * 2 * L;
   const int64_t out_blocks = blocks(core.groups * core.outs(), L);
   deal(context, out_blocks * core.ins(), [&](int64_t worker, int64_t task) {
@@ -31,37 +30,27 @@ bool prepare_per_channel(const Core& core, const float* w, float* prepared, cons
     for (int64_t kx = 0; kx < core.columns(); ++kx) {
       tile.forward_column(kx, out + kx * core.y.tile * 2 * L, 2 * L);
     }
-    for (int64_t i = 0; i < size; i += 2 * L) {
-      store<L>(out + i, load<L>(out + i) * scale);
-      store<L>(out + i + L, load<L>(out + i + L) * -scale);
-    }
+    for (int64_t i = L; i < size; i += 2 * L) store<L>(out + i, -load<L>(out + i));  // correlation
   });
   return true;
 }
 
-// out = a * b, or out += a * conj(b), for `count` complex vectors.
-template <int L, bool kConjugateAndAdd>
-FFT_CONV_INLINE void multiply(const float* a, const float* b, float* out, int64_t count) {
-  for (int64_t i = 0; i < count * 2 * L; i += 2 * L) {
-    const Vector<L> ar = load<L>(a + i), ai = load<L>(a + i + L);
-    const Vector<L> br = load<L>(b + i), bi = load<L>(b + i + L);
-    if constexpr (kConjugateAndAdd) {
-      store<L>(out + i, load<L>(out + i) + ar * br + ai * bi);
-      store<L>(out + i + L, load<L>(out + i + L) + ai * br - ar * bi);
-    } else {
-      store<L>(out + i, ar * br - ai * bi);
-      store<L>(out + i + L, ar * bi + ai * br);
-    }
-  }
-}
+enum class Product { kSet, kAdd, kAddConjugate };
 
-template <int L>
-FFT_CONV_INLINE void multiply_add(const float* a, const float* b, float* out, int64_t count) {
+// out = a b, out += a b or out += a conj(b), for `count` complex vectors.
+template <int L, Product kProduct>
+void multiply(const float* a, const float* b, float* out, int64_t count) {
+  constexpr float kSign = kProduct == Product::kAddConjugate ? -1.0f : 1.0f;
   for (int64_t i = 0; i < count * 2 * L; i += 2 * L) {
     const Vector<L> ar = load<L>(a + i), ai = load<L>(a + i + L);
-    const Vector<L> br = load<L>(b + i), bi = load<L>(b + i + L);
-    store<L>(out + i, load<L>(out + i) + ar * br - ai * bi);
-    store<L>(out + i + L, load<L>(out + i + L) + ar * bi + ai * br);
+    const Vector<L> br = load<L>(b + i), bi = load<L>(b + i + L) * kSign;
+    Vector<L> re = ar * br - ai * bi, im = ar * bi + ai * br;
+    if constexpr (kProduct != Product::kSet) {
+      re += load<L>(out + i);
+      im += load<L>(out + i + L);
+    }
+    store<L>(out + i, re);
+    store<L>(out + i + L, im);
   }
 }
 
@@ -88,12 +77,12 @@ bool convolve_per_channel(const Core& core, const float* x, const float* prepare
         const float* const w = weights + in * size + kx * height * 2 * L;
         tile.forward_column(kx, column, 2 * L);
         if (ins == 1) {
-          multiply<L, false>(column, w, column, height);
+          multiply<L, Product::kSet>(column, w, column, height);
           tile.inverse_column(kx, column, 2 * L);
         } else if (in == 0) {
-          multiply<L, false>(column, w, sum + kx * height * 2 * L, height);
+          multiply<L, Product::kSet>(column, w, sum + kx * height * 2 * L, height);
         } else {
-          multiply_add<L>(column, w, sum + kx * height * 2 * L, height);
+          multiply<L, Product::kAdd>(column, w, sum + kx * height * 2 * L, height);
         }
       }
     }
@@ -105,6 +94,58 @@ bool convolve_per_channel(const Core& core, const float* x, const float* prepare
     Vector<L> bias_values;
     const Planes<L> planes = output_planes<L>(core, y, -1, first, place, bias, &bias_values);
     tile.inverse_rows(planes, core.y.tile_outputs, core.x.tile_outputs, bias_values);
+  });
+  return true;
+}
+
+// dw = sum over tiles of x times the conjugate of dy. Where there are fewer sets of lanes than threads, the
+// tiles are shared out too, in `parts`.
+template <int L>
+bool correlate_per_channel(const Core& core, const float* x, const float* dy, float* dw,
+                           const Context& context) {
+  const int64_t height = core.y.tile, columns = core.columns(), ins = core.ins();
+  const int64_t size = columns * height * 2 * L;
+  const int64_t tile_work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t work = 2 * tile_work;
+  const int64_t sets = blocks(core.groups * core.outs(), L) * ins;
+  const int64_t parts = correlation_parts(core, sets, context.threads);
+  const Scratch scratch(context, static_cast<size_t>(context.threads * work + sets * parts * size) * 4);
+  float* const memory = scratch.get<float>();
+  if (memory == nullptr) return false;
+  float* const sums = memory + context.threads * work;
+  deal(context, sets * parts, [&](int64_t worker, int64_t task) {
+    const Tile<L> tile(core, memory + worker * work);
+    const Tile<L> gradient(core, memory + worker * work + tile_work);
+    const int64_t first = task / parts / ins * L, in = task / parts % ins, part = task % parts;
+    float* const sum = sums + task * size;
+    for (int64_t i = 0; i < size; i += L) store<L>(sum + i, Vector<L>{});
+    for (int64_t t = core.tiles() * part / parts; t < core.tiles() * (part + 1) / parts; ++t) {
+      const Place place = place_of(core, t);
+      Vector<L> no_bias;
+      tile.forward_rows(inputs_of_outputs<L>(core, x, first, in, place), height, core.x.tile);
+      gradient.forward_rows(output_planes<L>(core, dy, -1, first, place, nullptr, &no_bias),
+                            core.y.tile_outputs, core.x.tile_outputs);
+      for (int64_t kx = 0; kx < columns; ++kx) {
+        tile.forward_column(kx, tile.column(), 2 * L);
+        gradient.forward_column(kx, gradient.column(), 2 * L);
+        multiply<L, Product::kAddConjugate>(tile.column(), gradient.column(),
+                                            sum + kx * height * 2 * L, height);
+      }
+    }
+  });
+  deal(context, sets, [&](int64_t worker, int64_t set) {
+    const Tile<L> tile(core, memory + worker * work);
+    float* const sum = sums + set * parts * size;
+    for (int64_t part = 1; part < parts; ++part) {
+      for (int64_t i = 0; i < size; i += L) {
+        store<L>(sum + i, load<L>(sum + i) + load<L>(sum + part * size + i));
+      }
+    }
+    for (int64_t kx = 0; kx < columns; ++kx) {
+      tile.inverse_column(kx, sum + kx * height * 2 * L, 2 * L);
+    }
+    tile.inverse_rows(tap_planes<L>(core, dw, -1, set / ins * L, set % ins), core.y.kernel,
+                      core.x.kernel, Vector<L>{});
   });
   return true;
 }

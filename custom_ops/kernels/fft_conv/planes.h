@@ -81,10 +81,10 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
   return true;
 }
 
-// in[u * 2 L] + bias to row `row`, core columns [0, length); what has no place is dropped.
+// scale * in[u * 2 L] + bias to row `row`, core columns [0, length); what has no place is dropped.
 template <int L>
 __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, int64_t length,
-                                        const float* in, const Vector<L>& bias) {
+                                        const float* in, float scale, const Vector<L>& bias) {
   const int64_t pitch = planes.columns.extent;
   if (planes.aligned_lanes && planes.columns.step == 1 && planes.columns.divisor == 1 &&
       planes.columns.origin + planes.column_phase[0] >= 0) {
@@ -96,7 +96,7 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
       const int end = clamp_lane(room, L);
       if (end == 0) return;
       Vector<L> square[L];
-      unroll<L>([&](auto j) { square[j] = load<L>(in + (u + j) * 2 * L) + bias; });
+      unroll<L>([&](auto j) { square[j] = scale * load<L>(in + (u + j) * 2 * L) + bias; });
       transpose<L>(square);
       unroll<L>([&](auto i) {
         if (i < planes.count) store_first<L>(planes.base[i] + at * pitch + origin + u, square[i], end);
@@ -109,7 +109,7 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
     if (at < 0) continue;
     for (int64_t u = 0; u < length; ++u) {
       const int64_t c = locate(planes.columns, planes.column_phase[i], -1, u);
-      if (c >= 0) planes.base[i][at * pitch + c] = in[u * 2 * L + i] + bias[i];
+      if (c >= 0) planes.base[i][at * pitch + c] = scale * in[u * 2 * L + i] + bias[i];
     }
   }
 }

@@ -1,15 +1,14 @@
 // Two-dimensional real transforms of L tiles at once. A tile's half spectrum lies as [y][kx][re L | im L],
 // kx = 0 ... width/2. Two rows go through one complex transform as its real and imaginary part.
 //
-// Scaling: forward transforms leave a factor 2 (the split of a row pair without its halves).
+// Scaling: a forward transform leaves a factor 2 (the split of a row pair without its halves); the inverse
+// divides by what the product of two such transforms has gathered.
 #pragma once
 
 #include "kernels/fft_conv/fft.h"
 #include "kernels/fft_conv/planes.h"
 
 namespace graphscale::fft_conv {
-
-constexpr double kForwardScale = 2.0;
 
 template <int L>
 class Tile {
@@ -25,6 +24,7 @@ class Tile {
         pitch_(core.columns() * 2 * L),
         fft_y_(find_fft<L>(core.y.tile)),
         fft_x_(find_fft<L>(core.x.tile)),
+        scale_(0.25f / static_cast<float>(core.y.tile * core.x.tile)),
         spectrum_(memory),
         row_(memory + (core.y.tile + 1) * pitch_),
         row_out_(row_ + (kMaxFft + L) * 2 * L) {}
@@ -32,7 +32,6 @@ class Tile {
   float* spectrum() const { return spectrum_; }
   float* column() const { return row_; }  // scratch for a column between two transforms
   int height() const { return height_; }
-  int width() const { return width_; }
 
   // Reads rows x columns of the planes (zero beyond) and transforms all rows.
   void forward_rows(const Planes<L>& planes, int64_t rows, int64_t columns) const {
@@ -60,21 +59,21 @@ class Tile {
     fft_y_(in, in + L, pitch_, out, out + L, stride);
   }
 
-  // The inverse (without 1/height) of a column, back into the half spectrum.
+  // The inverse of a column (scaled by inverse_rows), back into the half spectrum.
   void inverse_column(int64_t kx, const float* in, ptrdiff_t stride) const {
     float* const out = spectrum_ + kx * 2 * L;
     fft_y_(in + L, in, stride, out + L, out, pitch_);
   }
 
-  // The inverse (without 1/width) of the rows, the first rows x columns of which go to the planes.
+  // The inverse of the rows, the first rows x columns of which go to the planes.
   void inverse_rows(const Planes<L>& planes, int64_t rows, int64_t columns,
                     const Vector<L>& bias) const {
     for (int64_t y = 0; y < rows; y += 2) {
       if (y + 1 == height_) clear(spectrum_ + height_ * pitch_, pitch_);
       join(spectrum_ + y * pitch_, spectrum_ + (y + 1) * pitch_);
       fft_x_(row_out_ + L, row_out_, 2 * L, row_ + L, row_, 2 * L);
-      store_row<L>(planes, y, columns, row_, bias);
-      if (y + 1 < rows) store_row<L>(planes, y + 1, columns, row_ + L, bias);
+      store_row<L>(planes, y, columns, row_, scale_, bias);
+      if (y + 1 < rows) store_row<L>(planes, y + 1, columns, row_ + L, scale_, bias);
     }
   }
 
@@ -118,6 +117,7 @@ class Tile {
   int height_, width_;
   int64_t pitch_;
   FftFunction fft_y_, fft_x_;
+  float scale_;
   float *spectrum_, *row_, *row_out_;
 };
 
