@@ -202,8 +202,9 @@ class Resampled:
 
     def grid(self, grid: Grid, extent: int) -> Grid:
         if self.before == 1:
-            # One value spread over the picture: its pixels stand where the picture's do.
-            return Grid(grid.origin, grid.pitch / self.size, extent)
+            # One pixel spread over the map, whatever the mode: its parts stand around its middle.
+            shift = (1 / self.size - 1) / 2
+            return Grid(grid.origin + grid.pitch * shift, grid.pitch / self.size, extent)
         ratio = self.before / self.size
         if self.mode == "align_corners":
             ratio = (self.before - 1) / max(self.size - 1, 1)

@@ -33,6 +33,7 @@ _PHASE_STEPS = 32  # phases that differ by less than a pixel's 32nd part count a
 _PHASE_COST = 2.0  # per squared pixel at the end of a chain
 _INNER_PHASE_COST = 0.05
 _JOIN_PHASE_COST = 2.0  # per squared pixel between the maps that a chain's end is joined with
+_APART_COST = 10.0  # per pixel by which they are more than half a pixel apart
 _INTERFACE_PHASE_COST = 6.0
 
 
@@ -231,7 +232,7 @@ class _Solver:
                     off = self._phase(link.axis, moved)
                     total = cost + option.cost + self._phase_cost(link, off, last)
                     if last and moved is not None:
-                        total += sum(_JOIN_PHASE_COST * (off - other) ** 2 for other in met)
+                        total += sum(_join_cost(off - other) for other in met)
                     if not last:
                         above = option.extent - due
                         total += _FREE_COST_ABOVE * above if above > 0 else _FREE_COST * -above
@@ -352,6 +353,10 @@ class _Solver:
             )
             for side in (0, 1)
         )
+
+
+def _join_cost(apart: float) -> float:
+    return _JOIN_PHASE_COST * apart * apart + _APART_COST * max(0.0, abs(apart) - 0.5)
 
 
 def _around(due: float) -> range:
