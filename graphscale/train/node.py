@@ -58,7 +58,10 @@ class Node:
         return len(self._node.outputs)
 
     def module(self, module: torch.nn.Module) -> Callable:
-        """`module` as a part of the program, for what differs in train() and eval()."""
+        """`module` as a part of the program, for what differs in train() and eval().
+
+        Its result must have the shape and type of its first argument.
+        """
         return self._tracer.module(module, self._node.op_type)
 
     def create(self, function: Callable, *args, **kwargs) -> Any:

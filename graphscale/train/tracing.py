@@ -90,7 +90,10 @@ class Tracer(TracerBase):
         return Traced(node, self)
 
     def module(self, module: torch.nn.Module, name: str) -> Callable:
-        """`module`, entered into the root; calling it makes a step of the program."""
+        """`module`, entered into the root; calling it makes a step of the program.
+
+        Its result must have the shape and type of its first argument, if it has arguments.
+        """
         path = f"{name}_{self._count[name]}"
         self._count[name] += 1
         while hasattr(self.root, path):
@@ -157,8 +160,9 @@ class Tracer(TracerBase):
     def _sample(self, node: fx.Node, args: tuple, kwargs: dict) -> Any:
         if node.op == "call_method":
             return getattr(args[0], node.target)(*args[1:], **kwargs)
-        function = getattr(self.root, node.target) if node.op == "call_module" else node.target
-        return function(*args, **kwargs)
+        if node.op == "call_module":
+            return args[0] if args else getattr(self.root, node.target)()
+        return node.target(*args, **kwargs)
 
     def finish(self, results: Any) -> fx.Graph:
         """The graph that returns `results`, without the steps and constants that nobody reads."""

@@ -1,0 +1,112 @@
+"""A torch module as an ONNX graph whose nodes know which part of the module they come from."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch.utils import _pytree as pytree
+
+from graphscale.errors import GraphScaleError
+from graphscale.layers.export import add_function_bodies, to_onnx
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of nodes: paths of the modules being called
+
+
+class Example:
+    """The inputs a module is called with: a tensor, a tuple of arguments, or a dict of keywords."""
+
+    def __init__(self, given: Any) -> None:
+        self.kwargs = dict(given) if isinstance(given, Mapping) else {}
+        if isinstance(given, list | tuple):
+            self.args = tuple(given)
+        else:
+            self.args = () if isinstance(given, Mapping) else (given,)
+        if not self.tensors:
+            raise GraphScaleError(
+                "shrinking a torch module needs an example_input: a tensor of the target's size, "
+                "a tuple of arguments, or a dict of keyword arguments"
+            )
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors, in the order of the graph's inputs."""
+        leaves = pytree.tree_leaves((self.args, self.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def map(self, function) -> Example:
+        """The example with each tensor replaced by function(tensor)."""
+        args, kwargs = pytree.tree_map_only(torch.Tensor, function, (self.args, self.kwargs))
+        return Example(kwargs or args)
+
+    def batched(self) -> Example:
+        """With two pictures where there is one: torch.export takes a batch of one for a constant."""
+        if all(each.shape[:1] == (1,) for each in self.tensors):
+            return self.map(lambda each: torch.cat([each, each]))
+        return self
+
+    def symbolic_batch(self) -> Any:
+        """torch.export's description of the inputs' first axis as a batch of any size."""
+        batch = torch.export.Dim("batch")
+
+        def describe(leaf: Any) -> Any:
+            return {0: batch} if isinstance(leaf, torch.Tensor) and leaf.ndim else None
+
+        return pytree.tree_map(describe, self.kwargs or self.args)
+
+
+def trace_module(module: torch.nn.Module, example: Example) -> ir.Model:
+    """The graph of `module`, its weights under their state-dict names, nothing folded.
+
+    The batch is symbolic where the module allows it, else the example's.
+
+    Raises:
+        GraphScaleError: torch cannot export the module.
+    """
+    batched = example.batched()
+    options = {"optimize": False, "external_data": False}
+    with _quiet():
+        try:
+            model = to_onnx(
+                module,
+                batched.args,
+                kwargs=batched.kwargs,
+                dynamic_shapes=batched.symbolic_batch(),
+                **options,
+            )
+        except GraphScaleError:
+            model = to_onnx(module, example.args, kwargs=example.kwargs, **options)
+    add_function_bodies(model)
+    model.meta["source"] = type(module).__name__
+    for node in model.graph.all_nodes():
+        scopes = node.metadata_props.get(_SCOPES)
+        node.metadata_props.clear()
+        if scopes is not None:
+            node.metadata_props[_SCOPES] = scopes
+    return model
+
+
+def module_path(node: ir.Node) -> str | None:
+    """Path of the module in whose forward a node of a traced graph stands; '' is the root."""
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    return scopes[-2] if len(scopes) > 1 and scopes[0] == "" else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch's exporter reports on itself, by warnings and by its logger."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
