@@ -251,10 +251,11 @@ class Crop:
 
 @dataclass(frozen=True)
 class Border:
-    """Pad along a spatial axis; negative numbers crop."""
+    """Pad along a spatial axis; negative numbers crop. Reflections must end inside the map."""
 
     begin: int
     end: int
+    reflects: bool = False
 
     def output(self, extent: int) -> int:
         return extent + self.begin + self.end
@@ -267,8 +268,10 @@ class Border:
             total = out - extent
             for begin in {total // 2, total - total // 2, self.begin, total - self.end}:
                 end = total - begin
+                if self.reflects and max(begin, end) >= extent:
+                    continue
                 cost = _PADDING_COST * (abs(begin - self.begin) + abs(end - self.end))
-                yield Option(out, Border(begin, end), cost)
+                yield Option(out, replace(self, begin=begin, end=end), cost)
 
 
 @dataclass(frozen=True)

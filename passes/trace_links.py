@@ -177,6 +177,7 @@ def slice_(node: ir.Node, traced: Traced) -> None:
 def pad(node: ir.Node, traced: Traced) -> None:
     (output,) = node.outputs
     dims = list(traced.of(node.inputs[0]))
+    reflects = node.attributes.get_string("mode", "constant") == "reflect"
     pads = traced.constant(node, 1, "pads")
     axes = traced.constant(node, 3, "axes") or list(range(len(dims)))
     if pads is None:
@@ -190,7 +191,7 @@ def pad(node: ir.Node, traced: Traced) -> None:
         if not moves(dims[axis]):
             dims[axis] = fixed(size)
             continue
-        numbers = Border(begin, end)
+        numbers = Border(begin, end, reflects)
         dims[axis] = _link_dim(node, traced, dims[axis], axis, size, lambda *_: numbers)  # noqa: B023
     traced.dims[output] = tuple(dims)
 
