@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "GraphScaleError": "errors",
-    "Plan": "plan",
+    "Plan": "plans",
     "plan": "api",
     "shrink": "api",
     "grow": "api",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from graphscale.api import grow, plan, shrink
     from graphscale.errors import GraphScaleError
     from graphscale.layers.export import export
-    from graphscale.plan import Plan
+    from graphscale.plans import Plan
     from graphscale.runtime import get_library_path, session
     from graphscale.train import load, save
 

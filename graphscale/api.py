@@ -31,7 +31,7 @@ from graphscale.passes.shrink_graph import check_shapes, shrink_graph
 from graphscale.passes.solve_geometry import solve_geometry
 from graphscale.passes.trace_extents import trace
 from graphscale.passes.traced import Traced
-from graphscale.plan import METADATA_KEY, InputPlan, Plan
+from graphscale.plans import METADATA_KEY, InputPlan, Plan
 from graphscale.resample import interpolation_matrix
 from graphscale.skeleton import restore, strip
 

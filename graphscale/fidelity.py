@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from graphscale.errors import GraphScaleError
-from graphscale.plan import InputPlan, Plan
+from graphscale.plans import InputPlan, Plan
 from graphscale.resample import interpolation_matrix
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}

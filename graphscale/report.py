@@ -10,7 +10,7 @@ from rich.text import Text
 
 from graphscale.fidelity import Fidelity
 from graphscale.passes.grow_graph import Growth
-from graphscale.plan import LayerPlan, Plan
+from graphscale.plans import LayerPlan, Plan
 
 
 def show_plan(plan: Plan, console: Console) -> None:

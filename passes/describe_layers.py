@@ -11,7 +11,7 @@ from graphscale.passes.choose_kernels import Kernels, node_name
 from graphscale.passes.extents import Dims, target_size
 from graphscale.passes.parameters import holder
 from graphscale.passes.traced import Traced
-from graphscale.plan import LayerPlan
+from graphscale.plans import LayerPlan
 
 Sizes = Callable[[Dims], list[int]]
 

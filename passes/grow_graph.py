@@ -12,7 +12,7 @@ from graphscale.model import constant_tensors
 from graphscale.passes.follow_separation import follow_separation
 from graphscale.passes.match_weights import match_weights, tensors_by_name
 from graphscale.passes.resize_weights import grow_tensor
-from graphscale.plan import Plan
+from graphscale.plans import Plan
 from graphscale.skeleton import is_stripped
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from graphscale.passes.extents import single_extent
 from graphscale.passes.solve_geometry import Geometry, phase
 from graphscale.passes.traced import Traced
-from graphscale.plan import GridPlan
+from graphscale.plans import GridPlan
 
 
 def plan_grids(traced: Traced, geometry: Geometry) -> dict[str, list[GridPlan]]:

@@ -11,7 +11,7 @@ from graphscale.passes.choose_kernels import Kernels, node_name
 from graphscale.passes.extents import Dim, Extent
 from graphscale.passes.parameters import dims_at_holder, holder
 from graphscale.passes.traced import Traced
-from graphscale.plan import WeightPlan
+from graphscale.plans import WeightPlan
 
 Factors = list[list[tuple[int, int]]]
 

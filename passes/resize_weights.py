@@ -10,7 +10,7 @@ import ml_dtypes  # noqa: F401  (numpy's bfloat16)
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.plan import WeightPlan
+from graphscale.plans import WeightPlan
 from graphscale.resample import growth_matrix, interpolation_matrix, shrink_matrix
 
 _BLOCK = 1 << 22  # numbers resized at once

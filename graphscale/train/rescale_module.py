@@ -22,7 +22,7 @@ from graphscale.api import KernelTable, Size, grow_model, shrink_model
 from graphscale.errors import GraphScaleError
 from graphscale.model import ModelLike
 from graphscale.passes.resize_weights import grow_tensor
-from graphscale.plan import Plan, WeightPlan
+from graphscale.plans import Plan, WeightPlan
 from graphscale.resample import interpolation_matrix
 from graphscale.skeleton import restore
 
