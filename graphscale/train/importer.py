@@ -152,7 +152,7 @@ class _Importer:
             tensor = value.const_value
             if value in self._values or tensor is None or tensor.dtype == ir.DataType.STRING:
                 continue
-            self._values[value] = _converted(to_torch(tensor), self._dtype)
+            self._values[value] = to_torch(tensor)
         for node in graph:
             if not all(output in self._values for output in node.outputs):
                 self._node(node)
@@ -190,7 +190,7 @@ class _Importer:
         _check_operators([node], self._name)
         entry = OPERATORS[_domain(node), node.op_type]
         opset = self._opsets.get(_domain(node), 1)
-        view = Node(node, opset, self._tracer, self._name, self._run)
+        view = Node(node, opset, self._tracer, self._name, self._dtype, self._run)
         inputs = [None if value is None else self._values.get(value) for value in node.inputs]
         while inputs and node.inputs[len(inputs) - 1] is None:
             inputs.pop()
@@ -255,6 +255,8 @@ class _Importer:
         return number + offset if offset else number
 
     def _tensor(self, value: Any, node: Node | None = None) -> Any:
+        if isinstance(value, torch.Tensor):
+            return _converted(value, self._dtype)
         if not isinstance(value, _Varying):
             return value
         numbers = self._symbolic(value, node)

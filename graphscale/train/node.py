@@ -25,6 +25,7 @@ class Node:
         opset: int,
         tracer: Tracer,
         source: str,
+        dtype: torch.dtype | None,
         import_graph: Callable[[ir.Graph], list],
     ) -> None:
         self.op_type = node.op_type
@@ -32,6 +33,7 @@ class Node:
         self._node = node
         self._tracer = tracer
         self._source = source
+        self._dtype = dtype
         self._import_graph = import_graph
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -44,6 +46,10 @@ class Node:
         if attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS):
             return list(attribute.value)
         return attribute.value
+
+    def working_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """`dtype`; in place of any floating-point type the one that `load` was asked for."""
+        return self._dtype if self._dtype is not None and dtype.is_floating_point else dtype
 
     def uses_output(self, index: int) -> bool:
         """Whether anything reads output `index`."""

@@ -237,16 +237,31 @@ def test_open_sizes_need_input_size():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_dtype_converts_all_weights(dtype):
-    module = graphscale.load(HANDMADE["opset17"](), dtype=dtype).eval()
+@pytest.mark.parametrize("name", ["opset17", "float16_stored", "float16"])
+def test_dtype_converts_the_network(name, dtype):
+    model = HANDMADE[name]()
+    module = graphscale.load(model, dtype=dtype).eval()
     assert {p.dtype for p in [*module.parameters(), *module.buffers()]} == {dtype}
-    shape = [d or 2 for d in HANDMADE_SHAPE]
+    shape = [d.dim_value or 2 for d in model.graph.input[0].type.tensor_type.shape.dim]
     assert module(torch.rand(shape, dtype=dtype)).dtype == dtype
 
 
-HANDMADE_SHAPE = [
-    d.dim_value for d in HANDMADE["opset17"]().graph.input[0].type.tensor_type.shape.dim
-]
+def test_dtype_spares_shape_arithmetic():
+    model = parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[N, 3, 10, 10] x) => (float[N, 3, 13, 13] y)
+        <float[4] scales = {1.0, 1.0, 1.3, 1.3}, float[1, 3, 1, 1] mean = {0.1, 0.2, 0.3}>
+        {
+            a = Sub(x, mean)
+            y = Resize <mode = "linear"> (a, , scales)
+        }
+    """)
+    x = random(2, 3, 10, 10)
+    outputs = graphscale.load(model, dtype=torch.float64)(torch.from_numpy(x).double())
+    np.testing.assert_allclose(outputs, run_onnxruntime(model, x)[0], atol=1e-5)
+    outputs = graphscale.load(model, dtype=torch.bfloat16)(torch.from_numpy(x).bfloat16())
+    assert outputs.dtype == torch.bfloat16
+    assert outputs.shape == (2, 3, 13, 13)
 
 
 def test_several_inputs_and_outputs():

@@ -40,7 +40,7 @@ def _constant(node):
 def _constant_of_shape(node, sizes):
     fill = node.attribute("value")
     value, dtype = (0.0, torch.float32) if fill is None else (fill.item(), fill.dtype)
-    return node.create(torch.full, tuple(sizes), value, dtype=dtype)
+    return node.create(torch.full, tuple(sizes), value, dtype=node.working_dtype(dtype))
 
 
 @operator("Range", numbers=(0, 1, 2))
@@ -51,7 +51,8 @@ def _range(node, start, limit, delta):
 
 @operator("Cast")
 def _cast(node, x):
-    return x.to(torch_dtype(node.attribute("to")))
+    dtype = torch_dtype(node.attribute("to"))
+    return x.to(node.working_dtype(dtype) if is_traced(x) else dtype)
 
 
 @operator("CastLike")
