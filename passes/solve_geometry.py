@@ -33,7 +33,7 @@ _PHASE_STEPS = 32  # phases that differ by less than a pixel's 32nd part count a
 _PHASE_COST = 2.0  # per squared pixel at the end of a chain
 _INNER_PHASE_COST = 0.05
 _JOIN_PHASE_COST = 2.0  # per squared pixel between the maps that a chain's end is joined with
-_APART_COST = 10.0  # per pixel by which they are more than half a pixel apart
+_APART_COST = 10.0  # per pixel, where they are more than half a pixel apart
 _INTERFACE_PHASE_COST = 6.0
 
 
@@ -356,7 +356,7 @@ class _Solver:
 
 
 def _join_cost(apart: float) -> float:
-    return _JOIN_PHASE_COST * apart * apart + _APART_COST * max(0.0, abs(apart) - 0.5)
+    return _JOIN_PHASE_COST * apart * apart + _APART_COST * abs(apart) * (abs(apart) > 0.5)
 
 
 def _around(due: float) -> range:
