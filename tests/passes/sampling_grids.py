@@ -138,7 +138,9 @@ def _resized(node, attributes: dict, given: dict, shapes: Shapes, numbers: dict)
     result = {}
     for dim, line in given.items():
         ratio = Fraction(before[dim], after[dim])
-        if mode == "align_corners":
+        if before[dim] == 1:  # one pixel's parts stand around its middle, whatever the mode
+            shift = ratio / 2 - Fraction(1, 2)
+        elif mode == "align_corners":
             ratio = Fraction(before[dim] - 1, max(1, after[dim] - 1))
             shift = Fraction(0)
         elif mode == "asymmetric" or old:
