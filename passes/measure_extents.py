@@ -130,27 +130,8 @@ def _random(node: ir.Node) -> bool:
     return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
 
 
-def _evaluate(model: ir.Model, node: ir.Node, measured: Measured) -> list[np.ndarray]:
-    proto = ir.to_proto(node)
-    values = {v.name: measured.constants[v] for v in node.inputs if v is not None}
-    kinds = {name: onnx.helper.np_dtype_to_tensor_dtype(v.dtype) for name, v in values.items()}
-    graph = onnx.helper.make_graph(
-        [proto],
-        "constants",
-        [onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items()],
-        [onnx.ValueInfoProto(name=name) for name in proto.output if name],
-    )
-    opset = onnx.helper.make_opsetid("", model.opset_imports.get("", 1))
-    try:
-        whole = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=model.ir_version)
-        results = iter(ReferenceEvaluator(whole).run(None, values))
-    except Exception as error:
-        raise _failure(node, error) from error
-    return [next(results) if name else np.zeros(0) for name in proto.output]
-
-
 def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) -> None:
-    proto = ir.to_proto(node)
+    proto = ir.serde.serialize_node(node)
     domain, op_type = node.domain, _EQUIVALENTS.get((node.domain, node.op_type), node.op_type)
     inputs = [value for value in node.inputs if value is not None]
     for value in inputs:
