@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -107,12 +108,17 @@ def constant_tensors(graph: ir.Graph | ir.Function) -> Iterator[tuple[ir.Node, s
 def _from_proto(proto: onnx.ModelProto, name: str, folder: Path, inline: mmap.mmap) -> ir.Model:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise GraphScaleError(f"{name}: holds no ONNX graph; give the path of an ONNX model")
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # what it warns of is an error of ours, in one sentence
     try:
         model = ir.from_proto(proto)
     except Exception as error:
         raise GraphScaleError(
             f"{name}: not a valid ONNX model ({error}); export it again"
         ) from error
+    finally:
+        logger.setLevel(level)
     model.meta["source"] = name
     files: dict[str, mmap.mmap] = {_INLINE: inline}
 
