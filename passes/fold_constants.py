@@ -8,12 +8,10 @@ Identity, Cast …) are left alone: resizing reaches through them.
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
-from graphscale.errors import GraphScaleError
 from graphscale.passes.add_initializer import add_initializer
+from graphscale.passes.evaluate_node import evaluate_node
 from graphscale.passes.parameters import holder
 
 # Operators whose constant operands are weights; in others they are sizes, bounds and scales.
@@ -48,8 +46,8 @@ def fold_constants(model: ir.Model) -> list[str]:
             continue
         for value in inputs:
             if value in constant and _is_weight(node, value):
-                _fold(model, value)
                 folded.append(value.name)
+                _fold(model, value)
     if folded:
         _remove_unused(model)
     return folded
@@ -113,28 +111,7 @@ def _compute(model: ir.Model, value: ir.Value) -> np.ndarray:
         tensor = node.attributes.get("value")
         fill = tensor.as_tensor().numpy().reshape(()) if tensor is not None else np.float32(0)
         return np.broadcast_to(fill, inputs[0].tolist())
-    proto = ir.to_proto(node)
-    feeds = {each.name: array for each, array in zip(node.inputs, inputs) if each is not None}
-    graph = onnx.helper.make_graph(
-        [proto],
-        "constants",
-        [
-            onnx.helper.make_tensor_value_info(
-                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
-            )
-            for name, array in feeds.items()
-        ],
-        [onnx.ValueInfoProto(name=value.name)],
-    )
-    opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
-    try:
-        whole = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=model.ir_version)
-        return ReferenceEvaluator(whole).run(None, feeds)[0]
-    except Exception as error:
-        raise GraphScaleError(
-            f"node {node.name!r} ({node.op_type}) computes a weight that cannot be worked out "
-            f"({error}); fold the model's constants first"
-        ) from error
+    return evaluate_node(model, node, inputs)[list(node.outputs).index(value)]
 
 
 def _remove_unused(model: ir.Model) -> None:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnx_ir as ir
-from onnx.reference import ReferenceEvaluator
 
 from graphscale.errors import GraphScaleError
+from graphscale.passes.evaluate_node import evaluate_node
+from graphscale.passes.measure_sequences import measure_sequence
 
 _LARGEST_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
 
@@ -36,10 +37,12 @@ class Measured:
     Attributes:
         shapes: Shape of each tensor, all dimensions known.
         constants: Values decided by shapes and constants alone, such as a Reshape's target.
+        sequences: Shapes of the tensors in each sequence.
     """
 
     shapes: dict[ir.Value, tuple[int, ...]] = field(default_factory=dict)
     constants: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+    sequences: dict[ir.Value, list[tuple[int, ...]]] = field(default_factory=dict)
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Shape of `value`."""
@@ -91,7 +94,10 @@ def _measure_node(model: ir.Model, node: ir.Node, measured: Measured, types, rec
     elif node.op_type in ("Shape", "Size") and node.domain == "":
         values = [_shape_of(node, measured.shapes[node.inputs[0]])]
     elif all(known) and node.domain == "" and _small(node, measured) and not _random(node):
-        values = _evaluate(model, node, measured)
+        inputs = [None if value is None else measured.constants[value] for value in node.inputs]
+        values = evaluate_node(model, node, inputs)
+    elif measure_sequence(node, measured, types, record):
+        return
     else:
         _infer(model, node, measured, types, record)
         return
@@ -131,7 +137,6 @@ def _random(node: ir.Node) -> bool:
 
 
 def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) -> None:
-    proto = ir.serde.serialize_node(node)
     domain, op_type = node.domain, _EQUIVALENTS.get((node.domain, node.op_type), node.op_type)
     inputs = [value for value in node.inputs if value is not None]
     for value in inputs:
@@ -140,6 +145,7 @@ def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) ->
                 f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing "
                 "computes; export the model again"
             )
+    proto = ir.serde.serialize_node(node)
     input_types = {value.name: types[value] for value in inputs}
     data = {
         value.name: onnx.numpy_helper.from_array(measured.constants[value], value.name)

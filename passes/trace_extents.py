@@ -28,6 +28,12 @@ from graphscale.passes.trace_dims import (
 )
 from graphscale.passes.trace_links import blocks, conv, conv_transpose, pad, pool, resize, slice_
 from graphscale.passes.trace_products import einsum, gemm, matmul
+from graphscale.passes.trace_sequences import (
+    concat_from_sequence,
+    sequence_at,
+    sequence_construct,
+    split_to_sequence,
+)
 from graphscale.passes.traced import CONVOLUTIONS, Traced
 
 _TRACERS: dict[str, Callable[[ir.Node, Traced], None]] = {
@@ -83,6 +89,10 @@ _TRACERS: dict[str, Callable[[ir.Node, Traced], None]] = {
     **dict.fromkeys(["Resize", "Upsample"], resize),
     **dict.fromkeys(["SpaceToDepth", "DepthToSpace"], blocks),
     **dict.fromkeys(["LayerNormalization", "RMSNormalization"], normalize_trailing),
+    "SplitToSequence": split_to_sequence,
+    "SequenceConstruct": sequence_construct,
+    "SequenceAt": sequence_at,
+    "ConcatFromSequence": concat_from_sequence,
     "ConvTranspose": conv_transpose,
     "Transpose": transpose,
     "Concat": concat,

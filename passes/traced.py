@@ -21,6 +21,7 @@ class Traced:
 
     Attributes:
         dims: Each tensor's dimensions.
+        sequences: The dimensions of the tensors in each sequence.
         links: Every link in topological order, per node.
         still: The numbers of window operators, by position, on axes that no link moves.
         covering: Nodes (convolution, pooling) whose window covers the whole map, with the extents.
@@ -30,6 +31,7 @@ class Traced:
     model: ir.Model
     measured: Measured
     dims: dict[ir.Value, Dims] = field(default_factory=dict)
+    sequences: dict[ir.Value, list[Dims]] = field(default_factory=dict)
     links: dict[ir.Node, list[Link]] = field(default_factory=dict)
     still: dict[ir.Node, dict[int, Numbers]] = field(default_factory=dict)
     covering: dict[ir.Node, dict[int, Extent]] = field(default_factory=dict)
