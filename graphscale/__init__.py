@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "GraphScaleError": "errors",
     "Plan": "plans",
+    "accelerate": "acceleration",
     "plan": "api",
     "shrink": "api",
     "grow": "api",
@@ -28,6 +29,7 @@ __all__ = [
     "GraphScaleError",
     "Plan",
     "__version__",
+    "accelerate",
     "export",
     "get_library_path",
     "grow",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from graphscale.acceleration import accelerate
     from graphscale.api import grow, plan, shrink
     from graphscale.errors import GraphScaleError
     from graphscale.layers.export import export

@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_shrink(commands)
     _add_grow(commands)
+    _add_accelerate(commands)
     return parser
 
 
@@ -120,6 +121,22 @@ def _add_grow(commands) -> None:
     parser.set_defaults(run=_grow)
 
 
+def _add_accelerate(commands) -> None:
+    parser = commands.add_parser(
+        "accelerate",
+        help="run convolutions by FFT where that is faster on this machine",
+        description="Rewrite the convolutions that FFT computes faster on this machine to FFTConv, "
+        "by measurement; the rest stay. The result also runs in an onnxruntime without graphscale.",
+    )
+    parser.add_argument("model", type=Path, help="an ONNX file")
+    parser.add_argument("-o", "--output", type=Path, help="default: MODEL.accelerated.onnx")
+    parser.add_argument("--input-size", metavar="SIZE", help="where the model's own is symbolic")
+    parser.add_argument("--batch", type=int, default=1, help="where it is symbolic (default: 1)")
+    parser.add_argument("--dry-run", action="store_true", help="measure and show, write nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no tables")
+    parser.set_defaults(run=_accelerate)
+
+
 def _shrink(options: argparse.Namespace) -> None:
     from graphscale.api import shrink_model
     from graphscale.kernel_sizes import parse_kernel_table
@@ -184,6 +201,30 @@ def _grow(options: argparse.Namespace) -> None:
     console = _console()
     show_growth(growth, plan, fidelity, console)
     console.print(f"[bold]written[/] {output}")
+
+
+def _accelerate(options: argparse.Namespace) -> None:
+    from graphscale.acceleration import accelerate_model
+    from graphscale.model import load_model, save_model
+    from graphscale.report import show_acceleration
+
+    if options.batch < 1:
+        raise GraphScaleError(f"--batch {options.batch}: give at least 1")
+    output = options.output or _beside(options.model, "accelerated")
+    with _working("measuring") as working:
+        model = load_model(options.model)
+        result = accelerate_model(
+            model, input_size=options.input_size, batch=options.batch, progress=working
+        )
+        if not options.dry_run:
+            save_model(model, output)
+    if options.json:
+        print(json.dumps(asdict(result)))
+        return
+    console = _console()
+    show_acceleration(result, console)
+    if not options.dry_run:
+        console.print(f"[bold]written[/] {output}")
 
 
 def _beside(path: Path, word: str) -> Path:

@@ -66,8 +66,8 @@ def has_fixed_size(model: ir.Model) -> bool:
     )
 
 
-def input_shapes(model: ir.Model, size: InputSize) -> dict[str, list[int]]:
-    """Concrete target shapes of all graph inputs; a symbolic batch becomes one.
+def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, list[int]]:
+    """Concrete target shapes of all graph inputs; a symbolic batch becomes `batch`.
 
     Raises:
         GraphScaleError: a height or width is symbolic and `size` does not give it.
@@ -89,7 +89,7 @@ def input_shapes(model: ir.Model, size: InputSize) -> dict[str, list[int]]:
                     "give it with --input-size, as in --input-size 224"
                 )
             elif position == 0:
-                shape.append(1)
+                shape.append(batch)
             else:
                 raise GraphScaleError(
                     f"input {value.name!r} has the symbolic dimension {str(given)!r} at place "

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from graphscale.acceleration import Acceleration
 from graphscale.fidelity import Fidelity
 from graphscale.passes.grow_graph import Growth
 from graphscale.plans import LayerPlan, Plan
@@ -83,6 +84,36 @@ def show_growth(
             f"[bold]check[/]   {each.output}: relative difference {each.difference:.3f}, "
             f"correlation {each.correlation:.3f}{agreement} ({each.pictures} pictures)"
         )
+
+
+def show_acceleration(result: Acceleration, console: Console) -> None:
+    """Layer by layer the chosen path and the measured times; the whole model's."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", overflow="fold")
+    for name in ("kernel", "input", "direct", "FFT"):
+        table.add_column(name, justify="right")
+    table.add_column("path")
+    for layer in result.layers:
+        table.add_row(
+            Text(layer.name),
+            _sizes(layer.kernel),
+            _sizes(layer.x),
+            _milliseconds(layer.direct),
+            _milliseconds(layer.fft),
+            layer.path if layer.reason is None else f"direct: {layer.reason}",
+        )
+    console.print(table)
+    if result.before is not None and result.after is not None:
+        console.print(
+            f"[bold]whole model[/]: {_milliseconds(result.before)} → "
+            f"{_milliseconds(result.after)}, outputs differ by {result.difference:.1e}"
+        )
+    else:
+        console.print("no convolution is faster by FFT here; the model is unchanged")
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds * 1e3:.3g} ms"
 
 
 def _show_unscaled(layers: Sequence[LayerPlan], console: Console) -> None:

@@ -26,8 +26,8 @@ def get_library_path() -> str:
     return str(path)
 
 
-def session(path: str | os.PathLike[str], **kwargs) -> onnxruntime.InferenceSession:
-    """Open a model in onnxruntime with graphscale's operators, on the GPU where there is one.
+def session(path: str | os.PathLike[str] | bytes, **kwargs) -> onnxruntime.InferenceSession:
+    """Open a model (path or bytes) in onnxruntime with our operators, on the GPU if there is one.
 
     ``kwargs`` go to ``onnxruntime.InferenceSession``; ``sess_options`` get the library registered,
     and ``providers`` are CUDA, where it is available, and the CPU unless they are given. Raises
@@ -35,8 +35,9 @@ def session(path: str | os.PathLike[str], **kwargs) -> onnxruntime.InferenceSess
     """
     import onnxruntime
 
-    path = Path(path)
-    if not path.is_file():
+    if not isinstance(path, bytes):
+        path = str(path)
+    if isinstance(path, str) and not Path(path).is_file():
         raise GraphScaleError(f"{path} does not exist; give the path of an ONNX file")
     options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
     options.register_custom_ops_library(get_library_path())
@@ -44,7 +45,7 @@ def session(path: str | os.PathLike[str], **kwargs) -> onnxruntime.InferenceSess
         wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         available = onnxruntime.get_available_providers()
         kwargs["providers"] = [name for name in wanted if name in available and _usable(name)]
-    return onnxruntime.InferenceSession(str(path), sess_options=options, **kwargs)
+    return onnxruntime.InferenceSession(path, sess_options=options, **kwargs)
 
 
 def _usable(provider: str) -> bool:

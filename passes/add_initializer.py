@@ -10,9 +10,11 @@ _FIRST_WITH_FREE_INITIALIZERS = 4  # IR version; before it each initializer was 
 
 def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     """Register `array` as an initializer; a number is appended where `name` is taken."""
-    initializers = model.graph.initializers
+    taken = set(model.graph.initializers) | {
+        output.name for node in model.graph for output in node.outputs
+    }
     free, number = name, 1
-    while free in initializers:
+    while free in taken:
         number += 1
         free = f"{name}.{number}"
     value = ir.Value(

@@ -256,7 +256,7 @@ class _Solver:
         return phase(grids, self.frame[axis]) if grids is not None and axis in self.frame else 0.0
 
     def _met(self, link: Link) -> list[float]:
-        """Phases of the maps, known by now, that the result of a chain's last link is joined with."""
+        """Phases of the maps, known by now, that a chain's result is joined with."""
         extent = link.result.root
         phases = []
         pending = list(link.node.outputs)

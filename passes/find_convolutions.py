@@ -1,0 +1,88 @@
+"""List the convolutions that FFT could compute, with everything their speed depends on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import prod
+
+import onnx_ir as ir
+
+from graphscale.passes.measure_extents import Measured
+from graphscale.passes.parameters import holder, tensor_of
+
+SMALLEST_KERNEL = 5  # taps along the longest axis; below it no tile of an FFT can win
+
+
+@dataclass(frozen=True)
+class ConvolutionProblem:
+    """A convolution of float32 numbers at one size.
+
+    Attributes:
+        x, weight: Shapes.
+        pads: Beginnings, then ends.
+        auto_pad, bias, dilations, group, strides: As ONNX Conv has them.
+    """
+
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    group: int = 1
+    auto_pad: str = "NOTSET"
+    bias: bool = False
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        """ONNX attributes."""
+        attributes: dict[str, object] = {
+            "strides": list(self.strides),
+            "dilations": list(self.dilations),
+            "group": self.group,
+            "auto_pad": self.auto_pad,
+        }
+        if self.auto_pad == "NOTSET":
+            attributes["pads"] = list(self.pads)
+        return attributes
+
+    @property
+    def key(self) -> str:
+        """One line that names the problem in a file of measurements."""
+        return " ".join(f"{name}={_plain(value)}" for name, value in asdict(self).items())
+
+
+def problem_of(node: ir.Node, measured: Measured) -> ConvolutionProblem:
+    """The problem that a Conv or FFTConv node is."""
+    x, weight = measured.shape(node.inputs[0]), measured.shape(node.inputs[1])
+    rank = len(weight) - 2
+    return ConvolutionProblem(
+        x=x,
+        weight=weight,
+        strides=tuple(node.attributes.get_ints("strides", [1] * rank)),
+        dilations=tuple(node.attributes.get_ints("dilations", [1] * rank)),
+        pads=tuple(node.attributes.get_ints("pads", [0] * 2 * rank)),
+        group=node.attributes.get_int("group", 1),
+        auto_pad=node.attributes.get_string("auto_pad", "NOTSET"),
+        bias=len(node.inputs) > 2 and node.inputs[2] is not None,
+    )
+
+
+def unsuitable(node: ir.Node, measured: Measured) -> str | None:
+    """Why FFT is out of the question for a Conv node, or None."""
+    held = holder(node.inputs[1])
+    if held is None:
+        return "its weight is computed while the network runs"
+    if tensor_of(held).dtype != ir.DataType.FLOAT:
+        return f"its weight is {tensor_of(held).dtype.name}, not FLOAT"
+    weight = measured.shape(node.inputs[1])
+    if len(weight) > 4:
+        return "it has three spatial dimensions"
+    if max(weight[2:]) < SMALLEST_KERNEL:
+        return "its kernel is too small"
+    if prod(measured.shape(node.outputs[0])) == 0:
+        return "it has no output at this size"
+    return None
+
+
+def _plain(value: object) -> object:
+    return "x".join(map(str, value)) if isinstance(value, tuple | list) else value
