@@ -8,6 +8,8 @@ the target, the target's layer gets that weight.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from graphscale.passes.add_initializer import add_initializer
@@ -23,7 +25,7 @@ def follow_separation(target: ir.Model, checkpoint: ir.Model) -> list[str]:
         if other is None or other.op_type != node.op_type:
             continue
         for index, (mine, theirs) in enumerate(zip(node.inputs, other.inputs)):
-            if mine is None or theirs is None or not _separated(mine, theirs):
+            if mine is None or theirs is None or not _separated(mine, theirs, layers):
                 continue
             if theirs.name not in known:
                 producer = mine.producer()
@@ -39,7 +41,7 @@ def follow_separation(target: ir.Model, checkpoint: ir.Model) -> list[str]:
     return added
 
 
-def _separated(mine: ir.Value, theirs: ir.Value) -> bool:
+def _separated(mine: ir.Value, theirs: ir.Value, layers: Mapping[str, ir.Node]) -> bool:
     """Whether the checkpoint reads a weight of its own where the target reads a merged one."""
     if not theirs.is_initializer() or theirs.const_value is None:
         return False
@@ -48,4 +50,14 @@ def _separated(mine: ir.Value, theirs: ir.Value) -> bool:
     producer = mine.producer()
     if producer is not None:
         return producer.op_type == "Identity" and producer.inputs[0].is_initializer()
-    return mine.is_initializer() and mine.name != theirs.name
+    return mine.is_initializer() and mine.name != theirs.name and len(_readings(mine, layers)) > 1
+
+
+def _readings(mine: ir.Value, layers: Mapping[str, ir.Node]) -> set[str]:
+    """What the checkpoint's `layers` read where the target's read `mine`: one name if renamed."""
+    names = set()
+    for node, index in mine.uses():
+        other = layers.get(node.outputs[0].name)
+        if other is not None and index < len(other.inputs) and other.inputs[index] is not None:
+            names.add(other.inputs[index].name)
+    return names
