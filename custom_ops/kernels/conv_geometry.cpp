@@ -5,8 +5,6 @@
 namespace graphscale {
 namespace {
 
-constexpr int64_t kLargest = int64_t{1} << 31;  // of an attribute, so that products do not overflow
-
 Shape spatial_attribute(const Attributes& attributes, const char* name, size_t count,
                         int64_t standard, int64_t smallest) {
   Shape values = attributes.integers(name);
@@ -16,9 +14,9 @@ Shape spatial_attribute(const Attributes& attributes, const char* name, size_t c
          std::to_string(count));
   }
   for (const int64_t value : values) {
-    if (value < smallest || value > kLargest) {
+    if (value < smallest || value > kLargestAttribute) {
       fail(std::string(name) + " is " + to_string(values) + "; every entry must be at least " +
-           std::to_string(smallest) + " and at most " + std::to_string(kLargest));
+           std::to_string(smallest) + " and at most " + std::to_string(kLargestAttribute));
     }
   }
   return values;
@@ -75,9 +73,7 @@ Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight) {
   const Dims& kernel = call.inputs[weight];
   call.require_rank(weight, from.size());
   if (from.size() > 5) fail("x has more than 3 spatial dimensions");
-  const int64_t groups = call.attributes.integer("group");
-  if (groups < 1) fail("group is " + std::to_string(groups) + "; it must be at least 1");
-  if (kernel[1].value > kLargest || groups > kLargest) fail("group is too large");
+  const int64_t groups = call.attributes.bounded("group", 1);
   const Dim expected = compute_dim([&](int64_t inputs) { return inputs * groups; }, kernel[1]);
   call.require_equal(from[1], expected, "the channels of x and the second dimension of weight x group");
   if (kernel[0].known() && kernel[0].value % groups != 0) {

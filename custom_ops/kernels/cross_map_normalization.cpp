@@ -14,10 +14,8 @@ namespace {
 constexpr int64_t kColumns = 64;
 
 void same_shape(ShapeCall& call) {
-  const int64_t size = call.attributes.integer("size");
-  if (size < 1 || size % 2 == 0) {
-    fail("size is " + std::to_string(size) + "; it must be odd and positive");
-  }
+  const int64_t size = call.attributes.bounded("size", 1);
+  if (size % 2 == 0) fail("size is " + std::to_string(size) + "; it must be odd");
   call.require_rank_at_least(0, 2);
   for (size_t i = 1; i < call.inputs.size(); ++i) {
     call.require_rank(i, call.inputs[0].size());

@@ -25,7 +25,8 @@ struct CudaLibrary {
       error = dlerror();
       return;
     }
-    kernels = &reinterpret_cast<CudaKernels>(symbol)();
+    kernels = reinterpret_cast<CudaKernels>(symbol)();
+    if (kernels == nullptr) error = "there is no NVIDIA GPU, or its driver is missing";
   }
 };
 

@@ -1,6 +1,6 @@
 // The CUDA kernels live in a library of their own, libgraphscale_cuda.so, next to this one. It is
-// opened when they are first asked for; where it is missing or a CUDA library that it needs is, there
-// are only CPU kernels. Nothing but this header ties the two together.
+// opened when they are first asked for; where it or a GPU is missing there are only CPU kernels. Nothing
+// but this header ties the two together.
 #pragma once
 
 #include <string>
@@ -11,7 +11,8 @@
 namespace graphscale {
 
 // A kernel of the operator of that name for tensors in GPU memory, on Context::stream. It must not
-// synchronise (a CUDA graph may be recording), and Context::allocate gives GPU memory.
+// synchronise (a CUDA graph may be recording), and Context::allocate gives GPU memory. prepare() runs
+// when a session is made, outside of any recording: it may synchronise and keeps memory of its own.
 struct CudaKernel {
   const char* name;
   std::vector<Type> types;
@@ -19,8 +20,8 @@ struct CudaKernel {
   PrepareFunction prepare;  // null where there is nothing to prepare
 };
 
-// The one symbol that libgraphscale_cuda.so exports.
-using CudaKernels = const std::vector<CudaKernel>& (*)();
+// The one symbol that libgraphscale_cuda.so exports; it returns null where there is no GPU.
+using CudaKernels = const std::vector<CudaKernel>* (*)();
 constexpr const char* kCudaKernelsSymbol = "graphscale_cuda_kernels";
 
 const CudaKernel* find_cuda_kernel(const std::string& name, Type type);

@@ -26,12 +26,8 @@ Windows windows(const Tensor& x, const Attributes& attributes) {
 
 // The shape of x with its features pooled.
 Dims pooled(ShapeCall& call, size_t x) {
-  const int64_t width = call.attributes.integer("width");
-  const int64_t stride = call.attributes.integer("stride");
-  if (width < 1 || stride < 1) {
-    fail("width and stride are " + std::to_string(width) + " and " + std::to_string(stride) +
-         "; both must be at least 1");
-  }
+  const int64_t width = call.attributes.bounded("width", 1);
+  const int64_t stride = call.attributes.bounded("stride", 1);
   call.require_rank_at_least(x, 2);
   Dims shape = call.inputs[x];
   shape[1] = compute_dim(

@@ -302,7 +302,7 @@ void loss_grad_shape(ShapeCall& call) {
     call.require_equal(call.inputs[1][0], call.inputs[input][0],
                        "the samples of x and " + call.input_names[input]);
   }
-  const int64_t given = call.attributes.integer("rows");
+  const int64_t given = call.attributes.bounded("rows", -1);
   const bool compact = call.present[kParameters + kClusterStart + 1];
   if (compact != (given >= 0)) fail("clusters and rows belong together; give both or none");
   const Dims& weight = call.inputs[kParameters + kWeight];

@@ -179,10 +179,11 @@ Operator hierarchical_softmax_top_k() {
       .required_attribute("k", int64_t{0}, "How many classes.")
       .shape([](ShapeCall& call) {
         require_parameters(call, 0, kFirst);
-        const int64_t k = call.attributes.integer("k");
+        const int64_t k = call.attributes.bounded("k", 1);
         const Dim classes = call.inputs[kFirst + kWeight][0];
-        if (k < 1 || (classes.known() && k > classes.value)) {
-          fail("k is " + std::to_string(k) + "; it must be between 1 and the number of classes");
+        if (classes.known() && k > classes.value) {
+          fail("k is " + std::to_string(k) + "; it must be at most the number of classes, " +
+               std::to_string(classes.value));
         }
         call.outputs[0] = call.outputs[1] = {call.inputs[0][0], k};
       })

@@ -13,11 +13,10 @@ namespace {
 
 // max(k, ceil(k_dynamic T)); a ten-thousandth of a frame is a rounding error, not a frame.
 int64_t kept_frames(const Attributes& attributes, int64_t frames) {
-  const int64_t k = attributes.integer("k");
+  const int64_t k = attributes.bounded("k", 1);
   const double share = attributes.number("k_dynamic");
-  if (k < 1 || !(share >= 0 && share <= 1)) {
-    fail("k and k_dynamic are " + std::to_string(k) + " and " + std::to_string(share) +
-         "; k must be at least 1 and k_dynamic in [0, 1]");
+  if (!(share >= 0 && share <= 1)) {
+    fail("k_dynamic is " + std::to_string(share) + "; it must be between 0 and 1");
   }
   const int64_t kept =
       std::max(k, static_cast<int64_t>(std::ceil(share * static_cast<double>(frames) - 1e-4)));

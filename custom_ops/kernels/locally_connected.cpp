@@ -142,7 +142,8 @@ Dims output_dims(ShapeCall& call, size_t x, size_t weight) {
   const Dims& image = call.inputs[x];
   const Dims& kernel = call.inputs[weight];
   const std::vector<int64_t>& strides = call.attributes.integers("strides");
-  if (!strides.empty() && (strides.size() != 2 || strides[0] < 1 || strides[1] < 1)) {
+  const auto wrong = [](int64_t stride) { return stride < 1 || stride > kLargestAttribute; };
+  if (!strides.empty() && (strides.size() != 2 || wrong(strides[0]) || wrong(strides[1]))) {
     fail("strides is " + to_string(strides) + "; it must be two positive numbers");
   }
   call.require_equal(image[1], kernel[3], "the channels of x and weight");

@@ -74,8 +74,7 @@ void dequantize(const Call& call) {
 }
 
 void dequantize_shape(ShapeCall& call) {
-  const int64_t columns = call.attributes.integer("columns");
-  if (columns < 0) fail("columns is " + std::to_string(columns) + "; it must not be negative");
+  const int64_t columns = call.attributes.bounded("columns", 0);
   call.require_rank(0, 2);
   call.require_rank(1, 2);
   call.require_equal(call.inputs[0][0], call.inputs[1][0], "the rows of words and scales");

@@ -23,6 +23,14 @@ const AttributeValue& Attributes::find(const std::string& name) const {
 }
 
 int64_t Attributes::integer(const std::string& name) const { return std::get<int64_t>(find(name)); }
+int64_t Attributes::bounded(const std::string& name, int64_t least) const {
+  const int64_t value = integer(name);
+  if (value < least || value > kLargestAttribute) {
+    fail(name + " is " + std::to_string(value) + "; it must be at least " + std::to_string(least) +
+         " and at most " + std::to_string(kLargestAttribute));
+  }
+  return value;
+}
 double Attributes::number(const std::string& name) const { return std::get<double>(find(name)); }
 const std::string& Attributes::text(const std::string& name) const {
   return std::get<std::string>(find(name));

@@ -26,11 +26,15 @@ class Error : public std::runtime_error {
 
 using AttributeValue = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
 
+constexpr int64_t kLargestAttribute = int64_t{1} << 31;
+
 class Attributes {
  public:
   void set(const std::string& name, AttributeValue value);
   bool has(const std::string& name) const;
   int64_t integer(const std::string& name) const;
+  // Throws outside of [least, 2^31]; products of two such numbers do not overflow.
+  int64_t bounded(const std::string& name, int64_t least) const;
   double number(const std::string& name) const;
   const std::string& text(const std::string& name) const;
   const std::vector<int64_t>& integers(const std::string& name) const;

@@ -14,12 +14,6 @@ struct Sizes {
   int64_t batch, frames, in_features, out_features, kernel, stride, out_frames;
 };
 
-int64_t positive_stride(const Attributes& attributes) {
-  const int64_t stride = attributes.integer("stride");
-  if (stride < 1) fail("stride is " + std::to_string(stride) + "; it must be at least 1");
-  return stride;
-}
-
 Dim out_frames(const Dim& frames, const Dim& kernel, int64_t stride) {
   return compute_dim(
       [stride](int64_t frames, int64_t kernel) {
@@ -38,7 +32,7 @@ Sizes sizes(const Tensor& x, const Tensor& weight, int64_t stride) {
 }
 
 void forward_shape(ShapeCall& call) {
-  const int64_t stride = positive_stride(call.attributes);
+  const int64_t stride = call.attributes.bounded("stride", 1);
   call.require_rank(0, 3);
   call.require_rank(1, 3);
   const Dims& x = call.inputs[0];
@@ -85,7 +79,7 @@ void forward(const Call& call) {
 }
 
 void grad_shape(ShapeCall& call, size_t x, size_t weight) {
-  const int64_t stride = positive_stride(call.attributes);
+  const int64_t stride = call.attributes.bounded("stride", 1);
   for (size_t i = 0; i < 3; ++i) call.require_rank(i, 3);
   const Dims& grad = call.inputs[0];
   call.require_equal(grad[0], call.inputs[x][0], "the batch sizes of grad and x");

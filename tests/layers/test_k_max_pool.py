@@ -49,7 +49,7 @@ def test_groups():
 def test_wrong_arguments():
     with pytest.raises(GraphScaleError, match="x has 4 frames; 5 of them cannot be kept"):
         TemporalKMaxPool(5)(torch.randn(2, 4, 3))
-    with pytest.raises(GraphScaleError, match=r"k_dynamic are 1 and 1\.5"):
+    with pytest.raises(GraphScaleError, match=r"k_dynamic is 1\.5"):
         TemporalKMaxPool(1, 1.5)(torch.randn(2, 4, 3))
     with pytest.raises(GraphScaleError, match="between 1 and the group's 2"):
         GroupKMaxPool(2, 3)

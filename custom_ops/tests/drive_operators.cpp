@@ -1,0 +1,251 @@
+// Runs every operator through the C interface: on sizes that are right, in every type, on one thread
+// and on several, and on sizes that are wrong. Built with sanitizers (GRAPHSCALE_SANITIZE=ON), it shows
+// reads and writes out of bounds; without, it is a quick check of a build. No Python is needed.
+#include <cstdio>
+#include <cstring>
+#include <random>
+
+#include "kernels/operator.h"
+#include "python/door.h"
+
+namespace graphscale {
+namespace {
+
+// An input of one type: its shape, and for integers the values (repeated), smaller than `below`.
+struct Input {
+  Shape shape;
+  std::vector<int64_t> integers = {};
+};
+
+struct Case {
+  const char* name;
+  std::vector<Input> inputs;
+  std::vector<std::pair<std::string, AttributeValue>> attributes = {};
+};
+
+using Integers = std::vector<int64_t>;
+
+const std::vector<Case>& cases() {
+  static const Integers classes = {3, 0, 2, 4, 1};
+  static const Integers starts = {0, 2, 2, 5};
+  static const std::vector<Case> all = {
+      {"FFTConv", {{{2, 4, 9, 8}}, {{6, 2, 3, 2}}, {{6}}},
+       {{"group", int64_t{2}}, {"pads", Integers{1, 0, 2, 3}}, {"strides", Integers{2, 1}},
+        {"dilations", Integers{1, 2}}}},
+      {"FFTConv", {{{3, 2, 700}}, {{5, 2, 31}}}, {{"auto_pad", std::string("SAME_LOWER")}}},
+      {"FFTConv", {{{1, 1, 4, 3, 5}}, {{2, 1, 4, 3, 5}}, {{2}}}},
+      {"FFTConv", {{{0, 2, 7}}, {{3, 2, 2}}}},
+      {"FFTConvGradInput", {{{2, 6, 5, 9}}, {{6, 2, 3, 2}}, {{2, 4, 9, 8}}},
+       {{"group", int64_t{2}}, {"pads", Integers{1, 0, 2, 3}}, {"strides", Integers{2, 1}},
+        {"dilations", Integers{1, 2}}}},
+      {"FFTConvGradWeight", {{{2, 6, 5, 9}}, {{2, 4, 9, 8}}, {{6, 2, 3, 2}}},
+       {{"group", int64_t{2}}, {"pads", Integers{1, 0, 2, 3}}, {"strides", Integers{2, 1}},
+        {"dilations", Integers{1, 2}}}},
+      {"LocallyConnected", {{{2, 3, 6, 7}}, {{4, 2, 6, 3, 3, 2}}}, {{"strides", Integers{2, 1}}}},
+      {"LocallyConnectedGradInput",
+       {{{2, 4, 2, 6}}, {{4, 2, 6, 3, 3, 2}}, {{2, 3, 6, 7}}},
+       {{"strides", Integers{2, 1}}}},
+      {"LocallyConnectedGradWeight",
+       {{{2, 4, 2, 6}}, {{2, 3, 6, 7}}, {{4, 2, 6, 3, 3, 2}}},
+       {{"strides", Integers{2, 1}}}},
+      {"TemporalConv", {{{3, 40, 17}}, {{33, 5, 17}}, {{33}}}, {{"stride", int64_t{3}}}},
+      {"TemporalConv", {{{1, 300, 40}}, {{100, 9, 40}}}},
+      {"TemporalConvGradInput", {{{3, 12, 33}}, {{33, 5, 17}}, {{3, 40, 17}}},
+       {{"stride", int64_t{3}}}},
+      {"TemporalConvGradWeight", {{{3, 12, 33}}, {{3, 40, 17}}, {{33, 5, 17}}},
+       {{"stride", int64_t{3}}}},
+      {"LookupTable", {{{5, 3}}, {{2, 4}, {4, 0, 7, 1}}}, {{"padding_idx", int64_t{7}}}},
+      {"LookupTableGrad", {{{2, 300, 3}}, {{2, 300}, {4, 0, 7, 1}}, {{5, 3}}},
+       {{"padding_idx", int64_t{7}}}},
+      {"WeightedLookupTable", {{{5, 3}}, {{2, 4}, {4, 0}}, {{2, 4}}}},
+      {"WeightedLookupTableGrad", {{{2, 4, 3}}, {{2, 4}, {4, 0}}, {{2, 4}}, {{5, 3}}}},
+      {"HierarchicalSoftmaxLoss",
+       {{{6, 4}}, {{6}, {1, 3, -100}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes},
+        {{4}, starts}}},
+      {"HierarchicalSoftmaxLossGrad",
+       {{{6}}, {{6, 4}}, {{6}, {1, 3, -100}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes},
+        {{4}, starts}}},
+      {"HierarchicalSoftmaxLossGrad",
+       {{{6}}, {{6, 4}}, {{6}, {1}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes},
+        {{4}, starts}, {{1}, {0}}},
+       {{"rows", int64_t{2}}}},
+      {"HierarchicalSoftmaxLogProb",
+       {{{6, 4}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes}, {{4}, starts}}},
+      {"HierarchicalSoftmaxTopK",
+       {{{6, 4}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes}, {{4}, starts}},
+       {{"k", int64_t{4}}}},
+      {"FeatureLPPooling", {{{2, 13, 3, 5}}}, {{"width", int64_t{4}}, {"stride", int64_t{2}}}},
+      {"FeatureLPPoolingGrad", {{{2, 5, 7}}, {{2, 13, 7}}, {{2, 5, 7}}},
+       {{"width", int64_t{4}}, {"stride", int64_t{2}}, {"power", 2.5}}},
+      {"Maxout", {{{2, 13, 7}}}, {{"width", int64_t{4}}, {"stride", int64_t{3}}}},
+      {"CrossMapNormalization", {{{2, 6, 90}}}, {{"size", int64_t{5}}}},
+      {"CrossMapNormalizationGrad", {{{2, 6, 90}}, {{2, 6, 90}}}, {{"size", int64_t{5}}}},
+      {"TemporalKMaxPool", {{{2, 9, 5}}}, {{"k", int64_t{2}}, {"k_dynamic", 0.4}}},
+      {"OneBitQuantize", {{{3, 71}}, {{3, 71}}}},
+      {"OneBitDequantize", {{{3, 3}, {5, 0, 77}}, {{3, 2}}}, {{"columns", int64_t{71}}}},
+  };
+  return all;
+}
+
+std::mt19937& generator() {
+  static std::mt19937 made(1);
+  return made;
+}
+
+int64_t random_below(int64_t limit) {
+  return static_cast<int64_t>(generator()() % static_cast<uint64_t>(limit));
+}
+
+// Memory of exactly the right size, so that a sanitizer sees the first byte beyond.
+struct Storage {
+  std::vector<std::unique_ptr<unsigned char[]>> blocks;
+
+  void* make(Type type, const Shape& shape, const Integers& integers) {
+    const int64_t count = element_count(shape);
+    auto& block = blocks.emplace_back(new unsigned char[static_cast<size_t>(count * type_size(type))]);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t integer = integers.empty() ? 0 : integers[static_cast<size_t>(i) % integers.size()];
+      const float number = static_cast<float>(random_below(2001) - 1000) / 500;
+      store(type, block.get() + i * type_size(type), integer, number);
+    }
+    return block.get();
+  }
+
+  template <typename T>
+  static void put(unsigned char* at, T value) {
+    std::memcpy(at, &value, sizeof(T));
+  }
+
+  static void store(Type type, unsigned char* at, int64_t integer, float number) {
+    switch (type) {
+      case Type::kInt64: return put(at, integer);
+      case Type::kInt32:
+      case Type::kUint32: return put(at, static_cast<uint32_t>(integer));
+      case Type::kFloat64: return put(at, static_cast<double>(number));
+      case Type::kFloat16: return put(at, Float16(number));
+      case Type::kBFloat16: return put(at, BFloat16(number));
+      case Type::kFloat32: return put(at, number);
+    }
+  }
+};
+
+// Runs a case; returns the error, or nothing.
+std::string run(const Case& one, Type variable, int threads) {
+  const Operator& op = *find_operator(one.name);
+  Storage storage;
+  std::vector<GraphScaleTensor> inputs;
+  std::vector<Tensor> views(op.inputs.size());
+  for (size_t i = 0; i < one.inputs.size(); ++i) {
+    const Input& input = one.inputs[i];
+    const Type type = op.inputs[i].is_variable ? variable : op.inputs[i].fixed;
+    views[i].type = type;
+    views[i].shape = input.shape;
+    views[i].memory = storage.make(type, input.shape, input.integers);
+    views[i].present = true;
+    inputs.push_back({views[i].memory, static_cast<int32_t>(type),
+                      static_cast<int32_t>(input.shape.size()), input.shape.data()});
+  }
+  Attributes attributes;
+  std::vector<GraphScaleAttribute> given;
+  for (const auto& [name, value] : one.attributes) {
+    GraphScaleAttribute attribute{name.c_str(), static_cast<int32_t>(value.index()), 0, 0, 0,
+                                  nullptr, nullptr};
+    if (const auto* integer = std::get_if<int64_t>(&value)) attribute.integer = *integer;
+    if (const auto* number = std::get_if<double>(&value)) attribute.number = *number;
+    if (const auto* text = std::get_if<std::string>(&value)) attribute.text = text->c_str();
+    if (const auto* list = std::get_if<Integers>(&value)) {
+      attribute.integers = list->data();
+      attribute.count = static_cast<int32_t>(list->size());
+    }
+    given.push_back(attribute);
+    attributes.set(name, value);
+  }
+  for (const AttributeDescription& known : op.attributes) {
+    if (!attributes.has(known.name)) attributes.set(known.name, known.value);
+  }
+  std::vector<Shape> shapes;
+  try {
+    shapes = infer_shapes(op, attributes, views, true);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  std::vector<GraphScaleTensor> outputs;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const Type type = op.outputs[i].is_variable ? variable : op.outputs[i].fixed;
+    outputs.push_back({storage.make(type, shapes[i], {}), static_cast<int32_t>(type),
+                       static_cast<int32_t>(shapes[i].size()), shapes[i].data()});
+  }
+  const GraphScalePlace place{0, threads, nullptr, nullptr, nullptr};
+  char error[512] = "";
+  graphscale_run(one.name, inputs.data(), static_cast<int32_t>(inputs.size()), outputs.data(),
+                 static_cast<int32_t>(outputs.size()), given.data(),
+                 static_cast<int32_t>(given.size()), &place, error, sizeof(error));
+  return error;
+}
+
+// The case with one thing made wrong (or, by chance, still right).
+Case spoiled(Case one) {
+  Input& input = one.inputs[static_cast<size_t>(random_below(static_cast<int64_t>(one.inputs.size())))];
+  static const Integers odd_values = {-1, 0, 1, 2, 3, 64, -100, int64_t{1} << 62,
+                                      std::numeric_limits<int64_t>::min()};
+  const auto odd = [&] { return odd_values[static_cast<size_t>(random_below(9))]; };
+  switch (random_below(5)) {
+    case 0:
+      input.shape.push_back(1);
+      break;
+    case 1:
+      if (!input.shape.empty()) input.shape.pop_back();
+      break;
+    case 2:
+      if (!input.shape.empty()) {
+        input.shape[static_cast<size_t>(random_below(static_cast<int64_t>(input.shape.size())))] =
+            random_below(5);
+      }
+      break;
+    case 3:
+      if (!input.integers.empty()) input.integers[0] = odd();
+      break;
+    default:
+      if (one.attributes.empty()) break;
+      AttributeValue& value =
+          one.attributes[static_cast<size_t>(random_below(static_cast<int64_t>(one.attributes.size())))]
+              .second;
+      if (auto* integer = std::get_if<int64_t>(&value)) *integer = odd();
+      if (auto* list = std::get_if<Integers>(&value)) list->front() = odd();
+      if (auto* number = std::get_if<double>(&value)) *number = -1;
+  }
+  return one;
+}
+
+}  // namespace
+}  // namespace graphscale
+
+int main() {
+  using namespace graphscale;
+  int failures = 0;
+  for (const Case& one : cases()) {
+    for (const Type type : find_operator(one.name)->variable_types) {
+      for (const int threads : {1, 3}) {
+        const std::string error = run(one, type, threads);
+        if (error.empty()) continue;
+        std::printf("%s, %s: %s\n", one.name, type_name(type), error.c_str());
+        ++failures;
+      }
+    }
+  }
+  int refused = 0;
+  constexpr int kSpoiled = 4000;
+  for (int i = 0; i < kSpoiled; ++i) {
+    const Case& one = cases()[static_cast<size_t>(random_below(static_cast<int64_t>(cases().size())))];
+    if (!run(spoiled(one), Type::kFloat32, 1).empty()) ++refused;
+  }
+  for (const Operator& op : operators()) {
+    bool driven = false;
+    for (const Case& one : cases()) driven = driven || op.name == one.name;
+    if (!driven) std::printf("%s: no case\n", op.name.c_str());
+    failures += driven ? 0 : 1;
+  }
+  std::printf("%zu cases, %d failures; %d of %d spoiled cases refused\n", cases().size(), failures,
+              refused, kSpoiled);
+  return failures == 0 ? 0 : 1;
+}
