@@ -1,0 +1,201 @@
+// A GPU's blocks on the host: every thread of a block is a fiber that runs until it waits for the others.
+// Shared memory holds not-a-number at first. With GRAPHSCALE_EMULATION_REVERSED set, threads and blocks
+// run in the opposite order: a result that differs then tells of a missing barrier.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace graphscale::cuda {
+
+inline bool emulate_reversed() {
+  const char* const value = std::getenv("GRAPHSCALE_EMULATION_REVERSED");
+  return value != nullptr && *value != '\0';
+}
+
+class BlockEmulator {
+ public:
+  BlockEmulator(int threads, size_t shared_bytes)
+      : fibers_(static_cast<size_t>(threads)), shared_(shared_bytes / 8 + 1), reversed_(emulate_reversed()) {
+    for (Fiber& fiber : fibers_) fiber.stack.reset(new char[kStackBytes]);  // not cleared: large
+    warps_.resize((fibers_.size() + 31) / 32);
+  }
+
+  // body(thread) for all threads of one block.
+  template <typename Body>
+  void run(const Body& body) {
+    std::memset(shared_.data(), 0xff, shared_.size() * 8);
+    body_ = [](BlockEmulator& self, int thread) { (*static_cast<const Body*>(self.argument_))(thread); };
+    argument_ = &body;
+    for (size_t i = 0; i < fibers_.size(); ++i) start(i);
+    while (step()) {
+    }
+  }
+
+  void* shared() { return shared_.data(); }
+  void wait_for_block() { wait(State::kAtBlock); }
+
+  // Every lane's value, in the order of the lanes.
+  template <typename T>
+  void exchange(int thread, const T& mine, T (&all)[32]) {
+    static_assert(sizeof(T) <= kExchangeBytes);
+    unsigned char* const slots = warps_[static_cast<size_t>(thread / 32)].slots;
+    std::memcpy(slots + thread % 32 * kExchangeBytes, &mine, sizeof(T));
+    wait(State::kAtWarp);
+    for (int lane = 0; lane < 32; ++lane) {
+      std::memcpy(&all[lane], slots + lane * kExchangeBytes, sizeof(T));
+    }
+    wait(State::kAtWarp);
+  }
+
+ private:
+  static constexpr size_t kStackBytes = 128 * 1024;
+  static constexpr size_t kExchangeBytes = 32;
+  enum class State { kReady, kAtBlock, kAtWarp, kDone };
+  struct Fiber {
+    std::unique_ptr<char[]> stack;
+    ucontext_t context;
+    State state = State::kDone;
+  };
+  struct Warp {
+    unsigned char slots[32 * kExchangeBytes];
+  };
+
+  void start(size_t i) {
+    Fiber& fiber = fibers_[i];
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = &scheduler_;
+    fiber.state = State::kReady;
+    const auto self = reinterpret_cast<uintptr_t>(this);
+    makecontext(&fiber.context, reinterpret_cast<void (*)()>(&BlockEmulator::enter), 3,
+                static_cast<unsigned>(self >> 32), static_cast<unsigned>(self), static_cast<int>(i));
+  }
+
+  static void enter(unsigned high, unsigned low, int thread) {
+    auto* const self =
+        reinterpret_cast<BlockEmulator*>((static_cast<uintptr_t>(high) << 32) | low);
+    self->body_(*self, thread);
+    self->fibers_[static_cast<size_t>(thread)].state = State::kDone;
+  }
+
+  void wait(State state) {
+    Fiber& fiber = fibers_[current_];
+    fiber.state = state;
+    swapcontext(&fiber.context, &scheduler_);
+  }
+
+  // Runs every thread that can; false when all are done.
+  bool step() {
+    for (size_t i = 0; i < fibers_.size(); ++i) {
+      current_ = reversed_ ? fibers_.size() - 1 - i : i;
+      if (fibers_[current_].state == State::kReady) {
+        swapcontext(&scheduler_, &fibers_[current_].context);
+      }
+    }
+    bool released = false;
+    for (size_t begin = 0; begin < fibers_.size(); begin += 32) {
+      released |= release(State::kAtWarp, begin, std::min(begin + 32, fibers_.size()));
+    }
+    if (!released) released = release(State::kAtBlock, 0, fibers_.size());
+    if (released) return true;
+    for (const Fiber& fiber : fibers_) {
+      if (fiber.state != State::kDone) {
+        std::fputs("emulated CUDA block: its threads wait for each other at different places\n", stderr);
+        std::abort();
+      }
+    }
+    return false;
+  }
+
+  // Where all threads that are not done wait for each other, they may go on.
+  bool release(State state, size_t begin, size_t end) {
+    bool any = false;
+    for (size_t i = begin; i < end; ++i) {
+      if (fibers_[i].state == State::kDone) continue;
+      if (fibers_[i].state != state) return false;
+      any = true;
+    }
+    for (size_t i = begin; i < end && any; ++i) {
+      if (fibers_[i].state == state) fibers_[i].state = State::kReady;
+    }
+    return any;
+  }
+
+  std::vector<Fiber> fibers_;
+  std::vector<Warp> warps_;
+  std::vector<uint64_t> shared_;
+  ucontext_t scheduler_{};
+  size_t current_ = 0;
+  bool reversed_;
+  void (*body_)(BlockEmulator&, int) = nullptr;
+  const void* argument_ = nullptr;
+};
+
+// What Block is on a GPU.
+class Block {
+ public:
+  Block(BlockEmulator& emulator, int64_t index, int thread)
+      : emulator_(emulator), index_(index), thread_(thread) {}
+  int thread() const { return thread_; }
+  int64_t index() const { return index_; }
+  template <typename T>
+  T* shared() const {
+    return static_cast<T*>(emulator_.shared());
+  }
+  void sync() const { emulator_.wait_for_block(); }
+  uint32_t ballot(bool vote) const {
+    bool votes[32];
+    emulator_.exchange(thread_, vote, votes);
+    uint32_t bits = 0;
+    for (int lane = 0; lane < 32; ++lane) bits |= static_cast<uint32_t>(votes[lane]) << lane;
+    return bits;
+  }
+  template <typename T>
+  T shuffle_xor(T value, int mask) const {
+    T all[32];
+    emulator_.exchange(thread_, value, all);
+    return all[(thread_ % 32) ^ mask];
+  }
+  // The fragments as the PTX manual lays them out over the lanes of a warp.
+  void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const {
+    struct Operands {
+      uint32_t a[4], b[2];
+    };
+    Operands mine, all[32];
+    std::memcpy(mine.a, a, sizeof(a));
+    std::memcpy(mine.b, b, sizeof(b));
+    emulator_.exchange(thread_, mine, all);
+    const int lane = thread_ % 32;
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + (i / 2) * 8;
+      const int column = lane % 4 * 2 + i % 2;
+      for (int k = 0; k < 8; ++k) {
+        const uint32_t left = all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2];
+        const uint32_t right = all[column * 4 + k % 4].b[k / 4];
+        sum[i] += read_tf32(left) * read_tf32(right);
+      }
+    }
+  }
+
+ private:
+  static float read_tf32(uint32_t bits) {
+    bits &= ~0x1fffu;  // tensor cores do not look at the rest
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+  }
+
+  BlockEmulator& emulator_;
+  int64_t index_;
+  int thread_;
+};
+
+}  // namespace graphscale::cuda

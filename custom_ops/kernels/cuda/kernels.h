@@ -1,0 +1,24 @@
+// The kernels of libgraphscale_cuda.so; library.cu says which operators and types they are for.
+#pragma once
+
+#include "kernels/cuda_library.h"
+
+namespace graphscale::cuda {
+
+void cross_map_normalization(const Call& call);
+void cross_map_normalization_grad(const Call& call);
+void feature_lp_pooling(const Call& call);
+void feature_lp_pooling_grad(const Call& call);
+void lookup_table(const Call& call);
+void lookup_table_grad(const Call& call);
+void maxout(const Call& call);
+void one_bit_dequantize(const Call& call);
+void one_bit_quantize(const Call& call);
+void temporal_conv(const Call& call);
+void temporal_conv_grad_input(const Call& call);
+void temporal_conv_grad_weight(const Call& call);
+void temporal_k_max_pool(const Call& call);
+void weighted_lookup_table(const Call& call);
+void weighted_lookup_table_grad(const Call& call);
+
+}  // namespace graphscale::cuda
