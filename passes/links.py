@@ -104,9 +104,15 @@ class Window:
         steps = (extent + self.begin + self.end - self.span) / self.stride
         if not self.ceil_mode:
             return floor(steps) + 1
-        out = ceil(steps) + 1
-        # The last window must start inside the input or its left padding.
-        return out - 1 if (out - 1) * self.stride >= extent + self.begin else out
+        return ceil(steps) + 1 - self.last_starts_in_padding(extent)
+
+    def last_starts_in_padding(self, extent: int) -> bool:
+        """Whether ceil_mode would add a window that sees nothing: it is left out.
+
+        Not by ONNX's own shape inference, however, before opset 22: better avoided.
+        """
+        last = ceil((extent + self.begin + self.end - self.span) / self.stride) * self.stride
+        return self.ceil_mode and last >= extent + self.begin
 
     def grid(self, grid: Grid, extent: int) -> Grid:
         shift = (self.span - 1) / 2 - self.begin
@@ -127,6 +133,8 @@ class Window:
                         continue
                     seen.add(numbers)
                     if max(begin, total - begin) >= max(self.span, 1):
+                        continue
+                    if numbers.last_starts_in_padding(extent):
                         continue
                     if numbers.output(extent) in wanted:
                         cost = self._cost(numbers, target, scale)

@@ -30,6 +30,9 @@ _EQUIVALENTS = {
 }
 
 
+_POOLS = ("MaxPool", "AveragePool", "LpPool")
+
+
 @dataclass
 class Measured:
     """Shapes and known values of a model at one input size.
@@ -84,6 +87,11 @@ def measure(
         if node is until:
             break
         _measure_node(model, node, measured, types, record)
+    for value in model.graph.outputs:
+        if until is None and value.producer() is None and value not in measured.shapes:
+            raise GraphScaleError(
+                f"nothing computes the output {value.name!r}; export the model again"
+            )
     return measured
 
 
@@ -186,7 +194,23 @@ def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) ->
             continue
         if not all(dim.HasField("dim_value") for dim in dims):
             raise _failure(node, f"the shape of {output.name!r} depends on the data")
-        record(output, kind.tensor_type.elem_type, [dim.dim_value for dim in dims])
+        shape = [dim.dim_value for dim in dims]
+        if op_type in _POOLS and node.attributes.get_int("ceil_mode", 0):
+            shape = _without_empty_windows(node, measured.shapes[node.inputs[0]], shape)
+        record(output, kind.tensor_type.elem_type, shape)
+
+
+def _without_empty_windows(node: ir.Node, before: Sequence[int], shape: list[int]) -> list[int]:
+    """`shape` less the windows that would start in the padding at the end.
+
+    ONNX's shape inference counts them before opset 22; no runtime computes them.
+    """
+    rank = len(before) - 2
+    strides = node.attributes.get_ints("strides", [1] * rank)
+    pads = node.attributes.get_ints("pads", [0] * 2 * rank)
+    last = [(size - 1) * stride for size, stride in zip(shape[2:], strides)]
+    empty = [at >= size + pad for at, size, pad in zip(last, before[2:], pads)]
+    return [*shape[:2], *(size - extra for size, extra in zip(shape[2:], empty))]
 
 
 def _failure(node: ir.Node, error: object) -> GraphScaleError:
