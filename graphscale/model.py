@@ -128,6 +128,11 @@ def _from_proto(proto: onnx.ModelProto, name: str, folder: Path, inline: mmap.mm
         location = str(tensor.location)
         if location not in files:
             path = folder / location
+            if Path(location).is_absolute() or ".." in Path(location).parts:
+                raise GraphScaleError(
+                    f"{name}: the external data file {location!r} of tensor {tensor.name!r} stands "
+                    "outside the model's folder; put it beside the model"
+                )
             if not path.is_file():
                 raise GraphScaleError(
                     f"{name}: the external data file {location!r} of tensor {tensor.name!r} is "

@@ -153,7 +153,12 @@ def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) ->
                 f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing "
                 "computes; export the model again"
             )
-    proto = ir.serde.serialize_node(node)
+    try:
+        proto = ir.serde.serialize_node(node)
+    except Exception:
+        raise GraphScaleError(
+            f"node {node.name!r} ({node.op_type}) is damaged; export or copy the model again"
+        ) from None
     input_types = {value.name: types[value] for value in inputs}
     data = {
         value.name: onnx.numpy_helper.from_array(measured.constants[value], value.name)
