@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from torch import nn
@@ -20,9 +20,9 @@ def difference(module: nn.Module, reference: nn.Module, example: Example) -> str
 
     Both run in evaluation mode on the example with weights drawn at random, so that a branch whose
     last scale is still zero counts too. The modules' own weights are not touched. `reference` takes
-    the example's tensors one by one, and its weights bear the names that they have in `module`.
+    the example's tensors one by one; weights that bear the same name in both are the same.
     """
-    weights = _drawn(reference)
+    weights = _drawn(reference, set(module.state_dict()))
     tensors = example.tensors
     if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in weights.values()):
         # Too coarse to tell a wrong padding from rounding.
@@ -54,12 +54,12 @@ def _leaves(outputs: object) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
 
-def _drawn(reference: nn.Module) -> Mapping[str, torch.Tensor]:
+def _drawn(reference: nn.Module, names: Container[str]) -> Mapping[str, torch.Tensor]:
     """Random weights that keep activations in range: He's for kernels, near one for vectors."""
     generator = torch.Generator().manual_seed(0)
     drawn = {}
     for name, tensor in reference.state_dict().items():
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() or name not in names:
             continue
         if tensor.ndim > 1:
             numbers = torch.randn(tensor.shape, generator=generator)

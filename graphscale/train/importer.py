@@ -47,7 +47,8 @@ def load(
     """
     original = load_model(model)
     separate_weights(original)
-    source = Source(original, original.meta.get("source", "the model in memory"))
+    options = {"dtype": dtype, "input_size": input_size}
+    source = Source(original, original.meta.get("source", "the model in memory"), options)
     graph = _inlined(original).graph
     _check_operators(graph, source.name)
     weights = find_weights(graph, source.name, _names(original.graph))

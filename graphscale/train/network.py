@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import keyword
 import linecache
 import operator
 from collections.abc import Callable
 
+import onnx
 import onnx_ir as ir
 import torch
 from torch import fx, nn
 
+from graphscale.model import load_model
+
+_PROGRAM = ("graph", "code", "_program")  # what `Network.set_program` sets
+
 
 class Source:
-    """The model that a network was read from. Copies of the network share it."""
+    """The model that a network was read from, and how. Copies of the network share it."""
 
-    def __init__(self, model: ir.Model, name: str) -> None:
+    def __init__(self, model: ir.Model, name: str, options: dict) -> None:
         self.model = model
         self.name = name
+        self.options = options
 
     def __deepcopy__(self, memo: dict) -> Source:
         return self
+
+    def __getstate__(self) -> dict:
+        return {**vars(self), "model": ir.to_proto(self.model).SerializeToString()}
+
+    def __setstate__(self, state: dict) -> None:
+        model = load_model(onnx.ModelProto.FromString(state["model"]))
+        vars(self).update(state, model=model)
 
 
 class Namespace(nn.Module):
@@ -102,6 +116,22 @@ class Network(nn.Module):
         exec(compile(python.src, file, "exec"), scope)
         # Not by setattr, which would take these for weights of the same names, if there are any.
         vars(self).update(graph=graph, code=python.src, _program=scope["forward"])
+
+    def __deepcopy__(self, memo: dict) -> Network:
+        result = memo[id(self)] = type(self).__new__(type(self))
+        vars(result).update(copy.deepcopy(vars(self), memo))
+        return result
+
+    def __getstate__(self) -> dict:
+        """Without the program, whose steps cannot be pickled: it is imported again."""
+        return {k: v for k, v in vars(self).items() if k not in _PROGRAM}
+
+    def __setstate__(self, state: dict) -> None:
+        from .importer import load
+
+        super().__setstate__(state)
+        imported = load(self.source.model, **self.source.options)
+        vars(self).update({key: vars(imported)[key] for key in _PROGRAM})
 
     def _owner(self, name: str, create: bool = False) -> tuple[nn.Module, str]:
         # torch's names cannot begin with a dot; such a weight stands at the root, under all of it.

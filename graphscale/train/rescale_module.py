@@ -31,6 +31,7 @@ from .edit_layers import CannotEditError, edit_layers
 from .exporter import save
 from .importer import load
 from .network import Network
+from .resized_weights import resized_weights
 from .tensors import to_torch
 from .trace_module import Example, module_path, trace_module
 
@@ -63,8 +64,8 @@ def shrink_module(
 
     Args:
         module: The target; also inside torch.compile or DistributedDataParallel.
-        example_input: What it is called with at the target's size: a tensor, a tuple of arguments or
-            a dict of keyword arguments.
+        example_input: What it is called with at the target's size: a tensor, a tuple of arguments
+            or a dict of keyword arguments.
 
     Returns:
         A module of the same class with the same state-dict keys, whose attribute `graphscale_plan`
@@ -107,8 +108,8 @@ def shrink_module(
         edited.graphscale_plan = plan
         return edited
     warnings.warn(
-        f"{type(module).__name__} cannot take the plan's numbers: {reason}. In its place stands the "
-        "network that graphscale.load makes of the shrunk graph",
+        f"{type(module).__name__} cannot take the plan's numbers: {reason}. In its place stands "
+        "the network that graphscale.load makes of the shrunk graph",
         stacklevel=3,
     )
     return _fallback(network, module, plan, set(model.graph.initializers))
@@ -127,7 +128,7 @@ def grow_module(
         module: What `shrink_module` returned, after training; also inside torch.compile or
             DistributedDataParallel. Or any module of the pre-train network's sizes with a plan.
         plan: The plan, or its file, where the module does not have it as `graphscale_plan`.
-        target: A module of the target network, which a copy of is filled.
+        target: A module of the target network; a copy of it is filled.
         resize: As for `grow`.
 
     Returns:
@@ -145,15 +146,17 @@ def grow_module(
         return _grow_network(module, plan, target, resize)
     if target is not None and not isinstance(target, nn.Module):
         raise GraphScaleError(
-            f"{type(module).__name__} grows into a torch module; give one as target, not a model file"
+            f"{type(module).__name__} grows into a torch module; give one as target, not a "
+            "model file"
         )
-    if plan is None:
+    if plan is None and target is None:
         raise GraphScaleError(
-            f"{type(module).__name__} carries no plan (graphscale_plan); give the one of the module "
-            "that shrink returned"
+            f"{type(module).__name__} carries no plan (graphscale_plan); give the one of the "
+            "module that shrink returned, or a module of the target network as target"
         )
+    weights = plan.weights if plan is not None else resized_weights(module, unwrapped(target))
     given = _tensors(module)
-    grown = {weight.name: _grown(module, given, weight, resize) for weight in plan.weights}
+    grown = {weight.name: _grown(module, given, weight, resize) for weight in weights}
     if target is not None:
         result = copy.deepcopy(unwrapped(target))
         rest = {name: TorchTensor(each) for name, each in given.items() if name not in grown}
@@ -165,7 +168,8 @@ def grow_module(
     graph = restore(plan.target).graph
     if not any(module_path(node) for node in graph):
         raise GraphScaleError(
-            "the plan was not made from a torch module; give a module of the target network as target"
+            "the plan was not made from a torch module; give a module of the target network as "
+            "target"
         )
     try:
         edit_layers(result, graph)
@@ -218,9 +222,10 @@ def _adopt(result: nn.Module, source: nn.Module) -> nn.Module:
     """`result` with the modes and frozen weights of `source`, matched by name."""
     if result.training != source.training:
         result.train(source.training)
-    modes = {path: each.training for path, each in source.named_modules()}
-    for path, each in result.named_modules():
-        each.training = modes.get(path, each.training)
+    if not isinstance(source, Network):  # whose parts are not the layers of the module
+        modes = {path: each.training for path, each in source.named_modules()}
+        for path, each in result.named_modules():
+            each.training = modes.get(path, each.training)
     learned = dict(source.named_parameters(remove_duplicate=False))
     for name, parameter in result.named_parameters(remove_duplicate=False):
         if name in learned:

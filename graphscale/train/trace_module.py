@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import onnx_ir as ir
+import onnx_ir.passes.common
+import onnxscript.optimizer
 import torch
 from torch.utils import _pytree as pytree
 
 from graphscale.errors import GraphScaleError
 from graphscale.layers.export import add_function_bodies, to_onnx
+from graphscale.passes.parameters import holder, tensor_of
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of nodes: paths of the modules being called
 
@@ -46,7 +49,7 @@ class Example:
         return Example(kwargs or args)
 
     def batched(self) -> Example:
-        """With two pictures where there is one: torch.export takes a batch of one for a constant."""
+        """With two pictures for one: torch.export takes a batch of one for a constant."""
         if all(each.shape[:1] == (1,) for each in self.tensors):
             return self.map(lambda each: torch.cat([each, each]))
         return self
@@ -82,6 +85,12 @@ def trace_module(module: torch.nn.Module, example: Example) -> ir.Model:
             )
         except GraphScaleError:
             model = to_onnx(module, example.args, kwargs=example.kwargs, **options)
+    # Chunks are sequences as traced; folding the numbers that cut them makes them plain Splits.
+    onnxscript.optimizer.fold_constants(model, should_fold=_computes_numbers)
+    for node in model.graph:
+        if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
+            node.resize_inputs(2)
+    ir.passes.common.RemoveUnusedNodesPass()(model)
     add_function_bodies(model)
     model.meta["source"] = type(module).__name__
     for node in model.graph.all_nodes():
@@ -96,6 +105,21 @@ def module_path(node: ir.Node) -> str | None:
     """Path of the module in whose forward a node of a traced graph stands; '' is the root."""
     scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     return scopes[-2] if len(scopes) > 1 and scopes[0] == "" else None
+
+
+def _computes_numbers(node: ir.Node) -> bool | None:
+    """Whether folding may look at a node: never at one that reads weights."""
+    weights = (value for value in node.inputs if value is not None and value.is_initializer())
+    return False if any(value.dtype.is_floating_point() for value in weights) else None
+
+
+def _is_zeros(value: ir.Value) -> bool:
+    """Whether a bias is the filled-up one that the exporter gives to layers without."""
+    node = value.producer()
+    if node is None or node.op_type != "Expand":
+        return False
+    fill = holder(node.inputs[0])
+    return fill is not None and not tensor_of(fill).numpy().any()
 
 
 @contextmanager
