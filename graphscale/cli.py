@@ -138,10 +138,10 @@ def _add_accelerate(commands) -> None:
 
 
 def _shrink(options: argparse.Namespace) -> None:
-    from graphscale.api import shrink_model
     from graphscale.kernel_sizes import parse_kernel_table
     from graphscale.model import load_model, save_model
     from graphscale.report import show_plan
+    from graphscale.rescale import shrink_model
 
     output = options.output or _beside(options.model, "pretrain")
     table = None
@@ -173,10 +173,10 @@ def _shrink(options: argparse.Namespace) -> None:
 
 
 def _grow(options: argparse.Namespace) -> None:
-    from graphscale.api import grow_model
     from graphscale.fidelity import compare
     from graphscale.model import load_model, save_model
     from graphscale.report import show_growth
+    from graphscale.rescale import grow_model
 
     output = options.output or _beside(options.checkpoint, "grown")
     with _working("growing") as working:

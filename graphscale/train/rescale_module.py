@@ -18,12 +18,12 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
 
-from graphscale.api import KernelTable, Size, grow_model, shrink_model
 from graphscale.errors import GraphScaleError
 from graphscale.model import ModelLike
 from graphscale.passes.resize_weights import grow_tensor
 from graphscale.plans import Plan, WeightPlan
 from graphscale.resample import interpolation_matrix
+from graphscale.rescale import KernelTable, Size, grow_model, shrink_model
 from graphscale.skeleton import restore
 
 from .compare_modules import difference
