@@ -1,4 +1,4 @@
-"""plan, shrink and grow for whatever a model is given as: a path, ONNX in memory, a torch module."""
+"""plan, shrink and grow a model given as a path, as ONNX in memory or as a torch module."""
 
 from __future__ import annotations
 

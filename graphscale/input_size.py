@@ -81,7 +81,8 @@ def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, 
             if spatial and sizes is not None and len(sizes) not in (1, len(spatial)):
                 raise GraphScaleError(
                     f"input size {'x'.join(map(str, sizes))} has {len(sizes)} numbers, but input "
-                    f"{value.name!r} has {len(spatial)} spatial dimensions; give one number for each"
+                    f"{value.name!r} has {len(spatial)} spatial dimensions; "
+                    "give one number for each"
                 )
         shape = []
         for position, given in enumerate(value.shape):
@@ -89,8 +90,8 @@ def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, 
                 wanted = axis_size(size.target, spatial.index(position))
                 if isinstance(given, int) and given != wanted:
                     raise GraphScaleError(
-                        f"input {value.name!r} has the fixed size {given} and cannot be {wanted} in "
-                        "the target; give the pre-train size alone, as in --input-size 160"
+                        f"input {value.name!r} has the fixed size {given} and cannot be {wanted} "
+                        "in the target; give the pre-train size alone, as in --input-size 160"
                     )
                 given = wanted
             if isinstance(given, int) and given > 0:

@@ -100,6 +100,7 @@ class Plan:
         layers: Every convolution and fully-connected layer.
         weights: Weights that are resized; all others are copied.
         constants: Constants that hold shapes and differ between the networks: not learned.
+        init: What the resized weights start from: 'resize', 'fresh', or '' where none were made.
         grids: Sampling grids of the feature maps, by tensor name.
         folded: Weights that nodes computed and that are initializers now.
         decided: If nodes in whose place the branch stands that shapes decide.
@@ -110,6 +111,7 @@ class Plan:
     layers: list[LayerPlan] = field(default_factory=list)
     weights: list[WeightPlan] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
+    init: str = ""
     grids: dict[str, list[GridPlan]] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)
     decided: list[str] = field(default_factory=list)
@@ -132,6 +134,7 @@ class Plan:
             "layers": [_layer_report(layer) for layer in self.layers],
             "multiplications": self.multiplications(),
             "convolution_multiplications": self.multiplications(convolutions),
+            "init": self.init,
             "folded_weights": self.folded,
             "decided_branches": self.decided,
         }
@@ -159,6 +162,7 @@ class Plan:
                 layers=[LayerPlan(**each) for each in data["layers"]],
                 weights=[WeightPlan(**each) for each in data["weights"]],
                 constants=data["constants"],
+                init=data["init"],
                 grids={k: [GridPlan(**grid) for grid in v] for k, v in data["grids"].items()},
                 folded=data["folded"],
                 decided=data["decided"],

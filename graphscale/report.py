@@ -13,6 +13,11 @@ from graphscale.fidelity import Fidelity
 from graphscale.passes.grow_graph import Growth
 from graphscale.plans import LayerPlan, Plan
 
+_INIT = {
+    "resize": "resized from the target's",
+    "fresh": "resized layers are drawn fresh (the target looks untrained, or --init fresh)",
+}
+
 
 def show_plan(plan: Plan, console: Console) -> None:
     """Layer by layer, kernels, extents and multiplications before and after; totals; reasons."""
@@ -41,6 +46,8 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(
             f"[bold]decided[/]  {len(plan.decided)} If nodes, whose branch the shapes decide"
         )
+    if plan.init:
+        console.print(f"[bold]weights[/]  {_INIT[plan.init]}")
     for each in plan.inputs:
         console.print(
             f"[bold]input[/]    {each.name}: {_shape(each.target)} → {_shape(each.pretrain)}"

@@ -76,9 +76,10 @@ def shrink_model(
         decided=decided,
         target=strip(model),
     )
-    fresh = init == "fresh" or (init == "auto" and not is_trained(model))
     if init is not None:
         check_numbers(model)
+        untrained = init == "auto" and not is_trained(model)
+        result.init = "fresh" if init == "fresh" or untrained else "resize"
     for value, weight in weights.items():
         set_tensor(value, shrink_tensor(tensor_of(value), weight, "bilinear"))
     result.constants = shrink_graph(traced, solved)
@@ -87,7 +88,7 @@ def shrink_model(
         for value in graph_inputs(model)
     }
     check_shapes(traced, solved, pretrain_shapes)
-    if fresh and init is not None:
+    if result.init == "fresh":
         names = None if init == "fresh" else {weight.name for weight in result.weights}
         initialize(model, names, seed)
     result.attach(model)

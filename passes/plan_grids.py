@@ -11,16 +11,19 @@ from graphscale.plans import GridPlan
 
 
 def plan_grids(traced: Traced, geometry: Geometry) -> dict[str, list[GridPlan]]:
-    """The grids of all tensors that links produce; the tensors behind them share theirs."""
+    """The grids of what links produce and of what joins maps; all other tensors share theirs."""
     frames = {}
     for extent, size in geometry.inputs.items():
         frames.setdefault(extent.axis, (extent.target, size))
     plans: dict[str, list[GridPlan]] = {}
-    for node, links in traced.links.items():
+    for node in traced.model.graph:
         value = node.outputs[0]
+        joins = sum(bool(geometry.grids.get(each)) for each in node.inputs) > 1
+        if node not in traced.links and not joins:
+            continue
         for position, (target, pretrain) in sorted(geometry.grids.get(value, {}).items()):
             extent = single_extent(traced.of(value)[position])
-            if extent is None or extent.axis not in frames or not links:
+            if extent is None or extent.axis not in frames:
                 continue
             plans.setdefault(value.name, []).append(
                 GridPlan(
