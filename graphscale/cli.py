@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except GraphScaleError as error:
-        print(f"graphscale: {error}", file=sys.stderr)
+        print(f"graphscale: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("graphscale: interrupted; nothing was written", file=sys.stderr)

@@ -119,6 +119,7 @@ def _from_proto(proto: onnx.ModelProto, name: str, folder: Path, inline: mmap.mm
         ) from error
     finally:
         logger.setLevel(level)
+    _check_nodes(model, name)
     model.meta["source"] = name
     files: dict[str, mmap.mmap] = {_INLINE: inline}
 
@@ -149,6 +150,21 @@ def _from_proto(proto: onnx.ModelProto, name: str, folder: Path, inline: mmap.mm
             if isinstance(attribute.value, ir.ExternalTensor):
                 node.attributes[key] = ir.AttrTensor(key, resolve(attribute.value))
     return model
+
+
+def _check_nodes(model: ir.Model, name: str) -> None:
+    """Raise for names that are no text, which protobuf hands on as bytes, and untyped attributes."""
+    for node in model.graph.all_nodes():
+        values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+        texts = [node.name, node.op_type, node.domain, *(value.name for value in values)]
+        if node.domain == "":
+            texts += [each.value for each in node.attributes.values() if not each.is_ref()]
+        untyped = [each.type == ir.AttributeType.UNDEFINED for each in node.attributes.values()]
+        if any(untyped) or any(isinstance(text, bytes) for text in texts):
+            raise GraphScaleError(
+                f"{name}: node {node.name!r} is damaged (text that is not UTF-8, or an attribute "
+                "without a type); export or copy the file again"
+            )
 
 
 def _mapped(tensor: ir.ExternalTensor, data: mmap.mmap, name: str) -> ir.TensorProtocol:
