@@ -13,7 +13,6 @@
 #pragma once
 
 #include "kernels/fft_conv/lanes.h"
-#include "kernels/fft_conv/layout.h"
 #include "kernels/fft_conv/products.h"
 #include "kernels/fft_conv/tile.h"
 #include "kernels/fft_conv/workers.h"
@@ -78,7 +77,7 @@ void gather_columns(const Core& core, const Tile<L>& tile, const float* in, int6
 template <int L>
 bool prepare_dense(const Core& core, const float* w, float* prepared, const Context& context) {
   const DenseLayout layout(core, L);
-  const int64_t work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t work = tile_floats(core, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
@@ -100,13 +99,13 @@ bool prepare_dense(const Core& core, const float* w, float* prepared, const Cont
 
 // Spectra of `count` tiles of one side of a group; planes(tile, block) finds them.
 template <int L, typename FindPlanes>
-void transform_tiles(const Core& core, const Context& context, int64_t count, int64_t blocks,
+void transform_tiles(const Core& core, const Context& context, int64_t count, int64_t channel_blocks,
                      int64_t rows, int64_t columns, float* memory, float* spectra, int64_t pitch,
                      const FindPlanes& planes) {
-  const int64_t work = Tile<L>::floats(core.y.tile, core.x.tile);
-  deal(context, count * blocks, [&](int64_t worker, int64_t task) {
+  const int64_t work = tile_floats(core, L);
+  deal(context, count * channel_blocks, [&](int64_t worker, int64_t task) {
     const Tile<L> tile(core, memory + worker * work);
-    tile.forward_rows(planes(task / blocks, task % blocks), rows, columns);
+    tile.forward_rows(planes(task / channel_blocks, task % channel_blocks), rows, columns);
     spread_columns<L>(core, tile, spectra + task * 2 * L, pitch);
   });
 }
@@ -117,10 +116,10 @@ template <int L>
 bool convolve_dense(const Core& core, const float* x, const float* prepared, const float* bias,
                     float* y, const Context& context) {
   const DenseLayout layout(core, L);
-  const int64_t work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t work = tile_floats(core, L);
   const int64_t frequencies = core.frequencies();
-  const int64_t spectra = frequencies * (layout.in_pitch + layout.out_pitch);
-  const Scratch scratch(context, static_cast<size_t>(context.threads * work + spectra) * 4);
+  const int64_t floats = scratch_floats(core, Pass::kForward, Method::kDense, L, context.threads);
+  const Scratch scratch(context, static_cast<size_t>(floats) * 4);
   if (scratch.get<float>() == nullptr) return false;
   float* const memory = scratch.get<float>();
   float* const in = memory + context.threads * work;
@@ -174,10 +173,10 @@ template <int L>
 bool correlate_dense(const Core& core, const float* x, const float* dy, float* dw,
                      const Context& context) {
   const GradientLayout layout(core, L);
-  const int64_t work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t work = tile_floats(core, L);
   const int64_t frequencies = core.frequencies(), ins = core.ins();
-  const int64_t spectra = frequencies * (layout.in_pitch + layout.out_pitch + layout.weight_pitch);
-  const Scratch scratch(context, static_cast<size_t>(context.threads * work + spectra) * 4);
+  const int64_t floats = scratch_floats(core, Pass::kGradientWeight, Method::kDense, L, context.threads);
+  const Scratch scratch(context, static_cast<size_t>(floats) * 4);
   if (scratch.get<float>() == nullptr) return false;
   float* const memory = scratch.get<float>();
   float* const in = memory + context.threads * work;

@@ -11,8 +11,6 @@
 
 namespace graphscale::fft_conv {
 
-constexpr int kMaxFft = 256;
-
 // The radix of the first pass; N itself where one pass will do.
 constexpr int first_radix(int n) {
   switch (n) {

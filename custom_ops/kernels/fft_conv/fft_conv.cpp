@@ -22,13 +22,6 @@ const char* pass_name(Pass pass) {
   }
 }
 
-// The core of a pass cut into the plan's tiles; an error where the plan does not fit.
-bool cut_core(const Problem& p, Pass pass, const Plan& plan, Core* core) {
-  *core = make_core(p, pass);
-  return plan.method != Method::kDirect && cut(core->y, plan.tile_height) &&
-         cut(core->x, plan.tile_width);
-}
-
 Core planned_core(const Problem& p, Pass pass, const Plan& plan) {
   Core core;
   if (!supports(p, pass, plan) || !cut_core(p, pass, plan, &core)) {
@@ -42,10 +35,6 @@ void check_memory(bool enough) {
   if (!enough) fail("no memory for the spectra of an FFT convolution; use the direct one here");
 }
 
-bool is_empty(const Problem& p) {
-  return p.batch == 0 || p.out_channels == 0 || p.out_height() == 0 || p.out_width() == 0;
-}
-
 }  // namespace
 
 int64_t Problem::out_height() const {
@@ -56,10 +45,21 @@ int64_t Problem::out_width() const {
   return out_extent(width, kernel_width, stride_x, dilation_x, pad_left + pad_right);
 }
 
-std::string to_string(const Plan& plan) {
-  if (plan.method == Method::kDirect) return "direct";
-  return std::string(plan.method == Method::kDense ? "dense " : "per_channel ") +
-         std::to_string(plan.tile_height) + "x" + std::to_string(plan.tile_width);
+void check(const Problem& p) {
+  const auto require = [](bool good, const char* sentence) {
+    if (!good) fail(sentence);
+  };
+  require(p.batch >= 0 && p.in_channels >= 1 && p.out_channels >= 1 && p.height >= 1 && p.width >= 1,
+          "a convolution needs at least one channel, row and column");
+  require(p.groups >= 1 && p.in_channels % p.groups == 0 && p.out_channels % p.groups == 0,
+          "the groups of a convolution must divide its input and output channels");
+  require(p.kernel_height >= 1 && p.kernel_width >= 1, "a convolution's kernel needs at least one tap");
+  require(p.stride_y >= 1 && p.stride_x >= 1, "strides must be at least 1");
+  require(p.dilation_y >= 1 && p.dilation_x >= 1, "dilations must be at least 1");
+  require(p.pad_top >= 0 && p.pad_left >= 0 && p.pad_bottom >= 0 && p.pad_right >= 0,
+          "pads must be at least 0");
+  require(p.out_height() >= 1 && p.out_width() >= 1,
+          "the (dilated) kernel is larger than the padded input; pad more or take a smaller kernel");
 }
 
 bool supports(const Problem& p, Pass pass, const Plan& plan) {
@@ -76,12 +76,7 @@ bool supports(const Problem& p, Pass pass, const Plan& plan) {
 size_t prepared_bytes(const Problem& p, Pass pass, const Plan& plan) {
   if (plan.method == Method::kDirect || pass == Pass::kGradientWeight || is_empty(p)) return 0;
   const Core core = planned_core(p, pass, plan);
-  const int lanes = this_machines_engine().lanes;
-  if (plan.method == Method::kDense) {
-    return static_cast<size_t>(core.groups * DenseLayout(core, lanes).weights) * 4;
-  }
-  return static_cast<size_t>(blocks(core.groups * core.outs(), lanes) * core.ins() * core.columns() *
-                             core.y.tile * 2 * lanes) * 4;
+  return static_cast<size_t>(prepared_floats(core, plan.method, this_machines_engine().lanes)) * 4;
 }
 
 void prepare(const Problem& p, Pass pass, const Plan& plan, const float* w, void* memory,

@@ -65,6 +65,14 @@ bool one_tile_will_do(const Axis& a, int64_t tile) {
 
 }  // namespace
 
+int64_t Core::tiles() const {
+  return batch * y.batch_phases * x.batch_phases * y.tiles * x.tiles;
+}
+int64_t Core::ins() const { return in_channels * y.in_phases * x.in_phases; }
+int64_t Core::outs() const { return out_channels * y.out_phases * x.out_phases; }
+int64_t Core::columns() const { return x.tile / 2 + 1; }
+int64_t Core::frequencies() const { return (x.tile / 2 - 1) * y.tile + 2 * (y.tile / 2 + 1); }
+
 const std::vector<int>& fft_sizes() {
   static const std::vector<int> sizes = {1,  8,  12, 16, 20, 24, 28,  32,  36,  40,  48,  56,
                                          60, 64, 72, 80, 96, 112, 128, 144, 160, 192, 256};
@@ -106,6 +114,16 @@ bool cut(Axis& axis, int tile) {
   axis.tiles = ceil_div(axis.outputs, axis.tile_outputs);
   axis.tile_outputs = ceil_div(axis.outputs, axis.tiles);
   return true;
+}
+
+bool cut_core(const Problem& p, Pass pass, const Plan& plan, Core* core) {
+  *core = make_core(p, pass);
+  return plan.method != Method::kDirect && cut(core->y, plan.tile_height) &&
+         cut(core->x, plan.tile_width);
+}
+
+bool is_empty(const Problem& p) {
+  return p.batch == 0 || p.out_channels == 0 || p.out_height() == 0 || p.out_width() == 0;
 }
 
 }  // namespace graphscale::fft_conv

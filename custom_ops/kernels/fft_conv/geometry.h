@@ -40,16 +40,16 @@ struct Core {
   int64_t in_channels = 1, out_channels = 1;  // of a group, without phases
   int64_t tap_planes_in = 1, tap_planes_out = 1, tap_planes_group = 1;  // strides in w, in planes
 
-  int64_t images() const { return batch * y.batch_phases * x.batch_phases; }
-  int64_t tiles() const { return images() * y.tiles * x.tiles; }
-  int64_t ins() const { return in_channels * y.in_phases * x.in_phases; }
-  int64_t outs() const { return out_channels * y.out_phases * x.out_phases; }
-  // Frequencies of a real tile, without those that Hermitian symmetry repeats.
-  int64_t frequencies() const { return (x.tile / 2 - 1) * y.tile + 2 * (y.tile / 2 + 1); }
-  int64_t columns() const { return x.tile / 2 + 1; }
+  int64_t tiles() const;        // over all images
+  int64_t ins() const;          // with their phases
+  int64_t outs() const;
+  int64_t columns() const;      // of the half spectrum
+  int64_t frequencies() const;  // of a real tile, without those that Hermitian symmetry repeats
 };
 
-// The transform sizes there are, ascending. Those along x must be even.
+constexpr int kMaxFft = 256;
+
+// The transform sizes there are, ascending to kMaxFft. Those along x must be even.
 const std::vector<int>& fft_sizes();
 
 // The core of a pass, not yet cut into tiles. kGradientWeight has the core of kForward.
@@ -57,5 +57,11 @@ Core make_core(const Problem& p, Pass pass);
 
 // Cuts an axis into tiles of a size; false where that size is too short.
 bool cut(Axis& axis, int tile);
+
+// The core of a pass cut into the plan's tiles; false where they do not fit, or the plan is direct.
+bool cut_core(const Problem& p, Pass pass, const Plan& plan, Core* core);
+
+// Nothing to compute: no batch, no outputs.
+bool is_empty(const Problem& p);
 
 }  // namespace graphscale::fft_conv

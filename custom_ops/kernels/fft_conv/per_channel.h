@@ -8,7 +8,6 @@
 #pragma once
 
 #include "kernels/fft_conv/lanes.h"
-#include "kernels/fft_conv/layout.h"
 #include "kernels/fft_conv/tile.h"
 #include "kernels/fft_conv/workers.h"
 
@@ -16,7 +15,7 @@ namespace graphscale::fft_conv {
 
 template <int L>
 bool prepare_per_channel(const Core& core, const float* w, float* prepared, const Context& context) {
-  const int64_t work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t work = tile_floats(core, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
@@ -59,9 +58,10 @@ bool convolve_per_channel(const Core& core, const float* x, const float* prepare
                           float* y, const Context& context) {
   const int64_t height = core.y.tile, columns = core.columns(), ins = core.ins();
   const int64_t size = columns * height * 2 * L;
-  const int64_t tile_work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t tile_work = tile_floats(core, L);
   const int64_t work = tile_work + (ins > 1 ? size : 0);
-  const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
+  const int64_t floats = scratch_floats(core, Pass::kForward, Method::kPerChannel, L, context.threads);
+  const Scratch scratch(context, static_cast<size_t>(floats) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
   deal(context, blocks(core.groups * core.outs(), L) * core.tiles(), [&](int64_t worker, int64_t task) {
@@ -105,11 +105,13 @@ bool correlate_per_channel(const Core& core, const float* x, const float* dy, fl
                            const Context& context) {
   const int64_t height = core.y.tile, columns = core.columns(), ins = core.ins();
   const int64_t size = columns * height * 2 * L;
-  const int64_t tile_work = Tile<L>::floats(core.y.tile, core.x.tile);
+  const int64_t tile_work = tile_floats(core, L);
   const int64_t work = 2 * tile_work;
   const int64_t sets = blocks(core.groups * core.outs(), L) * ins;
   const int64_t parts = correlation_parts(core, sets, context.threads);
-  const Scratch scratch(context, static_cast<size_t>(context.threads * work + sets * parts * size) * 4);
+  const int64_t floats =
+      scratch_floats(core, Pass::kGradientWeight, Method::kPerChannel, L, context.threads);
+  const Scratch scratch(context, static_cast<size_t>(floats) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
   float* const sums = memory + context.threads * work;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/fft_conv/fft.h"
+#include "kernels/fft_conv/layout.h"
 #include "kernels/fft_conv/planes.h"
 
 namespace graphscale::fft_conv {
@@ -13,11 +14,7 @@ namespace graphscale::fft_conv {
 template <int L>
 class Tile {
  public:
-  // Floats of work memory: the half spectrum and rows or columns on their way.
-  static constexpr int64_t floats(int64_t height, int64_t width) {
-    return ((height + 1) * (width / 2 + 1) + 2 * kMaxFft + L) * 2 * L;
-  }
-
+  // memory: tile_floats(core, L), aligned to a vector.
   Tile(const Core& core, float* memory)
       : height_(core.y.tile),
         width_(core.x.tile),

@@ -1,0 +1,208 @@
+#include "kernels/fft_conv/plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/fft_conv/engine.h"
+#include "kernels/fft_conv/layout.h"
+#include "kernels/operator.h"
+
+namespace graphscale::fft_conv {
+namespace {
+
+constexpr double kTransformSeconds = 1.42e-10;   // per vector operation
+constexpr double kProductSeconds = 7.4e-11;
+constexpr double kTileByteSeconds = 0;           // per byte
+constexpr double kFarByteSeconds = 0;
+constexpr double kSpectraByteSeconds = 9e-11;
+constexpr double kWeightByteSeconds = 2.5e-11;
+constexpr double kPlaneByteSeconds = 2e-11;
+constexpr double kSectionSeconds = 2e-6;
+constexpr double kDirectSeconds = 7e-11;
+constexpr double kDepthwiseSeconds = 2.2e-10;
+
+constexpr double kMargin = 1.15;       // how much cheaper than direct a plan must look
+constexpr double kMemoryFactor = 4;
+constexpr double kFreeBytes = 4 << 20; // small problems may always take this much more
+constexpr size_t kMostCandidates = 8;
+
+// Tiles up to this size are counted as staying in the second-level cache.
+constexpr double kTileBytes = 700e3;
+
+double fft_operations(double n) { return n > 1 ? 5 * n * std::log2(n) : 0; }
+
+// `count` two-dimensional transforms of which `rows` rows are computed.
+void add_transforms(const Core& core, int lanes, double count, int64_t rows, Work* work) {
+  const double height = core.y.tile, columns = static_cast<double>(core.columns());
+  const double row_pairs = static_cast<double>((std::min<int64_t>(rows, core.y.tile) + 1) / 2);
+  work->transforms += count * (row_pairs * fft_operations(core.x.tile) + columns * fft_operations(height));
+  const double bytes = height * columns * 2 * lanes * 4;
+  (bytes < kTileBytes ? work->tile_bytes : work->far_bytes) += count * bytes;
+}
+
+// A good direct convolution: near the peak of fused multiply-adds where output channels fill the lanes
+// and inputs are many; depthwise about a third of it.
+double direct_seconds(const Problem& p, int lanes, int threads) {
+  const int64_t ins = p.in_channels / p.groups, outs = p.out_channels / p.groups;
+  const double taps = static_cast<double>(p.kernel_height * p.kernel_width);
+  const double pixels = static_cast<double>(p.batch * p.out_height() * p.out_width());
+  const bool depthwise = ins == 1 && outs == 1;
+  const double vectors = static_cast<double>(depthwise ? blocks(p.groups, lanes)
+                                                       : p.groups * blocks(outs, lanes));
+  const double operations = 2 * vectors * pixels * taps * static_cast<double>(ins);
+  const double bytes = 4 * static_cast<double>(p.batch) *
+                       (static_cast<double>(p.in_channels * p.height * p.width) +
+                        static_cast<double>(p.out_channels * p.out_height() * p.out_width()));
+  return (operations * (depthwise ? kDepthwiseSeconds : kDirectSeconds) + bytes * kPlaneByteSeconds) /
+             threads + kSectionSeconds;
+}
+
+// Whether tensors, prepared weights and scratch stay within kMemoryFactor times what a direct
+// convolution holds (it keeps a second copy of the weights in its own order).
+bool fits_memory(const Problem& p, Pass pass, const Plan& plan, int threads) {
+  const double x = static_cast<double>(p.batch * p.in_channels * p.height * p.width);
+  const double y = static_cast<double>(p.batch * p.out_channels * p.out_height() * p.out_width());
+  const double w = static_cast<double>(p.out_channels * (p.in_channels / p.groups) * p.kernel_height *
+                                       p.kernel_width);
+  const double spectra = static_cast<double>(prepared_bytes(p, pass, plan)) +
+                         static_cast<double>(scratch_bytes(p, pass, plan, threads));
+  return 4 * (x + y + w) + spectra <= kMemoryFactor * 4 * (x + y + 2 * w) + kFreeBytes;
+}
+
+}  // namespace
+
+Work count_work(const Core& core, Pass pass, Method method, int lanes, int threads) {
+  Work work;
+  const double tiles = static_cast<double>(core.tiles());
+  const double groups = static_cast<double>(core.groups), ins = static_cast<double>(core.ins());
+  const int64_t in_rows = std::min<int64_t>(core.y.tile, core.y.in.extent / core.y.in.step + 1);
+  const double bytes = 8.0 * lanes;  // of a complex vector
+  const double in_plane = static_cast<double>(core.y.in.extent * core.x.in.extent);
+  const double out_plane = static_cast<double>(core.y.out.extent * core.x.out.extent);
+  work.plane_bytes = 4 * static_cast<double>(core.batch * core.groups) *
+                     (in_plane * static_cast<double>(core.in_channels) +
+                      out_plane * static_cast<double>(core.out_channels));
+  if (method == Method::kPerChannel) {
+    const double sets = static_cast<double>(blocks(core.groups * core.outs(), lanes));
+    const double frequencies = static_cast<double>(core.columns()) * core.y.tile;
+    add_transforms(core, lanes, sets * tiles * ins, in_rows, &work);
+    add_transforms(core, lanes, sets * tiles * (pass == Pass::kGradientWeight ? ins : 1),
+                   core.y.tile_outputs, &work);
+    work.products = 8 * sets * tiles * ins * frequencies;
+    (core.columns() * core.y.tile * 2 * lanes * 4 < kTileBytes ? work.tile_bytes : work.far_bytes) +=
+        sets * tiles * ins * frequencies * bytes;
+    work.weight_bytes = sets * ins * frequencies * bytes;
+    work.sections = 1;
+    if (pass == Pass::kGradientWeight) {
+      const int64_t parts = correlation_parts(core, static_cast<int64_t>(sets * ins), threads);
+      add_transforms(core, lanes, sets * ins, core.y.kernel, &work);
+      work.weight_bytes *= 2 * static_cast<double>(parts);
+    }
+    return work;
+  }
+  const double frequencies = static_cast<double>(core.frequencies());
+  if (pass == Pass::kGradientWeight) {
+    const GradientLayout layout(core, lanes);
+    const double out_blocks = static_cast<double>(blocks(core.outs(), lanes));
+    const double parts = std::ceil(out_blocks / static_cast<double>(layout.out_blocks));
+    const double chunks = std::ceil(tiles / static_cast<double>(layout.chunk));
+    const double in_blocks = static_cast<double>(layout.in_blocks);
+    add_transforms(core, lanes, groups * parts * tiles * in_blocks, in_rows, &work);
+    add_transforms(core, lanes, groups * tiles * out_blocks, core.y.tile_outputs, &work);
+    add_transforms(core, lanes, groups * ins * out_blocks, core.y.kernel, &work);
+    work.products = 8 * groups * tiles * ins * out_blocks * frequencies;
+    work.spectra_bytes = 2 * groups * tiles * frequencies * (parts * in_blocks + out_blocks) * bytes;
+    work.weight_bytes = 2 * groups * chunks * frequencies * ins * out_blocks * bytes;
+    work.sections = groups * parts * (3 * chunks + 1);
+    return work;
+  }
+  const DenseLayout layout(core, lanes);
+  const double in_blocks = static_cast<double>(layout.in_blocks);
+  const double out_blocks = static_cast<double>(layout.out_blocks);
+  const double chunks = tiles > 0 ? std::ceil(tiles / static_cast<double>(layout.chunk)) : 0;
+  add_transforms(core, lanes, groups * tiles * in_blocks, in_rows, &work);
+  add_transforms(core, lanes, groups * tiles * out_blocks, core.y.tile_outputs, &work);
+  work.products = 8 * groups * tiles * ins * out_blocks * frequencies;
+  work.spectra_bytes = 2 * groups * tiles * frequencies * (in_blocks + out_blocks) * bytes;
+  work.weight_bytes = groups * chunks * static_cast<double>(layout.weights) * 4;
+  work.sections = 3 * groups * chunks;
+  return work;
+}
+
+double seconds(const Work& w, int threads) {
+  const double shared = w.transforms * kTransformSeconds + w.products * kProductSeconds +
+                        w.tile_bytes * kTileByteSeconds + w.far_bytes * kFarByteSeconds +
+                        w.spectra_bytes * kSpectraByteSeconds + w.plane_bytes * kPlaneByteSeconds;
+  return shared / threads + w.weight_bytes * kWeightByteSeconds + w.sections * kSectionSeconds;
+}
+
+std::string to_string(const Plan& plan) {
+  if (plan.method == Method::kDirect) return "direct";
+  return std::string(plan.method == Method::kDense ? "dense " : "per_channel ") +
+         std::to_string(plan.tile_height) + "x" + std::to_string(plan.tile_width);
+}
+
+Plan parse_plan(const std::string& text) {
+  std::vector<Plan> plans = {Plan{}};
+  for (const Method method : {Method::kDense, Method::kPerChannel}) {
+    for (const int height : fft_sizes()) {
+      for (const int width : fft_sizes()) plans.push_back({method, height, width});
+    }
+  }
+  for (const Plan& plan : plans) {
+    if (to_string(plan) == text) return plan;
+  }
+  fail("'" + text + "' is no plan of an FFT convolution; plans look like 'direct', 'dense 32x32' or "
+       "'per_channel 72x72'");
+}
+
+size_t scratch_bytes(const Problem& p, Pass pass, const Plan& plan, int threads) {
+  Core core;
+  if (!cut_core(p, pass, plan, &core)) return 0;
+  const int lanes = this_machines_engine().lanes;
+  return static_cast<size_t>(scratch_floats(core, pass, plan.method, lanes, threads)) * 4;
+}
+
+double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, int threads) {
+  const int lanes = this_machines_engine().lanes;
+  if (plan.method == Method::kDirect) return direct_seconds(p, lanes, threads);
+  Core core;
+  if (!cut_core(p, pass, plan, &core)) return std::numeric_limits<double>::infinity();
+  return seconds(count_work(core, pass, plan.method, lanes, threads), threads);
+}
+
+std::vector<Plan> candidates(const Problem& p, Pass pass, int threads) {
+  struct Priced {
+    Plan plan;
+    double seconds;
+  };
+  // A tie goes to direct: the model is no better than that.
+  std::vector<Priced> all = {{Plan{}, predicted_seconds(p, pass, Plan{}, threads) / kMargin}};
+  if (!is_empty(p)) {
+    std::vector<Priced> priced;
+    for (const Method method : {Method::kDense, Method::kPerChannel}) {
+      for (const int height : fft_sizes()) {
+        for (const int width : fft_sizes()) {
+          const Plan plan{method, height, width};
+          if (!supports(p, pass, plan) || !fits_memory(p, pass, plan, threads)) continue;
+          priced.push_back({plan, predicted_seconds(p, pass, plan, threads)});
+        }
+      }
+    }
+    const auto cheaper = [](const Priced& a, const Priced& b) { return a.seconds < b.seconds; };
+    std::sort(priced.begin(), priced.end(), cheaper);
+    if (priced.size() > kMostCandidates) priced.resize(kMostCandidates);
+    all.insert(all.end(), priced.begin(), priced.end());
+    std::stable_sort(all.begin(), all.end(), cheaper);
+  }
+  std::vector<Plan> plans;
+  for (const Priced& each : all) plans.push_back(each.plan);
+  return plans;
+}
+
+Plan choose(const Problem& p, Pass pass, int threads) { return candidates(p, pass, threads).front(); }
+
+}  // namespace graphscale::fft_conv
