@@ -1,5 +1,6 @@
 """fbcunn's layers as torch modules; each file holds one: operator, gradient, module."""
 
+from graphscale.layers.auto_conv import AutoConv1d, AutoConv2d, accelerate
 from graphscale.layers.cross_map_normalization import CrossMapNormalization
 from graphscale.layers.feature_pooling import FeatureLPPooling, Maxout
 from graphscale.layers.fft_conv import FFTConv1d, FFTConv2d
@@ -12,6 +13,8 @@ from graphscale.layers.sparse_nll import SparseNLLCriterion
 from graphscale.layers.temporal_conv import TemporalConv
 
 __all__ = [
+    "AutoConv1d",
+    "AutoConv2d",
     "CrossMapNormalization",
     "FFTConv1d",
     "FFTConv2d",
@@ -28,4 +31,5 @@ __all__ = [
     "TemporalKMaxPool",
     "TopClasses",
     "WeightedLookupTable",
+    "accelerate",
 ]
