@@ -153,7 +153,7 @@ def _from_proto(proto: onnx.ModelProto, name: str, folder: Path, inline: mmap.mm
 
 
 def _check_nodes(model: ir.Model, name: str) -> None:
-    """Raise for names that are no text, which protobuf hands on as bytes, and untyped attributes."""
+    """Raise for names that are no text (protobuf hands them on as bytes) and untyped attributes."""
     for node in model.graph.all_nodes():
         values = [value for value in (*node.inputs, *node.outputs) if value is not None]
         texts = [node.name, node.op_type, node.domain, *(value.name for value in values)]

@@ -32,7 +32,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_import_loads_neither_torch_nor_onnxruntime() -> None:
-    code = "import graphscale, sys; print([m for m in ('torch', 'onnxruntime') if m in sys.modules])"
+    code = (
+        "import graphscale, sys; print([m for m in ('torch', 'onnxruntime') if m in sys.modules])"
+    )
     assert run_python(code) == "[]"
 
 

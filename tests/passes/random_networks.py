@@ -100,7 +100,7 @@ class _Builder:
         dilation: int = 1,
         bias: bool | None = None,
     ) -> Map:
-        """A convolution; `pads` is 'same' (kernel // 2 on each side), 'valid', numbers or auto_pad."""
+        """A convolution; `pads` is 'same' (half the kernel), 'valid', numbers or an auto_pad."""
         kernel = (kernel,) * self.rank if isinstance(kernel, int) else kernel
         spans = [(k - 1) * dilation + 1 for k in kernel]
         attributes: dict[str, object] = {}
@@ -253,9 +253,7 @@ class _Builder:
     def _slice_numbers(self, numbers: str, start: int, stop: int) -> str:
         if self.opset < 10:
             return self.op("Slice", numbers, starts=[start], ends=[stop], axes=[0])
-        return self.op(
-            "Slice", numbers, self.ints([start]), self.ints([stop]), self.ints([0])
-        )
+        return self.op("Slice", numbers, self.ints([start]), self.ints([stop]), self.ints([0]))
 
     def mean(self, x: str, axes: list[int], keepdims: int) -> str:
         if self.opset < 18:
@@ -349,10 +347,14 @@ class _Builder:
         return self.concat(*self.random.sample([one, two, three], 3))
 
     def pooling(self, x: Map) -> Map:
-        kernel, stride, pads = self.pick((2, 2, 0), (3, 2, 1), (3, 2, 0), (3, 3, 0), (2, 1, 0), (3, 1, 1))
+        kernel, stride, pads = self.pick(
+            (2, 2, 0), (3, 2, 1), (3, 2, 0), (3, 3, 0), (2, 1, 0), (3, 1, 1)
+        )
         if min(x.sizes) < kernel + 1:
             return x
-        return self.pool(x, self.pick("MaxPool", "AveragePool"), kernel, stride, pads, self.chance(0.4))
+        return self.pool(
+            x, self.pick("MaxPool", "AveragePool"), kernel, stride, pads, self.chance(0.4)
+        )
 
     def separable(self, x: Map) -> Map:
         kernel = self.pick(3, 3, 5, 7)
@@ -467,7 +469,9 @@ class _Builder:
         ends = [side + self.pick(0, 0, 1)] * self.rank
         if max(ends) >= min(x.sizes):
             return self.plain(x)
-        return self.active(self.conv(self.pad(x, begins, ends), 6, kernel, self.pick(1, 2), "valid"))
+        return self.active(
+            self.conv(self.pad(x, begins, ends), 6, kernel, self.pick(1, 2), "valid")
+        )
 
     def blocks(self, x: Map) -> Map:
         if self.rank != 2 or any(size % 2 for size in x.sizes):
@@ -591,12 +595,19 @@ class _Builder:
             self.blocks: 1,
             self.instance_norm: 1,
         }
-        for part in self.random.choices(list(parts), list(parts.values()), k=self.random.randint(1, 5)):
+        for part in self.random.choices(
+            list(parts), list(parts.values()), k=self.random.randint(1, 5)
+        ):
             if min(x.sizes) < 3:
                 break
             self.result.parts.append(f"{part.__name__} {x.sizes}")
             x = part(x)
-        heads: list[Callable[[Map], str]] = [self.averaged, self.flattened, self.classifier, self.maps]
+        heads: list[Callable[[Map], str]] = [
+            self.averaged,
+            self.flattened,
+            self.classifier,
+            self.maps,
+        ]
         head = self.random.choices(heads, (4, 4, 1, 1))[0]
         self.result.parts.append(f"{head.__name__} {x.sizes}")
         output = head(x)

@@ -50,7 +50,7 @@ def sampling_grids(model: onnx.ModelProto, shapes: Shapes, spatial: range) -> di
         if node.op_type in JOINS:
             lines[node.output[0]] = _joined(node, lines, shapes)
         elif node.op_type in _UNCHANGED:
-            lines.update({name: given for name in node.output})
+            lines.update(dict.fromkeys(node.output, given))
         elif given:
             moved = _MOVES.get(node.op_type, _moved)(node, attributes, given, shapes, numbers)
             lines[node.output[0]] = moved
@@ -114,9 +114,7 @@ def _moved(node, attributes: dict, given: dict, shapes: Shapes, numbers: dict) -
 
 
 def _transposed(node, attributes: dict, given: dict, shapes: Shapes, numbers: dict) -> dict:
-    return {
-        dim: given[source] for dim, source in enumerate(attributes["perm"]) if source in given
-    }
+    return {dim: given[source] for dim, source in enumerate(attributes["perm"]) if source in given}
 
 
 def _reshaped(node, attributes: dict, given: dict, shapes: Shapes, numbers: dict) -> dict:

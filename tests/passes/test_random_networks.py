@@ -112,7 +112,7 @@ def check_runs(target: onnx.ModelProto, pretrain: onnx.ModelProto) -> None:
 
 
 def check_joins(target, pretrain, maps, plan) -> None:
-    """Extents that are equal stay equal; grids meet within half a pixel and are reported as they are."""
+    """Equal extents stay equal; grids meet within half a pixel and are reported as they are."""
     small, large = maps
     entry = target.graph.input[0].name
     rank = len(large[entry].shape) - 2
