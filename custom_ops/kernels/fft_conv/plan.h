@@ -7,14 +7,14 @@ namespace graphscale::fft_conv {
 
 // Counts for one call, over all threads. Vector operations work on one vector of the engine's lanes.
 struct Work {
-  double transforms = 0;    // vector operations of the transforms: 5 N log2 N each
-  double tile_bytes = 0;    // moved by transforms of tiles that stay in the second-level cache
-  double far_bytes = 0;     // the same, of larger tiles
-  double products = 0;      // vector operations of the products per frequency
-  double spectra_bytes = 0; // activation spectra written and read
-  double weight_bytes = 0;  // prepared weights read
-  double plane_bytes = 0;   // x, y as they come
-  double sections = 0;      // parallel loops
+  double transforms = 0;      // vector operations of the transforms: 5 N log2 N each
+  double squares = 0;         // squares of lanes x lanes values read or written, with a transposition
+  double tiles = 0;           // sets of tiles transformed
+  double products = 0;        // vector operations of the products per frequency
+  double spectra_bytes = 0;   // activation spectra written and read
+  double weight_bytes = 0;    // prepared weights read
+  double gradient_bytes = 0;  // spectra of weight gradients written and read
+  double sections = 0;        // parallel loops
 };
 
 Work count_work(const Core& core, Pass pass, Method method, int lanes, int threads);
