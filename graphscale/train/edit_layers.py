@@ -170,7 +170,7 @@ def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
     begin, end = window.begin, window.end
     if layer.padding_mode == "zeros":
         own, first, last = split_pads(begin, end)
-        if not isinstance(layer.padding, str) or _named_padding(layer) != (begin, end):
+        if not isinstance(layer.padding, str) or begin != end or begin != _named_padding(layer):
             _set(layer, "padding", own)
         layer._reversed_padding_repeated_twice = _pairs(own, own)
         _hook(layer, first, last)
@@ -183,11 +183,10 @@ def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
     _set(layer, "padding", begin)
 
 
-def _named_padding(layer: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Padding before and after each axis that 'same' or 'valid' stands for."""
-    totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size)]
-    totals = [total * (layer.padding == "same") for total in totals]
-    return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+def _named_padding(layer: nn.Module) -> tuple[int, ...]:
+    """Padding before each axis that 'same' or 'valid' stands for."""
+    same = layer.padding == "same"
+    return tuple(same * d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size))
 
 
 def _transposed(layer: nn.Module, nodes: list[ir.Node]) -> None:

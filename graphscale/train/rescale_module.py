@@ -156,7 +156,11 @@ def grow_module(
         )
     weights = plan.weights if plan is not None else resized_weights(module, unwrapped(target))
     given = _tensors(module)
-    grown = {weight.name: _grown(module, given, weight, resize) for weight in weights}
+    grown = {}
+    for weight in weights:
+        tensor = _grown(module, given, weight, resize)
+        shared = given[weight.name]
+        grown |= {name: tensor for name, other in given.items() if other is shared}
     if target is not None:
         result = copy.deepcopy(unwrapped(target))
         rest = {name: TorchTensor(each) for name, each in given.items() if name not in grown}

@@ -36,12 +36,12 @@ def resized_weights(pretrain: nn.Module, target: nn.Module) -> list[WeightPlan]:
             name = f"{path}.{key}" if path else key
             pairs = list(zip(weight.shape, other.shape))
             factors = None
-            if isinstance(layer, _CONVOLUTIONS) and weight.ndim == other.ndim:
+            if isinstance(layer, _CONVOLUTIONS) and weight.shape[:2] == other.shape[:2]:
                 factors = [[pair] for pair in pairs]
-            elif isinstance(layer, nn.Linear) and key == "weight":
+            elif isinstance(layer, nn.Linear) and weight.shape[0] == other.shape[0]:
                 rows = _rows(pairs[1], channels)
                 factors = None if rows is None else [[pairs[0]], rows]
-            if factors is None or pairs[0][0] != pairs[0][1]:
+            if factors is None:
                 raise GraphScaleError(
                     f"weight {name!r} has the shape {list(other.shape)} and in the target "
                     f"{list(weight.shape)}, which shapes alone do not explain; give the plan"

@@ -74,6 +74,8 @@ def trace_module(module: torch.nn.Module, example: Example) -> ir.Model:
     """
     batched = example.batched()
     options = {"optimize": False, "external_data": False}
+    if any(weight.dtype == torch.bfloat16 for weight in module.parameters()):
+        options["opset_version"] = 22  # the first one with convolutions in bfloat16
     with _quiet():
         try:
             model = to_onnx(
@@ -92,6 +94,11 @@ def trace_module(module: torch.nn.Module, example: Example) -> ir.Model:
             node.resize_inputs(2)
     ir.passes.common.RemoveUnusedNodesPass()(model)
     add_function_bodies(model)
+    # A shared weight bears the last of its names.
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    for name, weight in module.named_parameters(remove_duplicate=False):
+        if name in model.graph.initializers and names[id(weight)] != name:
+            model.graph.initializers[name].name = names[id(weight)]
     model.meta["source"] = type(module).__name__
     for node in model.graph.all_nodes():
         scopes = node.metadata_props.get(_SCOPES)
