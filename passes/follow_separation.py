@@ -10,13 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from graphscale.passes.add_initializer import add_initializer
 
 
-def follow_separation(target: ir.Model, checkpoint: ir.Model) -> list[str]:
-    """Add the separated weights to `target`, unfilled; returns their names."""
+def follow_separation(
+    target: ir.Model, checkpoint: ir.Model, constants: Collection[str]
+) -> list[str]:
+    """Add the separated weights to `target`, unfilled; returns their names.
+
+    `constants` are the names of the checkpoint's constants that hold shapes: no weights.
+    """
     layers = {node.outputs[0].name: node for node in checkpoint.graph if node.outputs}
     known = target.graph.initializers
     added: list[str] = []
@@ -25,7 +32,9 @@ def follow_separation(target: ir.Model, checkpoint: ir.Model) -> list[str]:
         if other is None or other.op_type != node.op_type:
             continue
         for index, (mine, theirs) in enumerate(zip(node.inputs, other.inputs)):
-            if mine is None or theirs is None or not _separated(mine, theirs, layers):
+            if mine is None or theirs is None or theirs.name in constants:
+                continue
+            if not _separated(mine, theirs, layers):
                 continue
             if theirs.name not in known:
                 producer = mine.producer()

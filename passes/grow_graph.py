@@ -38,7 +38,7 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     Raises:
         GraphScaleError: the checkpoint lacks a weight, or holds one of another shape; names it.
     """
-    growth = Growth(separated=follow_separation(target, checkpoint))
+    growth = Growth(separated=follow_separation(target, checkpoint, plan.constants))
     resized = {weight.name: weight for weight in plan.weights}
     tensors = tensors_by_name(target)
     learned = {

@@ -132,7 +132,9 @@ class Window:
                     if numbers in seen:
                         continue
                     seen.add(numbers)
-                    if max(begin, total - begin) >= max(self.span, target.begin + 1, target.end + 1):
+                    if max(begin, total - begin) >= max(
+                        self.span, target.begin + 1, target.end + 1
+                    ):
                         continue
                     if numbers.last_starts_in_padding(extent):
                         continue
