@@ -6,7 +6,7 @@ from math import gcd
 
 from graphscale.passes.choose_kernels import Kernels
 from graphscale.passes.extents import Extent
-from graphscale.passes.links import Blocks, Window
+from graphscale.passes.links import Blocks, Crop, Window, divisor
 from graphscale.passes.traced import Traced
 
 _USUAL_RATIO = 1.5  # where no kernel says another
@@ -21,6 +21,12 @@ def choose_input(traced: Traced, kernels: Kernels, extent: Extent) -> int:
     target's size, if one lies within 7.5 %: 224 with 3×3 kernels becomes 160, which halves five
     times without a remainder, rather than 149.
     """
+    needed = divisor(extent)
+    size = _choose(traced, kernels, extent)
+    return max(1, round(size / needed)) * needed
+
+
+def _choose(traced: Traced, kernels: Kernels, extent: Extent) -> int:
     target, pretrain = _first_kernel(traced, kernels, extent.axis)
     exact = extent.target * pretrain
     if exact % target == 0:
@@ -57,6 +63,8 @@ def _total_stride(traced: Traced, axis: int) -> int:
                 stride *= link.target.stride
             elif isinstance(link.target, Blocks):
                 stride *= link.target.down
+            elif isinstance(link.target, Crop):
+                stride *= link.target.step
             result = link.result.root
             if result is not link.source.root:
                 reached[result] = max(reached.get(result, 1), stride)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from math import ceil, floor
+from math import ceil, floor, lcm
 
 import onnx_ir as ir
 
@@ -83,6 +83,17 @@ class Link:
         return _options(
             self.goal, self.target, source, self.result.target, extent, tuple(sorted(wanted))
         )
+
+
+def divisor(extent: Extent) -> int:
+    """What an extent must be a multiple of: its readers cut it into blocks or strided slices."""
+    needed = 1
+    for link in extent.root.consumers:
+        if isinstance(link.target, Blocks):
+            needed = lcm(needed, link.target.down)
+        elif isinstance(link.target, Crop) and extent.target % link.target.step == 0:
+            needed = lcm(needed, link.target.step)
+    return needed
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from graphscale.errors import GraphScaleError
 from graphscale.passes.choose_kernels import node_name
 from graphscale.passes.extents import Extent, single_extent
-from graphscale.passes.links import Blocks, Grid, Link, Option, Resampled
+from graphscale.passes.links import Grid, Link, Option, Resampled, divisor
 from graphscale.passes.measure_extents import graph_inputs
 from graphscale.passes.traced import Traced
 
@@ -201,11 +201,7 @@ class _Solver:
 
     def _fits(self, extent: Extent, size: int) -> bool:
         """Whether the readers that need a divisible map get one."""
-        return all(
-            size % link.target.down == 0
-            for link in extent.consumers
-            if isinstance(link.target, Blocks)
-        )
+        return size % divisor(extent) == 0
 
     def _due(self, extent: Extent) -> float:
         known = self.map.get(extent.axis, {})
