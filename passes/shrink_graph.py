@@ -170,7 +170,7 @@ def _resize(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) ->
     scales = node.inputs[at] if at < len(node.inputs) else None
     current = traced.measured.constants.get(scales)
     if current is not None and current.size:
-        constants.demand(node, at, _scales(current, sizes))
+        constants.demand(node, at, _scales(current, sizes), freeze=True)
     if len(node.inputs) > 3 and node.inputs[3] is not None:
         constants.demand(node, 3, np.asarray([size for _, size in sizes]))
 
