@@ -98,9 +98,9 @@ def measure(
 def _measure_node(model: ir.Model, node: ir.Node, measured: Measured, types, record) -> None:
     known = [value is None or value in measured.constants for value in node.inputs]
     if node.op_type == "Constant" and node.domain == "":
-        values = [_constant(node)]
+        values = [constant_of(node)]
     elif node.op_type in ("Shape", "Size") and node.domain == "":
-        values = [_shape_of(node, measured.shapes[node.inputs[0]])]
+        values = [shape_of(node, measured.shapes[node.inputs[0]])]
     elif all(known) and node.domain == "" and _small(node, measured) and not _random(node):
         inputs = [None if value is None else measured.constants[value] for value in node.inputs]
         values = evaluate_node(model, node, inputs)
@@ -116,7 +116,8 @@ def _measure_node(model: ir.Model, node: ir.Node, measured: Measured, types, rec
             measured.constants[output] = array
 
 
-def _constant(node: ir.Node) -> np.ndarray:
+def constant_of(node: ir.Node) -> np.ndarray:
+    """What a Constant node holds."""
     ((name, attribute),) = node.attributes.items()
     if name == "value":
         return attribute.value.numpy()
@@ -124,7 +125,8 @@ def _constant(node: ir.Node) -> np.ndarray:
     return np.asarray(attribute.value, dtypes.get(name.removeprefix("value_")))
 
 
-def _shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
+def shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
+    """What a Shape or Size node makes of a tensor of `shape`."""
     if node.op_type == "Size":
         return np.asarray(int(np.prod(shape)), np.int64)
     start = node.attributes.get_int("start", 0)

@@ -7,11 +7,14 @@ and leaves alone what follows from shapes by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
 from graphscale.passes.add_initializer import add_initializer
-from graphscale.passes.measure_extents import Measured
+from graphscale.passes.evaluate_node import evaluate_node
+from graphscale.passes.measure_extents import Measured, constant_of, shape_of
 
 _TRANSPARENT = {"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape"}
 
@@ -60,6 +63,18 @@ class ShapeConstants:
                 at += size
         elif not _follows_shapes(value):
             self._replace(node, index, value, wanted)
+
+    def computed(self, value: ir.Value, sizes: Callable[[ir.Value], list[int]]) -> np.ndarray:
+        """What a shape operand amounts to in the pre-train network, where tensors have `sizes`."""
+        node = value.producer()
+        if node is None:
+            return value.const_value.numpy()
+        if node.op_type == "Constant":
+            return constant_of(node)
+        if node.op_type in ("Shape", "Size"):
+            return shape_of(node, tuple(sizes(node.inputs[0])))
+        given = [None if each is None else self.computed(each, sizes) for each in node.inputs]
+        return evaluate_node(self.model, node, given)[value.index()]
 
     def _set(self, node: ir.Node, index: int, value: ir.Value, wanted: np.ndarray) -> None:
         earlier = self._wanted.get(value)

@@ -172,7 +172,18 @@ def _resize(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) ->
     if current is not None and current.size:
         constants.demand(node, at, _scales(current, sizes), freeze=True)
     if len(node.inputs) > 3 and node.inputs[3] is not None:
-        constants.demand(node, 3, np.asarray([size for _, size in sizes]))
+        wanted = np.asarray([size for _, size in sizes])
+        constants.demand(node, 3, wanted)
+        found = constants.computed(
+            node.inputs[3], lambda value: [pretrain_size(dim, solved) for dim in traced.of(value)]
+        )
+        if not np.array_equal(found, wanted):
+            # Computed from the map's own shape, by a factor that is another now. Unlike sizes,
+            # scales hold no batch size and can be constants.
+            scales = _scales(np.zeros(len(sizes), np.float32), sizes)
+            name = f"{node_name(node)}.scales"
+            node.replace_input_with(2, add_initializer(traced.model, name, scales))
+            node.replace_input_with(3, None)
 
 
 def _scales(scales: np.ndarray, sizes: list[tuple[int, int]]) -> np.ndarray:
