@@ -8,9 +8,7 @@ the target, the target's layer gets that weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 

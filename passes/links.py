@@ -18,8 +18,8 @@ from graphscale.passes.extents import Extent
 
 ASYMMETRY_COST = 1.0  # unequal padding: torch and cuDNN need a separate Pad
 _PADDING_COST = 0.3  # per pixel of padding away from the target's, scaled with the kernel
-_CROP_COST = 5.0  # per pixel: negative padding needs a Slice before the operator
-_RATIO_COST = 0.3  # a resize whose ratio changes
+_CROP_COST = 50.0  # per pixel: negative padding needs a Pad before the operator
+_RATIO_COST = 5.0  # a resize whose ratio changes: its map is off more and more towards the ends
 
 
 @dataclass(frozen=True)

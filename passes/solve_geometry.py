@@ -228,10 +228,7 @@ class _Solver:
                     off = self._phase(link.axis, moved)
                     total = cost + option.cost + self._phase_cost(link, off, last)
                     if last and moved is not None:
-                        # An enlarged map is off by parts of the pixels that it had before.
-                        before = moved[1].pitch if at is None else at[1].pitch
-                        pixel = moved[1].pitch / max(moved[1].pitch, before)
-                        total += sum(_join_cost((off - other) * pixel) for other in met)
+                        total += sum(_join_cost(off - other) for other in met)
                     if not last:
                         above = option.extent - due
                         total += _FREE_COST_ABOVE * above if above > 0 else _FREE_COST * -above

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 Shapes = Mapping[str, tuple[int, ...]]
 JOINS = {"Add", "Mul", "Concat"}
 _WINDOWS = {"Conv", "MaxPool", "AveragePool"}
-_UNCHANGED = {
+UNCHANGED = {
     *("Relu", "LeakyRelu", "HardSigmoid", "PRelu", "Sigmoid", "BatchNormalization"),
     *("InstanceNormalization", "Dropout", "Split"),
 }
@@ -49,7 +49,7 @@ def sampling_grids(model: onnx.ModelProto, shapes: Shapes, spatial: range) -> di
         given = lines.get(node.input[0], {}) if node.input else {}
         if node.op_type in JOINS:
             lines[node.output[0]] = _joined(node, lines, shapes)
-        elif node.op_type in _UNCHANGED:
+        elif node.op_type in UNCHANGED:
             lines.update(dict.fromkeys(node.output, given))
         elif given:
             moved = _MOVES.get(node.op_type, _moved)(node, attributes, given, shapes, numbers)
