@@ -131,13 +131,15 @@ def _is_zeros(value: ir.Value) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter reports on itself, by warnings and by its logger."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """torch's exporter reports on itself, by warnings and by its loggers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch._guards")]
+    levels = [logger.level for logger in loggers]
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

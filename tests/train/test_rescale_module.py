@@ -2,19 +2,19 @@
 
 import copy
 import io
-import warnings
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
 import graphscale
+from graphscale.train.compare_modules import difference
+from graphscale.train.trace_module import Example
 from tests.zoo import NETWORKS, build, export, export_module
+
+from .rescaled import assert_close, assert_weights, picture, run_onnxruntime, shrink
 
 QUICK = [
     "resnet18",
@@ -27,43 +27,6 @@ QUICK = [
 ]
 # As traced, these hold sequences, which only the exporter's optimiser removes.
 UNLIKE_FILE = ["shufflenet_v2", "res2net50"]
-
-
-def shrink(module: nn.Module, example: object, **options: object) -> nn.Module:
-    """Shrunk without falling back on the imported graph."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        return graphscale.shrink(module, example, **options)
-
-
-def run_onnxruntime(model: onnx.ModelProto, x: torch.Tensor) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-
-
-def assert_close(actual: torch.Tensor, expected: object, tolerance: float = 1e-4) -> None:
-    expected = torch.as_tensor(expected)
-    assert actual.shape == expected.shape
-    assert (actual - expected).norm() <= tolerance * expected.norm()
-
-
-def assert_weights(module: nn.Module, model: onnx.ModelProto) -> None:
-    """Every weight of the module equals the initializer of its name."""
-    tensors = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-    for name, tensor in module.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
-            np.testing.assert_allclose(tensor.numpy(), tensors[name], rtol=1e-5, atol=1e-7)
-
-
-def picture(module: nn.Module, batch: int = 2) -> torch.Tensor:
-    """Random pictures at the pre-train size."""
-    _, *shape = module.graphscale_plan.inputs[0].pretrain
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1))
 
 
 def train(module: nn.Module, steps: int = 2) -> None:
@@ -133,83 +96,6 @@ def test_like_the_exported_file(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name not in QUICK])
 def test_like_the_exported_file_on_the_rest(name: str) -> None:
     check_network(name)
-
-
-class Table(nn.Module):
-    """A position table, a LayerNorm over whole maps, an average over whole maps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.enter = nn.Conv2d(3, 8, 7, 2, 3)
-        self.places = nn.Parameter(torch.randn(1, 8, 16, 16))
-        self.norm = nn.LayerNorm([8, 16, 16])
-        self.pool = nn.AvgPool2d(16)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pool(self.norm(self.enter(x) + self.places)).flatten(1)
-
-
-def head(features: int) -> list[nn.Module]:
-    return [nn.Flatten(), nn.Linear(features, 5)]
-
-
-LAYERS = {
-    "same": [nn.Conv2d(3, 8, 3, padding="same"), nn.ReLU(), nn.Conv2d(8, 8, 5, padding="same")],
-    "unequal": [nn.Conv2d(3, 8, 3, padding=1), *head(8 * 32 * 32)],
-    "reflect": [
-        nn.Conv2d(3, 8, 5, padding=2, padding_mode="reflect"),
-        nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
-    ],
-    "dilated": [nn.Conv2d(3, 8, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1)],
-    "pads": [nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 8, 3, 2), nn.ReflectionPad2d(1), *head(2592)],
-    "adaptive": [nn.Conv2d(3, 8, 7, 2, 3), nn.AdaptiveAvgPool2d(16), *head(8 * 16 * 16)],
-    "pools": [
-        nn.Conv2d(3, 8, 5, 1, 2),
-        nn.MaxPool2d(3, 2, 1),
-        nn.Conv2d(8, 8, 3, 1, 1),
-        nn.AvgPool2d(3, 2, 1),
-        nn.LPPool2d(2, 2),
-    ],
-    "upsample": [
-        nn.Conv2d(3, 8, 3, 2, 1),
-        nn.Upsample(scale_factor=2, mode="bilinear"),
-        nn.Conv2d(8, 8, 3, 2, 1),
-        nn.UpsamplingNearest2d(size=(32, 32)),
-    ],
-    "transposed": [
-        nn.Conv2d(3, 8, 3, 2, 1),
-        nn.ConvTranspose2d(8, 8, 3, 2, 1, 1),
-        nn.Conv2d(8, 8, 3, 2, 1),
-        nn.ConvTranspose2d(8, 4, 5, 2, 2, 1),
-    ],
-    "table": [Table()],
-    "one axis": [nn.Conv1d(3, 8, 7, 2, 3), nn.MaxPool1d(2), nn.Conv1d(8, 8, 3, 1, 1), *head(64)],
-    "three axes": [nn.Conv3d(3, 4, 3, 2, 1), nn.AvgPool3d(2), nn.Conv3d(4, 4, 5, 1, 2)],
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers(name: str) -> None:
-    torch.manual_seed(0)
-    target = nn.Sequential(*LAYERS[name]).eval()
-    axes = {"one axis": 1, "three axes": 3}.get(name, 2)
-    example = torch.randn(2, 3, *[32] * axes)
-    shrunk = shrink(target, example)
-    pretrain = graphscale.shrink(export_module(target, example, "dynamo"))
-    assert_weights(shrunk, pretrain)
-    x = picture(shrunk, 3)
-    assert_close(shrunk(x), run_onnxruntime(pretrain, x))
-    torch.compiler.reset()
-    compiled = torch.compile(shrunk, backend="eager", fullgraph=True)
-    assert_close(compiled(x), shrunk(x))
-    grown = graphscale.grow(shrunk)
-    assert_weights(grown, graphscale.grow(pretrain))
-    assert_close(shrink(grown, example)(x), shrunk(x))
-    for layer in grown.modules():
-        assert not layer._forward_pre_hooks
-        assert not layer._forward_hooks
-    grown.load_state_dict(target.state_dict())
-    torch.testing.assert_close(grown(example), target(example))
 
 
 class Network(nn.Module):
@@ -380,6 +266,33 @@ def test_keyword_arguments_and_several_outputs() -> None:
 
     shrunk = shrink(Two(), {"image": EXAMPLE, "gain": torch.ones(2, 1, 1, 1)})
     assert shrunk(image=picture(shrunk), gain=torch.ones(2, 1, 1, 1))["mean"].shape == (2, 8)
+
+
+def test_a_module_for_one_picture(capfd: pytest.CaptureFixture) -> None:
+    """Without a symbolic batch; nothing is printed, whatever torch thinks of that."""
+
+    class One(Network):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).view(1, 5)
+
+    shrunk = shrink(One(), EXAMPLE[:1])
+    assert shrunk.graphscale_plan.inputs[0].target == [1, 3, 32, 32]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_weights_of_zero_hide_no_difference() -> None:
+    """Fresh residual networks scale their branches by zero; a wrong padding in one must show."""
+    example = Example(EXAMPLE)
+
+    def branch(*pads: int) -> nn.Module:
+        return nn.Sequential(nn.ZeroPad2d(pads), nn.Conv2d(3, 8, 2), nn.BatchNorm2d(8))
+
+    modules = [branch(0, 1, 0, 1), branch(1, 0, 1, 0)]
+    for module in modules:
+        nn.init.zeros_(module[2].weight)
+    assert difference(modules[0], copy.deepcopy(modules[0]), example) is None
+    assert difference(*modules, example) is not None
+    assert difference(branch(1, 1, 0, 0), modules[0], example) is not None
 
 
 def test_imported_network_shrinks_and_grows() -> None:
