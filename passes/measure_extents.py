@@ -20,15 +20,15 @@ from graphscale.passes.measure_sequences import measure_sequence
 
 _LARGEST_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
 
-# Operators of other domains that compute what an ONNX operator of the same inputs computes.
+# Operators whose outputs have the shapes that another operator gives the same inputs.
 _EQUIVALENTS = {
     ("graphscale", "FFTConv"): "Conv",
     ("com.microsoft", "FusedConv"): "Conv",
     ("com.microsoft", "Gelu"): "Relu",
     ("com.microsoft", "QuickGelu"): "Relu",
     ("com.microsoft", "FastGelu"): "Relu",
+    ("", "MeanVarianceNormalization"): "Relu",  # defined by a function, which inference gives up on
 }
-
 
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 
@@ -179,6 +179,10 @@ def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) ->
         else:
             version = model.opset_imports.get(domain, model.opset_imports.get("", 1))
             schema = onnx.defs.get_schema(op_type, version, domain)
+            if op_type != node.op_type:
+                known = [each for each in proto.attribute if each.name in schema.attributes]
+                proto.ClearField("attribute")
+                proto.attribute.extend(known)
             opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
             inferred = onnx.shape_inference.infer_node_outputs(
                 schema, proto, input_types, data, opset_imports=opsets, ir_version=model.ir_version
