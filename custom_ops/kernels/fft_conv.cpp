@@ -1,5 +1,12 @@
-// FFTConv: everything that ONNX Conv computes, and its two gradients.
+// FFTConv: everything that ONNX Conv computes, and its two gradients. In float (and the 16-bit types)
+// and in one or two dimensions the kernels of fft_conv/ take what they are faster at; the rest is
+// computed directly.
+#include <cstdlib>
+#include <map>
+#include <mutex>
+
 #include "kernels/conv_direct.h"
+#include "kernels/fft_conv/fft_conv.h"
 #include "kernels/widen.h"
 
 namespace graphscale {
@@ -13,6 +20,83 @@ void require_grad(ShapeCall& call, size_t x, size_t weight) {
   }
 }
 
+// The two-dimensional problem of kernels/fft_conv; one-dimensional images have one line.
+fft_conv::Problem problem(const ConvGeometry& g) {
+  const size_t x = g.in.size() - 1;
+  fft_conv::Problem p;
+  p.batch = g.batch;
+  p.in_channels = g.in_channels;
+  p.out_channels = g.out_channels;
+  p.groups = g.groups;
+  p.width = g.in[x];
+  p.kernel_width = g.kernel[x];
+  p.stride_x = g.stride[x];
+  p.dilation_x = g.dilation[x];
+  p.pad_left = g.pad_begin[x];
+  p.pad_right = g.pad_end[x];
+  if (x == 1) {
+    p.height = g.in[0];
+    p.kernel_height = g.kernel[0];
+    p.stride_y = g.stride[0];
+    p.dilation_y = g.dilation[0];
+    p.pad_top = g.pad_begin[0];
+    p.pad_bottom = g.pad_end[0];
+  }
+  return p;
+}
+
+// kDirect where the direct convolution is faster, and for what the FFTs do not compute.
+template <typename Wide>
+fft_conv::Plan choose_plan(const Call& call, const ConvGeometry& g, fft_conv::Pass pass) {
+  if (!std::is_same_v<Wide, float> || g.in.size() > 2 || g.in_size() * g.batch == 0) return {};
+  return fft_conv::choose(problem(g), pass, call.context.threads);
+}
+
+// Spectra of weights that a model keeps constant, made at the first run with a plan (the plan follows
+// from the size of the image, which a session does not know before).
+class ConstantWeights : public Prepared {
+ public:
+  const void* spectra(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
+                      const fft_conv::Plan& plan, const float* weight) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const size_t bytes = fft_conv::prepared_bytes(p, pass, plan);
+    auto& kept = kept_[fft_conv::to_string(plan)];
+    if (kept == nullptr) {
+      void* const memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+      if (memory == nullptr) fail("no memory for the spectra of W");
+      kept.reset(memory);
+      fft_conv::prepare(p, pass, plan, weight, memory, context);
+    }
+    return kept.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, std::unique_ptr<void, Free>> kept_;
+};
+
+std::unique_ptr<Prepared> prepare_weights(const Context&, const Attributes&, Type,
+                                          const std::vector<Tensor>& inputs) {
+  if (!inputs[1].present) return nullptr;
+  return std::make_unique<ConstantWeights>();
+}
+
+// use(spectra) with the weights' spectra, kept or made for this call.
+template <typename Use>
+void with_spectra(const Call& call, const fft_conv::Problem& p, fft_conv::Pass pass,
+                  const fft_conv::Plan& plan, const float* weight, const Use& use) {
+  if (const auto* constant = static_cast<const ConstantWeights*>(call.prepared)) {
+    return use(constant->spectra(call.context, p, pass, plan, weight));
+  }
+  const auto bytes = static_cast<int64_t>(fft_conv::prepared_bytes(p, pass, plan));
+  const ScratchArray<char> spectra(call.context, bytes);
+  fft_conv::prepare(p, pass, plan, weight, spectra.get(), call.context);
+  use(spectra.get());
+}
+
 template <typename T>
 void forward(const Call& call) {
   using Wide = typename Accumulator<T>::type;
@@ -21,8 +105,17 @@ void forward(const Call& call) {
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideInput<T> bias(call.context, call.inputs[2]);
   const WideOutput<T> y(call.context, call.outputs[0]);
-  conv_direct<Wide>(call.context, g, x.get(), weight.get(),
-                    call.inputs[2].present ? bias.get() : nullptr, y.get());
+  constexpr auto kPass = fft_conv::Pass::kForward;
+  const fft_conv::Plan plan = choose_plan<Wide>(call, g, kPass);
+  if constexpr (std::is_same_v<Wide, float>) {
+    if (plan.method != fft_conv::Method::kDirect) {
+      const fft_conv::Problem p = problem(g);
+      return with_spectra(call, p, kPass, plan, weight.get(), [&](const void* spectra) {
+        fft_conv::forward(p, plan, x.get(), spectra, bias.get(), y.get(), call.context);
+      });
+    }
+  }
+  conv_direct<Wide>(call.context, g, x.get(), weight.get(), bias.get(), y.get());
 }
 
 template <typename T>
@@ -32,6 +125,16 @@ void grad_input(const Call& call) {
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> grad_x(call.context, call.outputs[0]);
+  constexpr auto kPass = fft_conv::Pass::kGradientInput;
+  const fft_conv::Plan plan = choose_plan<Wide>(call, g, kPass);
+  if constexpr (std::is_same_v<Wide, float>) {
+    if (plan.method != fft_conv::Method::kDirect) {
+      const fft_conv::Problem p = problem(g);
+      return with_spectra(call, p, kPass, plan, weight.get(), [&](const void* spectra) {
+        fft_conv::gradient_input(p, plan, grad.get(), spectra, grad_x.get(), call.context);
+      });
+    }
+  }
   conv_direct_grad_input<Wide>(call.context, g, grad.get(), weight.get(), grad_x.get());
 }
 
@@ -42,12 +145,19 @@ void grad_weight(const Call& call) {
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
+  const fft_conv::Plan plan = choose_plan<Wide>(call, g, fft_conv::Pass::kGradientWeight);
+  if constexpr (std::is_same_v<Wide, float>) {
+    if (plan.method != fft_conv::Method::kDirect) {
+      return fft_conv::gradient_weight(problem(g), plan, x.get(), grad.get(), result.get(),
+                                       call.context);
+    }
+  }
   conv_direct_grad_weight<Wide>(call.context, g, grad.get(), x.get(), result.get());
 }
 
 }  // namespace
 
-Operator fft_conv() {
+Operator fft_convolution() {
   return with_conv_attributes(
              Operator("FFTConv", "Convolution with all that ONNX Conv has, by FFT where it is faster.")
                  .input("X", "[N, C, ...], one to three spatial dimensions.")
@@ -65,10 +175,11 @@ Operator fft_conv() {
       })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
-      });
+      })
+      .prepare(prepare_weights);
 }
 
-Operator fft_conv_grad_input() {
+Operator fft_convolution_grad_input() {
   return with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
                                   .input("grad", "Gradient to Y.")
                                   .input("W", "What FFTConv was given.")
@@ -80,10 +191,11 @@ Operator fft_conv_grad_input() {
       })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
-      });
+      })
+      .prepare(prepare_weights);
 }
 
-Operator fft_conv_grad_weight() {
+Operator fft_convolution_grad_weight() {
   return with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
                                   .input("grad", "Gradient to Y.")
                                   .input("X", "What FFTConv was given.")

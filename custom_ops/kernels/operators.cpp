@@ -2,9 +2,9 @@
 #include "kernels/operator.h"
 
 #define GRAPHSCALE_OPERATORS(one)     \
-  one(fft_conv)                       \
-  one(fft_conv_grad_input)            \
-  one(fft_conv_grad_weight)           \
+  one(fft_convolution)                \
+  one(fft_convolution_grad_input)     \
+  one(fft_convolution_grad_weight)    \
   one(locally_connected)              \
   one(locally_connected_grad_input)   \
   one(locally_connected_grad_weight)  \

@@ -258,3 +258,39 @@ def test_onnx_backend_tests_of_conv(case, model):
         names = [value.name for value in session.get_inputs()]
         for got, wanted in zip(session.run(None, dict(zip(names, inputs))), outputs, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "groups", "pads"),
+    [
+        ((2, 16, 40, 37), (24, 16, 9, 9), 1, 4),
+        ((1, 32, 48, 48), (32, 1, 13, 13), 32, 6),
+        ((2, 8, 900), (8, 8, 65), 1, 32),
+    ],
+)
+def test_large_kernels_in_single_precision(tmp_path, x, weight, groups, pads):
+    """Sizes that go through FFTs: in torch with all gradients, in onnxruntime with kept spectra."""
+    spatial = len(x) - 2
+    x, weight = random(*x, dtype=torch.float32), random(*weight, dtype=torch.float32)
+    exact = CONVOLUTIONS[spatial](x.double(), weight.double(), None, 1, pads, 1, groups)
+    got = fft_conv(x, weight, None, [], groups, [], [pads] * 2 * spatial)
+    grad = torch.randn_like(got)
+    results = [got, *torch.autograd.grad(got, [x, weight], grad)]
+    wanted = [exact, *torch.autograd.grad(exact, [x, weight], grad.double())]
+    for one, other in zip(results, wanted):
+        assert (one.double() - other).abs().max() < 2e-6 * other.abs().max()
+
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(weight.detach())
+
+        def forward(self, x):
+            return fft_conv(x, self.weight, None, [], groups, [], [pads] * 2 * spatial)
+
+    path = tmp_path / "model.onnx"
+    graphscale.export(Layer().eval(), (x.detach(),), path)
+    session = graphscale.session(path)
+    for _ in range(2):
+        (again,) = session.run(None, {"x": x.detach().numpy()})
+        np.testing.assert_allclose(again, got.detach().numpy(), rtol=1e-4, atol=1e-4)
