@@ -279,6 +279,11 @@ def _grown(
             f"{type(module).__name__}: the plan wants a weight {weight.name!r} of shape "
             f"{weight.pretrain_shape}, the module {found}; give the plan that it was shrunk by"
         )
+    if tensor.isnan().any():
+        raise GraphScaleError(
+            f"{type(module).__name__}: weight {weight.name!r} holds NaN; go back to a checkpoint "
+            "from before the training diverged"
+        )
     return grow_tensor(TorchTensor(tensor.detach().cpu()), weight, resize)
 
 

@@ -37,6 +37,7 @@ def train(module: nn.Module, steps: int = 2) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
         module(x).square().mean().backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
 
 
@@ -77,7 +78,9 @@ def check_network(name: str) -> None:
         file = export(name, width=0.25, num_classes=10, fold=False)
         pretrain = graphscale.shrink(file)
         assert_weights(shrunk, pretrain)
-        assert_close(shrunk(picture(shrunk, 3)), run_onnxruntime(pretrain, picture(shrunk, 3)))
+        x = picture(shrunk, 3)
+        # Both are off by up to 2e-4 from what float64 gives on the deepest.
+        assert_close(shrunk(x), run_onnxruntime(pretrain, x), 1e-3)
         assert_weights(graphscale.grow(shrunk), graphscale.grow(pretrain))
     shrunk.train()
     train(shrunk)
@@ -324,5 +327,9 @@ def test_bad_input() -> None:
         graphscale.grow(Network())
     with pytest.raises(graphscale.GraphScaleError, match=r"'first.weight' of shape \[8, 3, 3, 3\]"):
         graphscale.grow(Network(), plan=shrink(Network(), EXAMPLE).graphscale_plan)
+    shrunk = shrink(Network(), EXAMPLE)
     with pytest.raises(graphscale.GraphScaleError, match="resize method"):
-        graphscale.grow(shrink(Network(), EXAMPLE), resize="best")
+        graphscale.grow(shrunk, resize="best")
+    shrunk.first.weight.data[0] = torch.nan
+    with pytest.raises(graphscale.GraphScaleError, match=r"'first.weight' holds NaN"):
+        graphscale.grow(shrunk)
