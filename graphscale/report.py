@@ -120,7 +120,9 @@ def show_acceleration(result: Acceleration, console: Console) -> None:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return "" if seconds is None else f"{seconds * 1e3:.3g} ms"
+    if seconds is None:
+        return ""
+    return f"{seconds * 1e3:.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.3g} ms"
 
 
 def _show_unscaled(layers: Sequence[LayerPlan], console: Console) -> None:

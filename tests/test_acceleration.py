@@ -1,0 +1,128 @@
+"""accelerate: which convolutions are rewritten, and that the model computes what it did."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import graphscale
+from graphscale.cli import main
+from graphscale.tuning import Timing, Tuner
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def fft_wins(monkeypatch):
+    monkeypatch.setattr(Tuner, "timing", lambda *_: Timing(2.0, 1.0))
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    """A 7×7, a depthwise 9×5, a strided 5×5 and a 3×3 convolution; symbolic batch."""
+    generator = np.random.default_rng(0)
+    weights, nodes, last = [], [], "image"
+    for index, (shape, attributes) in enumerate(
+        [
+            ((4, 3, 7, 7), {"pads": [3, 3, 3, 3]}),
+            ((4, 1, 9, 5), {"pads": [4, 2, 4, 2], "group": 4}),
+            ((6, 4, 5, 5), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+            ((5, 6, 3, 3), {}),
+        ]
+    ):
+        names = [last, f"w{index}", f"b{index}"][: 3 if index != 1 else 2]
+        weights.append(numpy_helper.from_array(generator.normal(size=shape).astype("f4"), names[1]))
+        if len(names) == 3:
+            weights.append(numpy_helper.from_array(np.ones(shape[0], "f4"), names[2]))
+        last = f"y{index}"
+        nodes.append(helper.make_node("Conv", names, [last], f"conv{index}", **attributes))
+    graph = helper.make_graph(
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 20, 18])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["n", 5, 8, 7])],
+        weights,
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
+    return path
+
+
+def run(model, x: np.ndarray, library: bool) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if library:
+        options.register_custom_ops_library(graphscale.get_library_path())
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": x})[0]
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_rewritten_model_computes_the_same_with_and_without_the_library(
+    model_file, fft_wins, library
+):
+    assert main(["accelerate", str(model_file)]) == 0
+    rewritten = model_file.with_suffix(".accelerated.onnx")
+    ops = [node.op_type for node in onnx.load(rewritten).graph.node]
+    assert ops == ["FFTConv", "FFTConv", "FFTConv", "Conv"]
+    onnx.checker.check_model(onnx.load(rewritten))
+    for batch in (1, 3):
+        x = np.random.default_rng(1).normal(size=(batch, 3, 20, 18)).astype("f4")
+        wanted = run(model_file, x, library=False)
+        found = run(rewritten, x, library)
+        assert np.linalg.norm(found - wanted) <= 1e-5 * np.linalg.norm(wanted)
+
+
+def test_report_names_every_convolution_and_the_reason(model_file, fft_wins, capsys):
+    assert main(["accelerate", str(model_file), "--json", "--dry-run"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [layer["path"] for layer in report["layers"]] == ["fft", "fft", "fft", "direct"]
+    assert report["layers"][3]["reason"] == "its kernel is too small"
+    assert report["difference"] < 1e-5
+    assert not model_file.with_suffix(".accelerated.onnx").exists()
+
+
+def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatch, capsys):
+    monkeypatch.setattr("graphscale.tuning._LEAST_GAIN", 0.0)
+    assert main(["accelerate", str(model_file), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert all(layer["path"] == "direct" for layer in report["layers"])
+    assert all(layer["fft"] > 0 for layer in report["layers"][:3])
+    unchanged = onnx.load(model_file.with_suffix(".accelerated.onnx"))
+    assert [node.op_type for node in unchanged.graph.node] == ["Conv"] * 4
+
+
+def test_outputs_that_would_change_are_an_error(model_file, fft_wins, monkeypatch, capsys):
+    monkeypatch.setattr("graphscale.acceleration._LARGEST_DIFFERENCE", -1.0)
+    assert main(["accelerate", str(model_file)]) == 2
+    assert "'y3'" in capsys.readouterr().err
+    assert not model_file.with_suffix(".accelerated.onnx").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--input-size", "x"]])
+def test_bad_options(model_file, arguments, capsys):
+    assert main(["accelerate", str(model_file), *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_accelerated_convolutions_are_shrunk_and_grown_like_others(model_file, fft_wins):
+    rewritten = graphscale.accelerate(onnx.load(model_file))
+    plain = graphscale.shrink(onnx.load(model_file), init="resize")
+    pretrain = graphscale.shrink(rewritten, init="resize")
+    assert [node.op_type for node in pretrain.graph.node].count("FFTConv") == 3
+    for one, other in zip(plain.graph.initializer, pretrain.graph.initializer, strict=True):
+        assert (one.name, one.dims) == (other.name, other.dims)
+    grown = graphscale.grow(pretrain)
+    assert list(grown.graph.node) == list(rewritten.graph.node)
+    trained = graphscale.load(pretrain)
+    assert {name for name, _ in trained.named_parameters()} == {
+        tensor.name for tensor in rewritten.graph.initializer
+    }
