@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 DOMAIN = "graphscale"
 _VERSION = 1
+_FIRST_WITH_FUNCTIONS = 8  # IR version; the operator's body is a function in the model
 
 
 def replace_convolutions(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
@@ -17,3 +18,4 @@ def replace_convolutions(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
         node.op_type = "FFTConv"
         node.version = None
         model.graph.opset_imports[DOMAIN] = _VERSION
+        model.ir_version = max(model.ir_version, _FIRST_WITH_FUNCTIONS)
