@@ -1,0 +1,379 @@
+"""FFT convolution on a CPU against onnxruntime, torch and scipy: python benchmarks/fft_conv.py
+
+Parts can be named: goals, round_trip, networks (five layers of convnet-benchmarks), grid (kernel x channels),
+depthwise, long (one-dimensional kernels); all of them by default. The alternatives of a point take
+turns in one process, on as many threads as the machine has cores; medians and minima of the turns
+are written to results/fft_conv.json, heat maps (red slower, green faster than the better of
+onnxruntime and torch) to results/fft_conv_*.png. Peak memory is that of a process of its own per
+alternative, less one that runs nothing. Other work on the machine shows as a gap between median and
+minimum; on a shared machine give this process a higher priority (nice).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import functools
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import scipy
+import scipy.signal
+import torch
+
+from graphscale.runtime import get_library_path, session
+
+RESULTS = Path(__file__).parent / "results"
+THREADS = os.cpu_count() or 1
+TURNS = 15
+REST = 0.003  # seconds between alternatives, for the last one's threads to stop spinning
+
+
+@dataclass(frozen=True)
+class Layer:
+    batch: int
+    in_channels: int
+    out_channels: int
+    image: tuple[int, ...]
+    kernel: tuple[int, ...]
+    groups: int = 1
+    pad: int = 0
+
+    def __str__(self) -> str:
+        image, kernel = ("x".join(map(str, sizes)) for sizes in (self.image, self.kernel))
+        kind = "depthwise" if self.groups == self.in_channels > 1 else "dense"
+        return (
+            f"{kind} {self.in_channels}->{self.out_channels}, {image}, batch {self.batch}: {kernel}"
+        )
+
+
+GOALS = {  # at least this many times faster, forward
+    Layer(4, 64, 64, (64, 64), (13, 13)): 6.0,
+    Layer(4, 64, 64, (64, 64), (31, 31)): 15.0,
+    Layer(4, 32, 32, (128, 128), (31, 31)): 20.0,
+    Layer(4, 64, 64, (64, 64), (9, 9)): 2.5,
+    Layer(4, 128, 128, (56, 56), (31, 31), groups=128, pad=15): 3.0,
+    Layer(4, 128, 128, (56, 56), (51, 51), groups=128, pad=25): 6.0,
+    Layer(4, 64, 64, (64, 64), (3, 3)): 0.95,
+}
+# convnet-benchmarks' five, at batch 8 instead of 128: all methods are linear in the batch.
+NETWORKS = [
+    Layer(8, 3, 96, (128, 128), (11, 11)),
+    Layer(8, 64, 64, (64, 64), (9, 9)),
+    Layer(8, 128, 128, (32, 32), (9, 9)),
+    Layer(8, 128, 128, (16, 16), (7, 7)),
+    Layer(8, 384, 384, (13, 13), (3, 3)),
+]
+GRID_KERNELS = (3, 5, 7, 9, 11, 13)
+GRID_CHANNELS = (3, 16, 32, 64, 128)
+DEPTHWISE_KERNELS = (7, 9, 11, 13, 21, 31, 51)
+DEPTHWISE_IMAGES = (14, 28, 56, 112)
+LONG_TAPS = (1024, 4096, 16384, 65536)
+
+
+@dataclass
+class Times:
+    median: float  # seconds
+    minimum: float
+
+
+def take_turns(ways: dict[str, Callable[[], object]], budget: float = 4.0) -> dict[str, Times]:
+    """Seconds per call of each way; fast ones are called several times in a turn."""
+    calls, taken = {}, {name: [] for name in ways}
+    for name, way in ways.items():
+        way()
+        started = time.perf_counter()
+        way()
+        calls[name] = max(1, int(0.01 / (time.perf_counter() - started)))
+    started = time.perf_counter()
+    for turn in range(TURNS):
+        for name, way in ways.items():
+            time.sleep(REST)
+            way()
+            begun = time.perf_counter()
+            for _ in range(calls[name]):
+                way()
+            taken[name].append((time.perf_counter() - begun) / calls[name])
+        if turn >= 2 and time.perf_counter() - started > budget:
+            break
+    return {name: Times(statistics.median(each), min(each)) for name, each in taken.items()}
+
+
+def make_tensors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((layer.batch, layer.in_channels, *layer.image), np.float32)
+    fan_in = layer.in_channels // layer.groups
+    w = random.standard_normal((layer.out_channels, fan_in, *layer.kernel), np.float32)
+    return x, w / np.float32(np.sqrt(w[0].size))
+
+
+def open_session(layer: Layer, w: np.ndarray, domain: str) -> onnxruntime.InferenceSession:
+    dims = len(layer.image)
+    node = onnx.helper.make_node(
+        "FFTConv" if domain else "Conv",
+        ["x", "w"],
+        ["y"],
+        domain=domain,
+        group=layer.groups,
+        pads=[layer.pad] * (2 * dims),
+    )
+    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    graph = onnx.helper.make_graph(
+        [node],
+        "layer",
+        [value("x", shape=[layer.batch, layer.in_channels, *layer.image])],
+        [value("y", shape=None)],
+        [onnx.numpy_helper.from_array(w, "w")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    if domain:
+        opsets.append(onnx.helper.make_opsetid(domain, 1))
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    return session(
+        model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+
+
+def torch_convolution(layer: Layer) -> Callable[..., torch.Tensor]:
+    convolve = torch.conv1d if len(layer.image) == 1 else torch.conv2d
+    return lambda x, w: convolve(x, w, None, 1, layer.pad, 1, layer.groups)
+
+
+def forward_ways(layer: Layer) -> dict[str, Callable[[], object]]:
+    x, w = make_tensors(layer)
+    ours, theirs = open_session(layer, w, "graphscale"), open_session(layer, w, "")
+    convolve = torch_convolution(layer)
+    tx, tw = torch.from_numpy(x), torch.from_numpy(w)
+    ways = {
+        "graphscale": lambda: ours.run(None, {"x": x}),
+        "onnxruntime": lambda: theirs.run(None, {"x": x}),
+        "torch": lambda: convolve(tx, tw),
+    }
+    if len(layer.image) == 2:
+        cx, cw = (t.to(memory_format=torch.channels_last) for t in (tx, tw))
+        ways["torch channels_last"] = lambda: convolve(cx, cw)
+    return ways
+
+
+def relative_error(layer: Layer) -> float:
+    """Of our forward, in the norm, against float64."""
+    x, w = make_tensors(layer)
+    (y,) = open_session(layer, w, "graphscale").run(None, {"x": x[:1].repeat(layer.batch, 0)})
+    exact = torch_convolution(layer)(
+        torch.from_numpy(x[:1]).double(), torch.from_numpy(w).double()
+    ).numpy()
+    return float(np.linalg.norm(y[:1] - exact) / np.linalg.norm(exact))
+
+
+def report(layer: Layer, times: dict[str, Times], **more: object) -> dict[str, object]:
+    """Prints and returns a point; its ratios are to the fastest of the others."""
+    others = [each for name, each in times.items() if name != "graphscale"]
+    ours = times["graphscale"]
+    ratio = min(each.median for each in others) / ours.median
+    ratio_of_minima = min(each.minimum for each in others) / ours.minimum
+    shown = ", ".join(f"{name} {1e3 * each.median:.2f}" for name, each in times.items())
+    extras = "".join(f", {name} {value}" for name, value in more.items())
+    print(f"{layer}: {shown} ms; {ratio:.2f}x (minima {ratio_of_minima:.2f}x){extras}", flush=True)
+    return {
+        "layer": asdict(layer),
+        "seconds": {name: asdict(each) for name, each in times.items()},
+        "ratio": ratio,
+        "ratio_of_minima": ratio_of_minima,
+        **more,
+    }
+
+
+def measure_forward(layer: Layer, **more: object) -> dict[str, object]:
+    ways = forward_ways(layer)
+    if layer.groups == layer.in_channels > 1 and min(layer.kernel) > 13:
+        ways.pop("torch channels_last", None)  # a second a call
+    return report(layer, take_turns(ways), **more)
+
+
+def measure_goals() -> list[dict[str, object]]:
+    points = []
+    for layer, goal in GOALS.items():
+        error = float(f"{relative_error(layer):.2g}")
+        memory = {
+            name: peak_memory(layer, name) for name in ("nothing", "graphscale", "onnxruntime")
+        }
+        ours, direct = (memory[name] - memory["nothing"] for name in ("graphscale", "onnxruntime"))
+        points.append(
+            measure_forward(layer, goal=goal, error=error, memory_ratio=round(ours / direct, 2))
+        )
+    return points
+
+
+def measure_round_trips() -> list[dict[str, object]]:
+    """Forward and both gradients, from the weights as they are: what a step of training costs."""
+    from graphscale.layers.fft_conv import FFTConv2d
+
+    points = []
+    for layer in list(GOALS)[:6]:
+        tx, tw = map(torch.from_numpy, make_tensors(layer))
+        tx.requires_grad_()
+
+        def make_way(kind: type[torch.nn.Conv2d], layer=layer, x=tx, w=tw) -> Callable[[], object]:
+            channels = layer.in_channels, layer.out_channels
+            sizes = {"padding": layer.pad, "groups": layer.groups, "bias": False}
+            convolve = kind(*channels, layer.kernel, **sizes)
+            convolve.weight = torch.nn.Parameter(w)
+
+            def step() -> None:
+                y = convolve(x)
+                torch.autograd.grad(y, (x, convolve.weight), y.detach())
+
+            return step
+
+        ways = {"graphscale": make_way(FFTConv2d), "torch": make_way(torch.nn.Conv2d)}
+        points.append(report(layer, take_turns(ways)))
+    return points
+
+
+def measure_long() -> list[dict[str, object]]:
+    points = []
+    for taps in LONG_TAPS:
+        layer = Layer(1, 4, 4, (4 * taps,), (taps,))
+        ways = forward_ways(layer)
+        x, w = make_tensors(layer)
+
+        def through_scipy(convolve: Callable[..., np.ndarray], x=x[0], w=w) -> list[np.ndarray]:
+            flipped = w[..., ::-1]
+            return [convolve(x, each, mode="valid", axes=-1).sum(0) for each in flipped]
+
+        ways["scipy oaconvolve"] = functools.partial(through_scipy, scipy.signal.oaconvolve)
+        ways["scipy fftconvolve"] = functools.partial(through_scipy, scipy.signal.fftconvolve)
+        points.append(report(layer, take_turns(ways)))
+    return points
+
+
+def measure_grid() -> list[dict[str, object]]:
+    return [
+        measure_forward(Layer(4, channels, max(channels, 16), (64, 64), (kernel, kernel)))
+        for kernel in GRID_KERNELS
+        for channels in GRID_CHANNELS
+    ]
+
+
+def measure_depthwise() -> list[dict[str, object]]:
+    return [
+        measure_forward(
+            Layer(4, 64, 64, (image, image), (kernel, kernel), groups=64, pad=kernel // 2)
+        )
+        for kernel in DEPTHWISE_KERNELS
+        for image in DEPTHWISE_IMAGES
+    ]
+
+
+def peak_memory(layer: Layer, way: str) -> int:
+    """Peak bytes of a process that runs the layer a few times."""
+    command = [sys.executable, __file__, "--peak", way, json.dumps(asdict(layer))]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak_memory(way: str, text: str) -> None:
+    fields = json.loads(text)
+    layer = Layer(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    if way == "nothing":
+        tiny = Layer(1, 1, 1, (8, 8), (3, 3))
+        x, w = make_tensors(tiny)
+        open_session(tiny, w, "graphscale").run(None, {"x": x})
+    else:
+        x, w = make_tensors(layer)
+        model = open_session(layer, w, "graphscale" if way == "graphscale" else "")
+        for _ in range(3):
+            model.run(None, {"x": x})
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def draw(points: list[dict], rows: str, columns: str, file: str) -> None:
+    """Heat map of the ratios: rows and columns name what distinguishes the points."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pick = {
+        "kernel": lambda layer: layer["kernel"][0],
+        "image": lambda layer: layer["image"][0],
+        "channels": lambda layer: layer["in_channels"],
+    }
+    ys = sorted({pick[rows](p["layer"]) for p in points})
+    xs = sorted({pick[columns](p["layer"]) for p in points})
+    ratios = np.full((len(ys), len(xs)), np.nan)
+    for p in points:
+        ratios[ys.index(pick[rows](p["layer"])), xs.index(pick[columns](p["layer"]))] = p["ratio"]
+    figure, axes = pyplot.subplots(figsize=(1.1 * len(xs) + 2, 0.6 * len(ys) + 1.5))
+    axes.imshow(np.log2(ratios), cmap="RdYlGn", vmin=-4, vmax=4, aspect="auto")
+    axes.set(xlabel=columns, ylabel=rows, xticks=range(len(xs)), yticks=range(len(ys)))
+    axes.set(xticklabels=xs, yticklabels=ys)
+    for y, x in np.ndindex(ratios.shape):
+        axes.text(x, y, f"{ratios[y, x]:.1f}", ha="center", va="center")
+    axes.set_title("times faster than the better of onnxruntime and torch")
+    figure.tight_layout()
+    figure.savefig(RESULTS / file, dpi=120)
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return platform.processor()
+
+
+PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
+    "goals": measure_goals,
+    "round_trip": measure_round_trips,
+    "networks": lambda: [measure_forward(layer) for layer in NETWORKS],
+    "grid": measure_grid,
+    "depthwise": measure_depthwise,
+    "long": measure_long,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        print_peak_memory(*arguments.peak)
+        return
+    get_library_path()
+    torch.set_num_threads(THREADS)
+    file = RESULTS / "fft_conv.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    for part in arguments.parts:
+        results[part] = {
+            "device": f"{processor()}, {THREADS} cores",
+            "versions": {
+                "onnxruntime": onnxruntime.__version__,
+                "torch": torch.__version__,
+                "scipy": scipy.__version__,
+            },
+            "date": datetime.date.today().isoformat(),
+            "points": PARTS[part](),
+        }
+        file.write_text(json.dumps(results, indent=1) + "\n")
+    if "grid" in arguments.parts:
+        draw(results["grid"]["points"], "kernel", "channels", "fft_conv_grid.png")
+    if "depthwise" in arguments.parts:
+        draw(results["depthwise"]["points"], "kernel", "image", "fft_conv_depthwise.png")
+
+
+if __name__ == "__main__":
+    main()
