@@ -223,3 +223,21 @@ def test_promises(seed: int) -> None:
 @pytest.mark.parametrize("seed", ON_DEMAND)
 def test_promises_on_demand(seed: int) -> None:
     check_promises(random_network(seed))
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 12))
+def test_torch_trains_what_onnxruntime_runs(seed: int) -> None:
+    """The imported pre-train network has the same outputs, and gradients for every weight."""
+    torch = pytest.importorskip("torch")
+    pretrain = graphscale.shrink(random_network(seed).model, init="resize")
+    (expected,) = run(pretrain, 3).values()
+    module = graphscale.load(pretrain).eval()
+    pictures = torch.from_numpy(run(pretrain, 3, inner=True)[pretrain.graph.input[0].name])
+    result = module(pictures)
+    allowed = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(result.detach().numpy(), expected, rtol=0, atol=allowed)
+    result.square().sum().backward()
+    assert [name for name, each in module.named_parameters() if each.grad is None] == []
+    saved = ir.to_proto(graphscale.save(module))
+    for name, weight in weights(pretrain).items():
+        np.testing.assert_array_equal(weights(saved)[name], weight, err_msg=name)
