@@ -12,63 +12,68 @@ from torch.utils import _pytree as pytree
 
 from .trace_module import Example
 
-# Norm of the difference relative to the norm of the reference. Deep networks amplify rounding to
-# 1e-4; a padding on the wrong side is off by a hundredth and more.
-_TOLERANCE = 1e-3
+_TOLERANCE = 1e-4  # norm of the difference relative to the norm of the reference
+
+
+def hollow(module: nn.Module, names: Container[str]) -> nn.Module:
+    """A copy of the module whose weights in `names` are left empty."""
+    memo = {}
+    for get in (module.named_parameters, module.named_buffers):
+        for name, tensor in get(remove_duplicate=False):
+            if name in names:
+                empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+                if isinstance(tensor, nn.Parameter):
+                    empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                memo[id(tensor)] = empty
+    return copy.deepcopy(module, memo)
 
 
 def difference(module: nn.Module, reference: nn.Module, example: Example) -> str | None:
     """Why `module` does not compute what `reference` does, or None if it does.
 
     Both run in evaluation mode on the example with weights drawn at random, so that a branch whose
-    last scale is still zero counts too. The modules' own weights are not touched. `reference` takes
-    the example's tensors one by one; weights that bear the same name in both are the same.
+    last scale is still zero counts too; in float64 if their code can, because deep networks amplify
+    rounding. `reference` takes the example's tensors one by one; weights that bear the same name in
+    both are the same. The modules are left as they are.
     """
-    weights = _drawn(reference, set(module.state_dict()))
-    tensors = example.tensors
-    if any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in weights.values()):
-        # Too coarse to tell a wrong padding from rounding.
-        module, reference = copy.deepcopy(module).float(), copy.deepcopy(reference).float()
-        example = example.map(_single)
-        weights = {name: _single(tensor) for name, tensor in weights.items()}
-        tensors = example.tensors
-    modes = [(each, each.training) for each in (*module.modules(), *reference.modules())]
-    try:
-        module.eval()
-        reference.eval()
-        with torch.no_grad():
-            wanted = functional_call(reference, weights, tuple(tensors))
-            found = functional_call(module, weights, example.args, example.kwargs)
-    except Exception as error:
-        text = " ".join(str(error).split())
-        return f"its forward does not run at the pre-train size ({text[:300]})"
-    finally:
-        for each, training in modes:
-            each.training = training
-    return _outputs_differ(_leaves(found), _leaves(wanted))
+    names = set(module.state_dict()) & set(reference.state_dict())
+    shapes = {name: tensor for name, tensor in reference.state_dict().items() if name in names}
+    module, reference = hollow(module, names).eval(), hollow(reference, names).eval()
+    for dtype in (torch.float64, torch.float32):
+        weights = _drawn(shapes, dtype)
+        fed = example.map(lambda each, dtype=dtype: _converted(each, dtype))
+        try:
+            with torch.no_grad():
+                wanted = functional_call(reference.to(dtype), weights, tuple(fed.tensors))
+                found = functional_call(module.to(dtype), weights, fed.args, fed.kwargs)
+        except Exception as error:
+            failure = " ".join(str(error).split())[:300]
+        else:
+            return _outputs_differ(_leaves(found), _leaves(wanted))
+    return f"its forward does not run at the pre-train size ({failure})"
 
 
-def _single(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _converted(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _leaves(outputs: object) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
 
-def _drawn(reference: nn.Module, names: Container[str]) -> Mapping[str, torch.Tensor]:
+def _drawn(shapes: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Mapping[str, torch.Tensor]:
     """Random weights that keep activations in range: He's for kernels, near one for vectors."""
     generator = torch.Generator().manual_seed(0)
     drawn = {}
-    for name, tensor in reference.state_dict().items():
-        if not tensor.is_floating_point() or name not in names:
-            continue
-        if tensor.ndim > 1:
-            numbers = torch.randn(tensor.shape, generator=generator)
-            numbers *= (2 * len(tensor) / tensor.numel()) ** 0.5
+    for name, like in shapes.items():
+        if not like.is_floating_point():
+            drawn[name] = like
+        elif like.ndim > 1:
+            numbers = torch.randn(like.shape, generator=generator, dtype=dtype)
+            drawn[name] = (numbers * (2 * len(like) / like.numel()) ** 0.5).to(like.device)
         else:
-            numbers = torch.rand(tensor.shape, generator=generator) + 0.5
-        drawn[name] = numbers.to(tensor)
+            numbers = torch.rand(like.shape, generator=generator, dtype=dtype) + 0.5
+            drawn[name] = numbers.to(like.device)
     return drawn
 
 

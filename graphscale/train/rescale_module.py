@@ -26,7 +26,7 @@ from graphscale.resample import interpolation_matrix
 from graphscale.rescale import KernelTable, Size, grow_model, shrink_model
 from graphscale.skeleton import restore
 
-from .compare_modules import difference
+from .compare_modules import difference, hollow
 from .edit_layers import CannotEditError, edit_layers
 from .exporter import save
 from .importer import load
@@ -37,17 +37,10 @@ from .trace_module import Example, module_path, trace_module
 
 
 class _Target:
-    """The target module, its weights left out where the network that stands for it has them."""
+    """Holds the target module for the network that stands in its place; no part of the network."""
 
-    def __init__(self, module: nn.Module, names: set[str]) -> None:
-        memo = {}
-        for name, tensor in _tensors(module).items():
-            if name in names:
-                empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-                if isinstance(tensor, nn.Parameter):
-                    empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
-                memo[id(tensor)] = empty
-        self.module = copy.deepcopy(module, memo)
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
 
 
 def shrink_module(
@@ -264,7 +257,7 @@ def _fallback(network: Network, module: nn.Module, plan: Plan, names: set[str]) 
     network.train(module.training)
     network.graphscale_plan = plan
     if all(name in own for name, each in network.named_parameters() if each.requires_grad):
-        network.graphscale_target = _Target(module, names)
+        network.graphscale_target = _Target(hollow(module, names))
     return network
 
 
