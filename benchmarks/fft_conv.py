@@ -1,7 +1,7 @@
 """FFT convolution on a CPU against onnxruntime, torch and scipy: python benchmarks/fft_conv.py
 
-Parts can be named: goals, round_trip, networks (five layers of convnet-benchmarks), grid (kernel x channels),
-depthwise, long (one-dimensional kernels); all of them by default. The alternatives of a point take
+Parts can be named: goals, round_trip, networks (five layers of convnet-benchmarks), grid (kernel x
+channels), depthwise, long (one-dimensional kernels); all of them by default. The alternatives of a point take
 turns in one process, on as many threads as the machine has cores; medians and minima of the turns
 are written to results/fft_conv.json, heat maps (red slower, green faster than the better of
 onnxruntime and torch) to results/fft_conv_*.png. Peak memory is that of a process of its own per

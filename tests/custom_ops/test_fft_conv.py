@@ -210,6 +210,37 @@ def test_every_transform_size(kernels, size):
         assert np.linalg.norm(out[0, 0] - exact) <= 1e-6 * np.linalg.norm(exact)
 
 
+@pytest.mark.parametrize("size", [512, 1024, 4096, 8192, 131072])
+def test_long_kernels(kernels, size):
+    """In one dimension, all passes: forward against scipy, the gradients by adjointness."""
+    random = np.random.default_rng(size)
+    taps = size // 3
+    problem = Problem(1, 2, 3, 1, 1, size + 100, 1, taps, pad_left=taps // 2, pad_right=7)
+    x = random.standard_normal(problem.x_shape).astype(np.float32)
+    w = random.standard_normal(problem.w_shape).astype(np.float32)
+    padded = np.pad(x[0, :, 0].astype(np.float64), ((0, 0), (taps // 2, 7)))
+    exact = np.stack(
+        [
+            sum(
+                scipy.signal.fftconvolve(each, taps_of[0, ::-1].astype(np.float64), mode="valid")
+                for each, taps_of in zip(padded, kernel, strict=True)
+            )
+            for kernel in w
+        ]
+    )
+    dy = random.standard_normal(exact.shape).astype(np.float32)[None, :, None]
+    inner = np.vdot(exact, dy.astype(np.float64))
+    for method in ("dense", "per_channel"):
+        plan = f"{method} 1x{size}"
+        y = run(kernels, problem, plan, FORWARD, x, w, None, dy.shape)
+        assert np.linalg.norm(y[0, :, 0] - exact) <= 2e-6 * np.linalg.norm(exact)
+        dx = run(kernels, problem, plan, GRADIENT_INPUT, dy, w, None, x.shape)
+        dw = run(kernels, problem, plan, GRADIENT_WEIGHT, x, dy, None, w.shape)
+        scale = 1e-6 * np.linalg.norm(exact) * np.linalg.norm(dy)
+        assert abs(np.vdot(dx.astype(np.float64), x) - inner) <= scale
+        assert abs(np.vdot(dw.astype(np.float64), w) - inner) <= scale
+
+
 @pytest.mark.parametrize("groups", [1, 32])
 def test_accuracy_at_31x31(kernels, groups):
     problem = Problem(1, 32, 32, groups, 64, 64, 31, 31, 1, 1, 1, 1, 15, 15, 15, 15)
@@ -296,7 +327,7 @@ def test_other_instruction_sets(kernels, simd):
     if os.environ.get("GRAPHSCALE_SIMD"):
         pytest.skip("runs the other engines itself")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    selection = ["-k", "special or 31x31 or random_problems"]
+    selection = ["-k", "special or 31x31 or long or random_problems"]
     environment = os.environ | {"GRAPHSCALE_SIMD": simd}
     done = subprocess.run(
         [*command, *selection], capture_output=True, text=True, cwd=ROOT, env=environment

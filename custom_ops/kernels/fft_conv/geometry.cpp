@@ -74,8 +74,9 @@ int64_t Core::columns() const { return x.tile / 2 + 1; }
 int64_t Core::frequencies() const { return (x.tile / 2 - 1) * y.tile + 2 * (y.tile / 2 + 1); }
 
 const std::vector<int>& fft_sizes() {
-  static const std::vector<int> sizes = {1,  8,  12, 16, 20, 24, 28,  32,  36,  40,  48,  56,
-                                         60, 64, 72, 80, 96, 112, 128, 144, 160, 192, 256};
+  static const std::vector<int> sizes = {
+      1,  8,  12, 16,  20,  24,  28,  32,  36,  40,   48,   56,   60,   64,    72,    80,
+      96, 112, 128, 144, 160, 192, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
   return sizes;
 }
 
@@ -118,6 +119,7 @@ bool cut(Axis& axis, int tile) {
 
 bool cut_core(const Problem& p, Pass pass, const Plan& plan, Core* core) {
   *core = make_core(p, pass);
+  if (plan.tile_height > kMaxFft || (plan.tile_width > kMaxFft && plan.tile_height > 1)) return false;
   return plan.method != Method::kDirect && cut(core->y, plan.tile_height) &&
          cut(core->x, plan.tile_width);
 }

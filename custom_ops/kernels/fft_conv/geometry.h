@@ -49,7 +49,8 @@ struct Core {
 
 constexpr int kMaxFft = 256;
 
-// The transform sizes there are, ascending to kMaxFft. Those along x must be even.
+// The transform sizes there are, ascending to kMaxFft, and powers of two beyond it for tiles of one row.
+// Those along x must be even.
 const std::vector<int>& fft_sizes();
 
 // The core of a pass, not yet cut into tiles. kGradientWeight has the core of kForward.

@@ -1,6 +1,10 @@
 #include "kernels/fft_conv/layout.h"
 
 #include <algorithm>
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <vector>
 
 namespace graphscale::fft_conv {
 namespace {
@@ -53,8 +57,30 @@ int64_t correlation_parts(const Core& core, int64_t sets, int64_t threads) {
   return std::min((threads + sets - 1) / sets, core.tiles());
 }
 
+int long_fft_factor(int size) {
+  int factor = 16;
+  while (factor * factor < size / 2) factor *= 2;
+  return factor;
+}
+
+const float* turns(int size) {
+  static std::mutex mutex;
+  static std::map<int, std::vector<float>> tables;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::vector<float>& table = tables[size];
+  if (table.empty()) {
+    const double turn = 2 * std::acos(-1.0) / size;
+    for (int k = 0; k < size; ++k) {
+      table.push_back(static_cast<float>(std::cos(turn * k)));
+      table.push_back(static_cast<float>(std::sin(turn * k)));
+    }
+  }
+  return table.data();
+}
+
 int64_t tile_floats(const Core& core, int lanes) {
-  return ((core.y.tile + 1) * core.columns() + 2 * kMaxFft + lanes) * 2 * lanes;
+  const int64_t long_row = core.x.tile > kMaxFft ? core.x.tile / 2 : 0;
+  return ((core.y.tile + 1) * core.columns() + 2 * kMaxFft + lanes + long_row) * 2 * lanes;
 }
 
 int64_t prepared_floats(const Core& core, Method method, int lanes) {

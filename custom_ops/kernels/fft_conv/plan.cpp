@@ -42,6 +42,9 @@ void add_transforms(const Core& core, int lanes, double count, int64_t rows, int
   const int64_t used = std::min<int64_t>(rows, core.y.tile);
   work->transforms += count * (static_cast<double>((used + 1) / 2) * fft_operations(core.x.tile) +
                                static_cast<double>(core.columns()) * fft_operations(core.y.tile));
+  if (core.x.tile > kMaxFft) {  // half of that by the packing of real values, but out of the caches
+    work->transforms += count * fft_operations(core.x.tile);
+  }
   work->squares += count * static_cast<double>(used * blocks(columns, lanes));
   work->tiles += count;
 }

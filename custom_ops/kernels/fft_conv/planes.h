@@ -30,11 +30,11 @@ FFT_CONV_INLINE int clamp_lane(int64_t value, int lanes) {
   return value < 0 ? 0 : value > lanes ? lanes : static_cast<int>(value);
 }
 
-// Row `row`, core columns [0, length), to out[u * 2 L]; false, and nothing written, where it is all zero.
+// Row `row`, core columns [0, length), to out[u * stride]; false, and nothing written, where it is all zero.
 // May write up to a multiple of L columns.
 template <int L>
 __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int64_t length,
-                                       float* out) {
+                                       float* out, int64_t stride) {
   const int64_t pitch = planes.columns.extent;
   if (planes.aligned_lanes && planes.columns.step == 1 && planes.columns.divisor == 1) {
     const int64_t at = locate(planes.rows, planes.row_phase[0], planes.last_row, row);
@@ -55,10 +55,10 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
         transpose<L>(square);
       }
       if (last < 0) {
-        unroll<L>([&](auto j) { store<L>(out + (u + j) * 2 * L, square[j]); });
+        unroll<L>([&](auto j) { store<L>(out + (u + j) * stride, square[j]); });
       } else {
         unroll<L>([&](auto j) {
-          if (u + j <= last) store<L>(out + (last - u - j) * 2 * L, square[j]);
+          if (u + j <= last) store<L>(out + (last - u - j) * stride, square[j]);
         });
       }
     }
@@ -75,16 +75,17 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
     const float* const source = at[i] < 0 ? nullptr : planes.base[i] + at[i] * pitch;
     for (int64_t u = 0; u < length; ++u) {
       const int64_t c = locate(planes.columns, planes.column_phase[i], planes.last_column, u);
-      out[u * 2 * L + i] = source != nullptr && c >= 0 ? source[c] : 0.0f;
+      out[u * stride + i] = source != nullptr && c >= 0 ? source[c] : 0.0f;
     }
   }
   return true;
 }
 
-// scale * in[u * 2 L] + bias to row `row`, core columns [0, length); what has no place is dropped.
+// scale * in[u * stride] + bias to row `row`, core columns [0, length); what has no place is dropped.
 template <int L>
 __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, int64_t length,
-                                        const float* in, float scale, const Vector<L>& bias) {
+                                        const float* in, int64_t stride, float scale,
+                                        const Vector<L>& bias) {
   const int64_t pitch = planes.columns.extent;
   if (planes.aligned_lanes && planes.columns.step == 1 && planes.columns.divisor == 1 &&
       planes.columns.origin + planes.column_phase[0] >= 0) {
@@ -96,7 +97,7 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
       const int end = clamp_lane(room, L);
       if (end == 0) return;
       Vector<L> square[L];
-      unroll<L>([&](auto j) { square[j] = scale * load<L>(in + (u + j) * 2 * L) + bias; });
+      unroll<L>([&](auto j) { square[j] = scale * load<L>(in + (u + j) * stride) + bias; });
       transpose<L>(square);
       unroll<L>([&](auto i) {
         if (i < planes.count) store_first<L>(planes.base[i] + at * pitch + origin + u, square[i], end);
@@ -109,7 +110,7 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
     if (at < 0) continue;
     for (int64_t u = 0; u < length; ++u) {
       const int64_t c = locate(planes.columns, planes.column_phase[i], -1, u);
-      if (c >= 0) planes.base[i][at * pitch + c] = scale * in[u * 2 * L + i] + bias[i];
+      if (c >= 0) planes.base[i][at * pitch + c] = scale * in[u * stride + i] + bias[i];
     }
   }
 }

@@ -1,12 +1,12 @@
 // Two-dimensional real transforms of L tiles at once. A tile's half spectrum lies as [y][kx][re L | im L],
-// kx = 0 ... width/2. Two rows go through one complex transform as its real and imaginary part.
+// kx = 0 ... width/2. Two rows go through one complex transform as its real and imaginary part; a tile of
+// one long row has its own (long_fft.h).
 //
 // Scaling: a forward transform leaves a factor 2 (the split of a row pair without its halves); the inverse
 // divides by what the product of two such transforms has gathered.
 #pragma once
 
-#include "kernels/fft_conv/fft.h"
-#include "kernels/fft_conv/layout.h"
+#include "kernels/fft_conv/long_fft.h"
 #include "kernels/fft_conv/planes.h"
 
 namespace graphscale::fft_conv {
@@ -24,7 +24,9 @@ class Tile {
         scale_(0.25f / static_cast<float>(core.y.tile * core.x.tile)),
         spectrum_(memory),
         row_(memory + (core.y.tile + 1) * pitch_),
-        row_out_(row_ + (kMaxFft + L) * 2 * L) {}
+        row_out_(row_ + (kMaxFft + L) * 2 * L),
+        long_row_(memory + pitch_),
+        long_work_(row_out_ + kMaxFft * 2 * L) {}
 
   float* spectrum() const { return spectrum_; }
   float* column() const { return row_; }  // scratch for a column between two transforms
@@ -32,11 +34,12 @@ class Tile {
 
   // Reads rows x columns of the planes (zero beyond) and transforms all rows.
   void forward_rows(const Planes<L>& planes, int64_t rows, int64_t columns) const {
+    if (width_ > kMaxFft) return forward_long_row(planes, columns);
     for (int64_t y = 0; y < height_; y += 2) {
       float* const a = spectrum_ + y * pitch_;
       float* const b = spectrum_ + (y + 1) * pitch_;
-      const bool has_a = y < rows && load_row<L>(planes, y, columns, row_);
-      const bool has_b = y + 1 < rows && load_row<L>(planes, y + 1, columns, row_ + L);
+      const bool has_a = y < rows && load_row<L>(planes, y, columns, row_, 2 * L);
+      const bool has_b = y + 1 < rows && load_row<L>(planes, y + 1, columns, row_ + L, 2 * L);
       if (!has_a && !has_b) {
         clear(a, pitch_);
         clear(b, pitch_);
@@ -65,16 +68,26 @@ class Tile {
   // The inverse of the rows, the first rows x columns of which go to the planes.
   void inverse_rows(const Planes<L>& planes, int64_t rows, int64_t columns,
                     const Vector<L>& bias) const {
+    if (width_ > kMaxFft) {
+      LongFft<L>(width_, long_work_).inverse(spectrum_, long_row_);
+      return store_row<L>(planes, 0, columns, long_row_, L, scale_, bias);
+    }
     for (int64_t y = 0; y < rows; y += 2) {
       if (y + 1 == height_) clear(spectrum_ + height_ * pitch_, pitch_);
       join(spectrum_ + y * pitch_, spectrum_ + (y + 1) * pitch_);
       fft_x_(row_out_ + L, row_out_, 2 * L, row_ + L, row_, 2 * L);
-      store_row<L>(planes, y, columns, row_, scale_, bias);
-      if (y + 1 < rows) store_row<L>(planes, y + 1, columns, row_ + L, scale_, bias);
+      store_row<L>(planes, y, columns, row_, 2 * L, scale_, bias);
+      if (y + 1 < rows) store_row<L>(planes, y + 1, columns, row_ + L, 2 * L, scale_, bias);
     }
   }
 
  private:
+  void forward_long_row(const Planes<L>& planes, int64_t columns) const {
+    if (!load_row<L>(planes, 0, columns, long_row_, L)) return clear(spectrum_, pitch_);
+    clear(long_row_ + columns * L, (width_ - columns) * L);
+    LongFft<L>(width_, long_work_).forward(long_row_, spectrum_);
+  }
+
   static void clear(float* p, int64_t count) {
     for (int64_t i = 0; i < count; i += L) store<L>(p + i, Vector<L>{});
   }
@@ -116,6 +129,7 @@ class Tile {
   FftFunction fft_y_, fft_x_;
   float scale_;
   float *spectrum_, *row_, *row_out_;
+  float *long_row_, *long_work_;  // the place of the second row, and what tile_floats adds
 };
 
 }  // namespace graphscale::fft_conv
