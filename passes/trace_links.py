@@ -114,7 +114,7 @@ def conv_transpose(node: ir.Node, traced: Traced) -> None:
         begin, end = pads[position], pads[position + rank]
         if computed:
             total = stride * (before - 1) + extra[position] + span - size
-            begin = total // 2 if auto != "SAME_UPPER" else total - total // 2
+            begin = total // 2 if auto == "SAME_UPPER" else total - total // 2
             end = total - begin
         return Transposed(kernel, stride, dilations[position], begin, end, extra[position])
 
