@@ -15,6 +15,7 @@ from tests.passes.test_random_networks import (
     check_growth,
     check_runs,
     check_shrinks_back,
+    check_unchanged,
     interpolated,
     run,
     weights,
@@ -433,7 +434,7 @@ def pyramid_pooling():
     return classify(g, g.conv(x, 24, 8, 3, 3, pads=[1] * 4), 8)
 
 
-@forms("pads", "output_shape", "SAME_UPPER", "SAME_LOWER", "group", "depthwise", "odd")
+@forms("pads", "output_shape", "SAME_UPPER", "SAME_LOWER", "NOTSET", "group", "depthwise", "odd")
 def transposed_convolution(how: str):
     g = Graph()
     x, y = down(g)
@@ -442,8 +443,9 @@ def transposed_convolution(how: str):
     kernel = 4
     if how == "output_shape":
         options["output_shape"] = [32, 32]
-    elif how.startswith("SAME"):
-        options["auto_pad"] = how
+    elif how == "NOTSET" or how.startswith("SAME"):
+        kernel = 3  # one pixel of padding in all, on the side that auto_pad says
+        options.update(auto_pad=how, output_shape=[32, 32])
     elif how == "odd":
         kernel = 3
         options.update(pads=[1] * 4, output_padding=[1, 1])
@@ -538,6 +540,12 @@ def test_form(name: str) -> None:
     pretrain, grown = loop(target)
     maps = run(pretrain, 1, inner=True), run(target, 1, inner=True)
     check_growth(network, pretrain, grown, maps)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_that_nothing_shrinks_computes_the_same(name: str) -> None:
+    target, _ = FORMS[name]()
+    check_unchanged(target, (32, 32))
 
 
 # --- weights whose growth needs a word of its own -------------------------------------------------

@@ -225,6 +225,23 @@ def test_promises_on_demand(seed: int) -> None:
     check_promises(random_network(seed))
 
 
+def check_unchanged(target: onnx.ModelProto, sizes: tuple[int, ...]) -> None:
+    """With all kernels kept and the target's input size, the pre-train network is the target."""
+    pretrain = graphscale.shrink(target, init="resize", keep=["*"], input_size=sizes)
+    found = run(pretrain, 2)
+    for name, expected in run(target, 2).items():
+        allowed = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=allowed, err_msg=name)
+
+
+@pytest.mark.parametrize("seed", range(1, 200, 4))
+def test_a_network_that_nothing_shrinks_computes_the_same(seed: int) -> None:
+    target = random_network(seed).model
+    shape = [dim.dim_value for dim in target.graph.input[0].type.tensor_type.shape.dim]
+    last = target.graph.node[0].op_type == "Transpose"
+    check_unchanged(target, tuple(shape[1:-1] if last else shape[2:]))
+
+
 @pytest.mark.parametrize("seed", range(0, 200, 12))
 def test_torch_trains_what_onnxruntime_runs(seed: int) -> None:
     """The imported pre-train network has the same outputs, and gradients for every weight."""
