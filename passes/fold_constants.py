@@ -14,13 +14,17 @@ from graphscale.passes.add_initializer import add_initializer
 from graphscale.passes.evaluate_node import evaluate_node
 from graphscale.passes.parameters import holder
 
-# Operators whose constant operands are weights; in others they are sizes, bounds and scales.
-_LAYERS = {
-    *("Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "PRelu"),
-    *("BatchNormalization", "InstanceNormalization", "LayerNormalization"),
-    *("GroupNormalization", "RMSNormalization"),
+# Where operators read a kernel, which is folded however it is computed.
+_PRODUCTS = {
+    **dict.fromkeys(["Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm"], (1,)),
+    **dict.fromkeys(["MatMul", "Einsum"], (0, 1)),
 }
-_SCALING = {"Add", "Mul", "Sub", "Div"}
+# Operators whose constant operands are folded, too, where they are mere fills; in all others they
+# are sizes, bounds and scales.
+_SCALING = {
+    *("Add", "Mul", "Sub", "Div", "PRelu", "BatchNormalization", "InstanceNormalization"),
+    *("LayerNormalization", "GroupNormalization", "RMSNormalization"),
+}
 
 
 def fold_constants(model: ir.Model) -> list[str]:
@@ -57,7 +61,9 @@ def _is_weight(node: ir.Node, value: ir.Value) -> bool:
     """Whether a constant is a weight that nodes compute, as `node` reads it."""
     if holder(value) is not None or value.producer() is None:
         return False
-    if node.op_type not in _LAYERS and not (node.op_type in _SCALING and _from_fill(value)):
+    multiplied = node.inputs.index(value) in _PRODUCTS.get(node.op_type, ())
+    scales = node.op_type in _SCALING or node.op_type in _PRODUCTS
+    if not multiplied and not (scales and _from_fill(value)):
         return False
     dtype = _dtype(value)
     return dtype is None or dtype.is_floating_point()

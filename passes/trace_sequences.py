@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphscale.passes.extents import fixed, moves
+from graphscale.passes.extents import Dims, fixed, moves
 from graphscale.passes.measure_sequences import split_sizes
 from graphscale.passes.traced import Traced, unfollowed
 
@@ -14,14 +14,24 @@ def split_to_sequence(node: ir.Node, traced: Traced) -> None:
     axis = node.attributes.get_int("axis", 0) % len(dims)
     if moves(dims[axis]):
         raise unfollowed(node, "splits a height or width")
-    traced.sequences[node.outputs[0]] = [
-        (*dims[:axis], fixed(size), *dims[axis + 1 :])
-        for size in split_sizes(node, traced.measured)
-    ]
+    _record(
+        node,
+        traced,
+        [
+            (*dims[:axis], fixed(size), *dims[axis + 1 :])
+            for size in split_sizes(node, traced.measured)
+        ],
+    )
 
 
 def sequence_construct(node: ir.Node, traced: Traced) -> None:
-    traced.sequences[node.outputs[0]] = [traced.of(value) for value in node.inputs]
+    _record(node, traced, [traced.of(value) for value in node.inputs])
+
+
+def _record(node: ir.Node, traced: Traced, tensors: list[Dims]) -> None:
+    """A sequence stands where its first tensor does: so its sampling grid is carried on."""
+    traced.sequences[node.outputs[0]] = tensors
+    traced.dims[node.outputs[0]] = tensors[0]
 
 
 def sequence_at(node: ir.Node, traced: Traced) -> None:
