@@ -138,6 +138,7 @@ def _add_accelerate(commands) -> None:
 
 
 def _shrink(options: argparse.Namespace) -> None:
+    from graphscale.files import replacing
     from graphscale.kernel_sizes import parse_kernel_table
     from graphscale.model import load_model, save_model
     from graphscale.report import show_plan
@@ -161,8 +162,10 @@ def _shrink(options: argparse.Namespace) -> None:
             seed=options.seed,
         )
         if not options.dry_run:
-            save_model(model, output, working)
-            _write_text(output.with_suffix(".plan.json"), plan.to_json())
+            with replacing(output.with_suffix(".plan.json")) as (file,):
+                file.write(plan.to_json().encode())
+                file.flush()  # a disk too full for the plan gets no model either
+                save_model(model, output, working)
     if options.json:
         print(json.dumps(plan.report()))
         return
@@ -239,13 +242,6 @@ def _read_text(path: Path) -> str:
         raise GraphScaleError(
             f"{path}: cannot be read as a kernel table ({error}); give 3:2,5:3 or a text file"
         ) from None
-
-
-def _write_text(path: Path, text: str) -> None:
-    from graphscale.files import replacing
-
-    with replacing(path) as (file,):
-        file.write(text.encode())
 
 
 def _console():

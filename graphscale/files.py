@@ -41,12 +41,14 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise IsADirectoryError(21, "it is a folder")
     prefix = f".{path.name}."
-    with tempfile.NamedTemporaryFile(prefix=prefix, dir=path.parent, delete=False) as file:
-        try:
-            yield file
-        finally:
-            with contextlib.suppress(FileNotFoundError):  # renamed: it is complete
-                os.unlink(file.name)
+    file = tempfile.NamedTemporaryFile(prefix=prefix, dir=path.parent, delete=False)  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # what no flush could write, closing cannot either
+            file.close()
+        with contextlib.suppress(FileNotFoundError):  # renamed: it is complete
+            os.unlink(file.name)
 
 
 def _umask() -> int:
