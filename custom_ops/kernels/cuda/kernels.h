@@ -9,6 +9,9 @@ void cross_map_normalization(const Call& call);
 void cross_map_normalization_grad(const Call& call);
 void feature_lp_pooling(const Call& call);
 void feature_lp_pooling_grad(const Call& call);
+void fft_conv(const Call& call);
+void fft_conv_grad_input(const Call& call);
+void fft_conv_grad_weight(const Call& call);
 void lookup_table(const Call& call);
 void lookup_table_grad(const Call& call);
 void maxout(const Call& call);
@@ -20,5 +23,9 @@ void temporal_conv_grad_weight(const Call& call);
 void temporal_k_max_pool(const Call& call);
 void weighted_lookup_table(const Call& call);
 void weighted_lookup_table_grad(const Call& call);
+
+// FFTConv and FFTConvGradInput keep the spectra of a constant weight.
+std::unique_ptr<Prepared> prepare_conv(const Context& context, const Attributes& attributes, Type type,
+                                       const std::vector<Tensor>& inputs);
 
 }  // namespace graphscale::cuda

@@ -10,6 +10,9 @@ std::vector<CudaKernel> list_kernels() {
   return {
       {"CrossMapNormalization", all, cross_map_normalization, nullptr},
       {"CrossMapNormalizationGrad", all, cross_map_normalization_grad, nullptr},
+      {"FFTConv", all, fft_conv, prepare_conv},
+      {"FFTConvGradInput", all, fft_conv_grad_input, prepare_conv},
+      {"FFTConvGradWeight", all, fft_conv_grad_weight, nullptr},
       {"FeatureLPPooling", all, feature_lp_pooling, nullptr},
       {"FeatureLPPoolingGrad", all, feature_lp_pooling_grad, nullptr},
       {"LookupTable", all, lookup_table, nullptr},

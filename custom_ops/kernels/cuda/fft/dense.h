@@ -1,0 +1,24 @@
+// Convolution of many channels: tiles -> spectra in memory -> one complex matrix product per frequency on
+// tensor cores -> tiles.
+#pragma once
+
+#include "kernels/cuda/fft/plan.h"
+#include "kernels/cuda/matmul.h"
+
+namespace graphscale::cuda {
+
+// Numbers of type Complex that the kernels' spectra take.
+int64_t dense_spectra_count(const ConvGeometry& g, int size);
+
+// The spectra of all kernels, conjugated and scaled.
+void make_dense_spectra(const Context& context, const ConvGeometry& g, int size, const Plane& taps,
+                        Complex* spectra);
+
+// out <- in with the kernels, + bias where it is not null. As many images at a time as memory is allowed for.
+void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, int size, const Layout& layout,
+                    const Complex* spectra, const Plane* bias);
+
+// taps <- the sum over all tiles of in with out, the gradient to y.
+void correlate_dense(const Context& context, const ConvGeometry& g, int size, const Layout& layout);
+
+}  // namespace graphscale::cuda

@@ -1,0 +1,183 @@
+"""FFT convolution on CUDA, emulated on the host, against torch's convolution in float64."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from graphscale.layers.operator import OPERATORS
+
+FORWARD, TO_INPUT, TO_WEIGHT = "FFTConv", "FFTConvGradInput", "FFTConvGradWeight"
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float64: 1e-14}
+PER_CHANNEL = [16, 32, 48, 64, 72, 96]
+DENSE = [16, 32, 48, 64]
+
+
+def random(*shape, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def reference(x, weight, bias, group, strides, dilations, pads):
+    spatial = x.dim() - 2
+    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[spatial - 1]
+    margins = []
+    for d in reversed(range(spatial)):
+        margins += [pads[d], pads[spatial + d]]
+    return convolve(functional.pad(x, margins), weight, bias, strides, 0, dilations, group)
+
+
+def relative_error(actual, wanted):
+    return ((actual.double() - wanted).norm() / wanted.norm().clamp_min(1e-30)).item()
+
+
+@pytest.fixture
+def check(on_cuda, monkeypatch):
+    """All three passes of one convolution with one plan; None leaves the choice to the cost model."""
+
+    def check(
+        plan,
+        x_shape,
+        weight_shape,
+        group=1,
+        strides=(1, 1),
+        dilations=(1, 1),
+        pads=(0, 0, 0, 0),
+        dtype=torch.float32,
+        passes=(FORWARD, TO_INPUT, TO_WEIGHT),
+        tolerance=None,
+    ):
+        if plan is not None:
+            monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+        tolerance = tolerance or TOLERANCE[dtype]
+        x = random(*x_shape, dtype=dtype, seed=0)
+        weight = random(*weight_shape, dtype=dtype, seed=1)
+        bias = random(weight_shape[0], dtype=dtype, seed=2)
+        window = {"group": group, "strides": strides, "dilations": dilations, "pads": pads}
+        wide = [t.double().requires_grad_() for t in (x, weight)]
+        y = reference(*wide, bias.double(), **window)
+        grad = random(*y.shape, dtype=dtype, seed=3)
+        to_x, to_weight = torch.autograd.grad(y, wide, grad.double())
+        if FORWARD in passes:
+            got = on_cuda(OPERATORS[FORWARD], x, weight, bias, **window)
+            assert relative_error(got, y.detach()) < tolerance
+        if TO_INPUT in passes:
+            got = on_cuda(OPERATORS[TO_INPUT], grad, weight, x, **window)
+            assert relative_error(got, to_x) < tolerance
+        if TO_WEIGHT in passes:
+            got = on_cuda(OPERATORS[TO_WEIGHT], grad, x, weight, **window)
+            assert relative_error(got, to_weight) < tolerance
+
+    return check
+
+
+@pytest.mark.parametrize("size", PER_CHANNEL)
+def test_depthwise_in_tiles(check, size):
+    kernel = size // 2 - 1
+    extent = size + 9  # two tiles each way
+    check(f"per_channel {size}", (2, 3, extent, extent - 4), (3, 1, kernel, kernel + 2), group=3)
+
+
+@pytest.mark.parametrize("size", PER_CHANNEL)
+def test_depthwise_whole_image_in_one_tile(check, size):
+    kernel = size // 2 - 1
+    pad = kernel // 2
+    extent = size - pad  # as large as one tile can hold
+    check(
+        f"per_channel {size}",
+        (3, 2, extent, extent - 3),
+        (2, 1, kernel, kernel),
+        2,
+        pads=(pad,) * 4,
+    )
+
+
+@pytest.mark.parametrize("size", DENSE)
+def test_dense_in_tiles(check, size):
+    kernel = size // 2 - 1
+    extent = size + 5
+    check(f"dense {size}", (1, 5, extent, 7), (3, 5, kernel, 3), pads=(1, 2, 0, 1))
+
+
+def test_dense_with_little_memory(check, monkeypatch):
+    monkeypatch.setenv("GRAPHSCALE_CUDA_SPECTRA_MB", "1")  # two images at a time
+    check("dense 16", (5, 30, 21, 17), (20, 30, 7, 3))
+
+
+@pytest.mark.parametrize("plan", ["dense 16", "dense 32"])
+def test_dense_with_more_channels_than_a_block_has(check, plan):
+    check(plan, (3, 70, 9, 8), (37, 70, 5, 4))
+    check(plan, (1, 36, 12, 12), (68, 18, 3, 3), group=2)
+
+
+WINDOWS = {
+    "strides": {"strides": (2, 3)},
+    "dilations": {"dilations": (2, 3)},
+    "both": {"strides": (3, 2), "dilations": (2, 1), "pads": (2, 0, 1, 3)},
+    "pads beyond the kernel": {"pads": (9, 5, 6, 11)},
+    "uneven pads": {"pads": (0, 3, 2, 0)},
+}
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_windows(check, window):
+    check("per_channel 16", (2, 4, 20, 18), (4, 1, 3, 4), group=4, **window)
+    check("dense 16", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **window)
+    check("direct", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **window)
+
+
+def test_several_filters_of_each_channel(check):
+    check("per_channel 16", (2, 3, 12, 11), (6, 1, 5, 5), group=3, passes=(FORWARD, TO_WEIGHT))
+    check("dense 16", (2, 3, 12, 11), (6, 1, 5, 5), group=3, passes=(TO_INPUT,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("plan", ["direct", "per_channel 32", "dense 32"])
+def test_16_bit_floats(check, dtype, plan):
+    group = 3 if plan.startswith("per") else 1
+    check(plan, (2, 3, 30, 25), (3, 3 // group, 7, 5), group=group, dtype=dtype)
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_direct_in_float64(check, spatial):
+    check(
+        None,
+        (2, 4, *(7, 6, 5)[:spatial]),
+        (6, 2, *(3, 2, 4)[:spatial]),
+        group=2,
+        strides=(2, 1, 1)[:spatial],
+        dilations=(1, 2, 1)[:spatial],
+        pads=(1, 2, 3, 0, 1, 2)[: 2 * spatial],
+        dtype=torch.float64,
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "group"),
+    [
+        ((1, 1, 1, 1), (1, 1, 1, 1), 1),
+        ((2, 3, 40, 31), (3, 1, 31, 31), 3),
+        ((1, 8, 20, 20), (8, 8, 13, 13), 1),
+        ((2, 2, 1, 30), (2, 2, 1, 9), 1),
+    ],
+)
+def test_the_chosen_plan(check, x, weight, group):
+    check(None, x, weight, group, pads=(weight[2] // 2, weight[3] // 2) * 2)
+
+
+def test_accuracy_at_31(check):
+    passes = (FORWARD,)
+    check("dense 64", (1, 8, 40, 40), (4, 8, 31, 31), pads=(15,) * 4, passes=passes, tolerance=4e-7)
+    check("per_channel 72", (1, 2, 56, 56), (2, 1, 31, 31), 2, pads=(15,) * 4, tolerance=4e-7)
+
+
+def test_tf32(check, monkeypatch):
+    monkeypatch.setenv("GRAPHSCALE_TF32", "1")
+    check("dense 32", (1, 16, 30, 30), (8, 16, 9, 9), tolerance=1e-3)
+
+
+def test_empty_batch(on_cuda):
+    x, weight = torch.zeros(0, 3, 20, 20), torch.ones(2, 3, 5, 5)
+    assert on_cuda(OPERATORS[FORWARD], x, weight).shape == (0, 2, 16, 16)
+    grad = torch.zeros(0, 2, 16, 16)
+    assert on_cuda(OPERATORS[TO_INPUT], grad, weight, x).shape == (0, 3, 20, 20)
+    assert not on_cuda(OPERATORS[TO_WEIGHT], grad, x, weight).any()
