@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from graphscale import __version__
@@ -161,6 +162,12 @@ def _shrink(options: argparse.Namespace) -> None:
             init=None if options.dry_run else options.init or "auto",
             seed=options.seed,
         )
+        for pattern in options.keep:
+            if not any(fnmatchcase(n, pattern) for x in plan.layers for n in (x.name, x.weight)):
+                raise GraphScaleError(
+                    f"{options.model}: no layer or weight has the name {pattern!r} of --keep; "
+                    "names are listed by --dry-run --json"
+                )
         if not options.dry_run:
             with replacing(output.with_suffix(".plan.json")) as (file,):
                 file.write(plan.to_json().encode())

@@ -462,6 +462,10 @@ def test_bad_kernel_table(target: Path, complaint, text: str) -> None:
     assert "kernel table" in complaint("shrink", target, f"--kernels={text}")
 
 
+def test_keep_of_a_layer_that_is_not_there(target: Path, complaint) -> None:
+    assert "'convv_0'" in complaint("shrink", target, "--keep", "conv_0", "--keep", "convv_0")
+
+
 def test_missing_kernel_file(target: Path, complaint) -> None:
     assert "none.txt" in complaint("shrink", target, "--kernels", "none.txt")
 
