@@ -1,10 +1,10 @@
 """FFT convolution on a CPU against onnxruntime, torch and scipy: python benchmarks/fft_conv.py
 
 Parts can be named: goals, round_trip, networks (five layers of convnet-benchmarks), grid (kernel x
-channels), depthwise, long (one-dimensional kernels); all of them by default. The alternatives of a point take
-turns in one process, on as many threads as the machine has cores; medians and minima of the turns
-are written to results/fft_conv.json, heat maps (red slower, green faster than the better of
-onnxruntime and torch) to results/fft_conv_*.png. Peak memory is that of a process of its own per
+channels), depthwise, long (one-dimensional kernels); all of them by default. The alternatives of a
+point take turns in one process, on as many threads as the machine has cores; medians and minima of
+the turns are written to results/fft_conv.json, heat maps (red slower, green faster than the better
+of onnxruntime and torch) to results/fft_conv_*.png. Peak memory is that of a process of its own per
 alternative, less one that runs nothing. Other work on the machine shows as a gap between median and
 minimum; on a shared machine give this process a higher priority (nice).
 """
@@ -17,7 +17,6 @@ import functools
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,7 +37,7 @@ from graphscale.runtime import get_library_path, session
 RESULTS = Path(__file__).parent / "results"
 THREADS = os.cpu_count() or 1
 TURNS = 15
-REST = 0.003  # seconds between alternatives, for the last one's threads to stop spinning
+REST = 0.05  # seconds between alternatives, for the threads of the last one to stop spinning
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Times:
     minimum: float
 
 
-def take_turns(ways: dict[str, Callable[[], object]], budget: float = 4.0) -> dict[str, Times]:
+def take_turns(ways: dict[str, Callable[[], object]], budget: float = 2.5) -> dict[str, Times]:
     """Seconds per call of each way; fast ones are called several times in a turn."""
     calls, taken = {}, {name: [] for name in ways}
     for name, way in ways.items():
@@ -297,7 +296,9 @@ def print_peak_memory(way: str, text: str) -> None:
         model = open_session(layer, w, "graphscale" if way == "graphscale" else "")
         for _ in range(3):
             model.run(None, {"x": x})
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    # Not getrusage's ru_maxrss, which counts what the parent held when it forked.
+    status = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
 
 
 def draw(points: list[dict], rows: str, columns: str, file: str) -> None:
@@ -347,7 +348,7 @@ PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
@@ -357,7 +358,8 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     file = RESULTS / "fft_conv.json"
     results = json.loads(file.read_text()) if file.exists() else {}
-    for part in arguments.parts:
+    parts = arguments.parts or list(PARTS)
+    for part in parts:
         results[part] = {
             "device": f"{processor()}, {THREADS} cores",
             "versions": {
@@ -369,9 +371,9 @@ def main() -> None:
             "points": PARTS[part](),
         }
         file.write_text(json.dumps(results, indent=1) + "\n")
-    if "grid" in arguments.parts:
+    if "grid" in parts:
         draw(results["grid"]["points"], "kernel", "channels", "fft_conv_grid.png")
-    if "depthwise" in arguments.parts:
+    if "depthwise" in parts:
         draw(results["depthwise"]["points"], "kernel", "image", "fft_conv_depthwise.png")
 
 

@@ -18,7 +18,7 @@ constexpr double kTransformSeconds = 7.3e-11;  // per vector operation
 constexpr double kSquareSeconds = 3.2e-8;
 constexpr double kTileSeconds = 1e-7;
 constexpr double kProductSeconds = 9.1e-11;
-constexpr double kSpectraByteSeconds = 2e-11;
+constexpr double kSpectraByteSeconds = 4e-11;
 constexpr double kWeightByteSeconds = 2.4e-11;
 constexpr double kGradientByteSeconds = 5.6e-11;
 constexpr double kSectionSeconds = 3e-6;
@@ -29,7 +29,7 @@ constexpr double kLongDepthwiseSeconds = 2.4e-10;
 constexpr double kLongTaps = 100;
 constexpr double kPlaneByteSeconds = 2e-11;
 
-constexpr double kMargin = 1.15;       // how much cheaper than direct a plan must look
+constexpr double kMargin = 1.3;        // how much cheaper than direct a plan must look
 constexpr double kMemoryFactor = 4;
 constexpr double kFreeBytes = 4 << 20; // small problems may always take this much more
 constexpr size_t kMostCandidates = 8;
