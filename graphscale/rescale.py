@@ -27,7 +27,7 @@ from graphscale.passes.plan_weights import plan_weights
 from graphscale.passes.resize_weights import shrink_tensor
 from graphscale.passes.shrink_graph import check_shapes, shrink_graph
 from graphscale.passes.solve_geometry import solve_geometry
-from graphscale.passes.trace_extents import trace
+from graphscale.passes.trace_extents import spatial_positions, trace
 from graphscale.passes.traced import Traced
 from graphscale.plans import METADATA_KEY, InputPlan, Plan
 from graphscale.resample import interpolation_matrix
@@ -145,7 +145,8 @@ def check_numbers(model: ir.Model) -> None:
 def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:
     """The plan that leads from `target` to a network of the checkpoint's sizes."""
     value = graph_inputs(checkpoint)[0]
-    sizes = [d for d in list(value.shape or [])[2:] if isinstance(d, int)]
+    shape = list(value.shape or [])
+    sizes = [shape[i] for i in spatial_positions(value, len(shape)) if isinstance(shape[i], int)]
     given = {name: tensor.shape.numpy() for name, tensor in tensors_by_name(checkpoint).items()}
     own = {name: tensor.shape.numpy() for name, tensor in tensors_by_name(target).items()}
     table = {

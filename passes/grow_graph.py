@@ -15,6 +15,8 @@ from graphscale.passes.resize_weights import grow_tensor
 from graphscale.plans import Plan
 from graphscale.skeleton import is_stripped
 
+_SET = ("Resize", "Upsample", "Clip", "Pad", "Dropout")  # all inputs but the first are settings
+
 
 @dataclass
 class Growth:
@@ -41,12 +43,14 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     growth = Growth(separated=follow_separation(target, checkpoint, plan.constants))
     resized = {weight.name: weight for weight in plan.weights}
     tensors = tensors_by_name(target)
+    settings = _settings(target)
     learned = {
         name: tuple(resized[name].pretrain_shape)
         if name in resized
         else tuple(tensor.shape.numpy())
         for name, tensor in tensors.items()
-        if name not in plan.constants and (_learned(tensor) or is_stripped(tensor))
+        if name not in plan.constants
+        and (is_stripped(tensor) or (_learned(tensor) and name not in settings))
     }
     matched = match_weights(target, checkpoint, learned)
     given = tensors_by_name(checkpoint)
@@ -73,6 +77,17 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
 
 def _learned(tensor: ir.TensorProtocol) -> bool:
     return tensor.dtype.is_floating_point()
+
+
+def _settings(model: ir.Model) -> set[str]:
+    """Tensors that no node reads as data: a Resize's scales, a Clip's bounds, unused ones."""
+    values = list(model.graph.initializers.values())
+    values += [node.outputs[0] for node in model.graph if node.op_type == "Constant"]
+    return {
+        value.name
+        for value in values
+        if all(i > 0 and node.op_type in _SET for node, i in value.uses())
+    }
 
 
 def _as_type(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:

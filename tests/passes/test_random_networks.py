@@ -242,6 +242,25 @@ def test_a_network_that_nothing_shrinks_computes_the_same(seed: int) -> None:
     check_unchanged(target, tuple(shape[1:-1] if last else shape[2:]))
 
 
+@pytest.mark.parametrize("by", ["plan", "target"])
+@pytest.mark.parametrize("seed", range(2, 200, 7))
+def test_renamed_weights_are_matched_by_structure(seed: int, by: str) -> None:
+    target = random_network(seed).model
+    pretrain = graphscale.shrink(target, init="resize")
+    expected = graphscale.grow(pretrain)
+    plan = graphscale.Plan.of(ir.from_proto(pretrain))
+    del pretrain.metadata_props[:]
+    names = {each.name: f"p{number}" for number, each in enumerate(pretrain.graph.initializer)}
+    for each in (*pretrain.graph.initializer, *pretrain.graph.input):
+        each.name = names.get(each.name, each.name)
+    for node in pretrain.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    grown = graphscale.grow(pretrain, **({"plan": plan} if by == "plan" else {"target": target}))
+    assert without_weights(grown) == without_weights(expected)
+    for name, weight in weights(expected).items():
+        np.testing.assert_array_equal(weights(grown)[name], weight, err_msg=name)
+
+
 @pytest.mark.parametrize("seed", range(0, 200, 12))
 def test_torch_trains_what_onnxruntime_runs(seed: int) -> None:
     """The imported pre-train network has the same outputs, and gradients for every weight."""
