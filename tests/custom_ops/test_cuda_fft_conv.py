@@ -32,7 +32,7 @@ def relative_error(actual, wanted):
 
 @pytest.fixture
 def check(on_cuda, monkeypatch):
-    """All three passes of one convolution with one plan; None leaves the choice to the cost model."""
+    """All three passes of one convolution; plan None leaves the choice to the cost model."""
 
     def check(
         plan,

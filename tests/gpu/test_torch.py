@@ -1,0 +1,67 @@
+"""Every CUDA kernel on torch's CUDA tensors against the CPU kernels."""
+
+import pytest
+import torch
+
+from graphscale.layers.operator import OPERATORS
+from tests.gpu.cases import CASES, FLOATS, NAMES, TOLERANCE, cast
+
+
+def outputs(operator, inputs, attributes):
+    result = operator(*inputs, **attributes)
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+def on_gpu(tensors):
+    return [t if t is None else t.cuda() for t in tensors]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("name", "inputs", "attributes"), CASES, ids=NAMES)
+def test_equals_the_cpu(name, inputs, attributes, dtype):
+    inputs = cast(inputs, dtype)
+    wanted = outputs(OPERATORS[name], cast(inputs, torch.float64), attributes)
+    exact = outputs(OPERATORS[name], inputs, attributes)
+    for got, want, same in zip(outputs(OPERATORS[name], on_gpu(inputs), attributes), wanted, exact):
+        assert got.is_cuda
+        assert got.shape == want.shape
+        if not got.is_floating_point():
+            assert torch.equal(got.cpu(), same)
+        elif want.numel():
+            error = (got.cpu().double() - want).abs().max()
+            assert error <= TOLERANCE[dtype] * want.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize(("name", "inputs", "attributes"), CASES, ids=NAMES)
+def test_a_cuda_graph_can_record_it(name, inputs, attributes):
+    operator = OPERATORS[name]
+    inputs = on_gpu(cast(inputs, torch.float32))
+    wanted = outputs(operator, inputs, attributes)
+    outputs(operator, inputs, attributes)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = outputs(operator, inputs, attributes)
+    for tensor in got:
+        tensor.zero_()
+    graph.replay()
+    torch.cuda.synchronize()
+    for left, right in zip(got, wanted):
+        assert torch.equal(left, right)
+
+
+def test_runs_on_the_current_stream():
+    x = torch.randn(1 << 12, 256, device="cuda")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)
+        x.zero_()
+        y = OPERATORS["CrossMapNormalization"](x, size=3, scale=1.0, power=0.75)
+    stream.synchronize()
+    assert not y.any()
+
+
+def test_a_lookup_of_what_is_not_there_is_not_a_number():
+    y = OPERATORS["LookupTable"](torch.ones(4, 8).cuda(), torch.tensor([2**40, 1]).cuda())
+    assert y[0].isnan().all()
+    assert (y[1] == 1).all()
