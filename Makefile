@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 SEED ?= 0
-# torch's own index has builds without CUDA; PyPI's brings gigabytes of it, and is the second choice.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# An index with builds of torch for CPUs, where the usual one only has gigabytes of CUDA.
+TORCH_INDEX ?=
 SOURCES := $(shell find graphscale passes custom_ops \
 	\( -name __pycache__ -o -name lib \) -prune -o -type f -print)
 
@@ -25,8 +25,7 @@ bench: $(VENV)/test.installed
 $(VENV)/%.installed: constraints.txt pyproject.toml CMakeLists.txt $(SOURCES)
 	@echo "Setting up $(VENV): some minutes the first time"
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/pip install -qqq --no-deps --retries 0 --timeout 15 -c constraints.txt \
-		--index-url $(TORCH_INDEX) torch || true
+	$(if $(TORCH_INDEX),@$(VENV)/bin/pip install -qq -c constraints.txt --index-url $(TORCH_INDEX) torch)
 	@$(VENV)/bin/pip install -qq -c constraints.txt ".[$*]"
 	@touch $@
 

@@ -25,7 +25,7 @@ from_debian() (
   set -e
   command -v apt-get >/dev/null && command -v dpkg >/dev/null || return 1
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
-    grep -m 1 '/debian/*$') || mirror=http://deb.debian.org/debian
+    grep -m 1 '/debian/*$') || return 1
   keyring=/usr/share/keyrings/debian-archive-keyring.gpg
   [ -f "$keyring" ] || return 1
   cd "$work"
