@@ -32,6 +32,7 @@ constexpr double kPlaneByteSeconds = 2e-11;
 constexpr double kMargin = 1.3;        // how much cheaper than direct a plan must look
 constexpr double kMemoryFactor = 4;
 constexpr double kFreeBytes = 4 << 20; // small problems may always take this much more
+constexpr double kWorthAnyMemory = 30; // how much faster than direct a plan is that may take more
 constexpr size_t kMostCandidates = 8;
 
 double fft_operations(double n) { return n > 1 ? 5 * n * std::log2(n) : 0; }
@@ -189,15 +190,18 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, int threads) {
     double seconds;
   };
   // A tie goes to direct: the model is no better than that.
-  std::vector<Priced> all = {{Plan{}, predicted_seconds(p, pass, Plan{}, threads) / kMargin}};
+  const double direct = predicted_seconds(p, pass, Plan{}, threads);
+  std::vector<Priced> all = {{Plan{}, direct / kMargin}};
   if (!is_empty(p)) {
     std::vector<Priced> priced;
     for (const Method method : {Method::kDense, Method::kPerChannel}) {
       for (const int height : fft_sizes()) {
         for (const int width : fft_sizes()) {
           const Plan plan{method, height, width};
-          if (!supports(p, pass, plan) || !fits_memory(p, pass, plan, threads)) continue;
-          priced.push_back({plan, predicted_seconds(p, pass, plan, threads)});
+          if (!supports(p, pass, plan)) continue;
+          const double cost = predicted_seconds(p, pass, plan, threads);
+          if (cost * kWorthAnyMemory > direct && !fits_memory(p, pass, plan, threads)) continue;
+          priced.push_back({plan, cost});
         }
       }
     }
