@@ -250,9 +250,12 @@ def measure_tiles(layer: Layer, plan: str) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, "tiles"])
+    parser.add_argument("parts", nargs="*", metavar="part", help="of those above")
     parser.add_argument("--precision", choices=PRECISIONS, action="append")
     arguments = parser.parse_args()
+    wanted = arguments.parts or [*PARTS, "tiles"]
+    if unknown := set(wanted) - {*PARTS, "tiles"}:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
     if not torch.cuda.is_available() or library.cuda_error():
         reason = library.cuda_error() if torch.cuda.is_available() else "torch sees no GPU"
         print(f"nothing to measure here: {reason}")
@@ -270,7 +273,6 @@ def main() -> None:
         "tiles": [],
     }
     print(f"{result['device']}: a copy moves {bandwidth / 1e12:.2f} TB/s", flush=True)
-    wanted = arguments.parts or [*PARTS, "tiles"]
     for part in wanted:
         for layer in PARTS.get(part, []):
             for precision in arguments.precision or PRECISIONS:

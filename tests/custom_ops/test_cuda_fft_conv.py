@@ -103,10 +103,9 @@ def test_dense_with_little_memory(check, monkeypatch):
     check("dense 16", (5, 30, 21, 17), (20, 30, 7, 3))
 
 
-@pytest.mark.parametrize("plan", ["dense 16", "dense 32"])
-def test_dense_with_more_channels_than_a_block_has(check, plan):
-    check(plan, (3, 70, 9, 8), (37, 70, 5, 4))
-    check(plan, (1, 36, 12, 12), (68, 18, 3, 3), group=2)
+def test_dense_with_more_channels_than_a_block_has(check):
+    check("dense 16", (2, 70, 9, 8), (37, 70, 5, 4), passes=(FORWARD,))
+    check("dense 16", (1, 36, 9, 9), (68, 18, 3, 3), group=2, passes=(TO_INPUT, TO_WEIGHT))
 
 
 WINDOWS = {

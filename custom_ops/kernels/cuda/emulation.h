@@ -42,17 +42,16 @@ class BlockEmulator {
   void* shared() { return shared_.data(); }
   void wait_for_block() { wait(State::kAtBlock); }
 
-  // Every lane's value, in the order of the lanes.
+  // Every lane's value, in the order of the lanes; good until the next but one exchange.
   template <typename T>
-  void exchange(int thread, const T& mine, T (&all)[32]) {
+  const T* exchange(int thread, const T& mine) {
     static_assert(sizeof(T) <= kExchangeBytes);
-    unsigned char* const slots = warps_[static_cast<size_t>(thread / 32)].slots;
-    std::memcpy(slots + thread % 32 * kExchangeBytes, &mine, sizeof(T));
+    Fiber& fiber = fibers_[static_cast<size_t>(thread)];
+    fiber.odd = !fiber.odd;
+    T* const slots = reinterpret_cast<T*>(warps_[static_cast<size_t>(thread / 32)].slots[fiber.odd]);
+    std::memcpy(slots + thread % 32, &mine, sizeof(T));
     wait(State::kAtWarp);
-    for (int lane = 0; lane < 32; ++lane) {
-      std::memcpy(&all[lane], slots + lane * kExchangeBytes, sizeof(T));
-    }
-    wait(State::kAtWarp);
+    return slots;
   }
 
  private:
@@ -66,10 +65,11 @@ class BlockEmulator {
     ucontext_t context;
     jmp_buf here;
     bool entered = false;
+    bool odd = false;  // which of the warp's slots the last exchange used
     State state = State::kDone;
   };
   struct Warp {
-    unsigned char slots[32 * kExchangeBytes];
+    alignas(16) unsigned char slots[2][32 * kExchangeBytes];
   };
 
   void start(size_t i) {
@@ -78,7 +78,7 @@ class BlockEmulator {
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;
     fiber.context.uc_link = nullptr;
-    fiber.entered = false;
+    fiber.entered = fiber.odd = false;
     fiber.state = State::kReady;
     const auto self = reinterpret_cast<uintptr_t>(this);
     makecontext(&fiber.context, reinterpret_cast<void (*)()>(&BlockEmulator::enter), 3,
@@ -163,27 +163,24 @@ class Block {
   }
   void sync() const { emulator_.wait_for_block(); }
   uint32_t ballot(bool vote) const {
-    bool votes[32];
-    emulator_.exchange(thread_, vote, votes);
+    const bool* const votes = emulator_.exchange(thread_, vote);
     uint32_t bits = 0;
     for (int lane = 0; lane < 32; ++lane) bits |= static_cast<uint32_t>(votes[lane]) << lane;
     return bits;
   }
   template <typename T>
   T shuffle_xor(T value, int mask) const {
-    T all[32];
-    emulator_.exchange(thread_, value, all);
-    return all[(thread_ % 32) ^ mask];
+    return emulator_.exchange(thread_, value)[(thread_ % 32) ^ mask];
   }
   // The fragments as the PTX manual lays them out over the lanes of a warp.
   void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const {
     struct Operands {
       uint32_t a[4], b[2];
     };
-    Operands mine, all[32];
+    Operands mine;
     std::memcpy(mine.a, a, sizeof(a));
     std::memcpy(mine.b, b, sizeof(b));
-    emulator_.exchange(thread_, mine, all);
+    const Operands* const all = emulator_.exchange(thread_, mine);
     const int lane = thread_ % 32;
     for (int i = 0; i < 4; ++i) {
       const int row = lane / 4 + (i / 2) * 8;

@@ -161,6 +161,10 @@ struct Matmul {
     const int warp_column = thread / kWarp % 2 * 32;
     const float right_sign = conjugate_right ? -1.0f : 1.0f;
 
+    // Parts of the tile that lie outside of the result; the same for all lanes of a warp.
+    const int64_t warp_rows = rows - row0 - warp_row;
+    const int64_t warp_columns = columns - column0 - warp_column;
+
     float sums[2][4][kPlanes][4] = {};
     Staged next_left;
     Staged next_right;
@@ -183,6 +187,7 @@ struct Matmul {
         fetch(left, a, row0, rows, k0 + kDepth, thread, 1.0f, next_left);
         fetch(right, b, column0, columns, k0 + kDepth, thread, right_sign, next_right);
       }
+      if (warp_rows <= 0 || warp_columns <= 0) continue;
 #pragma unroll
       for (int k = 0; k < kDepth; k += 8) {
         Left re[2];
@@ -198,6 +203,7 @@ struct Matmul {
         }
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
+          if (n * 8 >= warp_columns) break;
           const Right b_re = right_fragment(right_tile, k, warp_column + n * 8, lane);
 #pragma unroll
           for (int m = 0; m < 2; ++m) multiply_add(block, sums[m][n][0], re[m], b_re);
