@@ -1,8 +1,11 @@
 #include "kernels/fft_conv/plan.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -33,6 +36,7 @@ constexpr double kMargin = 1.3;        // how much cheaper than direct a plan mu
 constexpr double kMemoryFactor = 4;
 constexpr double kFreeBytes = 4 << 20; // small problems may always take this much more
 constexpr double kWorthAnyMemory = 30; // how much faster than direct a plan is that may take more
+constexpr size_t kMostRemembered = 4096;
 constexpr size_t kMostCandidates = 8;
 
 double fft_operations(double n) { return n > 1 ? 5 * n * std::log2(n) : 0; }
@@ -216,6 +220,19 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, int threads) {
   return plans;
 }
 
-Plan choose(const Problem& p, Pass pass, int threads) { return candidates(p, pass, threads).front(); }
+Plan choose(const Problem& p, Pass pass, int threads) {
+  // Pricing some thousand plans takes a few tenths of a millisecond: once per problem, not per call.
+  using Key = std::array<int64_t, 18>;
+  static std::mutex mutex;
+  static std::map<Key, Plan> chosen;
+  const Key key = {p.batch, p.in_channels, p.out_channels, p.groups, p.height, p.width,
+                   p.kernel_height, p.kernel_width, p.stride_y, p.stride_x, p.dilation_y,
+                   p.dilation_x, p.pad_top, p.pad_left, p.pad_bottom, p.pad_right,
+                   static_cast<int64_t>(pass), threads};
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (const auto known = chosen.find(key); known != chosen.end()) return known->second;
+  if (chosen.size() >= kMostRemembered) chosen.clear();  // shapes that never come back
+  return chosen[key] = candidates(p, pass, threads).front();
+}
 
 }  // namespace graphscale::fft_conv
