@@ -1,6 +1,6 @@
-// Convolution with one to three spatial dimensions, one thread per result, and its gradients: for what the
-// FFT does not do (float64, other than two dimensions) and for the shortest kernels. Rows are summed in the
-// accumulator's type, rows of rows in float64.
+// Convolution with one to three spatial dimensions, one thread per result, and its gradients: for
+// what the FFT does not do (float64, other than two dimensions) and for the shortest kernels. Rows
+// are summed in the accumulator's type, rows of rows in float64.
 #pragma once
 
 #include "kernels/conv_geometry.h"
@@ -13,8 +13,11 @@ struct ConvSizes {
   int64_t in[3], kernel[3], out[3], stride[3], dilation[3], pad[3];
 
   explicit ConvSizes(const ConvGeometry& g)
-      : ins(g.in_channels), outs(g.out_channels), group_ins(g.group_inputs()),
-        group_outs(g.group_outputs()), batch(g.batch) {
+      : ins(g.in_channels),
+        outs(g.out_channels),
+        group_ins(g.group_inputs()),
+        group_outs(g.group_outputs()),
+        batch(g.batch) {
     const size_t missing = 3 - g.in.size();
     for (size_t d = 0; d < 3; ++d) {
       const bool there = d >= missing;
@@ -67,7 +70,8 @@ struct ConvForward {
     double sum = bias == nullptr ? 0.0 : static_cast<double>(widen(bias[p.channel]));
     for (int64_t c = 0; c < s.group_ins; ++c) {
       const int64_t plane = p.image * s.ins + group * s.group_ins + c;
-      const T* taps = weight + (p.channel * s.group_ins + c) * s.kernel[0] * s.kernel[1] * s.kernel[2];
+      const T* taps =
+          weight + (p.channel * s.group_ins + c) * s.kernel[0] * s.kernel[1] * s.kernel[2];
       for (int64_t k0 = 0; k0 < s.kernel[0]; ++k0) {
         const int64_t z = s.read(0, p.at[0], k0);
         for (int64_t k1 = 0; k1 < s.kernel[1]; ++k1, taps += s.kernel[2]) {
@@ -77,7 +81,8 @@ struct ConvForward {
           Wide part = 0;
           for (int64_t k2 = 0; k2 < s.kernel[2]; ++k2) {
             const int64_t at = s.read(2, p.at[2], k2);
-            if (at >= 0) part += static_cast<Wide>(widen(taps[k2])) * static_cast<Wide>(widen(from[at]));
+            if (at >= 0)
+              part += static_cast<Wide>(widen(taps[k2])) * static_cast<Wide>(widen(from[at]));
           }
           sum += static_cast<double>(part);
         }
@@ -100,8 +105,8 @@ struct ConvGradInput {
     double sum = 0;
     for (int64_t o = group * s.group_outs; o < (group + 1) * s.group_outs; ++o) {
       const int64_t plane = p.image * s.outs + o;
-      const T* taps = weight + (o * s.group_ins + p.channel % s.group_ins) * s.kernel[0] * s.kernel[1] *
-                                   s.kernel[2];
+      const T* taps = weight + (o * s.group_ins + p.channel % s.group_ins) * s.kernel[0] *
+                                   s.kernel[1] * s.kernel[2];
       for (int64_t k0 = 0; k0 < s.kernel[0]; ++k0) {
         const int64_t z = s.write(0, p.at[0], k0);
         for (int64_t k1 = 0; k1 < s.kernel[1]; ++k1, taps += s.kernel[2]) {
@@ -111,7 +116,8 @@ struct ConvGradInput {
           Wide part = 0;
           for (int64_t k2 = 0; k2 < s.kernel[2]; ++k2) {
             const int64_t at = s.write(2, p.at[2], k2);
-            if (at >= 0) part += static_cast<Wide>(widen(taps[k2])) * static_cast<Wide>(widen(from[at]));
+            if (at >= 0)
+              part += static_cast<Wide>(widen(taps[k2])) * static_cast<Wide>(widen(from[at]));
           }
           sum += static_cast<double>(part);
         }
@@ -140,11 +146,13 @@ struct ConvGradWeight {
           const int64_t row = s.read(1, i1, p.at[1]);
           if (z < 0 || row < 0) continue;
           const T* const from = x + (((n * s.ins + c) * s.in[0] + z) * s.in[1] + row) * s.in[2];
-          const T* const slopes = grad + (((n * s.outs + o) * s.out[0] + i0) * s.out[1] + i1) * s.out[2];
+          const T* const slopes =
+              grad + (((n * s.outs + o) * s.out[0] + i0) * s.out[1] + i1) * s.out[2];
           Wide part = 0;
           for (int64_t i2 = 0; i2 < s.out[2]; ++i2) {
             const int64_t at = s.read(2, i2, p.at[2]);
-            if (at >= 0) part += static_cast<Wide>(widen(slopes[i2])) * static_cast<Wide>(widen(from[at]));
+            if (at >= 0)
+              part += static_cast<Wide>(widen(slopes[i2])) * static_cast<Wide>(widen(from[at]));
           }
           sum += static_cast<double>(part);
         }

@@ -1,9 +1,9 @@
-// What a kernel's body may use. The same source is CUDA (nvcc) and plain C++ (any other compiler), where
-// emulation.h runs one block after another on the host: so that the tests of a machine without a GPU run
-// the very code that a GPU would.
+// What a kernel's body may use. The same source is CUDA (nvcc) and plain C++ (any other compiler),
+// where emulation.h runs one block after another on the host: so that the tests of a machine
+// without a GPU run the very code that a GPU would.
 //
-// A kernel is a struct of its parameters. Either operator()(int64_t index) is done for every index of
-// a range (for_each_index), or operator()(Block&) by all threads of every block (launch_blocks).
+// A kernel is a struct of its parameters. Either operator()(int64_t index) is done for every index
+// of a range (for_each_index), or operator()(Block&) by all threads of every block (launch_blocks).
 #pragma once
 
 #include <cmath>
@@ -83,7 +83,8 @@ class Block {
     return __shfl_xor_sync(0xffffffffu, value, mask);
   }
   // sum (16 x 8) += a (16 x 8) b (8 x 8), in the fragments of PTX mma.m16n8k8 for tf32.
-  __device__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const {
+  __device__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4],
+                               const uint32_t (&b)[2]) const {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
         "{%0,%1,%2,%3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
@@ -128,8 +129,8 @@ GRAPHSCALE_BOTH T most(T left, T right) {
 
 GRAPHSCALE_BOTH int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
-// The sum of a value over a block, the same in every thread. `room`: one value per warp, in shared memory
-// that nothing else uses meanwhile.
+// The sum of a value over a block, the same in every thread. `room`: one value per warp, in shared
+// memory that nothing else uses meanwhile.
 template <int kThreads, typename Block, typename T>
 GRAPHSCALE_DEVICE T sum_over_block(const Block& block, T value, T* room) {
   static_assert(kThreads % kWarp == 0, "whole warps");

@@ -1,6 +1,7 @@
-// A GPU's blocks on the host: every thread of a block is a fiber that runs until it waits for the others.
-// Shared memory holds not-a-number at first. With GRAPHSCALE_EMULATION_REVERSED set, threads and blocks
-// run in the opposite order: a result that differs then tells of a missing barrier.
+// A GPU's blocks on the host: every thread of a block is a fiber that runs until it waits for the
+// others. Shared memory holds not-a-number at first. With GRAPHSCALE_EMULATION_REVERSED set,
+// threads and blocks run in the opposite order: a result that differs then tells of a missing
+// barrier.
 #pragma once
 
 #include <setjmp.h>
@@ -23,7 +24,9 @@ inline bool emulate_reversed() {
 class BlockEmulator {
  public:
   BlockEmulator(int threads, size_t shared_bytes)
-      : fibers_(static_cast<size_t>(threads)), shared_(shared_bytes / 8 + 1), reversed_(emulate_reversed()) {
+      : fibers_(static_cast<size_t>(threads)),
+        shared_(shared_bytes / 8 + 1),
+        reversed_(emulate_reversed()) {
     for (Fiber& fiber : fibers_) fiber.stack.reset(new char[kStackBytes]);  // not cleared: large
     warps_.resize((fibers_.size() + 31) / 32);
   }
@@ -32,7 +35,9 @@ class BlockEmulator {
   template <typename Body>
   void run(const Body& body) {
     std::memset(shared_.data(), 0xff, shared_.size() * 8);
-    body_ = [](BlockEmulator& self, int thread) { (*static_cast<const Body*>(self.argument_))(thread); };
+    body_ = [](BlockEmulator& self, int thread) {
+      (*static_cast<const Body*>(self.argument_))(thread);
+    };
     argument_ = &body;
     for (size_t i = 0; i < fibers_.size(); ++i) start(i);
     while (step()) {
@@ -48,7 +53,8 @@ class BlockEmulator {
     static_assert(sizeof(T) <= kExchangeBytes);
     Fiber& fiber = fibers_[static_cast<size_t>(thread)];
     fiber.odd = !fiber.odd;
-    T* const slots = reinterpret_cast<T*>(warps_[static_cast<size_t>(thread / 32)].slots[fiber.odd]);
+    T* const slots =
+        reinterpret_cast<T*>(warps_[static_cast<size_t>(thread / 32)].slots[fiber.odd]);
     std::memcpy(slots + thread % 32, &mine, sizeof(T));
     wait(State::kAtWarp);
     return slots;
@@ -82,12 +88,12 @@ class BlockEmulator {
     fiber.state = State::kReady;
     const auto self = reinterpret_cast<uintptr_t>(this);
     makecontext(&fiber.context, reinterpret_cast<void (*)()>(&BlockEmulator::enter), 3,
-                static_cast<unsigned>(self >> 32), static_cast<unsigned>(self), static_cast<int>(i));
+                static_cast<unsigned>(self >> 32), static_cast<unsigned>(self),
+                static_cast<int>(i));
   }
 
   static void enter(unsigned high, unsigned low, int thread) {
-    auto* const self =
-        reinterpret_cast<BlockEmulator*>((static_cast<uintptr_t>(high) << 32) | low);
+    auto* const self = reinterpret_cast<BlockEmulator*>((static_cast<uintptr_t>(high) << 32) | low);
     self->body_(*self, thread);
     self->fibers_[static_cast<size_t>(thread)].state = State::kDone;
     _longjmp(self->scheduler_, 1);
@@ -119,7 +125,8 @@ class BlockEmulator {
     if (released) return true;
     for (const Fiber& fiber : fibers_) {
       if (fiber.state != State::kDone) {
-        std::fputs("emulated CUDA block: its threads wait for each other at different places\n", stderr);
+        std::fputs("emulated CUDA block: its threads wait for each other at different places\n",
+                   stderr);
         std::abort();
       }
     }

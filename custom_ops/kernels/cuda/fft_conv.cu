@@ -1,5 +1,5 @@
-// FFTConv and its gradients on CUDA: the plan, the kernels' spectra (made once where the weight is a constant
-// of a session), and the kernels of fft/ or conv_direct.h.
+// FFTConv and its gradients on CUDA: the plan, the kernels' spectra (made once where the weight is
+// a constant of a session), and the kernels of fft/ or conv_direct.h.
 #include <map>
 #include <mutex>
 
@@ -17,14 +17,16 @@ int64_t spectra_count(const ConvGeometry& g, const Plan& plan) {
                                        : channel_spectra_count(g, plan.size);
 }
 
-void make_spectra(const Context& context, const ConvGeometry& g, const Plan& plan, const Plane& taps,
-                  Complex* spectra) {
-  if (plan.method == Method::kDense) return make_dense_spectra(context, g, plan.size, taps, spectra);
+void make_spectra(const Context& context, const ConvGeometry& g, const Plan& plan,
+                  const Plane& taps, Complex* spectra) {
+  if (plan.method == Method::kDense)
+    return make_dense_spectra(context, g, plan.size, taps, spectra);
   make_channel_spectra(context, g, plan.size, taps, spectra);
 }
 
-// The spectra of a constant weight, for each plan that calls came with. They are made by the first such call,
-// which alone waits for the GPU; while a CUDA graph records, or where memory is short, calls make their own.
+// The spectra of a constant weight, for each plan that calls came with. They are made by the first
+// such call, which alone waits for the GPU; while a CUDA graph records, or where memory is short,
+// calls make their own.
 struct ConstantWeight : Prepared {
   const Complex* find(const Context& context, const ConvGeometry& g, const Plan& plan,
                       const Plane& taps) const {
@@ -46,8 +48,8 @@ struct ConstantWeight : Prepared {
 };
 
 // y or grad_x by FFT.
-void convolve(const Call& call, const ConvGeometry& g, Pass pass, const Plan& plan, const Tensor& in,
-              const Tensor& weight, const Tensor& out, const Tensor* bias) {
+void convolve(const Call& call, const ConvGeometry& g, Pass pass, const Plan& plan,
+              const Tensor& in, const Tensor& weight, const Tensor& out, const Tensor* bias) {
   const Layout planes = layout(g, pass, plan.size, in, weight, out);
   const Complex* spectra = nullptr;
   if (const auto* constant = static_cast<const ConstantWeight*>(call.prepared)) {
@@ -58,12 +60,14 @@ void convolve(const Call& call, const ConvGeometry& g, Pass pass, const Plan& pl
     make_spectra(call.context, g, plan, planes.taps, room.get());
     spectra = room.get();
   }
-  const Plane bias_plane = bias == nullptr ? Plane{} : Plane{bias->memory, bias->type, 0, 0, {}, {}};
+  const Plane bias_plane =
+      bias == nullptr ? Plane{} : Plane{bias->memory, bias->type, 0, 0, {}, {}};
   const Plane* const given = bias == nullptr ? nullptr : &bias_plane;
   if (plan.method == Method::kDense) {
     convolve_dense(call.context, g, pass, plan.size, planes, spectra, given);
   } else {
-    convolve_per_channel(call.context, g.out_channels, g.group_outputs(), plan.size, planes, spectra, given);
+    convolve_per_channel(call.context, g.out_channels, g.group_outputs(), plan.size, planes,
+                         spectra, given);
   }
 }
 
@@ -82,9 +86,10 @@ void fft_conv(const Call& call) {
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
-    for_each_index(call.context, y.size(),
-                   ConvForward<T>{x.data<T>(), weight.data<T>(), bias.present ? bias.data<T>() : nullptr,
-                                  y.data<T>(), ConvSizes(g)});
+    for_each_index(
+        call.context, y.size(),
+        ConvForward<T>{x.data<T>(), weight.data<T>(), bias.present ? bias.data<T>() : nullptr,
+                       y.data<T>(), ConvSizes(g)});
   });
 }
 
@@ -100,8 +105,9 @@ void fft_conv_grad_input(const Call& call) {
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
-    for_each_index(call.context, grad_x.size(),
-                   ConvGradInput<T>{grad.data<T>(), weight.data<T>(), grad_x.data<T>(), ConvSizes(g)});
+    for_each_index(
+        call.context, grad_x.size(),
+        ConvGradInput<T>{grad.data<T>(), weight.data<T>(), grad_x.data<T>(), ConvSizes(g)});
   });
 }
 
@@ -115,12 +121,14 @@ void fft_conv_grad_weight(const Call& call) {
   if (plan.method != Method::kDirect) {
     const Layout planes = layout(g, Pass::kGradientWeight, plan.size, x, grad_weight, grad);
     if (plan.method == Method::kDense) return correlate_dense(call.context, g, plan.size, planes);
-    return correlate_per_channel(call.context, g.out_channels, g.group_outputs(), plan.size, planes);
+    return correlate_per_channel(call.context, g.out_channels, g.group_outputs(), plan.size,
+                                 planes);
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
-    for_each_index(call.context, grad_weight.size(),
-                   ConvGradWeight<T>{grad.data<T>(), x.data<T>(), grad_weight.data<T>(), ConvSizes(g)});
+    for_each_index(
+        call.context, grad_weight.size(),
+        ConvGradWeight<T>{grad.data<T>(), x.data<T>(), grad_weight.data<T>(), ConvSizes(g)});
   });
 }
 

@@ -25,7 +25,7 @@ void weighted_lookup_table(const Call& call);
 void weighted_lookup_table_grad(const Call& call);
 
 // FFTConv and FFTConvGradInput keep the spectra of a constant weight.
-std::unique_ptr<Prepared> prepare_conv(const Context& context, const Attributes& attributes, Type type,
-                                       const std::vector<Tensor>& inputs);
+std::unique_ptr<Prepared> prepare_conv(const Context& context, const Attributes& attributes,
+                                       Type type, const std::vector<Tensor>& inputs);
 
 }  // namespace graphscale::cuda

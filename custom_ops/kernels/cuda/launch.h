@@ -1,5 +1,5 @@
-// Starts kernels: on the context's stream where this is CUDA, in emulation.h's blocks elsewhere. Nothing
-// here waits for the GPU, so that a CUDA graph can record every call.
+// Starts kernels: on the context's stream where this is CUDA, in emulation.h's blocks elsewhere.
+// Nothing here waits for the GPU, so that a CUDA graph can record every call.
 #pragma once
 
 #include <algorithm>
@@ -22,7 +22,8 @@ constexpr int64_t kIndexBlocks = 132 * 16;  // enough to fill the largest GPU; e
 template <typename Body>
 __global__ void __launch_bounds__(kIndexThreads) run_indices(int64_t count, const Body body) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kIndexThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kIndexThreads + threadIdx.x; i < count; i += step) {
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kIndexThreads + threadIdx.x; i < count;
+       i += step) {
     body(i);
   }
 }

@@ -1,10 +1,11 @@
 // Lookup tables on CUDA: see kernels/lookup_table.cpp for what they compute.
 //
-// Rows are copied 16 bytes per thread where they are aligned. The gradient sorts (index, position) pairs
-// (bitonic, stages of up to 2048 pairs in shared memory), so that equal indices are neighbours; pieces of
-// 64 of them are summed side by side, and what runs over the border of a piece is joined afterwards. No
-// atomics; the sums are in the order of the positions, whatever the GPU. An index that is not in the table
-// gives a row of not-a-number and no gradient, for a kernel that does not stop for the GPU cannot complain.
+// Rows are copied 16 bytes per thread where they are aligned. The gradient sorts (index, position)
+// pairs (bitonic, stages of up to 2048 pairs in shared memory), so that equal indices are
+// neighbours; pieces of 64 of them are summed side by side, and what runs over the border of a
+// piece is joined afterwards. No atomics; the sums are in the order of the positions, whatever the
+// GPU. An index that is not in the table gives a row of not-a-number and no gradient, for a kernel
+// that does not stop for the GPU cannot complain.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 
@@ -57,7 +58,9 @@ struct Lookup {
   }
 };
 
-bool aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % sizeof(Words) == 0; }
+bool aligned(const void* memory) {
+  return reinterpret_cast<uintptr_t>(memory) % sizeof(Words) == 0;
+}
 
 template <typename T>
 void lookup(const Call& call, const T* factors) {
@@ -71,12 +74,13 @@ void lookup(const Call& call, const T* factors) {
       aligned(call.outputs[0].memory)) {
     const uint32_t nan = sizeof(T) == 4 ? 0x7fc00000u : 0x7fff7fffu;
     for_each_index(call.context, call.inputs[1].size() * bytes / 16,
-                   CopyRows{weight.data<Words>(), indices, call.outputs[0].data<Words>(), rows, bytes / 16,
-                            padding, nan});
+                   CopyRows{weight.data<Words>(), indices, call.outputs[0].data<Words>(), rows,
+                            bytes / 16, padding, nan});
     return;
   }
   for_each_index(call.context, call.outputs[0].size(),
-                 Lookup<T>{weight.data<T>(), indices, factors, call.outputs[0].data<T>(), rows, width, padding});
+                 Lookup<T>{weight.data<T>(), indices, factors, call.outputs[0].data<T>(), rows,
+                           width, padding});
 }
 
 // A pair to sort: the index above, its position below. Pairs without a gradient come last.
@@ -149,8 +153,9 @@ void sort_pairs(const Context& context, uint64_t* pairs, int64_t count) {
 
 constexpr int64_t kPiece = 64;  // sorted pairs that one thread sums
 
-// Column d of the sums of one piece. A run of equal indices that lies inside goes to the result, the
-// others to border[piece][0] (it began before) or border[piece][1] (it begins here and goes on).
+// Column d of the sums of one piece. A run of equal indices that lies inside goes to the result,
+// the others to border[piece][0] (it began before) or border[piece][1] (it begins here and goes
+// on).
 template <typename T>
 struct SumPieces {
   using Wide = typename Accumulator<T>::type;
@@ -204,7 +209,8 @@ struct JoinPieces {
     if (pairs[last + 1] >> 32 != index) return;
     if (begin > 0 && pairs[begin - 1] >> 32 == index) return;  // it began before this piece
     Wide sum = border[(piece * 2 + 1) * width + d];
-    for (int64_t next = piece + 1; next * kPiece < count && pairs[next * kPiece] >> 32 == index; ++next) {
+    for (int64_t next = piece + 1; next * kPiece < count && pairs[next * kPiece] >> 32 == index;
+         ++next) {
       sum += border[next * 2 * width + d];
     }
     out[static_cast<int64_t>(index) * width + d] = narrow<T>(sum);
@@ -232,7 +238,8 @@ void grad(const Call& call, const T* factors) {
   const ScratchArray<Wide> border(call.context, pieces * 2 * width);
   T* const out = result.data<T>();
   for_each_index(call.context, pieces * width,
-                 SumPieces<T>{call.inputs[0].data<T>(), factors, pairs.get(), border.get(), out, count, width});
+                 SumPieces<T>{call.inputs[0].data<T>(), factors, pairs.get(), border.get(), out,
+                              count, width});
   for_each_index(call.context, pieces * width,
                  JoinPieces<T>{pairs.get(), border.get(), out, count, width});
 }

@@ -1,10 +1,12 @@
 // Batched matrix products on tensor cores, real or complex, of operands with any strides:
-//   out[b, i, j] = sum over k of left[b, i, k] right[b, k, j]  (+ bias[j], + out where it accumulates)
+//   out[b, i, j] = sum over k of left[b, i, k] right[b, k, j]  (+ bias[j], + out where it
+//   accumulates)
 //
-// A block makes 64 x 64 numbers, its four warps 32 x 32 each; 16 of the depth are in shared memory while
-// the next 16 are on their way to registers. Numbers go through the tensor cores as tf32 (10 bits of
-// fraction: exact for float16 and bfloat16). With kSplit a float is the sum of two such numbers and three
-// products replace one, which is as accurate as float32 arithmetic. A complex product is four real ones.
+// A block makes 64 x 64 numbers, its four warps 32 x 32 each; 16 of the depth are in shared memory
+// while the next 16 are on their way to registers. Numbers go through the tensor cores as tf32 (10
+// bits of fraction: exact for float16 and bfloat16). With kSplit a float is the sum of two such
+// numbers and three products replace one, which is as accurate as float32 arithmetic. A complex
+// product is four real ones.
 #pragma once
 
 #include <cstdlib>
@@ -18,8 +20,9 @@ struct Complex {
   float re, im;
 };
 
-// Element (i, k) of batch b of group g lies at b * batch + g * group + i * row + k * depth, where k has
-// two digits if inner is above 0: (k / inner) * outer + (k % inner) * depth. Counted in elements.
+// Element (i, k) of batch b of group g lies at b * batch + g * group + i * row + k * depth, where k
+// has two digits if inner is above 0: (k / inner) * outer + (k % inner) * depth. Counted in
+// elements.
 template <typename T>
 struct Operand {
   const T* data;
@@ -40,7 +43,7 @@ struct Matmul {
   static constexpr int kThreads = 128;
   static constexpr int kTile = 64;
   static constexpr int kDepth = 16;
-  static constexpr int kLeftPitch = kDepth + 4;   // no two lanes of a fragment in one bank
+  static constexpr int kLeftPitch = kDepth + 4;  // no two lanes of a fragment in one bank
   static constexpr int kRightPitch = kTile + 8;
   static constexpr int kLeftPlane = kTile * kLeftPitch;
   static constexpr int kRightPlane = kDepth * kRightPitch;
@@ -51,7 +54,7 @@ struct Matmul {
   Operand<T> right;  // row = j
   void* out;         // T, or float where wide_out; neighbouring columns are neighbours
   int64_t out_batch, out_group, out_row;
-  const T* bias;     // or null; complex products have none
+  const T* bias;  // or null; complex products have none
   int64_t batches, groups, rows, columns, depth;
   bool accumulate, wide_out, conjugate_right;
 
@@ -70,7 +73,8 @@ struct Matmul {
   };
   GRAPHSCALE_DEVICE static Place place(int thread, int load, bool along_depth) {
     const int element = thread + load * kThreads;
-    return along_depth ? Place{element / kDepth, element % kDepth} : Place{element % kTile, element / kTile};
+    return along_depth ? Place{element / kDepth, element % kDepth}
+                       : Place{element % kTile, element / kTile};
   }
 
   GRAPHSCALE_DEVICE void fetch(const Operand<T>& from, const T* base, int64_t first, int64_t count,
@@ -91,7 +95,8 @@ struct Matmul {
     }
   }
 
-  // Of a number, what the tensor core multiplies: its nearest tf32 and, for kSplit, that of the rest.
+  // Of a number, what the tensor core multiplies: its nearest tf32 and, for kSplit, that of the
+  // rest.
   struct Parts {
     uint32_t high, low;
   };
@@ -108,7 +113,8 @@ struct Matmul {
     uint32_t high[2], low[2];
   };
 
-  GRAPHSCALE_DEVICE static Left left_fragment(const float* tile, int row, int k, int lane, float sign) {
+  GRAPHSCALE_DEVICE static Left left_fragment(const float* tile, int row, int k, int lane,
+                                              float sign) {
     Left fragment;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -179,7 +185,8 @@ struct Matmul {
 #pragma unroll
         for (int plane = 0; plane < kPlanes; ++plane) {
           left_tile[plane * kLeftPlane + l.i * kLeftPitch + l.k] = next_left.values[load][plane];
-          right_tile[plane * kRightPlane + r.k * kRightPitch + r.i] = next_right.values[load][plane];
+          right_tile[plane * kRightPlane + r.k * kRightPitch + r.i] =
+              next_right.values[load][plane];
         }
       }
       block.sync();
@@ -208,7 +215,8 @@ struct Matmul {
 #pragma unroll
           for (int m = 0; m < 2; ++m) multiply_add(block, sums[m][n][0], re[m], b_re);
           if constexpr (kComplex) {
-            const Right b_im = right_fragment(right_tile + kRightPlane, k, warp_column + n * 8, lane);
+            const Right b_im =
+                right_fragment(right_tile + kRightPlane, k, warp_column + n * 8, lane);
 #pragma unroll
             for (int m = 0; m < 2; ++m) {
               multiply_add(block, sums[m][n][0], minus_im[m], b_im);
@@ -237,7 +245,8 @@ struct Matmul {
     }
   }
 
-  GRAPHSCALE_DEVICE void store(int64_t at, int64_t column, const float (&sums)[kPlanes][4], int i) const {
+  GRAPHSCALE_DEVICE void store(int64_t at, int64_t column, const float (&sums)[kPlanes][4],
+                               int i) const {
     if constexpr (kComplex) {
       Complex* const to = static_cast<Complex*>(out) + at;
       Complex value{sums[0][i], sums[1][i]};
@@ -278,11 +287,11 @@ void matmul(const Context& context, const Matmul<T, false>& product) {
   } else if (allow_tf32()) {
     launch_matmul(context, product);
   } else {
-    launch_matmul(context, Matmul<T, true>{product.left, product.right, product.out, product.out_batch,
-                                           product.out_group, product.out_row, product.bias,
-                                           product.batches, product.groups, product.rows,
-                                           product.columns, product.depth, product.accumulate,
-                                           product.wide_out, product.conjugate_right});
+    launch_matmul(context,
+                  Matmul<T, true>{product.left, product.right, product.out, product.out_batch,
+                                  product.out_group, product.out_row, product.bias, product.batches,
+                                  product.groups, product.rows, product.columns, product.depth,
+                                  product.accumulate, product.wide_out, product.conjugate_right});
   }
 }
 

@@ -1,7 +1,8 @@
 // One-bit quantisation on CUDA: see one_bit.cpp for what it computes.
 //
-// One block per row, two passes over it: the first makes the words (a warp's ballot is one word) and sums
-// both sides, the second writes the residual. Cost: the bytes of gradient and residual, twice.
+// One block per row, two passes over it: the first makes the words (a warp's ballot is one word)
+// and sums both sides, the second writes the residual. Cost: the bytes of gradient and residual,
+// twice.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 
@@ -55,7 +56,8 @@ struct Quantize {
     }
     for (int64_t i = block.thread(); i < columns; i += kThreads) {
       const Wide v = value(row * columns + i);
-      left[row * columns + i] = narrow<T>(v - static_cast<Wide>(widen(v >= 0 ? mean_above : mean_below)));
+      left[row * columns + i] =
+          narrow<T>(v - static_cast<Wide>(widen(v >= 0 ? mean_above : mean_below)));
     }
   }
 };

@@ -1,9 +1,10 @@
 // Pooling over features, normalisation across maps and k-max pooling over time on CUDA: see
 // feature_pool.cpp, cross_map_normalization.cpp and k_max_pool.cpp for what they compute.
 //
-// The first two are one thread per result; neighbouring threads read neighbouring numbers, windows come
-// from the cache. K-max pooling is one block per 32 features: the k-th largest value is found bit by bit
-// (a radix selection on keys that are ordered as the values are), so T log T comparisons never happen.
+// The first two are one thread per result; neighbouring threads read neighbouring numbers, windows
+// come from the cache. K-max pooling is one block per 32 features: the k-th largest value is found
+// bit by bit (a radix selection on keys that are ordered as the values are), so T log T comparisons
+// never happen.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 
@@ -236,7 +237,8 @@ struct KMax {
     for (int other = 0; other < warp; ++other) above_before += counts[other * kWarp + lane];
     total(block, counts, equal, 1);
     int64_t equal_before = 0;
-    for (int other = 0; other < warp; ++other) equal_before += counts[(kWarps + other) * kWarp + lane];
+    for (int other = 0; other < warp; ++other)
+      equal_before += counts[(kWarps + other) * kWarp + lane];
     const int64_t room = kept - all_above;
     for (int64_t t = begin; t < end; ++t) {
       const Key mine = key(from, t);
@@ -254,7 +256,8 @@ struct KMax {
   }
 
   // The sum of a lane's counts over the warps; each stays in counts[which].
-  GRAPHSCALE_DEVICE int64_t total(const Block& block, int64_t* counts, int64_t mine, int which) const {
+  GRAPHSCALE_DEVICE int64_t total(const Block& block, int64_t* counts, int64_t mine,
+                                  int which) const {
     const int lane = block.thread() % kWarp;
     int64_t* const row = counts + which * kWarps * kWarp;
     block.sync();
@@ -271,10 +274,11 @@ struct KMax {
 void feature_lp_pooling(const Call& call) {
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
-    for_each_index(call.context, call.outputs[0].size(),
-                   LPPool<T>{call.inputs[0].data<T>(), call.outputs[0].data<T>(),
-                             windows(call.inputs[0], call.attributes),
-                             static_cast<typename Accumulator<T>::type>(call.attributes.number("power"))});
+    for_each_index(
+        call.context, call.outputs[0].size(),
+        LPPool<T>{call.inputs[0].data<T>(), call.outputs[0].data<T>(),
+                  windows(call.inputs[0], call.attributes),
+                  static_cast<typename Accumulator<T>::type>(call.attributes.number("power"))});
   });
 }
 
@@ -292,9 +296,10 @@ void feature_lp_pooling_grad(const Call& call) {
 void maxout(const Call& call) {
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
-    for_each_index(call.context, call.outputs[0].size(),
-                   Maxout<T>{call.inputs[0].data<T>(), call.outputs[0].data<T>(),
-                             call.outputs[1].data<int64_t>(), windows(call.inputs[0], call.attributes)});
+    for_each_index(
+        call.context, call.outputs[0].size(),
+        Maxout<T>{call.inputs[0].data<T>(), call.outputs[0].data<T>(),
+                  call.outputs[1].data<int64_t>(), windows(call.inputs[0], call.attributes)});
   });
 }
 
@@ -326,9 +331,10 @@ void temporal_k_max_pool(const Call& call) {
     using T = decltype(zero);
     const Shape& shape = call.inputs[0].shape;
     const size_t bytes = 2 * KMax<T>::kThreads * sizeof(int64_t);
-    launch_blocks(call.context, shape[0] * divide_up(shape[2], kWarp), bytes,
-                  KMax<T>{call.inputs[0].data<T>(), call.outputs[0].data<T>(),
-                          call.outputs[1].data<int64_t>(), shape[1], shape[2], call.outputs[0].shape[1]});
+    launch_blocks(
+        call.context, shape[0] * divide_up(shape[2], kWarp), bytes,
+        KMax<T>{call.inputs[0].data<T>(), call.outputs[0].data<T>(),
+                call.outputs[1].data<int64_t>(), shape[1], shape[2], call.outputs[0].shape[1]});
   });
 }
 

@@ -1,4 +1,5 @@
-// GPU memory that outlives a call: what was made of constant weights, for as long as a session lives.
+// GPU memory that outlives a call: what was made of constant weights, for as long as a session
+// lives.
 #pragma once
 
 #include <cstdlib>
@@ -38,11 +39,13 @@ class SessionMemory {
   void* memory_;
 };
 
-// Whether a CUDA graph records what the stream is given: nothing may be allocated or waited for then.
+// Whether a CUDA graph records what the stream is given: nothing may be allocated or waited for
+// then.
 inline bool is_recording(const Context& context) {
 #ifdef __CUDACC__
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check(cudaStreamIsCapturing(static_cast<cudaStream_t>(context.stream), &status), "asking the stream");
+  check(cudaStreamIsCapturing(static_cast<cudaStream_t>(context.stream), &status),
+        "asking the stream");
   return status != cudaStreamCaptureStatusNone;
 #else
   static_cast<void>(context);

@@ -1,5 +1,6 @@
-// Temporal convolution on CUDA: see temporal_conv.cpp for what it computes. Each pass is one or a few
-// batched matrix products on overlapping views of the frames; float64 takes one thread per result.
+// Temporal convolution on CUDA: see temporal_conv.cpp for what it computes. Each pass is one or a
+// few batched matrix products on overlapping views of the frames; float64 takes one thread per
+// result.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/matmul.h"
 
@@ -13,7 +14,12 @@ struct Sizes {
 
 Sizes sizes(const Tensor& x, const Tensor& weight, const Attributes& attributes) {
   const int64_t stride = attributes.integer("stride");
-  return {x.shape[0],      x.shape[1], x.shape[2], weight.shape[0], weight.shape[1], stride,
+  return {x.shape[0],
+          x.shape[1],
+          x.shape[2],
+          weight.shape[0],
+          weight.shape[1],
+          stride,
           (x.shape[1] - weight.shape[1]) / stride + 1};
 }
 
@@ -154,8 +160,7 @@ void grad_weight(const Call& call) {
   } else {
     Matmul<T, false> product{};
     product.left = {grad, 0, 0, 1, s.out_features};
-    product.right = {x,           0, 0, 1, s.stride * s.in_features, s.out_frames,
-                     s.frames * s.in_features};
+    product.right = {x, 0, 0, 1, s.stride * s.in_features, s.out_frames, s.frames * s.in_features};
     product.out = out;
     product.out_row = s.depth();
     product.batches = 1;

@@ -1,6 +1,7 @@
-// Layout of spectra: [frequency][tile][channel], so that a matrix product finds its operands as they are and
-// a block, which works on neighbouring channels of one tile, reads and writes whole sectors. Frequencies: the
-// columns 1 ... S/2 - 1 of S each, then rows 0 ... S/2 of column 0 and of column S/2. Nothing is transposed.
+// Layout of spectra: [frequency][tile][channel], so that a matrix product finds its operands as
+// they are and a block, which works on neighbouring channels of one tile, reads and writes whole
+// sectors. Frequencies: the columns 1 ... S/2 - 1 of S each, then rows 0 ... S/2 of column 0 and of
+// column S/2. Nothing is transposed.
 #include "kernels/cuda/fft/dense.h"
 
 namespace graphscale::cuda {
@@ -97,13 +98,15 @@ struct SpectraToTiles {
     Shape::inverse(block, room + g * Shape::kFloats, j, line);
     for (int i = 0; i < Shape::kTiles && channel + i < channels; ++i) {
       const float addend = has_bias ? bias.read(channel + i) : 0.0f;
-      to.store<Shape, S>(block, to.place(first + m, channel + i), room + i * Shape::kFloats, addend);
+      to.store<Shape, S>(block, to.place(first + m, channel + i), room + i * Shape::kFloats,
+                         addend);
     }
   }
 };
 
-void tiles_to_spectra(const Context& context, int size, const Plane& from, int64_t first, int64_t tiles,
-                      int64_t channels, Complex* spectra, float scale = 1, float sign = 1) {
+void tiles_to_spectra(const Context& context, int size, const Plane& from, int64_t first,
+                      int64_t tiles, int64_t channels, Complex* spectra, float scale = 1,
+                      float sign = 1) {
   with_dense_size(size, [&](auto s) {
     using Kernel = TilesToSpectra<decltype(s)::value>;
     launch_blocks(context, tiles * divide_up(channels, Kernel::Shape::kTiles), Kernel::kSharedBytes,
@@ -111,8 +114,8 @@ void tiles_to_spectra(const Context& context, int size, const Plane& from, int64
   });
 }
 
-void spectra_to_tiles(const Context& context, int size, const Complex* spectra, int64_t first, int64_t tiles,
-                      int64_t channels, const Plane& to, const Plane* bias) {
+void spectra_to_tiles(const Context& context, int size, const Complex* spectra, int64_t first,
+                      int64_t tiles, int64_t channels, const Plane& to, const Plane* bias) {
   with_dense_size(size, [&](auto s) {
     using Kernel = SpectraToTiles<decltype(s)::value>;
     launch_blocks(context, tiles * divide_up(channels, Kernel::Shape::kTiles), Kernel::kSharedBytes,
@@ -126,7 +129,8 @@ int64_t images_at_once(const ConvGeometry& g, int size, const Layout& layout) {
   const int64_t tiles = layout.tiles / std::max<int64_t>(g.batch, 1);
   const int64_t bytes = frequencies(size) * tiles * (g.in_channels + g.out_channels) *
                         static_cast<int64_t>(sizeof(Complex));
-  return std::clamp<int64_t>(spectra_bytes() / std::max<int64_t>(bytes, 1), 1, std::max<int64_t>(g.batch, 1));
+  return std::clamp<int64_t>(spectra_bytes() / std::max<int64_t>(bytes, 1), 1,
+                             std::max<int64_t>(g.batch, 1));
 }
 
 }  // namespace
@@ -135,16 +139,16 @@ int64_t dense_spectra_count(const ConvGeometry& g, int size) {
   return frequencies(size) * g.out_channels * g.group_inputs();
 }
 
-// [frequency][c of its group][o]: "tile" m of the taps' plane is c, channels are o. The gradient to x reads
-// the same memory with its strides exchanged.
+// [frequency][c of its group][o]: "tile" m of the taps' plane is c, channels are o. The gradient to
+// x reads the same memory with its strides exchanged.
 void make_dense_spectra(const Context& context, const ConvGeometry& g, int size, const Plane& taps,
                         Complex* spectra) {
   const float scale = 0.25f / (static_cast<float>(size) * static_cast<float>(size));
   tiles_to_spectra(context, size, taps, 0, g.group_inputs(), g.out_channels, spectra, scale, -1);
 }
 
-void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, int size, const Layout& layout,
-                    const Complex* spectra, const Plane* bias) {
+void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, int size,
+                    const Layout& layout, const Complex* spectra, const Plane* bias) {
   const bool to_input = pass == Pass::kGradientInput;
   const int64_t ins = to_input ? g.out_channels : g.in_channels;
   const int64_t outs = to_input ? g.in_channels : g.out_channels;
@@ -158,8 +162,9 @@ void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, in
     Matmul<Complex, false> product{};
     product.left = {in_spectra.get(), tiles * ins, ins / g.groups, ins, 1};
     const int64_t kernels = g.group_inputs() * g.out_channels;
-    product.right = to_input ? Operand<Complex>{spectra, kernels, g.group_outputs(), g.out_channels, 1}
-                             : Operand<Complex>{spectra, kernels, g.group_outputs(), 1, g.out_channels};
+    product.right = to_input
+                        ? Operand<Complex>{spectra, kernels, g.group_outputs(), g.out_channels, 1}
+                        : Operand<Complex>{spectra, kernels, g.group_outputs(), 1, g.out_channels};
     product.out = out_spectra.get();
     product.out_batch = tiles * outs;
     product.out_group = outs / g.groups;
@@ -174,7 +179,8 @@ void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, in
   }
 }
 
-void correlate_dense(const Context& context, const ConvGeometry& g, int size, const Layout& layout) {
+void correlate_dense(const Context& context, const ConvGeometry& g, int size,
+                     const Layout& layout) {
   const int64_t tiles_per_image = layout.tiles / g.batch;
   const int64_t most = images_at_once(g, size, layout) * tiles_per_image;
   const ScratchArray<Complex> x_spectra(context, frequencies(size) * most * g.in_channels);
@@ -187,7 +193,8 @@ void correlate_dense(const Context& context, const ConvGeometry& g, int size, co
     tiles_to_spectra(context, size, layout.out, first, tiles, g.out_channels, grad_spectra.get());
     Matmul<Complex, false> product{};
     product.left = {x_spectra.get(), tiles * g.in_channels, g.group_inputs(), 1, g.in_channels};
-    product.right = {grad_spectra.get(), tiles * g.out_channels, g.group_outputs(), 1, g.out_channels};
+    product.right = {grad_spectra.get(), tiles * g.out_channels, g.group_outputs(), 1,
+                     g.out_channels};
     product.out = sums.get();
     product.out_batch = g.group_inputs() * g.out_channels;
     product.out_group = g.group_outputs();
@@ -201,7 +208,8 @@ void correlate_dense(const Context& context, const ConvGeometry& g, int size, co
     product.conjugate_right = true;
     matmul(context, product);
   }
-  spectra_to_tiles(context, size, sums.get(), 0, g.group_inputs(), g.out_channels, layout.taps, nullptr);
+  spectra_to_tiles(context, size, sums.get(), 0, g.group_inputs(), g.out_channels, layout.taps,
+                   nullptr);
 }
 
 }  // namespace graphscale::cuda

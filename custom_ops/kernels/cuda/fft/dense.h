@@ -1,5 +1,5 @@
-// Convolution of many channels: tiles -> spectra in memory -> one complex matrix product per frequency on
-// tensor cores -> tiles.
+// Convolution of many channels: tiles -> spectra in memory -> one complex matrix product per
+// frequency on tensor cores -> tiles.
 #pragma once
 
 #include "kernels/cuda/fft/plan.h"
@@ -14,9 +14,10 @@ int64_t dense_spectra_count(const ConvGeometry& g, int size);
 void make_dense_spectra(const Context& context, const ConvGeometry& g, int size, const Plane& taps,
                         Complex* spectra);
 
-// out <- in with the kernels, + bias where it is not null. As many images at a time as memory is allowed for.
-void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, int size, const Layout& layout,
-                    const Complex* spectra, const Plane* bias);
+// out <- in with the kernels, + bias where it is not null. As many images at a time as memory is
+// allowed for.
+void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, int size,
+                    const Layout& layout, const Complex* spectra, const Plane* bias);
 
 // taps <- the sum over all tiles of in with out, the gradient to y.
 void correlate_dense(const Context& context, const ConvGeometry& g, int size, const Layout& layout);

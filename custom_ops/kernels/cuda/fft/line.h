@@ -1,6 +1,6 @@
-// Complex Fourier transforms of one line, held in a thread's registers: mixed radix 2, 3, 4, 5 and 8, every
-// index and twiddle factor known to the compiler. The result lies in digit-reversed order, which costs
-// nothing: position<N>(f) tells, at compile time, where frequency f is.
+// Complex Fourier transforms of one line, held in a thread's registers: mixed radix 2, 3, 4, 5 and
+// 8, every index and twiddle factor known to the compiler. The result lies in digit-reversed order,
+// which costs nothing: position<N>(f) tells, at compile time, where frequency f is.
 #pragma once
 
 #include <type_traits>
@@ -171,7 +171,8 @@ struct Line {
   float im[N];
 };
 
-// The N values from `kAt` on; forward (exp(-2 pi i / N)). With re and im exchanged: its inverse times N.
+// The N values from `kAt` on; forward (exp(-2 pi i / N)). With re and im exchanged: its inverse
+// times N.
 template <int N, int kAt = 0, int M>
 GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
   constexpr int kRadix = first_radix(N);

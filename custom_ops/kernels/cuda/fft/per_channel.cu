@@ -24,7 +24,8 @@ struct ChannelSpectra {
     Line<S> line;
     Shape::forward(block, tiles + g * Shape::kFloats, j, line);
     if (first + g >= channels) return;
-    constexpr float kScale = 0.25f / (S * S);  // both operands come out doubled, and the inverse is S^2 times
+    constexpr float kScale =
+        0.25f / (S * S);  // both operands come out doubled, and the inverse is S^2 times
     Complex* const to = spectra + (first + g) * Shape::kElements + j;
     unrolled<S>([&](auto i) {
       constexpr int k = decltype(i)::value;
@@ -37,9 +38,11 @@ struct ChannelSpectra {
   }
 };
 
-// out (in order of frequency) <- line (as transformed) times factor(k); factors of shared columns alike.
+// out (in order of frequency) <- line (as transformed) times factor(k); factors of shared columns
+// alike.
 template <int S, bool kConjugate, typename Factor>
-GRAPHSCALE_DEVICE void multiply_column(const Line<S>& line, int j, const Factor& factor, Line<S>& out) {
+GRAPHSCALE_DEVICE void multiply_column(const Line<S>& line, int j, const Factor& factor,
+                                       Line<S>& out) {
   if (j != 0) {
     unrolled<S>([&](auto i) {
       constexpr int k = decltype(i)::value;
@@ -82,7 +85,8 @@ struct PerChannel {
     const int64_t channel = block.index() / blocks;
     const int64_t first = block.index() % blocks * Shape::kTiles;
     for (int i = 0; i < Shape::kTiles && first + i < tiles; ++i) {
-      in.load<Shape, S>(block, in.place(first + i, channel / multiplier), room + i * Shape::kFloats);
+      in.load<Shape, S>(block, in.place(first + i, channel / multiplier),
+                        room + i * Shape::kFloats);
     }
     Line<S> line;
     Line<S> product;
@@ -100,10 +104,12 @@ struct PerChannel {
 // Sums of products of spectra, in shared memory beside the tiles; one sum per tile of the block.
 template <int S>
 struct PerChannelSums {
-  using Shape = Tile<S, S < 72 ? tiles_per_block(S) / 2 : 1>;  // within 99 KiB up to S = 72
+  using Shape = Tile < S, S<72 ? tiles_per_block(S) / 2 : 1>;  // within 99 KiB up to S = 72
   static constexpr int kThreads = Shape::kThreads;
-  static constexpr int kSpectrum = 2 * S * Shape::kThreads;  // floats; a thread's lie kThreads apart
-  static constexpr size_t kSharedBytes = (Shape::kTiles * Shape::kFloats + 2 * kSpectrum) * sizeof(float);
+  static constexpr int kSpectrum =
+      2 * S * Shape::kThreads;  // floats; a thread's lie kThreads apart
+  static constexpr size_t kSharedBytes =
+      (Shape::kTiles * Shape::kFloats + 2 * kSpectrum) * sizeof(float);
   Plane in, grad;
   Complex* sums;  // [channel][chunk][tile of the block][frequency][column]
   int64_t tiles, multiplier, chunks, chunk_tiles;
@@ -211,8 +217,8 @@ int64_t channel_spectra_count(const ConvGeometry& g, int size) {
   return g.out_channels * size * size / 2;
 }
 
-void make_channel_spectra(const Context& context, const ConvGeometry& g, int size, const Plane& taps,
-                          Complex* spectra) {
+void make_channel_spectra(const Context& context, const ConvGeometry& g, int size,
+                          const Plane& taps, Complex* spectra) {
   with_size(size, [&](auto s) {
     using Kernel = ChannelSpectra<decltype(s)::value>;
     launch_blocks(context, divide_up(g.out_channels, Kernel::Shape::kTiles), Kernel::kSharedBytes,
@@ -224,9 +230,10 @@ void convolve_per_channel(const Context& context, int64_t channels, int64_t mult
                           const Layout& layout, const Complex* spectra, const Plane* bias) {
   with_size(size, [&](auto s) {
     using Kernel = PerChannel<decltype(s)::value>;
-    launch_blocks(context, channels * divide_up(layout.tiles, Kernel::Shape::kTiles), Kernel::kSharedBytes,
-                  Kernel{layout.in, layout.out, bias == nullptr ? Plane{} : *bias, spectra, layout.tiles,
-                         multiplier, bias != nullptr});
+    launch_blocks(context, channels * divide_up(layout.tiles, Kernel::Shape::kTiles),
+                  Kernel::kSharedBytes,
+                  Kernel{layout.in, layout.out, bias == nullptr ? Plane{} : *bias, spectra,
+                         layout.tiles, multiplier, bias != nullptr});
   });
 }
 
@@ -240,8 +247,9 @@ void correlate_per_channel(const Context& context, int64_t channels, int64_t mul
     const int64_t chunk_tiles = divide_up(rounds, chunks) * Sums::Shape::kTiles;
     const int64_t parts = chunks * Sums::Shape::kTiles;
     const ScratchArray<Complex> sums(context, channels * parts * Sums::Shape::kElements);
-    launch_blocks(context, channels * chunks, Sums::kSharedBytes,
-                  Sums{layout.in, layout.out, sums.get(), layout.tiles, multiplier, chunks, chunk_tiles});
+    launch_blocks(
+        context, channels * chunks, Sums::kSharedBytes,
+        Sums{layout.in, layout.out, sums.get(), layout.tiles, multiplier, chunks, chunk_tiles});
     launch_blocks(context, divide_up(channels, Taps::Shape::kTiles), Taps::kSharedBytes,
                   Taps{layout.taps, sums.get(), channels, parts});
   });

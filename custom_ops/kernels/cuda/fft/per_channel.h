@@ -1,5 +1,5 @@
-// Depthwise convolution, fused: each block loads tiles, transforms them, multiplies by the kernel's spectrum,
-// transforms back and stores; nothing else goes through memory.
+// Depthwise convolution, fused: each block loads tiles, transforms them, multiplies by the kernel's
+// spectrum, transforms back and stores; nothing else goes through memory.
 #pragma once
 
 #include "kernels/cuda/fft/plan.h"
@@ -11,10 +11,11 @@ namespace graphscale::cuda {
 int64_t channel_spectra_count(const ConvGeometry& g, int size);
 
 // The spectra of all kernels, conjugated and scaled, [C_out, S (frequency), S / 2 (column)].
-void make_channel_spectra(const Context& context, const ConvGeometry& g, int size, const Plane& taps,
-                          Complex* spectra);
+void make_channel_spectra(const Context& context, const ConvGeometry& g, int size,
+                          const Plane& taps, Complex* spectra);
 
-// out <- in with the kernels, + bias where it is not null. Input channel of output o: o / multiplier.
+// out <- in with the kernels, + bias where it is not null. Input channel of output o: o /
+// multiplier.
 void convolve_per_channel(const Context& context, int64_t channels, int64_t multiplier, int size,
                           const Layout& layout, const Complex* spectra, const Plane* bias);
 

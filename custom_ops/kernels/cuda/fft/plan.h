@@ -1,5 +1,5 @@
-// How a pass of a convolution is computed on CUDA: the method and the size of its tiles, by counting bytes
-// and operations. Host code without CUDA.
+// How a pass of a convolution is computed on CUDA: the method and the size of its tiles, by
+// counting bytes and operations. Host code without CUDA.
 //
 // All passes are correlations of an image with a kernel, in tiles of S x S:
 //   forward           y = x with w
@@ -41,12 +41,13 @@ inline Extent extent(const ConvGeometry& g, Pass pass, size_t d) {
   return {g.in[d], out, kernel, g.pad_begin[d]};
 }
 
-// Outputs of one tile; 0 where the tile is too small. A tile holds the whole of an image whose transform
-// of S values wraps only zeros around: S >= in + the larger pad is enough.
+// Outputs of one tile; 0 where the tile is too small. A tile holds the whole of an image whose
+// transform of S values wraps only zeros around: S >= in + the larger pad is enough.
 inline int64_t tile_outputs(const Extent& e, int64_t size) {
   const int64_t reach = e.out + e.kernel - 1;
   const bool holds_all = e.pad + e.in <= size || reach <= size;
-  if (e.out <= size && e.kernel <= size && holds_all && reach - size <= std::max<int64_t>(e.pad, 0)) {
+  if (e.out <= size && e.kernel <= size && holds_all &&
+      reach - size <= std::max<int64_t>(e.pad, 0)) {
     return e.out;
   }
   return std::max<int64_t>(0, std::min(e.out, size - e.kernel + 1));
@@ -76,28 +77,29 @@ inline double predict_seconds(const ConvGeometry& g, Pass pass, const Plan& plan
   const double outs = static_cast<double>(g.out_channels);
   if (plan.method == Method::kDirect) {
     const double taps = static_cast<double>(g.kernel_size() * g.group_inputs());
-    return kLaunchSeconds + 2 * batch * outs * static_cast<double>(g.out_size()) * taps / kDirectFlopsPerSecond;
+    return kLaunchSeconds +
+           2 * batch * outs * static_cast<double>(g.out_size()) * taps / kDirectFlopsPerSecond;
   }
   const double size = plan.size;
   const double tiles = batch * static_cast<double>(cut(extent(g, pass, 0), plan.size).tiles *
                                                    cut(extent(g, pass, 1), plan.size).tiles);
-  const double plane_bytes = 4 * batch * (ins * static_cast<double>(g.in_size()) +
-                                          outs * static_cast<double>(g.out_size()));
+  const double plane_bytes =
+      4 * batch *
+      (ins * static_cast<double>(g.in_size()) + outs * static_cast<double>(g.out_size()));
   if (plan.method == Method::kPerChannel) {
     return kLaunchSeconds + std::max(plane_bytes / kBytesPerSecond,
                                      2 * tiles * outs * transform_flops(size) / kFlopsPerSecond);
   }
   const double frequencies = size * size / 2 + 2;
   const double spectra_bytes = 8 * frequencies * tiles * (ins + outs);
-  const double product_flops =
-      8 * frequencies * tiles * ins * outs / static_cast<double>(g.groups);
+  const double product_flops = 8 * frequencies * tiles * ins * outs / static_cast<double>(g.groups);
   const double transforms = tiles * (ins + outs) * transform_flops(size) / kFlopsPerSecond;
   const double memory = (plane_bytes + 2 * spectra_bytes) / kBytesPerSecond;
   return 3 * kLaunchSeconds + std::max(transforms, memory) + product_flops / kProductFlopsPerSecond;
 }
 
-// The environment variable GRAPHSCALE_CUDA_PLAN ("direct", "per_channel 64", "dense 32") decides for
-// benchmarks and tests.
+// The environment variable GRAPHSCALE_CUDA_PLAN ("direct", "per_channel 64", "dense 32") decides
+// for benchmarks and tests.
 inline bool forced(const char* method, int size) {
   const char* const wanted = std::getenv("GRAPHSCALE_CUDA_PLAN");
   if (wanted == nullptr || *wanted == '\0') return true;
@@ -116,7 +118,8 @@ inline Plan choose(const ConvGeometry& g, Pass pass, Type type) {
   }
   double least_seconds = forced("direct", 0) ? predict_seconds(g, pass, best) : INFINITY;
   const auto consider = [&](Method method, const char* name, int size) {
-    const bool fits = tile_outputs(extent(g, pass, 0), size) > 0 && tile_outputs(extent(g, pass, 1), size) > 0;
+    const bool fits =
+        tile_outputs(extent(g, pass, 0), size) > 0 && tile_outputs(extent(g, pass, 1), size) > 0;
     if (!fits || !forced(name, size)) return;
     const double seconds = predict_seconds(g, pass, {method, size});
     if (seconds < least_seconds) {
@@ -143,8 +146,8 @@ inline Plane plane(const Tensor& tensor, int64_t image, int64_t channel, Axis y,
 }
 
 // Tensors: x or, for the gradient to x, the gradient to y; w or its gradient; y, grad_x or grad_y.
-inline Layout layout(const ConvGeometry& g, Pass pass, int size, const Tensor& in, const Tensor& taps,
-                     const Tensor& out) {
+inline Layout layout(const ConvGeometry& g, Pass pass, int size, const Tensor& in,
+                     const Tensor& taps, const Tensor& out) {
   const bool to_input = pass == Pass::kGradientInput;
   Axis in_axes[2];
   Axis tap_axes[2];
@@ -160,9 +163,15 @@ inline Layout layout(const ConvGeometry& g, Pass pass, int size, const Tensor& i
     const int y_size = static_cast<int>(g.out[d]);
     const int kernel = static_cast<int>(g.kernel[d]);
     const int span = static_cast<int>(e.kernel);
-    in_axes[d] = {to_input ? y_size : x_size, static_cast<int>(e.pad), to_input ? stride : 1, outputs, size,
-                  count, false};
-    out_axes[d] = {to_input ? x_size : y_size, 0, to_input ? 1 : stride, outputs, outputs, count, false};
+    in_axes[d] = {to_input ? y_size : x_size,
+                  static_cast<int>(e.pad),
+                  to_input ? stride : 1,
+                  outputs,
+                  size,
+                  count,
+                  false};
+    out_axes[d] = {
+        to_input ? x_size : y_size, 0, to_input ? 1 : stride, outputs, outputs, count, false};
     tap_axes[d] = {kernel, 0, static_cast<int>(g.dilation[d]), span, span, 1, to_input};
     tiles *= tiling.tiles;
   }
@@ -170,9 +179,10 @@ inline Layout layout(const ConvGeometry& g, Pass pass, int size, const Tensor& i
   const int64_t out_size = element_count(to_input ? g.in : g.out);
   const int64_t in_channels = to_input ? g.out_channels : g.in_channels;
   const int64_t out_channels = to_input ? g.in_channels : g.out_channels;
-  return {plane(in, in_channels * in_size, in_size, in_axes[0], in_axes[1]),
-          plane(taps, g.kernel_size(), g.group_inputs() * g.kernel_size(), tap_axes[0], tap_axes[1]),
-          plane(out, out_channels * out_size, out_size, out_axes[0], out_axes[1]), tiles};
+  return {
+      plane(in, in_channels * in_size, in_size, in_axes[0], in_axes[1]),
+      plane(taps, g.kernel_size(), g.group_inputs() * g.kernel_size(), tap_axes[0], tap_axes[1]),
+      plane(out, out_channels * out_size, out_size, out_axes[0], out_axes[1]), tiles};
 }
 
 // function(std::integral_constant<int, S>) for the size that a plan has.
@@ -207,6 +217,8 @@ inline int64_t spectra_bytes() {
 }
 
 // Tiles of one block: about 128 threads.
-constexpr int tiles_per_block(int size) { return size <= 16 ? 16 : size <= 32 ? 8 : size <= 72 ? 4 : 2; }
+constexpr int tiles_per_block(int size) {
+  return size <= 16 ? 16 : size <= 32 ? 8 : size <= 72 ? 4 : 2;
+}
 
 }  // namespace graphscale::cuda

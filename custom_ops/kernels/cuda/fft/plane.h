@@ -1,14 +1,15 @@
-// Where the numbers of tiles come from and go to: images [N, C, H, W], kernels and gradients of kernels,
-// cut into tiles, with pads, zeros between the numbers (dilations, gradients of strides) and turned round
-// where asked for. Loads and stores are done by all threads of a block, neighbours side by side.
+// Where the numbers of tiles come from and go to: images [N, C, H, W], kernels and gradients of
+// kernels, cut into tiles, with pads, zeros between the numbers (dilations, gradients of strides)
+// and turned round where asked for. Loads and stores are done by all threads of a block, neighbours
+// side by side.
 #pragma once
 
 #include "kernels/cuda/fft/tile.h"
 
 namespace graphscale::cuda {
 
-// Position u of tile t is number (t * advance + u - origin) / step, where that is one, and zero elsewhere
-// and from `limit` on.
+// Position u of tile t is number (t * advance + u - origin) / step, where that is one, and zero
+// elsewhere and from `limit` on.
 struct Axis {
   int size, origin, step, advance, limit, tiles;
   bool turned;
@@ -28,7 +29,7 @@ struct Axis {
 
 struct Plane {
   void* data;
-  Type type;  // float32, float16 or bfloat16
+  Type type;               // float32, float16 or bfloat16
   int64_t image, channel;  // distances, in numbers
   Axis y, x;
 
@@ -75,7 +76,8 @@ struct Plane {
 
   // The place in memory <- tile + addend.
   template <typename Shape, int S, typename Block>
-  GRAPHSCALE_DEVICE void store(const Block& block, const Place& p, const float* tile, float addend) const {
+  GRAPHSCALE_DEVICE void store(const Block& block, const Place& p, const float* tile,
+                               float addend) const {
     for (int e = block.thread(); e < S * S; e += Shape::kThreads) {
       const int row = y.find(p.tile_y, e / S);
       const int column = x.find(p.tile_x, e % S);

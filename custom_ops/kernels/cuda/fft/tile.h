@@ -1,13 +1,15 @@
-// Two-dimensional real Fourier transforms of S x S tiles in shared memory, S / 2 threads to a tile, each
-// with one line at a time in its registers.
+// Two-dimensional real Fourier transforms of S x S tiles in shared memory, S / 2 threads to a tile,
+// each with one line at a time in its registers.
 //
-// Rows j and j + S/2 go through one complex transform as its real and imaginary part. Of the columns of
-// the result 0 ... S/2 are kept (the others are their conjugates); columns 0 and S/2, being transforms of
-// real numbers, share one complex column as well. So S/2 threads do S/2 lines, along both axes.
-// A tile takes S (S + 1) floats: real element (r, c) at r (S + 1) + c; real parts of column c at
-// c (S + 1) + r, its imaginary parts S/2 columns behind. No bank of shared memory is hit twice at once.
+// Rows j and j + S/2 go through one complex transform as its real and imaginary part. Of the
+// columns of the result 0 ... S/2 are kept (the others are their conjugates); columns 0 and S/2,
+// being transforms of real numbers, share one complex column as well. So S/2 threads do S/2 lines,
+// along both axes. A tile takes S (S + 1) floats: real element (r, c) at r (S + 1) + c; real parts
+// of column c at c (S + 1) + r, its imaginary parts S/2 columns behind. No bank of shared memory is
+// hit twice at once.
 //
-// The spectra are 2 times, the inverse S^2 times the usual ones: whoever multiplies puts that right.
+// The spectra are 2 times, the inverse S^2 times the usual ones: whoever multiplies puts that
+// right.
 #pragma once
 
 #include "kernels/cuda/fft/line.h"
@@ -108,7 +110,8 @@ struct Tile {
   }
 };
 
-// The two spectra A and B that share column 0, from Z = A + iB at frequency k (z) and S - k (mirror).
+// The two spectra A and B that share column 0, from Z = A + iB at frequency k (z) and S - k
+// (mirror).
 struct Pair {
   float a_re, a_im, b_re, b_im;
 };
