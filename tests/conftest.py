@@ -1,6 +1,11 @@
 """Tests marked slow run on demand only: with `-m slow`."""
 
+import os
+
 import pytest
+
+# Commands that tests start import the package as installed, not a folder of its name nearby.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
