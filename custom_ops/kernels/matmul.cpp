@@ -2,21 +2,27 @@
 
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
+
+#include "kernels/instruction_set.h"
 
 namespace graphscale {
 namespace {
 
-// One innermost product per instruction set; the best one that the processor has is taken.
+// The inner loops for one instruction set.
 template <typename T>
 struct Block {
-  void (*multiply)(int64_t depth, const T* a, const T* b, T* c, int64_t c_row);
+  void (*multiply)(int64_t depth, int64_t columns, const T* a, const T* b, T* const* rows, bool add);
+  void (*pack)(const T* const* from, int64_t step, int used, int width, int64_t depth, T* to);
+  void (*one_row)(int64_t n, int64_t k, const T* row, int64_t step, MatrixView<const T> b, T* out,
+                  bool add);
   int rows;
   int columns;
 };
 
 #if defined(__x86_64__)
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx2,fma")
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512")
 namespace avx512_float {
 #define GRAPHSCALE_REAL float
 #define GRAPHSCALE_LANES 16
@@ -60,7 +66,7 @@ namespace plain_double {
 #include "kernels/matmul_block.h"
 }  // namespace plain_double
 
-#define GRAPHSCALE_BLOCK(set) {set::multiply, set::kRows, set::kColumns}
+#define GRAPHSCALE_BLOCK(set) {set::multiply, set::pack, set::one_row, set::kRows, set::kColumns}
 
 template <typename T>
 Block<T> best_block();
@@ -68,12 +74,8 @@ Block<T> best_block();
 template <>
 Block<float> best_block() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
-    return GRAPHSCALE_BLOCK(avx512_float);
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return GRAPHSCALE_BLOCK(avx2_float);
-  }
+  if (instruction_set() == InstructionSet::kAvx512) return GRAPHSCALE_BLOCK(avx512_float);
+  if (instruction_set() == InstructionSet::kAvx2) return GRAPHSCALE_BLOCK(avx2_float);
 #endif
   return GRAPHSCALE_BLOCK(plain_float);
 }
@@ -81,143 +83,195 @@ Block<float> best_block() {
 template <>
 Block<double> best_block() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) {
-    return GRAPHSCALE_BLOCK(avx512_double);
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return GRAPHSCALE_BLOCK(avx2_double);
-  }
+  if (instruction_set() == InstructionSet::kAvx512) return GRAPHSCALE_BLOCK(avx512_double);
+  if (instruction_set() == InstructionSet::kAvx2) return GRAPHSCALE_BLOCK(avx2_double);
 #endif
   return GRAPHSCALE_BLOCK(plain_double);
 }
 
-constexpr int64_t kDepth = 256;         // of a packed strip
-constexpr int64_t kTileRows = 144;      // a multiple of every Block::rows
-constexpr int64_t kTileColumns = 384;   // and of every Block::columns
-constexpr int kMostRows = 12;
-constexpr int kMostColumns = 32;
+template <typename T>
+const Block<T>& this_machines_block() {
+  static const Block<T> block = best_block<T>();
+  return block;
+}
+
+// A panel of B, kDepth deep, stays in the first cache while a block of A, kTileRows high, is read from
+// the second; all of a packed B, kMostDepth x kMostColumns at a time, lies in the last.
+constexpr int64_t kDepth = 256;
+constexpr int64_t kTileRows = 144;  // a multiple of every Block::rows
+constexpr int64_t kMostDepth = 8 * kDepth;
+constexpr int64_t kMostColumns = 1024;  // a multiple of every Block::columns
+constexpr int kWidest = 32;             // Block::rows and Block::columns are at most that
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// Strips of `width` rows of `from`, each stored column after column, the last one filled with zeros.
+// B's columns with those that fill up the last panel, or half panel.
 template <typename T>
-void pack(MatrixView<const T> from, int64_t rows, int64_t depth, int width, T* to) {
-  for (int64_t start = 0; start < rows; start += width, to += width * depth) {
-    const int64_t used = std::min<int64_t>(width, rows - start);
-    const T* source = from.data + start * from.row;
-    if (used < width) std::fill_n(to, width * depth, T(0));
-    if (from.row == 1) {
-      for (int64_t p = 0; p < depth; ++p) {
-        std::copy_n(source + p * from.column, used, to + p * width);
-      }
-    } else {
-      for (int64_t i = 0; i < used; ++i) {
-        for (int64_t p = 0; p < depth; ++p) {
-          to[p * width + i] = source[i * from.row + p * from.column];
-        }
-      }
-    }
-  }
+int64_t padded_columns(int64_t n) {
+  return round_up(n, this_machines_block<T>().columns / 2);
 }
 
-// A tile of C, at most kTileRows x kTileColumns, from A and B that begin at its first row and column.
+// Packed: depth block after depth block, in each panel after panel.
 template <typename T>
-void tile(const Block<T>& block, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
-          MatrixView<const T> b, T* c, int64_t c_row, bool accumulate, T* packed_a, T* packed_b) {
-  if (!accumulate) {
-    for (int64_t i = 0; i < m; ++i) std::fill_n(c + i * c_row, n, T(0));
-  }
-  T edge[kMostRows * kMostColumns];
+void pack_b(const Context& context, int64_t n, int64_t k, const MatrixView<const T>& b, T* packed) {
+  const Block<T>& block = this_machines_block<T>();
+  const int64_t padded = padded_columns<T>(n);
+  const int64_t panels = (n + block.columns - 1) / block.columns;
+  const int64_t depths = (k + kDepth - 1) / kDepth;
+  const int64_t grain = std::max<int64_t>(1, (1 << 14) / (block.columns * std::min(k, kDepth)));
+  parallel_ranges(context, panels * depths, grain, [&](int64_t begin, int64_t end) {
+    const T* from[kWidest];
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t j = task % panels * block.columns;
+      const int64_t p = task / panels * kDepth;
+      const int64_t depth = std::min(kDepth, k - p);
+      const int width = static_cast<int>(std::min<int64_t>(block.columns, padded - j));
+      const int used = static_cast<int>(std::min<int64_t>(width, n - j));
+      T* to = packed + p * padded + j * depth;
+      // Rows that are neighbours in one group have a constant distance.
+      for (int64_t first = 0; first < depth;) {
+        const int64_t rows = std::min(depth - first, b.group - (b.first + p + first) % b.group);
+        for (int i = 0; i < used; ++i) from[i] = b.at(p + first) + (j + i) * b.column;
+        block.pack(from, b.row, used, width, rows, to);
+        to += rows * width;
+        first += rows;
+      }
+    }
+  });
+}
+
+// Rows [row, row + m) and columns [column, column + n) of C, at most kTileRows high.
+template <typename T>
+void tile(const Block<T>& block, int64_t row, int64_t m, int64_t column, int64_t n, int64_t k,
+          int64_t padded, const MatrixView<const T>& a, const T* packed_b, const MatrixView<T>& c,
+          bool accumulate, T* packed_a) {
+  T edge[kWidest * kWidest];
+  T* c_rows[kTileRows];
+  for (int64_t i = 0; i < m; ++i) c_rows[i] = c.at(row + i) + column;
   for (int64_t p = 0; p < k; p += kDepth) {
     const int64_t depth = std::min(kDepth, k - p);
-    pack<T>({a.data + p * a.column, a.row, a.column}, m, depth, block.rows, packed_a);
-    pack<T>({b.data + p * b.row, b.column, b.row}, n, depth, block.columns, packed_b);
+    const bool add = accumulate || p > 0;
+    const T* from[kWidest];
+    for (int64_t i = 0; i < m; i += block.rows) {
+      const int used = static_cast<int>(std::min<int64_t>(block.rows, m - i));
+      for (int r = 0; r < used; ++r) from[r] = a.at(row + i + r) + p * a.column;
+      block.pack(from, a.column, used, block.rows, depth, packed_a + i * depth);
+    }
     for (int64_t j = 0; j < n; j += block.columns) {
-      const int64_t columns = std::min<int64_t>(block.columns, n - j);
+      const int64_t width = std::min<int64_t>(block.columns, padded - column - j);
+      const int64_t columns = std::min(width, n - j);
+      const T* const right = packed_b + p * padded + (column + j) * depth;
       for (int64_t i = 0; i < m; i += block.rows) {
         const int64_t rows = std::min<int64_t>(block.rows, m - i);
-        T* const target = c + i * c_row + j;
-        const T* const left = packed_a + i * depth;
-        const T* const right = packed_b + j * depth;
-        if (rows == block.rows && columns == block.columns) {
-          block.multiply(depth, left, right, target, c_row);
+        T* targets[kWidest];
+        if (rows == block.rows && columns == width) {
+          for (int64_t y = 0; y < rows; ++y) targets[y] = c_rows[i + y] + j;
+          block.multiply(depth, width, packed_a + i * depth, right, targets, add);
           continue;
         }
-        std::fill_n(edge, block.rows * block.columns, T(0));
-        block.multiply(depth, left, right, edge, block.columns);
+        for (int y = 0; y < block.rows; ++y) targets[y] = edge + y * kWidest;
+        block.multiply(depth, width, packed_a + i * depth, right, targets, false);
         for (int64_t y = 0; y < rows; ++y) {
-          for (int64_t x = 0; x < columns; ++x) target[y * c_row + x] += edge[y * block.columns + x];
+          T* const to = c_rows[i + y] + j;
+          for (int64_t x = 0; x < columns; ++x) to[x] = (add ? to[x] : 0) + targets[y][x];
         }
       }
     }
   }
 }
 
-// For one or two rows packing costs more than it saves: every row of A goes once over B.
+// For one or two rows packing costs more than it saves.
 template <typename T>
-void few_rows(int64_t m, int64_t n, int64_t k, MatrixView<const T> a, MatrixView<const T> b, T* c,
-              int64_t c_row, bool accumulate) {
-  constexpr int kSums = 16;
+void few_rows(int64_t m, int64_t n, int64_t k, const MatrixView<const T>& a,
+              const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate) {
   for (int64_t i = 0; i < m; ++i) {
-    const T* const row = a.data + i * a.row;
-    T* const out = c + i * c_row;
-    if (!accumulate) std::fill_n(out, n, T(0));
-    if (b.row == 1 && a.column == 1) {
-      for (int64_t j = 0; j < n; ++j) {
-        const T* const other = b.data + j * b.column;
-        T sums[kSums] = {};
-        int64_t p = 0;
-        for (; p + kSums <= k; p += kSums) {
-          for (int s = 0; s < kSums; ++s) sums[s] += row[p + s] * other[p + s];
-        }
-        T sum = 0;
-        for (const T part : sums) sum += part;
-        for (; p < k; ++p) sum += row[p] * other[p];
-        out[j] += sum;
-      }
-    } else {
-      for (int64_t p = 0; p < k; ++p) {
-        const T factor = row[p * a.column];
-        const T* const other = b.data + p * b.row;
-        for (int64_t j = 0; j < n; ++j) out[j] += factor * other[j * b.column];
-      }
-    }
+    this_machines_block<T>().one_row(n, k, a.at(i), a.column, b, c.at(i), accumulate);
   }
+}
+
+template <typename T>
+MatrixView<const T> beginning_at(MatrixView<const T> view, int64_t column) {
+  view.data += column * view.column;
+  return view;
+}
+
+template <typename T>
+MatrixView<const T> without_rows(MatrixView<const T> view, int64_t rows) {
+  view.first += rows;
+  return view;
 }
 
 }  // namespace
 
 template <typename T>
-void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
-            MatrixView<const T> b, T* c, int64_t c_row, bool accumulate) {
+int64_t packed_size(int64_t n, int64_t k) {
+  return padded_columns<T>(n) * k;
+}
+
+template <typename T>
+void pack_matrix(const Context& context, int64_t n, int64_t k, MatrixView<const T> b, T* packed) {
+  pack_b(context, n, k, b, packed);
+}
+
+template <typename T>
+void matmul_packed(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
+                   const T* packed, MatrixView<T> c, bool accumulate) {
   if (m <= 0 || n <= 0) return;
-  if (m <= 2) return few_rows(m, n, k, a, b, c, c_row, accumulate);
-  static const Block<T> block = best_block<T>();
-  const int64_t tile_columns = std::min(kTileColumns, round_up(n, block.columns));
-  const int64_t tile_rows = std::min(kTileRows, round_up(m, block.rows));
-  const int64_t across = (n + tile_columns - 1) / tile_columns;
-  const int64_t tiles = across * ((m + tile_rows - 1) / tile_rows);
-  const int64_t depth = std::min(kDepth, std::max<int64_t>(k, 1));
+  if (k <= 0) return few_rows<T>(m, n, 0, a, {packed, 1, 1}, c, accumulate);
+  const Block<T>& block = this_machines_block<T>();
+  // Tiles as large as leave every thread a few of them.
+  const int64_t wanted = context.threads > 1 ? 4 * context.threads : 1;
+  int64_t rows = std::min(kTileRows, round_up(m, block.rows));
+  int64_t columns = std::min(kMostColumns, round_up(n, block.columns));
+  const auto tiles_of = [&] { return ((m + rows - 1) / rows) * ((n + columns - 1) / columns); };
+  while (tiles_of() < wanted && rows > 4 * block.rows) rows = round_up(rows / 2, block.rows);
+  while (tiles_of() < wanted && columns > 4 * block.columns) {
+    columns = round_up(columns / 2, block.columns);
+  }
+  const int64_t across = (n + columns - 1) / columns;
+  const int64_t tiles = tiles_of();
   const int64_t workers = std::min<int64_t>(context.threads, tiles);
-  const int64_t size_a = tile_rows * depth;
-  const int64_t size = size_a + tile_columns * depth;
-  const ScratchArray<T> packed(context, workers * size);
+  const int64_t size = rows * std::min(kDepth, std::max<int64_t>(k, 1));
+  const ScratchArray<T> packed_a(context, workers * size);
   std::atomic<int64_t> next{0};
   parallel_for(context, workers, [&](int64_t worker) {
-    T* const packed_a = packed.get() + worker * size;
     for (int64_t t = next++; t < tiles; t = next++) {
-      const int64_t i = t / across * tile_rows;
-      const int64_t j = t % across * tile_columns;
-      tile<T>(block, std::min(tile_rows, m - i), std::min(tile_columns, n - j), k,
-              {a.data + i * a.row, a.row, a.column}, {b.data + j * b.column, b.row, b.column},
-              c + i * c_row + j, c_row, accumulate, packed_a, packed_a + size_a);
+      const int64_t i = t / across * rows;
+      const int64_t j = t % across * columns;
+      tile<T>(block, i, std::min(rows, m - i), j, std::min(columns, n - j), k, padded_columns<T>(n),
+              a, packed, c, accumulate, packed_a.get() + worker * size);
     }
   });
 }
 
-template void matmul<float>(const Context&, int64_t, int64_t, int64_t, MatrixView<const float>,
-                            MatrixView<const float>, float*, int64_t, bool);
-template void matmul<double>(const Context&, int64_t, int64_t, int64_t, MatrixView<const double>,
-                             MatrixView<const double>, double*, int64_t, bool);
+template <typename T>
+void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
+            MatrixView<const T> b, MatrixView<T> c, bool accumulate) {
+  if (m <= 0 || n <= 0) return;
+  if (k <= 0 || m <= 2) return few_rows(m, n, std::max<int64_t>(k, 0), a, b, c, accumulate);
+  const int64_t columns = std::min(kMostColumns, n);
+  const ScratchArray<T> packed(context, packed_size<T>(columns, std::min(kMostDepth, k)));
+  for (int64_t j = 0; j < n; j += columns) {
+    const int64_t width = std::min(columns, n - j);
+    for (int64_t p = 0; p < k; p += kMostDepth) {
+      const int64_t depth = std::min(kMostDepth, k - p);
+      pack_b(context, width, depth, without_rows(beginning_at(b, j), p), packed.get());
+      MatrixView<T> part = c;
+      part.data += j;
+      matmul_packed<T>(context, m, width, depth, beginning_at(a, p), packed.get(), part,
+                       accumulate || p > 0);
+    }
+  }
+}
+
+#define GRAPHSCALE_INSTANTIATE(T)                                                                  \
+  template int64_t packed_size<T>(int64_t, int64_t);                                              \
+  template void pack_matrix<T>(const Context&, int64_t, int64_t, MatrixView<const T>, T*);        \
+  template void matmul_packed<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,  \
+                                 const T*, MatrixView<T>, bool);                                  \
+  template void matmul<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,         \
+                          MatrixView<const T>, MatrixView<T>, bool);
+GRAPHSCALE_INSTANTIATE(float)
+GRAPHSCALE_INSTANTIATE(double)
 
 }  // namespace graphscale

@@ -2,8 +2,11 @@
 //   y[n, t, o] = bias[o] + sum over k, i of weight[o, k, i] * x[n, t * stride + k, i]
 //
 // The frames under one output are one row of kernel * features numbers, and rows are stride * features
-// apart: an output sequence is one matrix product with an overlapping view of x, without im2col.
+// apart: all outputs are one matrix product with an overlapping view of x, without im2col. A weight that
+// never changes is packed for it once.
 // Cost: 2 N T_out C_out kernel C_in operations in each of the three passes.
+#include <algorithm>
+
 #include "kernels/matmul.h"
 #include "kernels/widen.h"
 
@@ -31,6 +34,17 @@ Sizes sizes(const Tensor& x, const Tensor& weight, int64_t stride) {
           (x.shape[1] - weight.shape[1]) / stride + 1};
 }
 
+// What every output sees: [N * T_out, kernel * features], overlapping.
+template <typename Wide>
+MatrixView<const Wide> windows(const Sizes& s, const Wide* x) {
+  return {x, s.stride * s.in_features, 1, s.out_frames, s.frames * s.in_features};
+}
+
+template <typename Wide>
+struct PackedWeight : Prepared {
+  std::vector<Wide> values;
+};
+
 void forward_shape(ShapeCall& call) {
   const int64_t stride = call.attributes.bounded("stride", 1);
   call.require_rank(0, 3);
@@ -50,7 +64,6 @@ void forward(const Call& call) {
   using Wide = typename Accumulator<T>::type;
   const Sizes s = sizes(call.inputs[0], call.inputs[1], call.attributes.integer("stride"));
   const WideInput<T> x(call.context, call.inputs[0]);
-  const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> y(call.context, call.outputs[0]);
   const bool has_bias = call.inputs[2].present;
   if (has_bias) {
@@ -63,19 +76,36 @@ void forward(const Call& call) {
       }
     });
   }
+  const int64_t rows = s.batch * s.out_frames;
   const int64_t depth = s.kernel * s.in_features;
-  const MatrixView<const Wide> kernel{weight.get(), 1, depth};
-  const auto sequence = [&](const Context& context, int64_t n) {
-    matmul<Wide>(context, s.out_frames, s.out_features, depth,
-                 {x.get() + n * s.frames * s.in_features, s.stride * s.in_features, 1}, kernel,
-                 y.get() + n * s.out_frames * s.out_features, s.out_features, has_bias);
-  };
-  if (s.batch >= call.context.threads) {
-    const Context inner = one_thread(call.context);
-    parallel_for(call.context, s.batch, [&](int64_t n) { sequence(inner, n); });
-  } else {
-    for (int64_t n = 0; n < s.batch; ++n) sequence(call.context, n);
+  const MatrixView<Wide> result{y.get(), s.out_features, 1};
+  if (const auto* packed = static_cast<const PackedWeight<Wide>*>(call.prepared)) {
+    return matmul_packed<Wide>(call.context, rows, s.out_features, depth, windows(s, x.get()),
+                               packed->values.data(), result, has_bias);
   }
+  const WideInput<T> weight(call.context, call.inputs[1]);
+  matmul<Wide>(call.context, rows, s.out_features, depth, windows(s, x.get()),
+               {weight.get(), 1, depth}, result, has_bias);
+}
+
+template <typename T>
+std::unique_ptr<Prepared> pack_weight(const Context& context, const Tensor& weight) {
+  using Wide = typename Accumulator<T>::type;
+  const int64_t outputs = weight.shape[0];
+  const int64_t depth = weight.shape[1] * weight.shape[2];
+  const WideInput<T> values(context, weight);
+  auto packed = std::make_unique<PackedWeight<Wide>>();
+  packed->values.resize(static_cast<size_t>(packed_size<Wide>(outputs, depth)));
+  pack_matrix<Wide>(context, outputs, depth, {values.get(), 1, depth}, packed->values.data());
+  return packed;
+}
+
+std::unique_ptr<Prepared> prepare(const Context& context, const Attributes&, Type type,
+                                  const std::vector<Tensor>& inputs) {
+  if (!inputs[1].present || inputs[1].rank() != 3) return nullptr;
+  std::unique_ptr<Prepared> packed;
+  dispatch(type, [&](auto zero) { packed = pack_weight<decltype(zero)>(context, inputs[1]); });
+  return packed;
 }
 
 void grad_shape(ShapeCall& call, size_t x, size_t weight) {
@@ -98,23 +128,19 @@ void grad_input(const Call& call) {
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> grad_x(call.context, call.outputs[0]);
-  std::fill_n(grad_x.get(), s.batch * s.frames * s.in_features, Wide(0));
-  const int64_t step = s.stride < s.kernel ? s.stride : s.kernel;
-  const auto sequence = [&](const Context& context, int64_t n) {
-    for (int64_t k = 0; k < s.kernel; k += step) {
-      const int64_t width = (k + step <= s.kernel ? step : s.kernel - k) * s.in_features;
-      matmul<Wide>(context, s.out_frames, width, s.out_features,
-                   {grad.get() + n * s.out_frames * s.out_features, s.out_features, 1},
-                   {weight.get() + k * s.in_features, s.kernel * s.in_features, 1},
-                   grad_x.get() + (n * s.frames + k) * s.in_features, s.stride * s.in_features,
-                   true);
-    }
-  };
-  if (s.batch >= call.context.threads) {
-    const Context inner = one_thread(call.context);
-    parallel_for(call.context, s.batch, [&](int64_t n) { sequence(inner, n); });
-  } else {
-    for (int64_t n = 0; n < s.batch; ++n) sequence(call.context, n);
+  parallel_ranges(call.context, s.batch * s.frames * s.in_features, 1 << 16,
+                  [&](int64_t begin, int64_t end) {
+                    std::fill(grad_x.get() + begin, grad_x.get() + end, Wide(0));
+                  });
+  const int64_t step = std::min(s.stride, s.kernel);
+  for (int64_t k = 0; k < s.kernel; k += step) {
+    const int64_t width = std::min(step, s.kernel - k) * s.in_features;
+    matmul<Wide>(call.context, s.batch * s.out_frames, width, s.out_features,
+                 {grad.get(), s.out_features, 1},
+                 {weight.get() + k * s.in_features, s.kernel * s.in_features, 1},
+                 {grad_x.get() + k * s.in_features, s.stride * s.in_features, 1, s.out_frames,
+                  s.frames * s.in_features},
+                 true);
   }
 }
 
@@ -127,13 +153,9 @@ void grad_weight(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
   const int64_t depth = s.kernel * s.in_features;
-  std::fill_n(result.get(), s.out_features * depth, Wide(0));
-  for (int64_t n = 0; n < s.batch; ++n) {
-    matmul<Wide>(call.context, s.out_features, depth, s.out_frames,
-                 {grad.get() + n * s.out_frames * s.out_features, 1, s.out_features},
-                 {x.get() + n * s.frames * s.in_features, s.stride * s.in_features, 1},
-                 result.get(), depth, true);
-  }
+  matmul<Wide>(call.context, s.out_features, depth, s.batch * s.out_frames,
+               {grad.get(), 1, s.out_features}, windows(s, x.get()), {result.get(), depth, 1},
+               false);
 }
 
 }  // namespace
@@ -149,6 +171,7 @@ Operator temporal_conv() {
       .output("y", "[N, floor((T - K) / stride) + 1, C_out].")
       .attribute("stride", int64_t{1}, "Frames between two outputs.")
       .shape(forward_shape)
+      .prepare(prepare)
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
       });
