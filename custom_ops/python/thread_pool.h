@@ -1,4 +1,5 @@
-// Threads for calls from Python: made when first needed, asleep between calls, remade after a fork.
+// Threads for calls from Python: torch's own where it runs on GNU's OpenMP; else threads that are made
+// when first needed, asleep between calls, and remade after a fork.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +8,7 @@ namespace graphscale::python {
 
 // body(argument, task) for every task in [0, tasks) on at most `threads` threads, the caller being one
 // of them; returns when all are done. A call from inside a task, or while another thread uses the
-// pool, runs on the caller's thread alone.
+// threads made here, runs on the caller's thread alone.
 void run_on_threads(int threads, int64_t tasks, void (*body)(void* argument, int64_t task),
                     void* argument);
 
