@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <map>
 #include <mutex>
+#include <optional>
 
 #include "kernels/conv_direct.h"
 #include "kernels/fft_conv/fft_conv.h"
@@ -45,11 +46,44 @@ fft_conv::Problem problem(const ConvGeometry& g) {
   return p;
 }
 
-// kDirect where the direct convolution is faster, and for what the FFTs do not compute.
-template <typename Wide>
-fft_conv::Plan choose_plan(const Call& call, const ConvGeometry& g, fft_conv::Pass pass) {
-  if (!std::is_same_v<Wide, float> || g.in.size() > 2 || g.in_size() * g.batch == 0) return {};
-  return fft_conv::choose(problem(g), pass, call.context.threads);
+// Whether kernels/fft_conv computes convolutions of that kind with some plan.
+bool is_planned(const ConvGeometry& g) { return g.in.size() <= 2 && g.in_size() * g.batch > 0; }
+
+// How kernels/fft_conv computes a pass; nothing where it does not.
+std::optional<std::pair<fft_conv::Problem, fft_conv::Plan>> plan_of(const Call& call,
+                                                                    const ConvGeometry& g,
+                                                                    fft_conv::Pass pass) {
+  if (!is_planned(g)) return std::nullopt;
+  const fft_conv::Problem p = problem(g);
+  // The wish was measured elsewhere, perhaps for another size or another device.
+  const auto wish = fft_conv::parse_plan(call.attributes.text("plan"));
+  const bool direct = wish && wish->method == fft_conv::Method::kDirect;
+  const fft_conv::Plan plan = wish && (direct || fft_conv::supports(p, pass, *wish))
+                                  ? *wish
+                                  : fft_conv::choose(p, pass, call.context.threads);
+  if (!fft_conv::supports(p, pass, plan)) return std::nullopt;
+  return std::pair(p, plan);
+}
+
+template <size_t kX, size_t kWeight, fft_conv::Pass kPass>
+std::vector<std::string> list_plans(const Call& call) {
+  const ConvGeometry g =
+      conv_geometry(call.attributes, call.inputs[kX].shape, call.inputs[kWeight].shape);
+  if (call.type == Type::kFloat64 || !is_planned(g)) return {"direct"};
+  std::vector<std::string> plans;
+  for (const fft_conv::Plan& plan : fft_conv::candidates(problem(g), kPass, call.context.threads)) {
+    plans.push_back(fft_conv::to_string(plan));
+  }
+  return plans;
+}
+
+Operator&& with_plans(Operator&& op, PlansFunction list) {
+  return std::move(op)
+      .attribute("plan", std::string("auto"),
+                 "How to compute it, as measured before: 'direct', 'dense 32x32' or 'per_channel 72x72' "
+                 "(method and tile). A hint: a plan that does not fit the device or the sizes is "
+                 "ignored, and 'auto' leaves the choice to a cost model.")
+      .plans(list);
 }
 
 // Spectra of weights that a model keeps constant, made at the first run with a plan (the plan follows
@@ -106,10 +140,9 @@ void forward(const Call& call) {
   const WideInput<T> bias(call.context, call.inputs[2]);
   const WideOutput<T> y(call.context, call.outputs[0]);
   constexpr auto kPass = fft_conv::Pass::kForward;
-  const fft_conv::Plan plan = choose_plan<Wide>(call, g, kPass);
   if constexpr (std::is_same_v<Wide, float>) {
-    if (plan.method != fft_conv::Method::kDirect) {
-      const fft_conv::Problem p = problem(g);
+    if (const auto planned = plan_of(call, g, kPass)) {
+      const auto& [p, plan] = *planned;
       return with_spectra(call, p, kPass, plan, weight.get(), [&](const void* spectra) {
         fft_conv::forward(p, plan, x.get(), spectra, bias.get(), y.get(), call.context);
       });
@@ -126,10 +159,9 @@ void grad_input(const Call& call) {
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> grad_x(call.context, call.outputs[0]);
   constexpr auto kPass = fft_conv::Pass::kGradientInput;
-  const fft_conv::Plan plan = choose_plan<Wide>(call, g, kPass);
   if constexpr (std::is_same_v<Wide, float>) {
-    if (plan.method != fft_conv::Method::kDirect) {
-      const fft_conv::Problem p = problem(g);
+    if (const auto planned = plan_of(call, g, kPass)) {
+      const auto& [p, plan] = *planned;
       return with_spectra(call, p, kPass, plan, weight.get(), [&](const void* spectra) {
         fft_conv::gradient_input(p, plan, grad.get(), spectra, grad_x.get(), call.context);
       });
@@ -145,10 +177,11 @@ void grad_weight(const Call& call) {
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
-  const fft_conv::Plan plan = choose_plan<Wide>(call, g, fft_conv::Pass::kGradientWeight);
+  constexpr auto kPass = fft_conv::Pass::kGradientWeight;
   if constexpr (std::is_same_v<Wide, float>) {
-    if (plan.method != fft_conv::Method::kDirect) {
-      return fft_conv::gradient_weight(problem(g), plan, x.get(), grad.get(), result.get(),
+    if (const auto planned = plan_of(call, g, kPass)) {
+      const auto& [p, plan] = *planned;
+      return fft_conv::gradient_weight(p, plan, x.get(), grad.get(), result.get(),
                                        call.context);
     }
   }
@@ -158,12 +191,14 @@ void grad_weight(const Call& call) {
 }  // namespace
 
 Operator fft_convolution() {
-  return with_conv_attributes(
-             Operator("FFTConv", "Convolution with all that ONNX Conv has, by FFT where it is faster.")
-                 .input("X", "[N, C, ...], one to three spatial dimensions.")
-                 .input("W", "Kernels [F, C / group, ...].")
-                 .optional_input("B", "[F].")
-                 .output("Y", "[N, F, ...]."))
+  return with_plans(
+             with_conv_attributes(
+                 Operator("FFTConv", "Convolution with all that ONNX Conv has, by FFT where it is faster.")
+                     .input("X", "[N, C, ...], one to three spatial dimensions.")
+                     .input("W", "Kernels [F, C / group, ...].")
+                     .optional_input("B", "[F].")
+                     .output("Y", "[N, F, ...].")),
+             list_plans<0, 1, fft_conv::Pass::kForward>)
       .attribute("auto_pad", std::string("NOTSET"),
                  "As Conv's: NOTSET, VALID, SAME_UPPER or SAME_LOWER.")
       .shape([](ShapeCall& call) {
@@ -180,11 +215,12 @@ Operator fft_convolution() {
 }
 
 Operator fft_convolution_grad_input() {
-  return with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
-                                  .input("grad", "Gradient to Y.")
-                                  .input("W", "What FFTConv was given.")
-                                  .input("X", "What FFTConv was given; only its shape is used.")
-                                  .output("grad_X", "The shape of X."))
+  return with_plans(with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
+                                             .input("grad", "Gradient to Y.")
+                                             .input("W", "What FFTConv was given.")
+                                             .input("X", "What FFTConv was given; only its shape is used.")
+                                             .output("grad_X", "The shape of X.")),
+                    list_plans<2, 1, fft_conv::Pass::kGradientInput>)
       .shape([](ShapeCall& call) {
         require_grad(call, 2, 1);
         call.outputs[0] = call.inputs[2];
@@ -196,11 +232,12 @@ Operator fft_convolution_grad_input() {
 }
 
 Operator fft_convolution_grad_weight() {
-  return with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
-                                  .input("grad", "Gradient to Y.")
-                                  .input("X", "What FFTConv was given.")
-                                  .input("W", "What FFTConv was given; only its shape is used.")
-                                  .output("grad_W", "The shape of W."))
+  return with_plans(with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
+                                             .input("grad", "Gradient to Y.")
+                                             .input("X", "What FFTConv was given.")
+                                             .input("W", "What FFTConv was given; only its shape is used.")
+                                             .output("grad_W", "The shape of W.")),
+                    list_plans<1, 2, fft_conv::Pass::kGradientWeight>)
       .shape([](ShapeCall& call) {
         require_grad(call, 1, 2);
         call.outputs[0] = call.inputs[2];

@@ -113,6 +113,11 @@ Operator&& Operator::prepare(PrepareFunction function) && {
   return std::move(*this);
 }
 
+Operator&& Operator::plans(PlansFunction function) && {
+  plans_function = function;
+  return std::move(*this);
+}
+
 std::vector<std::string> Operator::input_names() const {
   std::vector<std::string> names;
   for (const Parameter& input : inputs) names.push_back(input.name);

@@ -80,6 +80,10 @@ using Kernel = void (*)(const Call&);
 using PrepareFunction = std::unique_ptr<Prepared> (*)(const Context&, const Attributes&, Type type,
                                                       const std::vector<Tensor>& inputs);
 
+// Values for the attribute `plan` that are worth measuring, cheapest by the cost model first. The call's
+// tensors have types and shapes only.
+using PlansFunction = std::vector<std::string> (*)(const Call&);
+
 struct Parameter {
   std::string name;
   bool is_variable;  // of type T (one of Operator::types), else of the type `fixed`
@@ -110,6 +114,7 @@ class Operator {
   Operator&& shape(ShapeFunction function) &&;
   Operator&& kernel(Kernel function) &&;
   Operator&& prepare(PrepareFunction function) &&;
+  Operator&& plans(PlansFunction function) &&;
 
   std::vector<std::string> input_names() const;
 
@@ -123,6 +128,7 @@ class Operator {
   ShapeFunction shape_function = nullptr;
   Kernel cpu_kernel = nullptr;
   PrepareFunction prepare_function = nullptr;
+  PlansFunction plans_function = nullptr;
 };
 
 // Every operator of the library, in the order of docs/operators.md.

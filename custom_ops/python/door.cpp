@@ -87,26 +87,28 @@ Context make_context(const GraphScalePlace& place) {
   return context;
 }
 
-void run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
-         GraphScaleTensor* outputs, int32_t output_count, const GraphScaleAttribute* attributes,
-         int32_t attribute_count, const GraphScalePlace& place) {
+const Operator& known_operator(const char* name) {
   const Operator* op = find_operator(name);
   if (op == nullptr) fail("there is no such operator");
-  if (static_cast<size_t>(input_count) > op->inputs.size()) fail("too many inputs");
-  const Attributes read = read_attributes(*op, attributes, attribute_count);
-  const Context context = make_context(place);
-  Call call{context, read, Type::kFloat32, {}, {}, nullptr};
-  call.inputs.resize(op->inputs.size());
+  return *op;
+}
+
+// The call without its outputs, checked up to the inputs' types.
+Call make_call(const Operator& op, const Context& context, const Attributes& attributes,
+               const GraphScaleTensor* inputs, int32_t input_count, const GraphScaleTensor* outputs) {
+  if (static_cast<size_t>(input_count) > op.inputs.size()) fail("too many inputs");
+  Call call{context, attributes, Type::kFloat32, {}, {}, nullptr};
+  call.inputs.resize(op.inputs.size());
   for (int32_t i = 0; i < input_count; ++i) {
     if (inputs[i].type != 0) call.inputs[i] = view(inputs[i]);
   }
-  call.type = variable_type(*op, call.inputs, outputs);
-  if (std::find(op->variable_types.begin(), op->variable_types.end(), call.type) ==
-      op->variable_types.end()) {
+  call.type = variable_type(op, call.inputs, outputs);
+  if (std::find(op.variable_types.begin(), op.variable_types.end(), call.type) ==
+      op.variable_types.end()) {
     fail(std::string("there is no kernel for ") + type_name(call.type));
   }
-  for (size_t i = 0; i < op->inputs.size(); ++i) {
-    const Parameter& known = op->inputs[i];
+  for (size_t i = 0; i < op.inputs.size(); ++i) {
+    const Parameter& known = op.inputs[i];
     if (!call.inputs[i].present) {
       if (!known.optional) fail("input '" + known.name + "' is missing");
       continue;
@@ -114,10 +116,20 @@ void run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
     require_type("input '" + known.name + "'", call.inputs[i].type,
                  known.is_variable ? call.type : known.fixed);
   }
-  const std::vector<Shape> shapes = infer_shapes(*op, read, call.inputs, place.on_gpu == 0);
-  if (static_cast<size_t>(output_count) != op->outputs.size()) fail("wrong number of outputs");
+  return call;
+}
+
+void run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
+         GraphScaleTensor* outputs, int32_t output_count, const GraphScaleAttribute* attributes,
+         int32_t attribute_count, const GraphScalePlace& place) {
+  const Operator& op = known_operator(name);
+  const Attributes read = read_attributes(op, attributes, attribute_count);
+  const Context context = make_context(place);
+  Call call = make_call(op, context, read, inputs, input_count, outputs);
+  const std::vector<Shape> shapes = infer_shapes(op, read, call.inputs, place.on_gpu == 0);
+  if (static_cast<size_t>(output_count) != op.outputs.size()) fail("wrong number of outputs");
   for (int32_t i = 0; i < output_count; ++i) {
-    const Parameter& known = op->outputs[i];
+    const Parameter& known = op.outputs[i];
     Tensor& output = call.outputs.emplace_back(view(outputs[i]));
     require_type("output '" + known.name + "'", output.type,
                  known.is_variable ? call.type : known.fixed);
@@ -126,8 +138,8 @@ void run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
            to_string(shapes[i]));
     }
   }
-  if (place.on_gpu == 0) return op->cpu_kernel(call);
-  const CudaKernel* kernel = find_cuda_kernel(op->name, call.type);
+  if (place.on_gpu == 0) return op.cpu_kernel(call);
+  const CudaKernel* kernel = find_cuda_kernel(op.name, call.type);
   if (kernel == nullptr) {
     fail(cuda_library_error().empty()
              ? std::string("there is no CUDA kernel for ") + type_name(call.type) +
@@ -135,6 +147,22 @@ void run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
              : "the CUDA kernels are not there (" + cuda_library_error() + ")");
   }
   kernel->run(call);
+}
+
+// Joined by ';'; nothing where there is nothing to choose.
+std::string plans(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
+                  const GraphScaleAttribute* attributes, int32_t attribute_count,
+                  const GraphScalePlace& place) {
+  const Operator& op = known_operator(name);
+  if (op.plans_function == nullptr || place.on_gpu != 0) return "";
+  const Attributes read = read_attributes(op, attributes, attribute_count);
+  const Context context = make_context(place);
+  std::string text;
+  for (const std::string& plan :
+       op.plans_function(make_call(op, context, read, inputs, input_count, nullptr))) {
+    text += (text.empty() ? "" : ";") + plan;
+  }
+  return text;
 }
 
 std::string quoted(const std::string& text) {
@@ -208,6 +236,20 @@ int graphscale_run(const char* name, const GraphScaleTensor* inputs, int32_t inp
     return 0;
   } catch (const std::exception& reason) {
     std::snprintf(error, error_size, "%s", reason.what());
+    return 1;
+  }
+}
+
+int graphscale_plans(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
+                     const GraphScaleAttribute* attributes, int32_t attribute_count,
+                     const GraphScalePlace* place, char* answer, size_t answer_size) {
+  try {
+    const std::string text =
+        graphscale::python::plans(name, inputs, input_count, attributes, attribute_count, *place);
+    std::snprintf(answer, answer_size, "%s", text.c_str());
+    return 0;
+  } catch (const std::exception& reason) {
+    std::snprintf(answer, answer_size, "%s", reason.what());
     return 1;
   }
 }

@@ -11,7 +11,7 @@ from graphscale.errors import GraphScaleError
 from graphscale.layers.operator import Operator, needs_gradient
 
 _WINDOW = "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
-_WINDOW_BODY = "<dilations, kernel_shape, pads, strides, group: int = 1>"
+_WINDOW_BODY = '<dilations, kernel_shape, pads, strides, group: int = 1, plan: string = "auto">'
 
 
 def _window(spatial: int, dilations, pads, strides) -> tuple[list[int], list[int], list[int]]:
@@ -52,6 +52,7 @@ def _forward_shape(
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
     auto_pad: str = "NOTSET",
+    plan: str = "auto",
 ) -> Tensor:
     spatial = X.dim() - 2
     pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
@@ -67,10 +68,12 @@ def _forward_shape(
 
 fft_conv = Operator(
     "FFTConv",
-    f'(Tensor X, Tensor W, Tensor? B=None, {_WINDOW}, str auto_pad="NOTSET") -> Tensor',
+    f'(Tensor X, Tensor W, Tensor? B=None, {_WINDOW}, str auto_pad="NOTSET", '
+    'str plan="auto") -> Tensor',
     _forward_shape,
     """
-    <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET">
+    <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET",
+     plan: string = "auto">
     (X, W, B) => (Y) {
         Y = Conv <auto_pad: string = @auto_pad, dilations: ints = @dilations, group: int = @group,
                   kernel_shape: ints = @kernel_shape, pads: ints = @pads,
@@ -82,7 +85,7 @@ fft_conv = Operator(
 # The gradient without pads, filled up at the end where strides left a rest, cut to X.
 fft_conv_grad_input = Operator(
     "FFTConvGradInput",
-    f"(Tensor grad, Tensor W, Tensor X, {_WINDOW}) -> Tensor",
+    f'(Tensor grad, Tensor W, Tensor X, {_WINDOW}, str plan="auto") -> Tensor',
     lambda grad, W, X, *attributes, **named: X.new_empty(X.shape),
     f"""
     {_WINDOW_BODY}(grad, W, X) => (grad_X) {{
@@ -114,7 +117,7 @@ fft_conv_grad_input = Operator(
 # A convolution of X with grad over the batch: strides and dilations change places.
 fft_conv_grad_weight = Operator(
     "FFTConvGradWeight",
-    f"(Tensor grad, Tensor X, Tensor W, {_WINDOW}) -> Tensor",
+    f'(Tensor grad, Tensor X, Tensor W, {_WINDOW}, str plan="auto") -> Tensor',
     lambda grad, X, W, *attributes, **named: W.new_empty(W.shape),
     f"""
     {_WINDOW_BODY}(grad, X, W) => (grad_W) {{
@@ -159,7 +162,7 @@ fft_conv_grad_weight = Operator(
 
 
 def _keep(ctx, inputs, output) -> None:
-    x, weight, _, dilations, group, kernel_shape, pads, strides, auto_pad = inputs
+    x, weight, _, dilations, group, kernel_shape, pads, strides, auto_pad, _ = inputs
     ctx.save_for_backward(x, weight)
     pads = _resolved_pads(x, weight, auto_pad, dilations, pads, strides)
     ctx.window = (dilations, group, kernel_shape, pads, strides)
@@ -174,12 +177,12 @@ def _backward(ctx, grad: Tensor):
         grad_weight = fft_conv_grad_weight(grad, x, weight, *ctx.window)
     if needs_gradient(ctx, 2):
         grad_bias = grad.sum([0, *range(2, grad.dim())])
-    return grad_x, grad_weight, grad_bias, *(None,) * 6
+    return grad_x, grad_weight, grad_bias, *(None,) * 7
 
 
 # The gradients are linear in both of their arguments, and theirs are convolutions again.
 def _keep_gradient(ctx, inputs, output) -> None:
-    grad, other, shaped, *ctx.window = inputs
+    grad, other, shaped, *ctx.window, _ = inputs
     ctx.save_for_backward(grad, other, shaped)
 
 
@@ -190,7 +193,7 @@ def _backward_grad_input(ctx, grad_x: Tensor):
         grad_grad = fft_conv(grad_x, weight, None, *ctx.window)
     if needs_gradient(ctx, 1):
         grad_weight = fft_conv_grad_weight(grad, grad_x, weight, *ctx.window)
-    return grad_grad, grad_weight, *(None,) * 6
+    return grad_grad, grad_weight, *(None,) * 7
 
 
 def _backward_grad_weight(ctx, grad_weight: Tensor):
@@ -200,7 +203,7 @@ def _backward_grad_weight(ctx, grad_weight: Tensor):
         grad_grad = fft_conv(x, grad_weight, None, *ctx.window)
     if needs_gradient(ctx, 1):
         grad_x = fft_conv_grad_input(grad, grad_weight, x, *ctx.window)
-    return grad_grad, grad_x, *(None,) * 6
+    return grad_grad, grad_x, *(None,) * 7
 
 
 fft_conv.register_backward(_backward, _keep)

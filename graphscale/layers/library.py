@@ -90,10 +90,7 @@ def run(
     GraphScaleError with the operator's name for what the kernel cannot use.
     """
     given = [None if tensor is None else tensor.contiguous() for tensor in inputs]
-    places = {tensor.device for tensor in [*given, *outputs] if tensor is not None}
-    if len(places) != 1:
-        names = " and ".join(sorted(map(str, places)))
-        raise GraphScaleError(f"{name}: its tensors are on {names}; put all of them on one device")
+    place = _place(_common_device(name, [*given, *outputs]))
     error = ctypes.create_string_buffer(_ERROR_BYTES)
     failed = _library().graphscale_run(
         name.encode(),
@@ -103,12 +100,47 @@ def run(
         len(outputs),
         _attribute_array(attributes),
         len(attributes),
-        ctypes.byref(_place(places.pop())),
+        ctypes.byref(place),
         error,
         ctypes.c_size_t(_ERROR_BYTES),
     )
     if failed:
         raise GraphScaleError(f"{name}: {error.value.decode(errors='replace')}")
+
+
+def plans(
+    name: str,
+    inputs: Sequence[torch.Tensor | None],
+    attributes: Mapping[str, int | float | str | Sequence[int]],
+) -> list[str]:
+    """Values of the attribute ``plan`` worth measuring, cheapest by the cost model first.
+
+    Empty where operator ``name`` has nothing to choose. Raises GraphScaleError as ``run`` does.
+    """
+    place = _place(_common_device(name, inputs))
+    answer = ctypes.create_string_buffer(_ERROR_BYTES)
+    failed = _library().graphscale_plans(
+        name.encode(),
+        _views(name, inputs),
+        len(inputs),
+        _attribute_array(attributes),
+        len(attributes),
+        ctypes.byref(place),
+        answer,
+        ctypes.c_size_t(_ERROR_BYTES),
+    )
+    text = answer.value.decode(errors="replace")
+    if failed:
+        raise GraphScaleError(f"{name}: {text}")
+    return text.split(";") if text else []
+
+
+def _common_device(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.device:
+    devices = {tensor.device for tensor in tensors if tensor is not None}
+    if len(devices) != 1:
+        names = " and ".join(sorted(map(str, devices)))
+        raise GraphScaleError(f"{name}: its tensors are on {names}; put all of them on one device")
+    return devices.pop()
 
 
 def _views(name: str, tensors: Sequence[torch.Tensor | None]) -> ctypes.Array:

@@ -91,9 +91,10 @@ class Operator:
             inputs = [bound[a.name] for a in self.inputs]
             while inputs and inputs[-1] is None:
                 inputs.pop()
-            attributes = {a.name: bound[a.name] for a in self.attributes}
-            # An empty list stands for an attribute that is left out.
-            return node(*inputs, **{k: v for k, v in attributes.items() if v != []})
+            attributes = {
+                a.name: bound[a.name] for a in self.attributes if not _is_default(a, bound)
+            }
+            return node(*inputs, **attributes)
 
         rule.__name__ = self.name
         rule.__signature__ = inspect.Signature(
@@ -139,6 +140,10 @@ class Operator:
         """The function body for a model of that version of ONNX's own operators."""
         header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": {VERSION}]>\n'
         return onnx.parser.parse_function(header + self.name + self.body)
+
+
+def _is_default(argument: torch.Argument, bound: dict) -> bool:
+    return argument.has_default_value() and bound[argument.name] == argument.default_value
 
 
 def _snake_case(name: str) -> str:

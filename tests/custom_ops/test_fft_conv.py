@@ -110,7 +110,10 @@ def plans(kernels, problem, pass_, random, count) -> list[str]:
             others.append(plan)
         if len(others) == count:
             break
-    return [plan for plan in chosen[:2] if plan != "direct"] + others
+    first = [plan for plan in chosen[:2] if plan != "direct"]
+    if kernels.fft_conv_supports(problem.sizes(), pass_, b"direct"):
+        first.append("direct")
+    return first + others
 
 
 def relative_error(found: np.ndarray, exact: torch.Tensor) -> float:

@@ -5,6 +5,8 @@
 
 namespace graphscale::fft_conv {
 
+struct DirectLayout;
+
 struct Engine {
   int lanes;
   // Weights to spectra, for convolve() with the same core and method.
@@ -15,6 +17,11 @@ struct Engine {
                    const float* bias, float* y, const Context& context);
   bool (*correlate)(const Core& core, Method method, const float* x, const float* dy, float* dw,
                     const Context& context);
+  // The direct convolution.
+  void (*prepare_direct)(const DirectLayout& layout, const float* w, float* prepared,
+                         const Context& context);
+  bool (*convolve_direct)(const DirectLayout& layout, const float* x, const float* prepared,
+                          const float* bias, float* y, const Context& context);
 };
 
 const Engine& this_machines_engine();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/fft_conv/dense.h"
+#include "kernels/fft_conv/direct.h"
 #include "kernels/fft_conv/engine.h"
 #include "kernels/fft_conv/per_channel.h"
 
@@ -30,8 +31,12 @@ bool correlate_with(const Core& core, Method method, const float* x, const float
 
 template <int L>
 const Engine& engine() {
-  static constexpr Engine kEngine = {L, prepare_with<L>, convolve_with<L>,
-                                     correlate_with<L>};
+  static constexpr Engine kEngine = {L,
+                                     prepare_with<L>,
+                                     convolve_with<L>,
+                                     correlate_with<L>,
+                                     prepare_direct<L>,
+                                     convolve_direct<L>};
   return kEngine;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/fft_conv/direct_layout.h"
 #include "kernels/fft_conv/engine.h"
 #include "kernels/fft_conv/layout.h"
 #include "kernels/operator.h"
@@ -22,17 +23,35 @@ const char* pass_name(Pass pass) {
   }
 }
 
+[[noreturn]] void refuse(Pass pass, const Plan& plan) {
+  fail("the plan '" + to_string(plan) + "' does not compute " + pass_name(pass) +
+       " of this convolution; take one of candidates()");
+}
+
+DirectLayout direct_layout(const Problem& p, Pass pass, int threads) {
+  if (!direct_computes(p, pass)) refuse(pass, Plan{});
+  return DirectLayout(p, pass, this_machines_engine().lanes, threads);
+}
+
 Core planned_core(const Problem& p, Pass pass, const Plan& plan) {
   Core core;
-  if (!supports(p, pass, plan) || !cut_core(p, pass, plan, &core)) {
-    fail("the plan '" + to_string(plan) + "' does not compute " + pass_name(pass) +
-         " of this convolution; take one of candidates()");
-  }
+  if (!supports(p, pass, plan) || !cut_core(p, pass, plan, &core)) refuse(pass, plan);
   return core;
 }
 
 void check_memory(bool enough) {
-  if (!enough) fail("no memory for the spectra of an FFT convolution; use the direct one here");
+  if (!enough) fail("no memory left for the convolution's scratch; lower the batch");
+}
+
+void convolve(const Problem& p, Pass pass, const Plan& plan, const float* from, const void* prepared,
+              const float* bias, float* to, const Context& context) {
+  const Engine& engine = this_machines_engine();
+  const auto* const weights = static_cast<const float*>(prepared);
+  check_memory(plan.method == Method::kDirect
+                   ? engine.convolve_direct(direct_layout(p, pass, context.threads), from, weights,
+                                            bias, to, context)
+                   : engine.convolve(planned_core(p, pass, plan), plan.method, from, weights, bias, to,
+                                     context));
 }
 
 }  // namespace
@@ -63,7 +82,8 @@ void check(const Problem& p) {
 }
 
 bool supports(const Problem& p, Pass pass, const Plan& plan) {
-  if (plan.method == Method::kDirect || is_empty(p)) return true;
+  if (is_empty(p)) return true;
+  if (plan.method == Method::kDirect) return direct_computes(p, pass);
   bool height = false, width = false;
   for (const int size : fft_sizes()) {
     height = height || size == plan.tile_height;
@@ -74,14 +94,22 @@ bool supports(const Problem& p, Pass pass, const Plan& plan) {
 }
 
 size_t prepared_bytes(const Problem& p, Pass pass, const Plan& plan) {
-  if (plan.method == Method::kDirect || pass == Pass::kGradientWeight || is_empty(p)) return 0;
+  if (pass == Pass::kGradientWeight || is_empty(p)) return 0;
+  const int lanes = this_machines_engine().lanes;
+  if (plan.method == Method::kDirect) {
+    return static_cast<size_t>(direct_layout(p, pass, 1).prepared_floats(lanes)) * 4;
+  }
   const Core core = planned_core(p, pass, plan);
-  return static_cast<size_t>(prepared_floats(core, plan.method, this_machines_engine().lanes)) * 4;
+  return static_cast<size_t>(prepared_floats(core, plan.method, lanes)) * 4;
 }
 
 void prepare(const Problem& p, Pass pass, const Plan& plan, const float* w, void* memory,
              const Context& context) {
   if (prepared_bytes(p, pass, plan) == 0) return;
+  if (plan.method == Method::kDirect) {
+    return this_machines_engine().prepare_direct(direct_layout(p, pass, context.threads), w,
+                                                 static_cast<float*>(memory), context);
+  }
   check_memory(this_machines_engine().prepare(planned_core(p, pass, plan), plan.method, w,
                                               static_cast<float*>(memory), context));
 }
@@ -89,8 +117,7 @@ void prepare(const Problem& p, Pass pass, const Plan& plan, const float* w, void
 void forward(const Problem& p, const Plan& plan, const float* x, const void* prepared,
              const float* bias, float* y, const Context& context) {
   if (is_empty(p)) return;
-  check_memory(this_machines_engine().convolve(planned_core(p, Pass::kForward, plan), plan.method, x,
-                                               static_cast<const float*>(prepared), bias, y, context));
+  convolve(p, Pass::kForward, plan, x, prepared, bias, y, context);
 }
 
 void gradient_input(const Problem& p, const Plan& plan, const float* dy, const void* prepared,
@@ -100,9 +127,7 @@ void gradient_input(const Problem& p, const Plan& plan, const float* dy, const v
     std::fill(dx, dx + p.batch * p.in_channels * p.height * p.width, 0.0f);
     return;
   }
-  check_memory(this_machines_engine().convolve(planned_core(p, Pass::kGradientInput, plan), plan.method,
-                                               dy, static_cast<const float*>(prepared), nullptr, dx,
-                                               context));
+  convolve(p, Pass::kGradientInput, plan, dy, prepared, nullptr, dx, context);
 }
 
 void gradient_weight(const Problem& p, const Plan& plan, const float* x, const float* dy, float* dw,

@@ -9,7 +9,8 @@
 //   Problem p = {...};
 //   check(p);                                              // throws graphscale::Error
 //   Plan plan = choose(p, Pass::kForward, threads);        // or one of candidates(), measured
-//   if (plan.method == Method::kDirect) the caller runs its own direct convolution;
+//   if (!supports(p, pass, plan)) the caller convolves on its own: the plan is direct, and the pass the
+//     gradient to the weights or one with strides to the input;
 //   else, once per weight: memory = aligned to 64, prepared_bytes(p, pass, plan);
 //        prepare(p, pass, plan, w, memory, context);
 //        forward(p, plan, x, memory, bias, y, context);
@@ -18,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,7 +42,7 @@ struct Problem {
 enum class Pass { kForward, kGradientInput, kGradientWeight };
 
 enum class Method {
-  kDirect,      // the runtime's own convolution; not offered here
+  kDirect,      // no transforms: for short kernels
   kDense,       // tiles -> spectra in memory -> one matrix product per frequency -> tiles
   kPerChannel,  // fused per tile; for depthwise and for groups of a few channels
 };
@@ -51,14 +53,14 @@ struct Plan {
   int tile_height = 0, tile_width = 0;  // 0 for kDirect
 };
 
-// "direct", "dense 32x32", "per_channel 72x72"; parse_plan() reads it back (throws Error).
+// "direct", "dense 32x32", "per_channel 72x72"; parse_plan() reads it back, and nothing else.
 std::string to_string(const Plan& plan);
-Plan parse_plan(const std::string& text);
+std::optional<Plan> parse_plan(const std::string& text);
 
 // Throws graphscale::Error with a sentence when p is no convolution (sizes, groups, pads, overflow).
 void check(const Problem& p);
 
-// Whether the plan computes that pass of p. kDirect is always supported in this sense.
+// Whether the plan computes that pass of p.
 bool supports(const Problem& p, Pass pass, const Plan& plan);
 
 // Plans worth measuring, cheapest by the cost model first; kDirect is always among them.
@@ -74,7 +76,7 @@ double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, int thre
 size_t scratch_bytes(const Problem& p, Pass pass, const Plan& plan, int threads);
 
 // Weights as spectra, for kForward or kGradientInput. w: out_channels x in_channels/groups x
-// kernel_height x kernel_width. memory: aligned to 64 bytes. 0 bytes for kDirect and kGradientWeight.
+// kernel_height x kernel_width. memory: aligned to 64 bytes. 0 bytes for kGradientWeight.
 size_t prepared_bytes(const Problem& p, Pass pass, const Plan& plan);
 void prepare(const Problem& p, Pass pass, const Plan& plan, const float* w, void* memory,
              const Context& context);

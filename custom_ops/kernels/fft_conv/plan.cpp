@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <map>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "kernels/fft_conv/direct_layout.h"
 #include "kernels/fft_conv/engine.h"
 #include "kernels/fft_conv/layout.h"
 #include "kernels/operator.h"
@@ -40,6 +42,10 @@ constexpr size_t kMostRemembered = 4096;
 constexpr size_t kMostCandidates = 8;
 
 double fft_operations(double n) { return n > 1 ? 5 * n * std::log2(n) : 0; }
+
+const char* method_name(Method method) {
+  return method == Method::kDense ? "dense" : "per_channel";
+}
 
 // `count` transforms of sets of tiles, of which `rows` x `columns` values are read or written.
 void add_transforms(const Core& core, int lanes, double count, int64_t rows, int64_t columns,
@@ -155,28 +161,35 @@ double seconds(const Work& w, int threads) {
 
 std::string to_string(const Plan& plan) {
   if (plan.method == Method::kDirect) return "direct";
-  return std::string(plan.method == Method::kDense ? "dense " : "per_channel ") +
-         std::to_string(plan.tile_height) + "x" + std::to_string(plan.tile_width);
+  return std::string(method_name(plan.method)) + " " + std::to_string(plan.tile_height) + "x" +
+         std::to_string(plan.tile_width);
 }
 
-Plan parse_plan(const std::string& text) {
-  std::vector<Plan> plans = {Plan{}};
+std::optional<Plan> parse_plan(const std::string& text) {
+  if (text == "direct") return Plan{};
   for (const Method method : {Method::kDense, Method::kPerChannel}) {
-    for (const int height : fft_sizes()) {
-      for (const int width : fft_sizes()) plans.push_back({method, height, width});
+    const std::string name = method_name(method);
+    Plan plan{method, 0, 0};
+    int end = 0;
+    if (text.compare(0, name.size(), name) == 0 &&
+        std::sscanf(text.c_str() + name.size(), " %9dx%9d%n", &plan.tile_height, &plan.tile_width,
+                    &end) == 2 &&
+        name.size() + static_cast<size_t>(end) == text.size()) {
+      return plan;
     }
   }
-  for (const Plan& plan : plans) {
-    if (to_string(plan) == text) return plan;
-  }
-  fail("'" + text + "' is no plan of an FFT convolution; plans look like 'direct', 'dense 32x32' or "
-       "'per_channel 72x72'");
+  return std::nullopt;
 }
 
 size_t scratch_bytes(const Problem& p, Pass pass, const Plan& plan, int threads) {
+  const int lanes = this_machines_engine().lanes;
+  if (plan.method == Method::kDirect) {
+    if (is_empty(p) || !direct_computes(p, pass)) return 0;
+    const DirectLayout layout(p, pass, lanes, threads);
+    return static_cast<size_t>(threads * (layout.copied_floats() + layout.sum_floats(lanes))) * 4;
+  }
   Core core;
   if (!cut_core(p, pass, plan, &core)) return 0;
-  const int lanes = this_machines_engine().lanes;
   return static_cast<size_t>(scratch_floats(core, pass, plan.method, lanes, threads)) * 4;
 }
 

@@ -68,7 +68,7 @@ const char* fft_conv_check(const int64_t* sizes) {
 }
 
 int fft_conv_supports(const int64_t* sizes, int pass, const char* plan) {
-  return supports(problem_of(sizes), static_cast<Pass>(pass), parse_plan(plan)) ? 1 : 0;
+  return supports(problem_of(sizes), static_cast<Pass>(pass), parse_plan(plan).value()) ? 1 : 0;
 }
 
 // Plans, cheapest first, separated by ';'.
@@ -81,7 +81,7 @@ const char* fft_conv_candidates(const int64_t* sizes, int pass, int threads) {
 }
 
 double fft_conv_seconds(const int64_t* sizes, int pass, const char* plan, int threads) {
-  return predicted_seconds(problem_of(sizes), static_cast<Pass>(pass), parse_plan(plan), threads);
+  return predicted_seconds(problem_of(sizes), static_cast<Pass>(pass), parse_plan(plan).value(), threads);
 }
 
 // The pass of a plan: a and b are x and w, dy and w, or x and dy; out y, dx or dw.
@@ -90,7 +90,7 @@ const char* fft_conv_run(const int64_t* sizes, int pass_number, const char* plan
   return guarded([&] {
     const Problem p = problem_of(sizes);
     const auto pass = static_cast<Pass>(pass_number);
-    const Plan plan = parse_plan(plan_text);
+    const Plan plan = parse_plan(plan_text).value();
     std::atomic<size_t> taken{0};
     const Context context = test_context(&taken);
     if (pass == Pass::kGradientWeight) {
