@@ -1,13 +1,13 @@
 // Lookup tables on CUDA: see kernels/lookup_table.cpp for what they compute.
 //
 // Rows are copied 16 bytes per thread where they are aligned. The gradient sorts (index, position)
-// pairs (bitonic, stages of up to 2048 pairs in shared memory), so that equal indices are
-// neighbours; pieces of 64 of them are summed side by side, and what runs over the border of a
-// piece is joined afterwards. No atomics; the sums are in the order of the positions, whatever the
-// GPU. An index that is not in the table gives a row of not-a-number and no gradient, for a kernel
-// that does not stop for the GPU cannot complain.
+// pairs, so that equal indices are neighbours; pieces of 64 of them are summed side by side, and
+// what runs over the border of a piece is joined afterwards. No atomics; the sums are in the order
+// of the positions, whatever the GPU. An index that is not in the table gives a row of not-a-number
+// and no gradient, for a kernel that does not stop for the GPU cannot complain.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/sort_pairs.h"
 
 namespace graphscale::cuda {
 namespace {
@@ -83,9 +83,6 @@ void lookup(const Call& call, const T* factors) {
                            width, padding});
 }
 
-// A pair to sort: the index above, its position below. Pairs without a gradient come last.
-constexpr uint64_t kNoPair = ~uint64_t{0};
-
 struct MakePairs {
   const int64_t* indices;
   uint64_t* pairs;
@@ -93,63 +90,9 @@ struct MakePairs {
   GRAPHSCALE_DEVICE void operator()(int64_t i) const {
     const int64_t index = i < count ? indices[i] : -1;
     const bool none = index < 0 || index >= rows || (padding != -1 && index == padding);
-    pairs[i] = none ? kNoPair : static_cast<uint64_t>(index) << 32 | static_cast<uint64_t>(i);
+    pairs[i] = none ? kNoPair : make_pair(index, i);
   }
 };
-
-GRAPHSCALE_DEVICE void order(uint64_t& low, uint64_t& high, bool ascending) {
-  if ((low > high) != ascending) return;
-  const uint64_t swap = low;
-  low = high;
-  high = swap;
-}
-
-// One step of a bitonic stage: pairs that are `distance` apart, in runs of `run`.
-struct SortStep {
-  uint64_t* pairs;
-  int64_t distance, run;
-  GRAPHSCALE_DEVICE void operator()(int64_t i) const {
-    const int64_t low = i / distance * 2 * distance + i % distance;
-    order(pairs[low], pairs[low + distance], (low & run) == 0);
-  }
-};
-
-// All steps within kSize pairs: of the stages from first_run to last_run.
-struct SortBlock {
-  static constexpr int kThreads = 512;
-  static constexpr int kSize = 2048;
-  uint64_t* pairs;
-  int64_t first_run, last_run;
-  GRAPHSCALE_DEVICE void operator()(const Block& block) const {
-    uint64_t* const room = block.shared<uint64_t>();
-    const int64_t base = block.index() * kSize;
-    for (int i = block.thread(); i < kSize; i += kThreads) room[i] = pairs[base + i];
-    for (int64_t run = first_run; run <= last_run; run *= 2) {
-      for (int64_t distance = least<int64_t>(run, kSize) / 2; distance > 0; distance /= 2) {
-        block.sync();
-        for (int64_t i = block.thread(); i < kSize / 2; i += kThreads) {
-          const int64_t low = i / distance * 2 * distance + i % distance;
-          order(room[low], room[low + distance], ((base + low) & run) == 0);
-        }
-      }
-    }
-    block.sync();
-    for (int i = block.thread(); i < kSize; i += kThreads) pairs[base + i] = room[i];
-  }
-};
-
-// `count` is a power of two and at least SortBlock::kSize.
-void sort_pairs(const Context& context, uint64_t* pairs, int64_t count) {
-  constexpr int64_t kSize = SortBlock::kSize;
-  const size_t bytes = kSize * sizeof(uint64_t);
-  launch_blocks(context, count / kSize, bytes, SortBlock{pairs, 2, kSize});
-  for (int64_t run = 2 * kSize; run <= count; run *= 2) {
-    for (int64_t distance = run / 2; distance >= kSize; distance /= 2) {
-      for_each_index(context, count / 2, SortStep{pairs, distance, run});
-    }
-    launch_blocks(context, count / kSize, bytes, SortBlock{pairs, run, run});
-  }
-}
 
 constexpr int64_t kPiece = 64;  // sorted pairs that one thread sums
 
@@ -170,20 +113,20 @@ struct SumPieces {
     const int64_t d = i % width;
     const int64_t begin = piece * kPiece;
     const int64_t end = least(begin + kPiece, count);
-    bool began_before = begin > 0 && pairs[begin - 1] >> 32 == pairs[begin] >> 32;
+    bool began_before = begin > 0 && key_of(pairs[begin - 1]) == key_of(pairs[begin]);
     Wide sum = 0;
     for (int64_t at = begin; at < end; ++at) {
       const uint64_t pair = pairs[at];
       if (pair == kNoPair) return;
-      const int64_t position = static_cast<int64_t>(pair & 0xffffffffu);
+      const int64_t position = position_of(pair);
       const Wide value = widen(grad[position * width + d]);
       sum += factors == nullptr ? value : static_cast<Wide>(widen(factors[position])) * value;
-      const bool goes_on = at + 1 < count && pairs[at + 1] >> 32 == pair >> 32;
+      const bool goes_on = at + 1 < count && key_of(pairs[at + 1]) == key_of(pair);
       if (goes_on && at + 1 < end) continue;
       if (began_before || goes_on) {
         border[(piece * 2 + (began_before ? 0 : 1)) * width + d] = sum;
       } else {
-        out[static_cast<int64_t>(pair >> 32) * width + d] = narrow<T>(sum);
+        out[key_of(pair) * width + d] = narrow<T>(sum);
       }
       began_before = false;
       sum = 0;
@@ -205,15 +148,15 @@ struct JoinPieces {
     const int64_t begin = piece * kPiece;
     const int64_t last = begin + kPiece - 1;
     if (last + 1 >= count || pairs[last] == kNoPair) return;
-    const uint64_t index = pairs[last] >> 32;
-    if (pairs[last + 1] >> 32 != index) return;
-    if (begin > 0 && pairs[begin - 1] >> 32 == index) return;  // it began before this piece
+    const int64_t index = key_of(pairs[last]);
+    if (key_of(pairs[last + 1]) != index) return;
+    if (begin > 0 && key_of(pairs[begin - 1]) == index) return;  // it began before this piece
     Wide sum = border[(piece * 2 + 1) * width + d];
-    for (int64_t next = piece + 1; next * kPiece < count && pairs[next * kPiece] >> 32 == index;
+    for (int64_t next = piece + 1; next * kPiece < count && key_of(pairs[next * kPiece]) == index;
          ++next) {
       sum += border[next * 2 * width + d];
     }
-    out[static_cast<int64_t>(index) * width + d] = narrow<T>(sum);
+    out[index * width + d] = narrow<T>(sum);
   }
 };
 
@@ -227,8 +170,7 @@ void grad(const Call& call, const T* factors) {
   clear(call.context, result.data<T>(), result.size());
   if (count == 0 || width == 0) return;
   if (count > 0x7fffffff || rows > 0x7fffffff) fail("more than 2^31 indices or rows; split them");
-  int64_t padded = SortBlock::kSize;
-  while (padded < count) padded *= 2;
+  const int64_t padded = padded_pairs(count);
   const ScratchArray<uint64_t> pairs(call.context, padded);
   for_each_index(call.context, padded,
                  MakePairs{call.inputs[1].data<int64_t>(), pairs.get(), count, rows,
