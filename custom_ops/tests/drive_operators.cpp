@@ -1,20 +1,25 @@
-// Runs every operator through the C interface: on sizes that are right, in every type, on one thread
-// and on several, and on sizes that are wrong. Built with sanitizers (GRAPHSCALE_SANITIZE=ON), it shows
-// reads and writes out of bounds; without, it is a quick check of a build. No Python is needed.
+// Runs every operator through the C interface, on memory that ends where the tensors end: on sizes that
+// are right, in every type, on one thread and on several, without the optional inputs, on other sizes
+// (often an empty batch), and on sizes that are wrong.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include "kernels/operator.h"
 #include "python/door.h"
+#include "tests/guarded_memory.h"
 
 namespace graphscale {
 namespace {
 
-// An input of one type: its shape, and for integers the values (repeated), smaller than `below`.
+// Its shape and, for integers, the values (repeated).
 struct Input {
   Shape shape;
   std::vector<int64_t> integers = {};
+  bool left_out = false;
 };
 
 struct Case {
@@ -96,51 +101,75 @@ int64_t random_below(int64_t limit) {
   return static_cast<int64_t>(generator()() % static_cast<uint64_t>(limit));
 }
 
-// Memory of exactly the right size, so that a sanitizer sees the first byte beyond.
-struct Storage {
-  std::vector<std::unique_ptr<unsigned char[]>> blocks;
+template <typename T>
+void put(unsigned char* at, T value) {
+  std::memcpy(at, &value, sizeof(T));
+}
 
-  void* make(Type type, const Shape& shape, const Integers& integers) {
-    const int64_t count = element_count(shape);
-    auto& block = blocks.emplace_back(new unsigned char[static_cast<size_t>(count * type_size(type))]);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t integer = integers.empty() ? 0 : integers[static_cast<size_t>(i) % integers.size()];
-      const float number = static_cast<float>(random_below(2001) - 1000) / 500;
-      store(type, block.get() + i * type_size(type), integer, number);
-    }
-    return block.get();
+void store(Type type, unsigned char* at, int64_t integer, float number) {
+  switch (type) {
+    case Type::kInt64: return put(at, integer);
+    case Type::kInt32:
+    case Type::kUint32: return put(at, static_cast<uint32_t>(integer));
+    case Type::kFloat64: return put(at, static_cast<double>(number));
+    case Type::kFloat16: return put(at, Float16(number));
+    case Type::kBFloat16: return put(at, BFloat16(number));
+    case Type::kFloat32: return put(at, number);
   }
+}
 
-  template <typename T>
-  static void put(unsigned char* at, T value) {
-    std::memcpy(at, &value, sizeof(T));
+void fill(Type type, const Shape& shape, const Integers& integers, void* memory) {
+  auto* const bytes = static_cast<unsigned char*>(memory);
+  for (int64_t i = 0; i < element_count(shape); ++i) {
+    const int64_t integer = integers.empty() ? 0 : integers[static_cast<size_t>(i) % integers.size()];
+    const float number = static_cast<float>(random_below(2001) - 1000) / 500;
+    store(type, bytes + i * type_size(type), integer, number);
   }
+}
 
-  static void store(Type type, unsigned char* at, int64_t integer, float number) {
-    switch (type) {
-      case Type::kInt64: return put(at, integer);
-      case Type::kInt32:
-      case Type::kUint32: return put(at, static_cast<uint32_t>(integer));
-      case Type::kFloat64: return put(at, static_cast<double>(number));
-      case Type::kFloat16: return put(at, Float16(number));
-      case Type::kBFloat16: return put(at, BFloat16(number));
-      case Type::kFloat32: return put(at, number);
-    }
+template <typename T>
+bool any_nan(const GraphScaleTensor& tensor) {
+  const int64_t count = element_count(Shape(tensor.shape, tensor.shape + tensor.rank));
+  for (int64_t i = 0; i < count; ++i) {
+    T value;
+    std::memcpy(&value, static_cast<const unsigned char*>(tensor.memory) + i * sizeof(T), sizeof(T));
+    if (std::isnan(static_cast<double>(value))) return true;
   }
-};
+  return false;
+}
+
+bool has_nan(const GraphScaleTensor& tensor) {
+  switch (static_cast<Type>(tensor.type)) {
+    case Type::kFloat64: return any_nan<double>(tensor);
+    case Type::kFloat16: return any_nan<Float16>(tensor);
+    case Type::kBFloat16: return any_nan<BFloat16>(tensor);
+    case Type::kFloat32: return any_nan<float>(tensor);
+    default: return false;
+  }
+}
+
+const char* const kNan = "NaN in an output";
 
 // Runs a case; returns the error, or nothing.
-std::string run(const Case& one, Type variable, int threads) {
+std::string run(const Case& one, Type variable, int threads, Guard guard) {
   const Operator& op = *find_operator(one.name);
-  Storage storage;
+  GuardedMemory memory;
+  const auto make = [&](Type type, const Shape& shape) {
+    return memory.make(static_cast<size_t>(element_count(shape) * type_size(type)), guard);
+  };
   std::vector<GraphScaleTensor> inputs;
   std::vector<Tensor> views(op.inputs.size());
   for (size_t i = 0; i < one.inputs.size(); ++i) {
     const Input& input = one.inputs[i];
+    if (input.left_out) {
+      inputs.push_back({nullptr, 0, 0, nullptr});
+      continue;
+    }
     const Type type = op.inputs[i].is_variable ? variable : op.inputs[i].fixed;
     views[i].type = type;
     views[i].shape = input.shape;
-    views[i].memory = storage.make(type, input.shape, input.integers);
+    views[i].memory = make(type, input.shape);
+    fill(type, input.shape, input.integers, views[i].memory);
     views[i].present = true;
     inputs.push_back({views[i].memory, static_cast<int32_t>(type),
                       static_cast<int32_t>(input.shape.size()), input.shape.data()});
@@ -172,7 +201,7 @@ std::string run(const Case& one, Type variable, int threads) {
   std::vector<GraphScaleTensor> outputs;
   for (size_t i = 0; i < shapes.size(); ++i) {
     const Type type = op.outputs[i].is_variable ? variable : op.outputs[i].fixed;
-    outputs.push_back({storage.make(type, shapes[i], {}), static_cast<int32_t>(type),
+    outputs.push_back({make(type, shapes[i]), static_cast<int32_t>(type),
                        static_cast<int32_t>(shapes[i].size()), shapes[i].data()});
   }
   const GraphScalePlace place{0, threads, nullptr, nullptr, nullptr};
@@ -180,7 +209,11 @@ std::string run(const Case& one, Type variable, int threads) {
   graphscale_run(one.name, inputs.data(), static_cast<int32_t>(inputs.size()), outputs.data(),
                  static_cast<int32_t>(outputs.size()), given.data(),
                  static_cast<int32_t>(given.size()), &place, error, sizeof(error));
-  return error;
+  if (error[0] != '\0') return error;
+  for (const GraphScaleTensor& output : outputs) {
+    if (has_nan(output)) return kNan;
+  }
+  return "";
 }
 
 // The case with one thing made wrong (or, by chance, still right).
@@ -217,27 +250,63 @@ Case spoiled(Case one) {
   return one;
 }
 
+// The case with all dimensions of one size made another size: often still right, or an empty batch.
+Case resized(Case one) {
+  const Shape& shape = one.inputs[0].shape;
+  if (shape.empty()) return one;
+  const int64_t old = shape[static_cast<size_t>(random_below(static_cast<int64_t>(shape.size())))];
+  const int64_t size = random_below(4) == 0 ? 0 : random_below(3 * old + 2);
+  for (Input& input : one.inputs) std::replace(input.shape.begin(), input.shape.end(), old, size);
+  return one;
+}
+
+// The case without its optional inputs.
+Case shortened(Case one) {
+  const Operator& op = *find_operator(one.name);
+  for (size_t i = 0; i < one.inputs.size(); ++i) one.inputs[i].left_out = op.inputs[i].optional;
+  return one;
+}
+
+const Case& random_case() {
+  return cases()[static_cast<size_t>(random_below(static_cast<int64_t>(cases().size())))];
+}
+
+Guard random_guard() { return random_below(2) == 0 ? Guard::kBefore : Guard::kAfter; }
+
 }  // namespace
 }  // namespace graphscale
 
 int main() {
   using namespace graphscale;
   int failures = 0;
+  const auto report = [&](const Case& one, Type type, const std::string& what) {
+    std::printf("%s, %s, first input %s: %s\n", one.name, type_name(type),
+                to_string(one.inputs[0].shape).c_str(), what.c_str());
+    ++failures;
+  };
   for (const Case& one : cases()) {
     for (const Type type : find_operator(one.name)->variable_types) {
-      for (const int threads : {1, 3}) {
-        const std::string error = run(one, type, threads);
-        if (error.empty()) continue;
-        std::printf("%s, %s: %s\n", one.name, type_name(type), error.c_str());
-        ++failures;
+      for (const Guard guard : {Guard::kBefore, Guard::kAfter}) {
+        for (const int threads : {1, 3}) {
+          const std::string error = run(one, type, threads, guard);
+          if (!error.empty()) report(one, type, error);
+        }
+        if (run(shortened(one), type, 1, guard) == kNan) report(one, type, kNan);
       }
     }
   }
-  int refused = 0;
-  constexpr int kSpoiled = 4000;
+  int refused_sizes = 0, refused = 0;
+  constexpr int kResized = 4000, kSpoiled = 4000;
+  for (int i = 0; i < kResized; ++i) {
+    const Case one = resized(random_case());
+    const auto& types = find_operator(one.name)->variable_types;
+    const Type type = types[static_cast<size_t>(random_below(static_cast<int64_t>(types.size())))];
+    const std::string error = run(one, type, 1 + i % 3, random_guard());
+    if (!error.empty()) ++refused_sizes;
+    if (error == kNan) report(one, type, error);
+  }
   for (int i = 0; i < kSpoiled; ++i) {
-    const Case& one = cases()[static_cast<size_t>(random_below(static_cast<int64_t>(cases().size())))];
-    if (!run(spoiled(one), Type::kFloat32, 1).empty()) ++refused;
+    if (!run(spoiled(random_case()), Type::kFloat32, 1, random_guard()).empty()) ++refused;
   }
   for (const Operator& op : operators()) {
     bool driven = false;
@@ -245,7 +314,7 @@ int main() {
     if (!driven) std::printf("%s: no case\n", op.name.c_str());
     failures += driven ? 0 : 1;
   }
-  std::printf("%zu cases, %d failures; %d of %d spoiled cases refused\n", cases().size(), failures,
-              refused, kSpoiled);
+  std::printf("%zu cases, %d failures; refused: %d of %d resized and %d of %d spoiled\n",
+              cases().size(), failures, refused_sizes, kResized, refused, kSpoiled);
   return failures == 0 ? 0 : 1;
 }
