@@ -126,8 +126,9 @@ def _add_accelerate(commands) -> None:
     parser = commands.add_parser(
         "accelerate",
         help="run convolutions by FFT where that is faster on this machine",
-        description="Rewrite the convolutions that FFT computes faster on this machine to FFTConv, "
-        "by measurement; the rest stay. The result also runs in an onnxruntime without graphscale.",
+        description="Measure each convolution in onnxruntime and with every plan of FFTConv worth "
+        "it, and rewrite those that FFTConv computes faster on this machine, alone and in the "
+        "whole model; the rest stay. The result also runs in an onnxruntime without graphscale.",
     )
     parser.add_argument("model", type=Path, help="an ONNX file")
     parser.add_argument("-o", "--output", type=Path, help="default: MODEL.accelerated.onnx")

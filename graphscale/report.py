@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphscale.acceleration import Acceleration
+from graphscale.acceleration import RUNTIME, Acceleration
 from graphscale.fidelity import Fidelity
 from graphscale.passes.grow_graph import Growth
 from graphscale.plans import LayerPlan, Plan
@@ -97,7 +97,7 @@ def show_acceleration(result: Acceleration, console: Console) -> None:
     """Layer by layer the chosen path and the measured times; the whole model's."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("layer", overflow="fold")
-    for name in ("kernel", "input", "direct", "FFT"):
+    for name in ("kernel", "input", "before", "after"):
         table.add_column(name, justify="right")
     table.add_column("path")
     for layer in result.layers:
@@ -105,18 +105,18 @@ def show_acceleration(result: Acceleration, console: Console) -> None:
             Text(layer.name),
             _sizes(layer.kernel),
             _sizes(layer.x),
-            _milliseconds(layer.direct),
-            _milliseconds(layer.fft),
-            layer.path if layer.reason is None else f"direct: {layer.reason}",
+            _milliseconds(layer.seconds.get(RUNTIME)),
+            _milliseconds(layer.seconds.get(layer.path)),
+            layer.path if layer.reason is None else f"{layer.path}: {layer.reason}",
         )
     console.print(table)
-    if result.before is not None and result.after is not None:
-        console.print(
-            f"[bold]whole model[/]: {_milliseconds(result.before)} → "
-            f"{_milliseconds(result.after)}, outputs differ by {result.difference:.1e}"
-        )
-    else:
+    if result.before is None or result.after is None:
         console.print("no convolution is faster by FFT here; the model is unchanged")
+        return
+    console.print(
+        f"[bold]whole model[/]: {_milliseconds(result.before)} → "
+        f"{_milliseconds(result.after)}, outputs differ by {result.difference:.1e}"
+    )
 
 
 def _milliseconds(seconds: float | None) -> str:

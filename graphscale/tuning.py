@@ -1,4 +1,4 @@
-"""Find out which of two ways is faster on this machine, and remember it."""
+"""Find out which of several ways is the fastest on this machine, and remember it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,18 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from graphscale import __version__
 from graphscale.files import replacing
 
-_LEAST_GAIN = 0.95  # what FFT takes must be below this part of what the direct way takes
+_LEAST_GAIN = 0.95  # what another way takes must be below this part of what the usual one takes
 _ROUNDS = 9
+_ROUNDS_FOR_ALL = 2
+_WORTH_ANOTHER_ROUND = 1.3  # times the fastest so far
 _LONGEST = 2.0  # seconds spent on one problem, when it is slow
 
-
-@dataclass(frozen=True)
-class Timing:
-    """Median seconds of one run, the direct way and by FFT."""
-
-    direct: float
-    fft: float
-
-    @property
-    def faster(self) -> str:
-        """'fft' or 'direct'; a tie goes to the direct way."""
-        return "fft" if self.fft < _LEAST_GAIN * self.direct else "direct"
+Ways = dict[str, Callable[[], object]]
 
 
 class Tuner:
@@ -44,20 +34,15 @@ class Tuner:
     def __init__(self, runtime: str, path: Path | None = None) -> None:
         self.path = path or _default_path()
         self._place = f"{runtime}, graphscale {__version__}, {_device()}"
-        self._known: dict[str, dict[str, dict]] = self._read()
+        self._known: dict[str, dict[str, dict[str, float]]] = self._read()
 
-    def timing(
-        self, key: str, prepare: Callable[[], tuple[Callable[[], object], Callable[[], object]]]
-    ) -> Timing:
-        """The timing known for `key`, or one measured now.
-
-        `prepare` gives the two ways, direct and FFT, as functions that run once.
-        """
+    def seconds(self, key: str, make_ways: Callable[[], Ways]) -> dict[str, float]:
+        """Seconds of each way to compute what `key` names, known or measured now."""
         known = self._known.setdefault(self._place, {})
         if key not in known:
-            known[key] = asdict(measure(*prepare()))
+            known[key] = measure(make_ways())
             self._write()
-        return Timing(**known[key])
+        return known[key]
 
     def _read(self) -> dict:
         try:
@@ -71,20 +56,33 @@ class Tuner:
             file.write(json.dumps(self._known, indent=1).encode())
 
 
-def measure(direct: Callable[[], object], fft: Callable[[], object]) -> Timing:
-    """Time two functions in turn, after one run each that is not counted; medians."""
-    direct()
-    fft()
-    seconds: tuple[list[float], list[float]] = ([], [])
+def fastest(seconds: dict[str, float], usual: str) -> str:
+    """The fastest way; a tie (within 5 %) goes to the usual one."""
+    best = min(seconds, key=seconds.__getitem__)
+    return best if seconds[best] < _LEAST_GAIN * seconds[usual] else usual
+
+
+def measure(ways: Ways) -> dict[str, float]:
+    """Median seconds of functions that run in turn, after one run each that is not counted.
+
+    Those far behind the fastest are left out after the first rounds.
+    """
+    for run in ways.values():
+        run()
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    running = list(ways)
     started = time.perf_counter()
-    for _ in range(_ROUNDS):
-        for function, into in zip((direct, fft), seconds, strict=True):
+    for done in range(_ROUNDS):
+        for name in running:
             before = time.perf_counter()
-            function()
-            into.append(time.perf_counter() - before)
+            ways[name]()
+            taken[name].append(time.perf_counter() - before)
         if time.perf_counter() - started > _LONGEST:
             break
-    return Timing(*map(statistics.median, seconds))
+        if done + 1 == _ROUNDS_FOR_ALL:
+            limit = _WORTH_ANOTHER_ROUND * min(map(min, taken.values()))
+            running = [name for name in running if min(taken[name]) <= limit]
+    return {name: statistics.median(each) for name, each in taken.items()}
 
 
 def _default_path() -> Path:

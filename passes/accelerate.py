@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -11,11 +11,16 @@ _VERSION = 1
 _FIRST_WITH_FUNCTIONS = 8  # IR version; the operator's body is a function in the model
 
 
-def replace_convolutions(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
-    """Turn Conv nodes of `model` into FFTConv nodes, in place."""
-    for node in nodes:
-        node.domain = DOMAIN
-        node.op_type = "FFTConv"
+def plan_convolutions(model: ir.Model, plans: Mapping[ir.Node, str | None]) -> None:
+    """Turn nodes of `model`, in place, into FFTConv with a plan, or into Conv where it is None."""
+    for node, plan in plans.items():
+        node.attributes.pop("plan", None)
         node.version = None
+        if plan is None:
+            node.domain, node.op_type = "", "Conv"
+            continue
+        node.domain, node.op_type = DOMAIN, "FFTConv"
+        if plan != "auto":
+            node.attributes["plan"] = ir.AttrString("plan", plan)
         model.graph.opset_imports[DOMAIN] = _VERSION
         model.ir_version = max(model.ir_version, _FIRST_WITH_FUNCTIONS)

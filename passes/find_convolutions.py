@@ -10,8 +10,6 @@ import onnx_ir as ir
 from graphscale.passes.measure_extents import Measured
 from graphscale.passes.parameters import holder, tensor_of
 
-SMALLEST_KERNEL = 5  # taps along the longest axis; below it no tile of an FFT can win
-
 
 @dataclass(frozen=True)
 class ConvolutionProblem:
@@ -51,6 +49,12 @@ class ConvolutionProblem:
         return " ".join(f"{name}={_plain(value)}" for name, value in asdict(self).items())
 
 
+def convolutions(model: ir.Model) -> list[ir.Node]:
+    """The Conv and FFTConv nodes of a model's graph."""
+    kinds = (("", "Conv"), ("graphscale", "FFTConv"))
+    return [node for node in model.graph if (node.domain, node.op_type) in kinds]
+
+
 def problem_of(node: ir.Node, measured: Measured) -> ConvolutionProblem:
     """The problem that a Conv or FFTConv node is."""
     x, weight = measured.shape(node.inputs[0]), measured.shape(node.inputs[1])
@@ -68,7 +72,7 @@ def problem_of(node: ir.Node, measured: Measured) -> ConvolutionProblem:
 
 
 def unsuitable(node: ir.Node, measured: Measured) -> str | None:
-    """Why FFT is out of the question for a Conv node, or None."""
+    """Why there is nothing to choose for a Conv or FFTConv node, or None."""
     held = holder(node.inputs[1])
     if held is None:
         return "its weight is computed while the network runs"
@@ -77,8 +81,8 @@ def unsuitable(node: ir.Node, measured: Measured) -> str | None:
     weight = measured.shape(node.inputs[1])
     if len(weight) > 4:
         return "it has three spatial dimensions"
-    if max(weight[2:]) < SMALLEST_KERNEL:
-        return "its kernel is too small"
+    if prod(weight[2:]) == 1:
+        return "its kernel has one tap"
     if prod(measured.shape(node.outputs[0])) == 0:
         return "it has no output at this size"
     return None

@@ -9,8 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphscale
+from graphscale.acceleration import RUNTIME
 from graphscale.cli import main
-from graphscale.tuning import Timing, Tuner
+from graphscale.tuning import Tuner
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,17 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fft_wins(monkeypatch):
-    monkeypatch.setattr(Tuner, "timing", lambda *_: Timing(2.0, 1.0))
+    """FFTConv wins every layer but the last, and the whole model."""
+
+    def seconds(tuner, key, make_ways):
+        small = "3x3" in key.partition("weight=")[2].partition(" ")[0]
+        return {RUNTIME: 2.0, "auto": 3.0} if small else {RUNTIME: 2.0, "dense 32x32": 1.0}
+
+    monkeypatch.setattr(Tuner, "seconds", seconds)
+    monkeypatch.setattr(
+        "graphscale.acceleration.measure_seconds",
+        lambda ways: {name: 2.0 if name == "before" else 1.0 for name in ways},
+    )
 
 
 @pytest.fixture
@@ -84,9 +95,9 @@ def test_rewritten_model_computes_the_same_with_and_without_the_library(
 def test_report_names_every_convolution_and_the_reason(model_file, fft_wins, capsys):
     assert main(["accelerate", str(model_file), "--json", "--dry-run"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [layer["path"] for layer in report["layers"]] == ["fft", "fft", "fft", "direct"]
-    assert report["layers"][3]["reason"] == "its kernel is too small"
-    assert report["difference"] < 1e-5
+    assert [layer["path"] for layer in report["layers"]] == ["dense 32x32"] * 3 + [RUNTIME]
+    assert report["layers"][0]["seconds"] == {RUNTIME: 2.0, "dense 32x32": 1.0}
+    assert 0 < report["difference"] < 1e-5
     assert not model_file.with_suffix(".accelerated.onnx").exists()
 
 
@@ -94,10 +105,50 @@ def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatc
     monkeypatch.setattr("graphscale.tuning._LEAST_GAIN", 0.0)
     assert main(["accelerate", str(model_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert all(layer["path"] == "direct" for layer in report["layers"])
-    assert all(layer["fft"] > 0 for layer in report["layers"][:3])
+    assert all(layer["path"] == RUNTIME for layer in report["layers"])
+    assert all(len(layer["seconds"]) > 2 for layer in report["layers"])
+    assert all(min(layer["seconds"].values()) > 0 for layer in report["layers"])
     unchanged = onnx.load(model_file.with_suffix(".accelerated.onnx"))
     assert [node.op_type for node in unchanged.graph.node] == ["Conv"] * 4
+
+
+def test_a_model_that_is_slower_as_a_whole_stays(model_file, fft_wins, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "graphscale.acceleration.measure_seconds", lambda ways: dict.fromkeys(ways, 1.0)
+    )
+    assert main(["accelerate", str(model_file), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [layer["path"] for layer in report["layers"]] == [RUNTIME] * 4
+    assert report["layers"][0]["reason"] == "so the whole model is faster"
+    unchanged = onnx.load(model_file.with_suffix(".accelerated.onnx"))
+    assert [node.op_type for node in unchanged.graph.node] == ["Conv"] * 4
+    assert not unchanged.functions
+
+
+def test_only_the_layers_with_large_gains_where_the_model_is_the_fastest_so(
+    model_file, fft_wins, monkeypatch
+):
+    def seconds(tuner, key, make_ways):
+        gain = 4.0 if "7x7" in key else 2.0
+        return {RUNTIME: gain, "direct": 1.0}
+
+    monkeypatch.setattr(Tuner, "seconds", seconds)
+    monkeypatch.setattr(
+        "graphscale.acceleration.measure_seconds",
+        lambda ways: {name: 1.0 if "3.0" in name else 2.0 for name in ways},
+    )
+    rewritten = graphscale.accelerate(onnx.load(model_file))
+    assert [node.op_type for node in rewritten.graph.node] == ["FFTConv", "Conv", "Conv", "Conv"]
+    (plan,) = [a.s for a in rewritten.graph.node[0].attribute if a.name == "plan"]
+    assert plan == b"direct"
+
+
+def test_plans_of_fftconv_nodes_are_chosen_anew(model_file, fft_wins, monkeypatch):
+    rewritten = graphscale.accelerate(onnx.load(model_file))
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: {RUNTIME: 1.0, "direct": 2.0})
+    restored = graphscale.accelerate(rewritten)
+    assert [node.op_type for node in restored.graph.node] == ["Conv"] * 4
+    assert not any(a.name == "plan" for node in restored.graph.node for a in node.attribute)
 
 
 def test_outputs_that_would_change_are_an_error(model_file, fft_wins, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Convolutions that take the faster of torch's own way and FFT, found out at their first call.
+"""Convolutions whose passes each take the fastest way, found out at their first call.
 
 fbcunn's SpatialConvolution did the same: 'auto-tuned', it explored its code paths once per problem
 size and kept the fastest.
@@ -7,91 +7,190 @@ size and kept the fastest.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from graphscale.layers.fft_conv import FFTConv1d, FFTConv2d
-from graphscale.passes.find_convolutions import SMALLEST_KERNEL
-from graphscale.tuning import Tuner
+from graphscale.layers import library
+from graphscale.layers.fft_conv import (
+    convolve,
+    fft_conv,
+    fft_conv_grad_input,
+    fft_conv_grad_weight,
+)
+from graphscale.tuning import Tuner, Ways, fastest
+
+_TORCH = "torch"  # the way that is not ours; the others are plans
+# Dilations, group, kernel shape, pads and strides, as fft_conv takes them.
+_Window = tuple[list[int], int, list[int], list[int], list[int]]
 
 
 def accelerate(module: nn.Module) -> nn.Module:
-    """Let every nn.Conv1d and nn.Conv2d in `module`, in place, choose its path by measurement.
+    """Let every nn.Conv1d and nn.Conv2d in `module`, in place, choose its way by measurement.
 
     Parameters, buffers, hooks and state-dict keys stay. At its first call with a shape a layer runs
-    both ways (forward, and backward where gradients are wanted) and keeps the faster; the choice is
-    remembered on disk for this machine and torch version. Layers whose kernels are too small for
-    FFT, and subclasses of torch's layers, are left as they are. Under torch.compile and export a
-    layer takes the path that it has chosen before, else torch's own.
+    torch's own convolution and the plans of FFTConv worth it, for the forward pass and, where
+    gradients are wanted, for each of them on its own, and keeps the fastest; the choices are
+    remembered on disk for this machine and torch version. Layers with kernels of one tap, and
+    subclasses of torch's layers, are left as they are. Under torch.compile and export a layer takes
+    the way that it has chosen for its forward pass before, else torch's own.
 
     Returns:
         `module` itself.
     """
     for layer in module.modules():
         kind = _AUTOMATIC.get(type(layer))
-        if kind is not None and max(layer.kernel_size) >= SMALLEST_KERNEL:
+        if kind is not None and max(layer.kernel_size) > 1:
             layer.__class__ = kind
     return module
 
 
+def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, window: _Window, way: str) -> Tensor:
+    if way != _TORCH:
+        return fft_conv(x, weight, bias, *window, "NOTSET", way)
+    dilations, group, _, pads, strides = window
+    begins, noughts = pads[: len(strides)], [0] * len(strides)
+    return torch.convolution(x, weight, bias, strides, begins, dilations, False, noughts, group)
+
+
+def _torch_gradient(
+    wanted: int, grad: Tensor, x: Tensor, weight: Tensor, window: _Window
+) -> Tensor:
+    dilations, group, _, pads, strides = window
+    begins = pads[: len(strides)]
+    mask = [wanted == index for index in range(3)]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, strides, begins, dilations, False, [0] * len(begins), group, mask
+    )[wanted]
+
+
+def _grad_input(grad: Tensor, x: Tensor, weight: Tensor, window: _Window, way: str) -> Tensor:
+    if way != _TORCH:
+        return fft_conv_grad_input(grad, weight, x, *window, way)
+    return _torch_gradient(0, grad, x, weight, window)
+
+
+def _grad_weight(grad: Tensor, x: Tensor, weight: Tensor, window: _Window, way: str) -> Tensor:
+    if way != _TORCH:
+        return fft_conv_grad_weight(grad, x, weight, *window, way)
+    return _torch_gradient(1, grad, x, weight, window)
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution whose three passes go their own ways: forward, grad_input, grad_weight."""
+
+    @staticmethod
+    def forward(x, weight, bias, window: _Window, ways: dict[str, str]) -> Tensor:
+        return _forward(x, weight, bias, window, ways["forward"])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, _, ctx.window, ctx.ways = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _grad_input(grad, x, weight, ctx.window, ctx.ways["grad_input"])
+        if ctx.needs_input_grad[1]:
+            grad_weight = _grad_weight(grad, x, weight, ctx.window, ctx.ways["grad_weight"])
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum([0, *range(2, grad.dim())])
+        return grad_x, grad_weight, grad_bias, None, None
+
+
 class _Automatic:
-    """What AutoConv1d and AutoConv2d share: `_direct` and `_fft` are the two ways."""
+    """What AutoConv1d and AutoConv2d share; `_direct` is torch's layer."""
 
     _direct: type[nn.Module]
-    _fft: type[nn.Module]
     _chosen: dict[str, str]
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        path = self._path(input, weight, bias)
-        way = self._fft if path == "fft" else self._direct
-        return way._conv_forward(self, input, weight, bias)
+        plain = input.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled()
+        if not plain or input.numel() == 0:
+            return self._direct._conv_forward(self, input, weight, bias)
+        return convolve(self, input, weight, bias, self._choose_and_run)
 
-    def _path(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> str:
-        if x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled():
-            return "direct"
-        training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        key = self._key(x, training)
+    def _choose_and_run(self, x: Tensor, weight: Tensor, bias: Tensor | None, *window) -> Tensor:
+        dilations, group, kernel_shape, pads, strides = window
+        spatial = len(strides)
+        if pads[:spatial] != pads[spatial:]:  # torch's own convolution pads both ends alike
+            reversed_pairs = [pads[i + d] for d in reversed(range(spatial)) for i in (0, spatial)]
+            x, pads = functional.pad(x, reversed_pairs), [0] * 2 * spatial
+        window = (dilations, group, kernel_shape, pads, strides)
+        if torch.compiler.is_compiling():
+            way = self.__dict__.get("_chosen", {}).get(_key("forward", x, weight, window), _TORCH)
+            return _forward(x, weight, bias, window, way)
+        training = torch.is_grad_enabled()
+        ways = {"forward": self._way("forward", x, weight, window)}
+        if training and x.requires_grad:
+            ways["grad_input"] = self._way("grad_input", x, weight, window)
+        if training and weight.requires_grad:
+            ways["grad_weight"] = self._way("grad_weight", x, weight, window)
+        if set(ways.values()) == {_TORCH}:
+            return _forward(x, weight, bias, window, _TORCH)
+        return _Convolution.apply(x, weight, bias, window, ways)
+
+    def _way(self, pass_: str, x: Tensor, weight: Tensor, window: _Window) -> str:
+        key = _key(pass_, x, weight, window)
         chosen = self.__dict__.setdefault("_chosen", {})
         if key not in chosen:
-            if torch.compiler.is_compiling() or x.numel() == 0:
-                return "direct"
-            timing = _tuner(x.device).timing(key, lambda: self._two_ways(x, weight, bias, training))
-            chosen[key] = timing.faster
+            tuner = _tuner(x.device)
+            with torch.no_grad():
+                seconds = tuner.seconds(key, lambda: _measurable(pass_, x, weight, window))
+            chosen[key] = fastest(seconds, _TORCH)
         return chosen[key]
 
-    def _key(self, x: Tensor, training: bool) -> str:
-        window = (self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
-        sizes = f"{tuple(x.shape)} {tuple(self.weight.shape)} {window} {x.requires_grad}"
-        return f"{'training' if training else 'inference'} {sizes}"
 
-    def _two_ways(self, x: Tensor, weight: Tensor, bias: Tensor | None, training: bool) -> tuple:
-        return tuple(self._way(way, x, weight, bias, training) for way in (self._direct, self._fft))
+def _key(pass_: str, x: Tensor, weight: Tensor, window: _Window) -> str:
+    dilations, group, _, pads, strides = window
+    sizes = f"x={tuple(x.shape)} weight={tuple(weight.shape)} strides={strides} pads={pads}"
+    return f"{pass_} {sizes} dilations={dilations} group={group}"
 
-    def _way(self, way, x: Tensor, weight: Tensor, bias: Tensor | None, training: bool) -> Callable:
-        wanted = [each for each in (x, weight, bias) if each is not None and each.requires_grad]
 
-        def run() -> None:
-            with torch.set_grad_enabled(training):
-                y = way._conv_forward(self, x, weight, bias)
-            if training:
-                torch.autograd.grad(y, wanted, torch.ones_like(y))
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
+def _measurable(pass_: str, x: Tensor, weight: Tensor, window: _Window) -> Ways:
+    """Every way to compute a pass."""
+    names = ("dilations", "group", "kernel_shape", "pads", "strides")
+    attributes = dict(zip(names, window, strict=True))
+    if pass_ == "forward":
+        plans = library.plans("FFTConv", [x, weight], attributes)
+        run = partial(_forward, x, weight, None, window)
+    else:
+        grad = torch.ones_like(_forward(x, weight, None, window, _TORCH))
+        if pass_ == "grad_input":
+            plans = library.plans("FFTConvGradInput", [grad, weight, x], attributes)
+            run = partial(_grad_input, grad, x, weight, window)
+        else:
+            plans = library.plans("FFTConvGradWeight", [grad, x, weight], attributes)
+            run = partial(_grad_weight, grad, x, weight, window)
+    return {way: _finished(partial(run, way), x.device) for way in (_TORCH, *plans)}
 
-        return run
+
+def _finished(run: Callable[[], Tensor], device: torch.device) -> Callable[[], None]:
+    """The same, done only when a GPU is, too."""
+
+    def finished() -> None:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return finished
 
 
 class AutoConv1d(_Automatic, nn.Conv1d):
-    """torch.nn.Conv1d that takes the faster path; `accelerate` makes them."""
+    """torch.nn.Conv1d whose passes take the fastest way; `accelerate` makes them."""
 
-    _direct, _fft = nn.Conv1d, FFTConv1d
+    _direct = nn.Conv1d
 
 
 class AutoConv2d(_Automatic, nn.Conv2d):
-    """torch.nn.Conv2d that takes the faster path; `accelerate` makes them."""
+    """torch.nn.Conv2d whose passes take the fastest way; `accelerate` makes them."""
 
-    _direct, _fft = nn.Conv2d, FFTConv2d
+    _direct = nn.Conv2d
 
 
 _AUTOMATIC = {nn.Conv1d: AutoConv1d, nn.Conv2d: AutoConv2d}

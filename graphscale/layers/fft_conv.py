@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -211,8 +211,17 @@ fft_conv_grad_input.register_backward(_backward_grad_input, _keep_gradient)
 fft_conv_grad_weight.register_backward(_backward_grad_weight, _keep_gradient)
 
 
-def _convolve(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What torch's layer with the same settings computes."""
+def convolve(
+    layer: nn.Module,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    function: Callable[..., Tensor] = fft_conv,
+) -> Tensor:
+    """What torch's layer with the same settings computes.
+
+    ``function`` takes a batch, weight, bias, dilations, group, kernel shape, pads and strides.
+    """
     spatial = weight.dim() - 2
     if x.dim() not in (spatial + 1, spatial + 2):
         raise GraphScaleError(
@@ -224,7 +233,7 @@ def _convolve(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) 
         x, ends = functional.pad(x, ends, mode=layer.padding_mode), [0] * 2 * spatial
     pads = [*ends[-2::-2], *ends[::-2]]
     batch = x if x.dim() == spatial + 2 else x[None]
-    y = fft_conv(
+    y = function(
         batch,
         weight,
         bias,
@@ -241,11 +250,11 @@ class FFTConv1d(nn.Conv1d):
     """``torch.nn.Conv1d``, with its arguments and state dict, on graphscale's kernels."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _convolve(self, input, weight, bias)
+        return convolve(self, input, weight, bias)
 
 
 class FFTConv2d(nn.Conv2d):
     """``torch.nn.Conv2d``, with its arguments and state dict, on graphscale's kernels."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _convolve(self, input, weight, bias)
+        return convolve(self, input, weight, bias)

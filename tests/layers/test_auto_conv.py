@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from graphscale.layers import AutoConv2d, accelerate, auto_conv
-from graphscale.tuning import Timing, Tuner, measure
+from graphscale.tuning import Tuner, fastest, measure
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +22,12 @@ def network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(2, 4, 7, padding=3),
         nn.ReLU(),
-        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 1),
         nn.Conv2d(4, 4, 9, stride=2, groups=2, padding=(4, 2)),
     )
 
 
-def test_takes_layers_with_large_kernels_and_keeps_the_rest():
+def test_takes_layers_with_kernels_and_keeps_the_rest():
     module = network()
     keys = list(module.state_dict())
     assert accelerate(module) is module
@@ -36,21 +36,52 @@ def test_takes_layers_with_large_kernels_and_keeps_the_rest():
     assert list(module.state_dict()) == keys
 
 
-@pytest.mark.parametrize("path", ["direct", "fft"])
-@pytest.mark.parametrize("training", [False, True])
-def test_both_paths_give_torchs_numbers(path, training, monkeypatch):
-    faster = Timing(1.0, 2.0) if path == "direct" else Timing(2.0, 1.0)
-    monkeypatch.setattr(Tuner, "timing", lambda *_: faster)
-    x = torch.randn(2, 2, 12, 10, requires_grad=training)
+@pytest.mark.parametrize("forward", ["torch", "direct", "dense 16x16"])
+@pytest.mark.parametrize("grad_input", ["torch", "dense 32x32"])
+@pytest.mark.parametrize("grad_weight", ["torch", "dense 24x24"])
+def test_every_way_gives_torchs_numbers(forward, grad_input, grad_weight, monkeypatch):
+    ways = {"forward": forward, "grad_input": grad_input, "grad_weight": grad_weight}
+    monkeypatch.setattr(
+        Tuner, "seconds", lambda _, key, make: {"torch": 2.0, ways[key.partition(" ")[0]]: 1.0}
+    )
+    x = torch.randn(2, 2, 12, 10)
     plain, tuned = network(), accelerate(network())
-    with torch.set_grad_enabled(training):
-        wanted, found = plain(x), tuned(x)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
-    if training:
-        for layers in (plain, tuned):
-            layers(x).square().sum().backward()
-        for one, other in zip(plain.parameters(), tuned.parameters()):
-            torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(x), plain(x), rtol=1e-5, atol=1e-5)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    for layers, given in zip((plain, tuned), inputs):
+        layers(given).square().sum().backward()
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-4)
+    for one, other in zip(plain.parameters(), tuned.parameters()):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 3, 4, padding="same"),
+        nn.Conv2d(2, 4, (3, 5), padding=(1, 2), padding_mode="circular", groups=2),
+        nn.Conv1d(2, 3, 9, dilation=2, bias=False),
+    ],
+)
+def test_paddings_and_single_images(layer, monkeypatch):
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "direct": 1.0})
+    x = torch.randn(2, 2, *[20] * (layer.weight.dim() - 2))
+    wanted = layer(x)
+    tuned = accelerate(layer)
+    torch.testing.assert_close(tuned(x), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(tuned(x[0]), wanted[0], rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_gradients_go_through(monkeypatch):
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "dense 16x16": 1.0})
+    x = torch.randn(1, 2, 9, 9, requires_grad=True)
+    results = []
+    for module in (network(), accelerate(network())):
+        (first,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+        results.append(torch.autograd.grad(first.square().sum(), [x, module[0].weight]))
+    for wanted, found in zip(*results):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_choices_are_measured_once_and_kept_in_a_file(empty_cache, monkeypatch):
@@ -76,21 +107,39 @@ def test_compiles_with_torchs_way_where_nothing_is_chosen():
         torch.testing.assert_close(compiled(x), network()(x))
 
 
+def test_compiles_with_the_way_that_is_chosen(monkeypatch):
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "dense 16x16": 1.0})
+    module, x = accelerate(network()), torch.randn(1, 2, 12, 10)
+    with torch.no_grad():
+        wanted = module(x)
+        compiled = torch.compile(module, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), wanted)
+
+
 def test_a_damaged_file_is_measured_anew(empty_cache):
     empty_cache.parent.mkdir(parents=True)
     empty_cache.write_text("{not json")
-    tuner = Tuner("anything")
-    assert tuner.timing("key", lambda: (lambda: None, lambda: None)).direct >= 0
+    assert Tuner("anything").seconds("key", lambda: {"one": lambda: None})["one"] >= 0
     assert json.loads(empty_cache.read_text())
 
 
-def test_a_tie_goes_to_the_direct_way():
-    assert Timing(1.0, 0.96).faster == "direct"
-    assert Timing(1.0, 0.90).faster == "fft"
+def test_a_tie_goes_to_the_usual_way():
+    assert fastest({"usual": 1.0, "other": 0.96}, "usual") == "usual"
+    assert fastest({"usual": 1.0, "other": 0.90}, "usual") == "other"
 
 
-def test_both_ways_run_equally_often():
-    runs = []
-    measure(lambda: runs.append("direct"), lambda: runs.append("fft"))
-    assert runs[0::2] == ["direct"] * (len(runs) // 2)
-    assert runs[1::2] == ["fft"] * (len(runs) // 2)
+def test_ways_run_in_turn_and_slow_ones_are_dropped(monkeypatch):
+    runs, clock = [], [0.0]
+    monkeypatch.setattr("graphscale.tuning.time.perf_counter", lambda: clock[0])
+
+    def way(name, seconds):
+        def run():
+            runs.append(name)
+            clock[0] += seconds
+
+        return run
+
+    found = measure({"slow": way("slow", 0.02), "one": way("one", 0.01), "two": way("two", 0.01)})
+    assert runs[:9] == ["slow", "one", "two"] * 3
+    assert runs[9:] == ["one", "two"] * (len(runs[9:]) // 2) != []
+    assert found == pytest.approx({"slow": 0.02, "one": 0.01, "two": 0.01})
