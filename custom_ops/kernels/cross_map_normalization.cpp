@@ -2,16 +2,18 @@
 // section 3.3, with 1 as its constant): y_c = x_c d_c^-power, d_c = 1 + scale * sum of x_j^2 over
 // |j - c| <= (size - 1) / 2, zero beyond the ends. Scale is not divided by size, as ONNX LRN's alpha is.
 //
-// x is seen as [N, C, M]; one task is a block of columns of one sample. Cost: N * C * M * size.
+// x is seen as [N, C, M]; one task is a block of columns of one sample, copied to where the maps beyond
+// the ends are zeros. Cost: N * C * M * size.
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/vector_loops.h"
 #include "kernels/widen.h"
 
 namespace graphscale {
 namespace {
 
-constexpr int64_t kColumns = 64;
+constexpr int64_t kBlock = 1 << 14;  // numbers of a block
+constexpr int64_t kFewest = 64;      // columns, unless there are fewer
 
 void same_shape(ShapeCall& call) {
   const int64_t size = call.attributes.bounded("size", 1);
@@ -26,67 +28,75 @@ void same_shape(ShapeCall& call) {
   call.outputs[0] = call.inputs[0];
 }
 
-// window(c, first, last): the maps around map c.
-template <typename F>
-void for_each_map(int64_t maps, int64_t radius, const F& window) {
-  for (int64_t c = 0; c < maps; ++c) {
-    window(c, std::max<int64_t>(0, c - radius), std::min(maps - 1, c + radius));
-  }
+// grad null: out is y. Else out is the gradient: with the factors f_c = d_c^-power and the shares s_c =
+// grad_c x_c f_c / d_c it is grad_c f_c - 2 scale power x_c (sum of s_j over |j - c| <= radius).
+template <typename Wide>
+void normalize(const Context& context, const Attributes& attributes, const Shape& shape,
+               const Wide* x, const Wide* grad, Wide* out) {
+  const Wide scale = static_cast<Wide>(attributes.number("scale"));
+  const Wide power = static_cast<Wide>(attributes.number("power"));
+  const int64_t maps = shape[1];
+  if (element_count(shape) == 0) return;
+  const int64_t radius = std::min(attributes.integer("size") / 2, maps - 1);
+  const int64_t size = 2 * radius + 1;
+  const int64_t inner = element_count(shape) / (shape[0] * maps);
+  const int64_t most = std::min(inner, std::max(kFewest, kBlock / maps));
+  const int64_t blocks = (inner + most - 1) / most;
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
+  parallel_ranges(context, shape[0] * blocks, 1, [&](int64_t begin, int64_t end) {
+    const int64_t margin = radius * most;
+    const ScratchArray<Wide> padded(context, maps * most + 2 * margin);
+    const ScratchArray<Wide> divisors(context, maps * most);
+    const ScratchArray<Wide> factors(context, maps * most);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t column = task % blocks * most;
+      const int64_t width = std::min(most, inner - column);
+      const int64_t base = task / blocks * maps * inner + column;
+      const int64_t count = maps * width;
+      Wide* const middle = padded.get() + radius * width;
+      std::fill(padded.get(), middle, Wide(0));
+      std::fill_n(middle + count, radius * width, Wide(0));
+      // visit(place in the block, place in x, how many) for every map.
+      const auto for_each_map = [&](const auto& visit) {
+        if (width == inner) return visit(0, base, count);
+        for (int64_t c = 0; c < maps; ++c) visit(c * width, base + c * inner, width);
+      };
+      for_each_map([&](int64_t at, int64_t place, int64_t length) {
+        for (int64_t i = 0; i < length; ++i) middle[at + i] = x[place + i] * x[place + i];
+      });
+      loops.sum(count, size, width, padded.get(), divisors.get());
+      for (int64_t i = 0; i < count; ++i) divisors[i] = 1 + scale * divisors[i];
+      loops.power(count, divisors.get(), -power, factors.get());
+      if (grad == nullptr) {
+        for_each_map([&](int64_t at, int64_t place, int64_t length) {
+          for (int64_t i = 0; i < length; ++i) out[place + i] = x[place + i] * factors[at + i];
+        });
+        continue;
+      }
+      for_each_map([&](int64_t at, int64_t place, int64_t length) {
+        for (int64_t i = 0; i < length; ++i) {
+          factors[at + i] *= grad[place + i];
+          middle[at + i] = factors[at + i] * x[place + i] / divisors[at + i];
+        }
+      });
+      loops.sum(count, size, width, padded.get(), divisors.get());
+      for_each_map([&](int64_t at, int64_t place, int64_t length) {
+        for (int64_t i = 0; i < length; ++i) {
+          out[place + i] = factors[at + i] - 2 * scale * power * x[place + i] * divisors[at + i];
+        }
+      });
+    }
+  });
 }
 
 template <typename T>
-void normalize(const Call& call, const Tensor& input, const T* grad_values, T* out) {
+void run(const Call& call, const Tensor& x_tensor, const Tensor* grad_tensor) {
   using Wide = typename Accumulator<T>::type;
-  const Wide scale = static_cast<Wide>(call.attributes.number("scale"));
-  const Wide power = static_cast<Wide>(call.attributes.number("power"));
-  const int64_t radius = call.attributes.integer("size") / 2;
-  const int64_t batch = input.shape[0];
-  const int64_t maps = input.shape[1];
-  if (input.size() == 0) return;
-  const int64_t inner = input.size() / (batch * maps);
-  const int64_t blocks = (inner + kColumns - 1) / kColumns;
-  const T* const x = input.data<T>();
-  parallel_for(call.context, batch * blocks, [&](int64_t task) {
-    const int64_t column = task % blocks * kColumns;
-    const int64_t width = std::min(kColumns, inner - column);
-    const int64_t base = task / blocks * maps * inner + column;
-    // share[c] = grad_j x_j d_j^(-power - 1), what map c passes to its neighbours' gradients.
-    const ScratchArray<Wide> share(call.context, grad_values == nullptr ? 0 : maps * width);
-    for_each_map(maps, radius, [&](int64_t c, int64_t first, int64_t last) {
-      for (int64_t m = 0; m < width; ++m) {
-        Wide sum = 0;
-        for (int64_t j = first; j <= last; ++j) {
-          const Wide value = static_cast<Wide>(x[base + j * inner + m]);
-          sum += value * value;
-        }
-        const int64_t at = base + c * inner + m;
-        const Wide divisor = 1 + scale * sum;
-        const Wide factor = std::pow(divisor, -power);
-        const Wide value = static_cast<Wide>(x[at]);
-        if (grad_values == nullptr) {
-          out[at] = T(value * factor);
-        } else {
-          share[c * width + m] = static_cast<Wide>(grad_values[at]) * value * factor / divisor;
-        }
-      }
-    });
-    if (grad_values == nullptr) return;
-    for_each_map(maps, radius, [&](int64_t c, int64_t first, int64_t last) {
-      for (int64_t m = 0; m < width; ++m) {
-        const int64_t at = base + c * inner + m;
-        Wide squares = 0;
-        Wide shares = 0;
-        for (int64_t j = first; j <= last; ++j) {
-          const Wide value = static_cast<Wide>(x[base + j * inner + m]);
-          squares += value * value;
-          shares += share[j * width + m];
-        }
-        const Wide factor = std::pow(1 + scale * squares, -power);
-        out[at] = T(static_cast<Wide>(grad_values[at]) * factor -
-                    2 * scale * power * static_cast<Wide>(x[at]) * shares);
-      }
-    });
-  });
+  const WideInput<T> x(call.context, x_tensor);
+  const WideInput<T> grad(call.context, grad_tensor == nullptr ? Tensor() : *grad_tensor);
+  const WideOutput<T> out(call.context, call.outputs[0]);
+  normalize<Wide>(call.context, call.attributes, x_tensor.shape, x.get(),
+                  grad_tensor == nullptr ? nullptr : grad.get(), out.get());
 }
 
 }  // namespace
@@ -102,10 +112,8 @@ Operator cross_map_normalization() {
       .attribute("power", 0.75, "Exponent.")
       .shape(same_shape)
       .kernel([](const Call& call) {
-        dispatch(call.type, [&](auto zero) {
-          using T = decltype(zero);
-          normalize<T>(call, call.inputs[0], nullptr, call.outputs[0].data<T>());
-        });
+        dispatch(call.type,
+                 [&](auto zero) { run<decltype(zero)>(call, call.inputs[0], nullptr); });
       });
 }
 
@@ -119,10 +127,8 @@ Operator cross_map_normalization_grad() {
       .attribute("power", 0.75, "Exponent.")
       .shape(same_shape)
       .kernel([](const Call& call) {
-        dispatch(call.type, [&](auto zero) {
-          using T = decltype(zero);
-          normalize<T>(call, call.inputs[1], call.inputs[0].data<T>(), call.outputs[0].data<T>());
-        });
+        dispatch(call.type,
+                 [&](auto zero) { run<decltype(zero)>(call, call.inputs[1], &call.inputs[0]); });
       });
 }
 

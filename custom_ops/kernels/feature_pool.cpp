@@ -1,11 +1,12 @@
 // Pooling over features (fbcunn FeatureLPPooling; maxout of Goodfellow et al. 2013): windows of `width`
 // features, `stride` apart, of x [N, C, ...].
 //
-// x is seen as [N, C, M]. One task is one output feature of one sample, its inner loop runs over the M
-// contiguous numbers. Cost: N * C_out * width * M operations.
+// x is seen as [N, C, M]; inner loops run over the M contiguous numbers, and over all features where no
+// window is involved. Cost: N * C_out * width * M operations.
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/vector_loops.h"
 #include "kernels/widen.h"
 
 namespace graphscale {
@@ -50,6 +51,26 @@ double positive_power(const Attributes& attributes) {
   return power;
 }
 
+constexpr int64_t kBlock = 4096;  // numbers that stay in the first cache
+constexpr int64_t kShort = 8;     // shorter inner loops are not worth a call
+
+// body(sample, first feature out, last + 1, first column, last + 1) for blocks of the output, in parallel.
+template <typename F>
+void for_each_block(const Context& context, const Windows& w, const F& body) {
+  const int64_t columns = std::min(w.inner, kBlock);
+  const int64_t rows = std::min(w.outputs, std::max<int64_t>(1, kBlock / (columns * w.stride)));
+  const int64_t across = (w.inner + columns - 1) / columns;
+  const int64_t down = (w.outputs + rows - 1) / rows;
+  parallel_ranges(context, w.batch * down * across, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t column = block % across * columns;
+      const int64_t row = block / across % down * rows;
+      body(block / across / down, row, std::min(w.outputs, row + rows), column,
+           std::min(w.inner, column + columns));
+    }
+  });
+}
+
 template <typename T>
 void lp_pool(const Call& call) {
   using Wide = typename Accumulator<T>::type;
@@ -57,23 +78,37 @@ void lp_pool(const Call& call) {
   const Wide power = static_cast<Wide>(call.attributes.number("power"));
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideOutput<T> y(call.context, call.outputs[0]);
-  const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner * w.width));
-  parallel_ranges(call.context, w.batch * w.outputs, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const Wide* from =
-          x.get() + (row / w.outputs * w.features + row % w.outputs * w.stride) * w.inner;
-      Wide* const to = y.get() + row * w.inner;
-      std::fill_n(to, w.inner, Wide(0));
-      for (int64_t i = 0; i < w.width; ++i, from += w.inner) {
-        if (power == 2) {
-          for (int64_t m = 0; m < w.inner; ++m) to[m] += from[m] * from[m];
-        } else {
-          for (int64_t m = 0; m < w.inner; ++m) to[m] += std::pow(std::abs(from[m]), power);
-        }
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
+  for_each_block(call.context, w, [&](int64_t sample, int64_t row, int64_t row_end, int64_t column,
+                                      int64_t column_end) {
+    const int64_t columns = column_end - column;
+    const int64_t features = (row_end - 1 - row) * w.stride + w.width;
+    const ScratchArray<Wide> powers(call.context, features * columns);
+    const Wide* const from = x.get() + (sample * w.features + row * w.stride) * w.inner + column;
+    if (columns == w.inner) {
+      loops.absolute_power(features * columns, from, power, powers.get());
+    } else {
+      for (int64_t i = 0; i < features; ++i) {
+        loops.absolute_power(columns, from + i * w.inner, power, powers.get() + i * columns);
       }
-      for (int64_t m = 0; m < w.inner; ++m) {
-        to[m] = power == 2 ? std::sqrt(to[m]) : std::pow(to[m], 1 / power);
+    }
+    for (int64_t j = row; j < row_end; ++j) {
+      const Wide* const window = powers.get() + (j - row) * w.stride * columns;
+      Wide* const to = y.get() + (sample * w.outputs + j) * w.inner + column;
+      if (columns >= kShort) {
+        loops.sum(columns, w.width, columns, window, to);
+        loops.power(columns, to, 1 / power, to);
+        continue;
       }
+      for (int64_t m = 0; m < columns; ++m) {
+        Wide sum = 0;
+        for (int64_t i = 0; i < w.width; ++i) sum += window[i * columns + m];
+        to[m] = sum;
+      }
+    }
+    if (columns < kShort) {
+      Wide* const to = y.get() + (sample * w.outputs + row) * w.inner;
+      loops.power((row_end - row) * columns, to, 1 / power, to);
     }
   });
 }
@@ -102,26 +137,18 @@ void lp_pool_grad(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideInput<T> y(call.context, call.inputs[2]);
   const WideOutput<T> result(call.context, call.outputs[0]);
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
   const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner));
   parallel_ranges(call.context, w.batch * w.features, grain, [&](int64_t begin, int64_t end) {
+    std::fill(result.get() + begin * w.inner, result.get() + end * w.inner, Wide(0));
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t sample = row / w.features;
       const int64_t feature = row % w.features;
-      const Wide* const value = x.get() + row * w.inner;
-      Wide* const to = result.get() + row * w.inner;
-      std::fill_n(to, w.inner, Wide(0));
-      const int64_t first =
-          feature < w.width ? 0 : (feature - w.width) / w.stride + 1;
+      const int64_t first = feature < w.width ? 0 : (feature - w.width) / w.stride + 1;
       const int64_t last = std::min(feature / w.stride, w.outputs - 1);
       for (int64_t j = first; j <= last; ++j) {
-        const int64_t at = (sample * w.outputs + j) * w.inner;
-        for (int64_t m = 0; m < w.inner; ++m) {
-          const Wide norm = y.get()[at + m];
-          if (norm == 0 || value[m] == 0) continue;
-          const Wide ratio = value[m] / norm;
-          to[m] += grad.get()[at + m] *
-                   (power == 2 ? ratio : std::copysign(std::pow(std::abs(ratio), power - 1), ratio));
-        }
+        const int64_t at = (row / w.features * w.outputs + j) * w.inner;
+        loops.add_norm_gradient(w.inner, grad.get() + at, x.get() + row * w.inner, y.get() + at,
+                                power - 1, result.get() + row * w.inner);
       }
     }
   });
@@ -131,27 +158,17 @@ template <typename T>
 void maxout_kernel(const Call& call) {
   using Wide = typename Accumulator<T>::type;
   const Windows w = windows(call.inputs[0], call.attributes);
-  const T* const x = call.inputs[0].data<T>();
-  T* const y = call.outputs[0].data<T>();
+  const WideInput<T> x(call.context, call.inputs[0]);
+  const WideOutput<T> y(call.context, call.outputs[0]);
   int64_t* const index = call.outputs[1].data<int64_t>();
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
   const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner * w.width));
   parallel_ranges(call.context, w.batch * w.outputs, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t first = row % w.outputs * w.stride;
-      const T* const from = x + (row / w.outputs * w.features + first) * w.inner;
-      for (int64_t m = 0; m < w.inner; ++m) {
-        int64_t best = 0;
-        Wide most = static_cast<Wide>(from[m]);
-        for (int64_t i = 1; i < w.width; ++i) {
-          const Wide value = static_cast<Wide>(from[i * w.inner + m]);
-          if (value > most || (std::isnan(value) && !std::isnan(most))) {
-            most = value;
-            best = i;
-          }
-        }
-        y[row * w.inner + m] = from[best * w.inner + m];
-        index[row * w.inner + m] = first + best;
-      }
+      const Wide* const from = x.get() + (row / w.outputs * w.features + first) * w.inner;
+      const int64_t to = row * w.inner;
+      loops.largest(w.inner, w.width, w.inner, from, first, y.get() + to, index + to);
     }
   });
 }

@@ -1,0 +1,36 @@
+// Loops over neighbouring numbers, compiled for each instruction set; this_machines_loops() are the best
+// ones for this processor.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace graphscale {
+
+// T is float or double. Results may take the place of an argument.
+template <typename T>
+struct VectorLoops {
+  using Key = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+
+  // out = |x|^power, for a positive power; 0 where x is.
+  void (*absolute_power)(int64_t count, const T* x, T power, T* out);
+  // out = x^power for x >= 0 and any power but 0; NaN where x < 0.
+  void (*power)(int64_t count, const T* x, T power, T* out);
+  // out[i] = sum over j < terms of x[i + j * step].
+  void (*sum)(int64_t count, int64_t terms, int64_t step, const T* x, T* out);
+  // out += grad * sign(x) * (|x| / norm)^power, 0 where x or norm is.
+  void (*add_norm_gradient)(int64_t count, const T* grad, const T* x, const T* norm, T power, T* out);
+  // out[i] = the largest of x[i + j * step], j < terms, place[i] = first + the first such j; not-a-number
+  // is larger than all numbers.
+  void (*largest)(int64_t count, int64_t terms, int64_t step, const T* x, int64_t first, T* out,
+                  int64_t* place);
+  // x is [rows, lanes], keys is scratch as large; places [kept, lanes]: the rows of the `kept` largest
+  // numbers of every column, rising; of equal numbers the first ones, not-a-number above all.
+  void (*select_largest)(int64_t rows, int64_t kept, const T* x, Key* keys, int64_t* places);
+  int lanes;
+};
+
+template <typename T>
+const VectorLoops<T>& this_machines_loops();
+
+}  // namespace graphscale

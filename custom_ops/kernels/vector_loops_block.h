@@ -1,0 +1,283 @@
+// The loops of vector_loops.h, included once per instruction set and element type, with GRAPHSCALE_REAL
+// and GRAPHSCALE_LANES (elements of one vector) defined. There are no lambdas: gcc compiles those without
+// the instruction set.
+
+using Real = GRAPHSCALE_REAL;
+constexpr int kLanes = GRAPHSCALE_LANES;
+constexpr bool kSingle = sizeof(Real) == 4;
+using Bits = std::conditional_t<kSingle, uint32_t, uint64_t>;
+typedef Real Vector __attribute__((vector_size(kLanes * sizeof(Real))));
+typedef Bits Words __attribute__((vector_size(kLanes * sizeof(Real))));
+typedef std::make_signed_t<Bits> Places __attribute__((vector_size(kLanes * sizeof(Real))));
+
+constexpr int kFraction = kSingle ? 23 : 52;
+constexpr Bits kBias = kSingle ? 127 : 1023;
+constexpr Bits kSign = Bits(1) << (8 * sizeof(Bits) - 1);
+constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
+// Added to a small number it rounds it to an integer, which is then in its lowest bits.
+constexpr Real kRounder = Real(3) * static_cast<Real>(Bits(1) << (kFraction - 1));
+
+constexpr Real kOverFactorial[] = {
+    Real(1),           Real(1),           Real(1.L / 2),        Real(1.L / 6),       Real(1.L / 24),
+    Real(1.L / 120),   Real(1.L / 720),   Real(1.L / 5040),     Real(1.L / 40320),   Real(1.L / 362880),
+    Real(1.L / 3628800), Real(1.L / 39916800), Real(1.L / 479001600), Real(1.L / 6227020800)};
+
+inline Vector load(const Real* from) {
+  Vector value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+inline void store(Vector value, Real* to) { std::memcpy(to, &value, sizeof(value)); }
+
+inline Vector every(Real value) { return value - Vector{}; }
+
+inline Words bits_of(Vector value) { return reinterpret_cast<Words>(value); }
+
+inline Vector vector_of(Words bits) { return reinterpret_cast<Vector>(bits); }
+
+inline Vector absolute(Vector x) { return vector_of(bits_of(x) & ~kSign); }
+
+inline Vector bound(Vector x, Real most) {
+  x = x < -most ? every(-most) : x;
+  return x > most ? every(most) : x;
+}
+
+// The first `count` elements, and ones.
+inline Vector load_some(const Real* from, int64_t count) {
+  Vector value = every(1);
+  std::memcpy(&value, from, static_cast<size_t>(count) * sizeof(Real));
+  return value;
+}
+
+inline void store_some(Vector value, int64_t count, Real* to) {
+  std::memcpy(to, &value, static_cast<size_t>(count) * sizeof(Real));
+}
+
+// out = operation(x), vector by vector.
+template <typename Operation>
+inline void map(int64_t count, const Operation& operation, const Real* x, Real* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(operation(load(x + i)), out + i);
+  if (i < count) store_some(operation(load_some(x + i, count - i)), count - i, out + i);
+}
+
+// x^power = 2^(power log2 x), the integer part of power * exponent apart, so that nothing is lost of the
+// fraction: relative error about 1e-7 in float and 1e-15 in double.
+struct Exponent {
+  Real high, low;  // their sum is the power; high times an exponent of x is exact
+  Real of_zero, of_infinity;
+
+  explicit Exponent(Real power)
+      : of_zero(power > 0 ? 0 : kInfinity), of_infinity(power > 0 ? kInfinity : 0) {
+    Bits bits;
+    std::memcpy(&bits, &power, sizeof(bits));
+    bits = bits >> (kFraction / 2 + 1) << (kFraction / 2 + 1);
+    std::memcpy(&high, &bits, sizeof(bits));
+    low = power - high;
+  }
+};
+
+inline Vector raise(Vector x, const Exponent& power) {
+  // x = m 2^e with m from sqrt(1/2) to sqrt(2); subnormal numbers are scaled first.
+  constexpr Bits kRootHalf = kSingle ? Bits(0x3f3504f3) : Bits(0x3fe6a09e667f3bcd);
+  constexpr Bits kOffset = kBias + 1;
+  const auto tiny = x < std::numeric_limits<Real>::min();
+  const Vector scaled = tiny ? x * static_cast<Real>(Bits(1) << kFraction) : x;
+  const Words steps = (bits_of(scaled) - kRootHalf + (kOffset << kFraction)) >> kFraction;
+  const Vector m = vector_of(bits_of(scaled) - ((steps - kOffset) << kFraction));
+  const Vector e = vector_of(bits_of(every(kRounder)) + steps) -
+                   (tiny ? every(kRounder + static_cast<Real>(kOffset + kFraction))
+                         : every(kRounder + static_cast<Real>(kOffset)));
+  // log m = 2 (s + s^3 / 3 + s^5 / 5 + ...), s = (m - 1) / (m + 1), |s| < 0.172
+  const Vector s = (m - 1) / (m + 1);
+  const Vector q = s * s;
+  Vector series = every(0);
+#pragma GCC unroll 16
+  for (int i = kSingle ? 9 : 21; i > 1; i -= 2) series = series * q + Real(1) / static_cast<Real>(i);
+  constexpr Real kTwoOverLog2 = Real(2.885390081777926814719849362L);
+  const Vector log2_m = kTwoOverLog2 * s + (kTwoOverLog2 * s) * (q * series);
+  // The exponent of the result, an integer and a rest; both are bounded by what can be seen of them.
+  constexpr Real kMost = kSingle ? 250 : 2040;
+  const Vector coarse = bound(power.high * e, kMost);
+  const Vector near = (coarse + kRounder) - kRounder;
+  const Vector rest =
+      bound((coarse - near) + (power.low * e + (power.high + power.low) * log2_m), kMost);
+  const Vector near_rest = (rest + kRounder) - kRounder;
+  const Vector n = bound(near + near_rest, kMost);
+  // 2^r = e^(r log 2), |r| <= 1/2
+  const Vector r = (rest - near_rest) * Real(0.693147180559945309417232121458L);
+  constexpr int kTerms = kSingle ? 7 : 13;
+  Vector result = every(kOverFactorial[kTerms]);
+#pragma GCC unroll 16
+  for (int i = kTerms - 1; i >= 0; --i) result = result * r + kOverFactorial[i];
+  // 2^n in two factors, either of which is a normal number.
+  const Words whole = bits_of(n + kRounder) - bits_of(every(kRounder)) + 2 * kOffset;
+  const Words half = whole >> 1;
+  result *= vector_of((half - kOffset + kBias) << kFraction);
+  result *= vector_of((whole - half - kOffset + kBias) << kFraction);
+  result = x == 0 ? every(power.of_zero) : result;
+  result = x == kInfinity ? every(power.of_infinity) : result;
+  return x >= 0 ? result : every(std::numeric_limits<Real>::quiet_NaN());
+}
+
+struct Same {
+  Vector operator()(Vector x) const { return x; }
+};
+struct One {
+  Vector operator()(Vector) const { return every(1); }
+};
+struct Absolute {
+  Vector operator()(Vector x) const { return absolute(x); }
+};
+struct Square {
+  Vector operator()(Vector x) const { return x * x; }
+};
+struct Cube {
+  Vector operator()(Vector x) const { return absolute(x * x * x); }
+};
+struct Reciprocal {
+  Vector operator()(Vector x) const { return 1 / x; }
+};
+struct Root {
+  Vector operator()(Vector x) const {
+    for (int l = 0; l < kLanes; ++l) x[l] = std::sqrt(x[l]);
+    return x;
+  }
+};
+struct Raise {
+  Exponent exponent;
+  Vector operator()(Vector x) const { return raise(x, exponent); }
+};
+struct RaiseAbsolute {
+  Exponent exponent;
+  Vector operator()(Vector x) const { return raise(absolute(x), exponent); }
+};
+
+inline void absolute_power(int64_t count, const Real* x, Real power, Real* out) {
+  if (power == 1) return map(count, Absolute(), x, out);
+  if (power == 2) return map(count, Square(), x, out);
+  if (power == 3) return map(count, Cube(), x, out);
+  map(count, RaiseAbsolute{Exponent(power)}, x, out);
+}
+
+inline void power(int64_t count, const Real* x, Real power, Real* out) {
+  if (power == 1) return map(count, Same(), x, out);
+  if (power == Real(0.5)) return map(count, Root(), x, out);
+  if (power == -1) return map(count, Reciprocal(), x, out);
+  if (power == 0) return map(count, One(), x, out);
+  map(count, Raise{Exponent(power)}, x, out);
+}
+
+inline void sum(int64_t count, int64_t terms, int64_t step, const Real* x, Real* out) {
+  constexpr int64_t kBlock = 64;  // stays in registers
+  int64_t i = 0;
+  for (; i + kBlock <= count; i += kBlock) {
+    Real sums[kBlock] = {};
+    for (int64_t j = 0; j < terms; ++j) {
+      for (int64_t l = 0; l < kBlock; ++l) sums[l] += x[i + j * step + l];
+    }
+    std::copy_n(sums, kBlock, out + i);
+  }
+  for (; i < count; ++i) {
+    Real value = 0;
+    for (int64_t j = 0; j < terms; ++j) value += x[i + j * step];
+    out[i] = value;
+  }
+}
+
+template <typename Slope>
+inline Vector norm_gradient(const Slope& slope, Vector grad, Vector x, Vector norm) {
+  const Vector size = slope(absolute(x) / (norm == 0 ? every(1) : norm));
+  const Vector part = grad * vector_of(bits_of(size) | (bits_of(x) & kSign));
+  return norm == 0 ? every(0) : x == 0 ? every(0) : part;
+}
+
+template <typename Slope>
+inline void add_gradient(int64_t count, const Slope& slope, const Real* grad, const Real* x,
+                         const Real* norm, Real* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vector part = norm_gradient(slope, load(grad + i), load(x + i), load(norm + i));
+    store(load(out + i) + part, out + i);
+  }
+  if (i == count) return;
+  const int64_t rest = count - i;
+  const Vector part = norm_gradient(slope, load_some(grad + i, rest), load_some(x + i, rest),
+                                    load_some(norm + i, rest));
+  store_some(load_some(out + i, rest) + part, rest, out + i);
+}
+
+inline void add_norm_gradient(int64_t count, const Real* grad, const Real* x, const Real* norm,
+                              Real power, Real* out) {
+  if (power == 0) return add_gradient(count, One(), grad, x, norm, out);
+  if (power == 1) return add_gradient(count, Same(), grad, x, norm, out);
+  if (power == 2) return add_gradient(count, Square(), grad, x, norm, out);
+  add_gradient(count, Raise{Exponent(power)}, grad, x, norm, out);
+}
+
+inline void largest(int64_t count, int64_t terms, int64_t step, const Real* x, int64_t first, Real* out,
+                    int64_t* place) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t width = std::min<int64_t>(kLanes, count - i);
+    Vector most = width == kLanes ? load(x + i) : load_some(x + i, width);
+    Places best = {};
+    for (int64_t j = 1; j < terms; ++j) {
+      const Real* const row = x + i + j * step;
+      const Vector value = width == kLanes ? load(row) : load_some(row, width);
+      // Not "value > most": a not-a-number wins, unless there is one already.
+      const Places loses = (value <= most) | (most != most);
+      most = loses ? most : value;
+      best = loses ? best : static_cast<std::make_signed_t<Bits>>(j) - Places{};
+    }
+    store_some(most, width, out + i);
+    for (int64_t l = 0; l < width; ++l) place[i + l] = first + best[l];
+  }
+}
+
+// Keys that order as the numbers do, not-a-number above all, and 0 and -0 one.
+inline void order_keys(const Real* x, Bits* keys) {
+  const Vector value = load(x);
+  const Words bits = bits_of(value + 0);
+  const Words key = (bits & kSign) != 0 ? ~bits : bits | kSign;
+  const Words result = value == value ? key : ~Words{};
+  std::memcpy(keys, &result, sizeof(result));
+}
+
+inline void select_largest(int64_t rows, int64_t kept, const Real* x, Bits* keys, int64_t* places) {
+  for (int64_t t = 0; t < rows; ++t) order_keys(x + t * kLanes, keys + t * kLanes);
+  // Bit by bit the largest key that at least `kept` keys are not below.
+  Words threshold = {};
+  for (Bits bit = kSign; bit != 0; bit >>= 1) {
+    const Words candidate = threshold | bit;
+    Words count = {};
+    for (int64_t t = 0; t < rows; ++t) {
+      Words key;
+      std::memcpy(&key, keys + t * kLanes, sizeof(key));
+      count -= reinterpret_cast<Words>(key >= candidate);
+    }
+    threshold = count >= static_cast<Bits>(kept) ? candidate : threshold;
+  }
+  // Of those that equal it the first ones are kept.
+  Words above = {};
+  for (int64_t t = 0; t < rows; ++t) {
+    Words key;
+    std::memcpy(&key, keys + t * kLanes, sizeof(key));
+    above -= reinterpret_cast<Words>(key > threshold);
+  }
+  int64_t found[kLanes] = {};
+  int64_t equals[kLanes];
+  for (int l = 0; l < kLanes; ++l) equals[l] = kept - static_cast<int64_t>(above[l]);
+  for (int64_t t = 0; t < rows; ++t) {
+    Words key;
+    std::memcpy(&key, keys + t * kLanes, sizeof(key));
+    const auto chosen = key >= threshold;
+    for (int l = 0; l < kLanes; ++l) {
+      if (chosen[l] == 0 || (key[l] == threshold[l] && equals[l]-- <= 0)) continue;
+      places[found[l]++ * kLanes + l] = t;
+    }
+  }
+}
+
+#undef GRAPHSCALE_REAL
+#undef GRAPHSCALE_LANES
