@@ -14,7 +14,7 @@ import onnx_ir as ir
 from graphscale.errors import GraphScaleError
 from graphscale.input_size import InputSize, input_shapes
 from graphscale.model import ModelLike, load_model
-from graphscale.passes.accelerate import plan_convolutions
+from graphscale.passes.accelerate import plan_convolutions, plan_of
 from graphscale.passes.choose_kernels import node_name
 from graphscale.passes.find_convolutions import (
     ConvolutionProblem,
@@ -115,8 +115,7 @@ def accelerate_model(
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
         progress(done, len(nodes))
-    if any(node.domain or choice.path != RUNTIME for node, choice in zip(nodes, result.layers)):
-        _rewrite(model, result.layers, shapes, result, source)
+    _rewrite(model, result.layers, shapes, result, source)
     return result
 
 
@@ -191,16 +190,20 @@ def _rewrite(
     """Rewrite the layers whose choices make the whole model the fastest."""
     original = ir.to_proto(model)
     models, sets = {"before": original}, {"before": {}}
+    present = [plan_of(node) for node in convolutions(model)]
     for least in _LEAST_GAINS:
-        plans = {
-            index: choice.path if choice.path != RUNTIME and choice.gain >= least else None
-            for index, choice in enumerate(choices)
-            if choice.seconds
-        }
+        plans = {}  # of the convolutions that change
+        for index, choice in enumerate(choices):
+            taken = choice.path != RUNTIME and choice.gain >= least
+            plan = choice.path if taken else None
+            if choice.seconds and plan != present[index]:
+                plans[index] = plan
         if plans in sets.values():
             continue
         name = f"gains of {least} and more"
         sets[name], models[name] = plans, ir.to_proto(_planned(ir.from_proto(original), plans))
+    if len(models) == 1:
+        return
     feeds, sessions = _open(models, shapes)
     _compare(original, sessions, feeds, result, source)
     seconds = measure_seconds(
@@ -209,8 +212,8 @@ def _rewrite(
     best = fastest(seconds, "before")
     result.before, result.after = seconds["before"], seconds[best]
     _planned(model, sets[best])
-    for index, choice in enumerate(choices):
-        if choice.path != RUNTIME and sets[best].get(index) is None:
+    for choice, node in zip(choices, convolutions(model), strict=True):
+        if choice.path != RUNTIME and plan_of(node) is None:
             choice.path, choice.reason = RUNTIME, "so the whole model is faster"
 
 

@@ -11,6 +11,11 @@ _VERSION = 1
 _FIRST_WITH_FUNCTIONS = 8  # IR version; the operator's body is a function in the model
 
 
+def plan_of(node: ir.Node) -> str | None:
+    """The plan of an FFTConv node, None for a Conv."""
+    return node.attributes.get_string("plan", "auto") if node.domain == DOMAIN else None
+
+
 def plan_convolutions(model: ir.Model, plans: Mapping[ir.Node, str | None]) -> None:
     """Turn nodes of `model`, in place, into FFTConv with a plan, or into Conv where it is None."""
     for node, plan in plans.items():

@@ -1,10 +1,13 @@
 // FFTConv: everything that ONNX Conv computes, and its two gradients. In float (and the 16-bit types)
 // and in one or two dimensions the kernels of fft_conv/ take what they are faster at; the rest is
 // computed directly.
+#include <algorithm>
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <tuple>
 
 #include "kernels/conv_direct.h"
 #include "kernels/fft_conv/fft_conv.h"
@@ -46,8 +49,11 @@ fft_conv::Problem problem(const ConvGeometry& g) {
   return p;
 }
 
-// Whether kernels/fft_conv computes convolutions of that kind with some plan.
-bool is_planned(const ConvGeometry& g) { return g.in.size() <= 2 && g.in_size() * g.batch > 0; }
+// Whether kernels/fft_conv computes convolutions of that kind with some plan: none of nothing.
+bool is_planned(const ConvGeometry& g) {
+  return g.in.size() <= 2 &&
+         std::min({g.batch, g.in_channels, g.out_channels, g.in_size(), g.out_size()}) > 0;
+}
 
 // How kernels/fft_conv computes a pass; nothing where it does not.
 std::optional<std::pair<fft_conv::Problem, fft_conv::Plan>> plan_of(const Call& call,
@@ -86,20 +92,19 @@ Operator&& with_plans(Operator&& op, PlansFunction list) {
       .plans(list);
 }
 
-// Spectra of weights that a model keeps constant, made at the first run with a plan (the plan follows
-// from the size of the image, which a session does not know before).
+// Weights that a model keeps constant, as plans want them. They depend on the plan, not on the image.
 class ConstantWeights : public Prepared {
  public:
-  const void* spectra(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
-                      const fft_conv::Plan& plan, const float* weight) const {
+  const void* prepared(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
+                       const fft_conv::Plan& plan, const float* weight) const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const size_t bytes = fft_conv::prepared_bytes(p, pass, plan);
-    auto& kept = kept_[fft_conv::to_string(plan)];
+    auto& kept = kept_[{plan.method, plan.tile_height, plan.tile_width}];
     if (kept == nullptr) {
-      void* const memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+      const size_t bytes = fft_conv::prepared_bytes(p, pass, plan);
+      std::unique_ptr<void, Free> memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
       if (memory == nullptr) fail("no memory for the spectra of W");
-      kept.reset(memory);
-      fft_conv::prepare(p, pass, plan, weight, memory, context);
+      fft_conv::prepare(p, pass, plan, weight, memory.get(), context);
+      kept = std::move(memory);
     }
     return kept.get();
   }
@@ -109,13 +114,47 @@ class ConstantWeights : public Prepared {
     void operator()(void* memory) const { std::free(memory); }
   };
   mutable std::mutex mutex_;
-  mutable std::map<std::string, std::unique_ptr<void, Free>> kept_;
+  mutable std::map<std::tuple<fft_conv::Method, int, int>, std::unique_ptr<void, Free>> kept_;
 };
 
-std::unique_ptr<Prepared> prepare_weights(const Context&, const Attributes&, Type,
-                                          const std::vector<Tensor>& inputs) {
+// A shape for x where the session does not know it: as large as the kernel. Enough for a plan that is given.
+Shape least_image(const Attributes& attributes, const Shape& weight) {
+  Shape x = {1, weight[1] * attributes.integer("group")};
+  for (size_t d = 2; d < weight.size(); ++d) {
+    const auto& dilations = attributes.integers("dilations");
+    x.push_back((dilations.empty() ? 1 : dilations[d - 2]) * (weight[d] - 1) + 1);
+  }
+  return x;
+}
+
+// Prepares what the first run will need: for the plan that the node asks for, or that will be chosen for an
+// image whose size is known; else the first run does.
+template <size_t kX, fft_conv::Pass kPass>
+std::unique_ptr<Prepared> prepare_weights(const Context& context, const Attributes& attributes,
+                                          Type type, const std::vector<Tensor>& inputs) {
   if (!inputs[1].present) return nullptr;
-  return std::make_unique<ConstantWeights>();
+  auto weights = std::make_unique<ConstantWeights>();
+  const Shape& weight = inputs[1].shape;
+  Shape x = inputs[kX].shape;
+  const bool known = !x.empty() && *std::min_element(x.begin(), x.end()) > 0;
+  if (type == Type::kFloat64 || (!known && !fft_conv::parse_plan(attributes.text("plan")))) {
+    return weights;
+  }
+  if (!known) x = least_image(attributes, weight);
+  const Call call{context, attributes, type, {}, {}, nullptr};
+  try {
+    if (const auto planned = plan_of(call, conv_geometry(attributes, x, weight), kPass)) {
+      dispatch(type, [&](auto zero) {
+        using T = decltype(zero);
+        if constexpr (!std::is_same_v<T, double>) {
+          const WideInput<T> wide(context, inputs[1]);
+          weights->prepared(context, planned->first, kPass, planned->second, wide.get());
+        }
+      });
+    }
+  } catch (const Error&) {  // the run itself says what is wrong
+  }
+  return weights;
 }
 
 // use(spectra) with the weights' spectra, kept or made for this call.
@@ -123,7 +162,7 @@ template <typename Use>
 void with_spectra(const Call& call, const fft_conv::Problem& p, fft_conv::Pass pass,
                   const fft_conv::Plan& plan, const float* weight, const Use& use) {
   if (const auto* constant = static_cast<const ConstantWeights*>(call.prepared)) {
-    return use(constant->spectra(call.context, p, pass, plan, weight));
+    return use(constant->prepared(call.context, p, pass, plan, weight));
   }
   const auto bytes = static_cast<int64_t>(fft_conv::prepared_bytes(p, pass, plan));
   const ScratchArray<char> spectra(call.context, bytes);
@@ -211,7 +250,7 @@ Operator fft_convolution() {
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
       })
-      .prepare(prepare_weights);
+      .prepare(prepare_weights<0, fft_conv::Pass::kForward>);
 }
 
 Operator fft_convolution_grad_input() {
@@ -228,7 +267,7 @@ Operator fft_convolution_grad_input() {
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
       })
-      .prepare(prepare_weights);
+      .prepare(prepare_weights<2, fft_conv::Pass::kGradientInput>);
 }
 
 Operator fft_convolution_grad_weight() {

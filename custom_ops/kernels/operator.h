@@ -76,7 +76,8 @@ struct Call {
 
 using ShapeFunction = void (*)(ShapeCall&);
 using Kernel = void (*)(const Call&);
-// inputs[i].present only for those that are constant; returns null when nothing can be prepared.
+// inputs[i].present only for those that are constant; of the others the shape is there when a session knows
+// it (a dimension it does not know is -1, an unknown rank 0). Returns null when nothing can be prepared.
 using PrepareFunction = std::unique_ptr<Prepared> (*)(const Context&, const Attributes&, Type type,
                                                       const std::vector<Tensor>& inputs);
 

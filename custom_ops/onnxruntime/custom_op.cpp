@@ -9,6 +9,17 @@ namespace {
 
 const CustomOp& self(const OrtCustomOp* op) { return *static_cast<const CustomOp*>(op); }
 
+// The shape of an input as far as the session knows it; empty for one that was left out.
+Shape known_shape(const OrtKernelInfo* info, size_t index) {
+  OrtTypeInfo* handle = nullptr;
+  if (!succeeded(api->KernelInfo_GetInputTypeInfo(info, index, &handle))) return {};
+  const std::unique_ptr<OrtTypeInfo, void (*)(OrtTypeInfo*)> type(
+      handle, [](OrtTypeInfo* each) { api->ReleaseTypeInfo(each); });
+  const OrtTensorTypeAndShapeInfo* shape = nullptr;
+  if (!succeeded(api->CastTypeInfoToTensorInfo(type.get(), &shape)) || shape == nullptr) return {};
+  return dimensions(shape);
+}
+
 // The kernel of one node. Several threads may be inside run() at once: it changes nothing here.
 struct Node {
   const CustomOp& custom_op;
@@ -25,6 +36,8 @@ struct Node {
       if (succeeded(api->KernelInfoGetConstantInput_tensor(info, i, &is_constant, &value)) &&
           is_constant != 0) {
         constants[i] = view(value);
+      } else {
+        constants[i].shape = known_shape(info, i);
       }
     }
     prepared = op.prepare(session_context(), attributes, op.type, constants);

@@ -4,6 +4,7 @@ import resource
 import threading
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -159,6 +160,43 @@ def test_concurrent_runs_of_one_session_agree(tmp_path):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    "plan", ["auto", "direct", "dense 32x32", "per_channel 40x24", "dense 9x7"]
+)
+@pytest.mark.parametrize("sizes", [["h", "w"], [21, 17]])
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_constant_weights_serve_every_size_of_image(tmp_path, plan, sizes, kind):
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((24, 3, 7, 5)).astype(kind)
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    path = model(
+        "FFTConv",
+        [(element, ["n", 6, *sizes]), (element, weight.shape)],
+        [element],
+        tmp_path / "m.onnx",
+        group=2,
+        pads=[3, 0, 3, 1],
+        dilations=[1, 2],
+        plan=plan,
+    )
+    made = onnx.load(path)
+    made.graph.initializer.append(onnx.numpy_helper.from_array(weight, "i1"))
+    del made.graph.input[1]
+    session = open_session(made.SerializeToString(), threads=2)
+    tolerance = 1e-5 if kind == np.float32 else 1e-2
+    for size in [(21, 17)] if sizes == [21, 17] else [(21, 17), (60, 9), (1, 130)]:
+        x = generator.standard_normal((2, 6, *size)).astype(kind)
+        wanted = torch.nn.functional.conv2d(
+            torch.nn.functional.pad(torch.from_numpy(x).double(), (0, 1, 3, 3)),
+            torch.from_numpy(weight).double(),
+            dilation=(1, 2),
+            groups=2,
+        )
+        (found,) = session.run(None, {"i0": x})
+        error = torch.from_numpy(found).double() - wanted
+        assert error.norm() <= tolerance * wanted.norm()
 
 
 def test_scratch_memory_is_given_back(tmp_path):

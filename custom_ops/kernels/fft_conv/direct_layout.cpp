@@ -59,7 +59,7 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
     in_height = out_height = 1;
   }
   const int64_t products = ins * kernel_height * kernel_width;
-  channel_lanes = 2 * outs > lanes && (products >= kFewProducts || out_width < lanes);
+  channel_lanes = 2 * outs > lanes && products >= kFewProducts;  // for any size of image
   pairs = ceil_div(outs, 2 * lanes);
   channels = channel_lanes ? even_share(ins, kTapsAtATime / (kernel_height * kernel_width)) : ins;
 
