@@ -22,7 +22,9 @@ ONNX_TYPES = {
     torch.uint32: 12,
     torch.bfloat16: 16,
 }
-_ERROR_BYTES = 1024
+_ErrorText = ctypes.c_char * 1024
+_ERROR_SIZE = ctypes.c_size_t(ctypes.sizeof(_ErrorText))
+_SCALARS = (int, float, str)
 
 
 class _Tensor(ctypes.Structure):
@@ -91,7 +93,7 @@ def run(
     """
     given = [None if tensor is None else tensor.contiguous() for tensor in inputs]
     place = _place(_common_device(name, [*given, *outputs]))
-    error = ctypes.create_string_buffer(_ERROR_BYTES)
+    error = _ErrorText()
     failed = _library().graphscale_run(
         name.encode(),
         _views(name, given),
@@ -102,7 +104,7 @@ def run(
         len(attributes),
         ctypes.byref(place),
         error,
-        ctypes.c_size_t(_ERROR_BYTES),
+        _ERROR_SIZE,
     )
     if failed:
         raise GraphScaleError(f"{name}: {error.value.decode(errors='replace')}")
@@ -118,7 +120,7 @@ def plans(
     Empty where operator ``name`` has nothing to choose. Raises GraphScaleError as ``run`` does.
     """
     place = _place(_common_device(name, inputs))
-    answer = ctypes.create_string_buffer(_ERROR_BYTES)
+    answer = _ErrorText()
     failed = _library().graphscale_plans(
         name.encode(),
         _views(name, inputs),
@@ -127,7 +129,7 @@ def plans(
         len(attributes),
         ctypes.byref(place),
         answer,
-        ctypes.c_size_t(_ERROR_BYTES),
+        _ERROR_SIZE,
     )
     text = answer.value.decode(errors="replace")
     if failed:
@@ -136,30 +138,46 @@ def plans(
 
 
 def _common_device(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.device:
-    devices = {tensor.device for tensor in tensors if tensor is not None}
-    if len(devices) != 1:
-        names = " and ".join(sorted(map(str, devices)))
-        raise GraphScaleError(f"{name}: its tensors are on {names}; put all of them on one device")
-    return devices.pop()
+    device = None
+    for tensor in tensors:
+        if tensor is None or tensor.device == device:
+            continue
+        if device is not None:
+            names = " and ".join(sorted([str(device), str(tensor.device)]))
+            raise GraphScaleError(
+                f"{name}: its tensors are on {names}; put all of them on one device"
+            )
+        device = tensor.device
+    return device
 
 
 def _views(name: str, tensors: Sequence[torch.Tensor | None]) -> ctypes.Array:
-    array = (_Tensor * max(len(tensors), 1))()
-    for view, tensor in zip(array, tensors):
+    views = (_Tensor * len(tensors))()
+    for view, tensor in zip(views, tensors):
         if tensor is None:
             continue
-        if tensor.dtype not in ONNX_TYPES:
+        number = ONNX_TYPES.get(tensor.dtype)
+        if number is None:
             raise GraphScaleError(f"{name}: there is no kernel for {tensor.dtype}; convert it")
-        view.memory = tensor.data_ptr()
-        view.type = ONNX_TYPES[tensor.dtype]
-        view.rank = tensor.dim()
-        view.shape = (ctypes.c_int64 * max(tensor.dim(), 1))(*tensor.shape)
-    return array
+        shape = tensor.shape
+        view.__init__(tensor.data_ptr(), number, len(shape), (ctypes.c_int64 * len(shape))(*shape))
+    return views
 
 
 def _attribute_array(attributes: Mapping[str, int | float | str | Sequence[int]]) -> ctypes.Array:
-    array = (_Attribute * max(len(attributes), 1))()
-    for entry, (name, value) in zip(array, attributes.items()):
+    return _constant_attributes(
+        tuple(
+            (name, type(value), value if isinstance(value, _SCALARS) else tuple(value))
+            for name, value in attributes.items()
+        )
+    )
+
+
+# They hardly change from call to call, and the library only reads them.
+@functools.lru_cache(maxsize=4096)
+def _constant_attributes(attributes: tuple[tuple[str, type, object], ...]) -> ctypes.Array:
+    array = (_Attribute * len(attributes))()
+    for entry, (name, _, value) in zip(array, attributes):
         entry.name = name.encode()
         if isinstance(value, int):
             entry.kind, entry.integer = 0, value
@@ -169,15 +187,20 @@ def _attribute_array(attributes: Mapping[str, int | float | str | Sequence[int]]
             entry.kind, entry.text = 2, value.encode()
         else:
             entry.kind, entry.count = 3, len(value)
-            entry.integers = (ctypes.c_int64 * max(len(value), 1))(*value)
+            entry.integers = (ctypes.c_int64 * len(value))(*value)
     return array
 
 
 def _place(device: torch.device) -> _Place:
     if device.type == "cpu":
-        return _Place(0, torch.get_num_threads(), None, _Allocate(), _Release())
+        return _cpu_place(torch.get_num_threads())
     stream = torch.cuda.current_stream(device).cuda_stream
     return _Place(1, 1, stream, *_cuda_memory())
+
+
+@functools.cache
+def _cpu_place(threads: int) -> _Place:
+    return _Place(0, threads, None, _Allocate(), _Release())
 
 
 @functools.cache

@@ -50,6 +50,10 @@ class Operator:
         self.inputs = [a for a in schema.arguments if "Tensor" in str(a.type)]
         self.attributes = [a for a in schema.arguments if "Tensor" not in str(a.type)]
         self.outputs = schema.returns
+        self._names = [a.name for a in schema.arguments]
+        self._defaults = {
+            a.name: a.default_value for a in schema.arguments if a.has_default_value()
+        }
         OPERATORS[name] = self
 
     def __call__(self, *args, **kwargs):
@@ -74,11 +78,7 @@ class Operator:
         return outputs
 
     def _bind(self, args: tuple, kwargs: dict) -> dict:
-        schema = self.torch_op._schema
-        bound = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-        bound.update((a.name, value) for a, value in zip(schema.arguments, args))
-        bound.update(kwargs)
-        return bound
+        return {**self._defaults, **dict(zip(self._names, args)), **kwargs}
 
     def export_rule(self) -> Callable:
         """Function for ``custom_translation_table``: one bare node, which no pass inlines away."""
