@@ -20,6 +20,26 @@ struct Work {
 
 void run_in_session(void* owner, int64_t tasks, void (*body)(void*, int64_t), void* argument);
 
+// The GPU of the session: every operator has a first input, and it lies there.
+OrtStatus* find_gpu(const OrtKernelContext* session, int* id) {
+  const OrtValue* value = nullptr;
+  const OrtMemoryInfo* place = nullptr;
+  OrtStatus* status = api->KernelContext_GetInput(session, 0, &value);
+  if (status == nullptr) status = api->GetTensorMemoryInfo(value, &place);
+  if (status == nullptr) status = api->MemoryInfoGetId(place, id);
+  return status;
+}
+
+OrtStatus* find_memory(const OrtKernelContext* session, Device device, OrtMemoryInfo** place) {
+  if (device == Device::kCpu) {
+    return api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, place);
+  }
+  int gpu = 0;
+  OrtStatus* const status = find_gpu(session, &gpu);
+  if (status != nullptr) return status;
+  return api->CreateMemoryInfo("Cuda", OrtDeviceAllocator, gpu, OrtMemTypeDefault, place);
+}
+
 }  // namespace
 
 NodeContext::NodeContext(OrtKernelContext* session, Device device)
@@ -49,13 +69,7 @@ NodeContext::~NodeContext() {
 
 // GetScratchBuffer leaves its memory to the caller: it goes back to the allocator of the same place.
 void* NodeContext::allocate(size_t bytes) {
-  if (place_ == nullptr) {
-    OrtStatus* status =
-        device_ == Device::kCpu
-            ? api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &place_)
-            : api->CreateMemoryInfo("Cuda", OrtDeviceAllocator, 0, OrtMemTypeDefault, &place_);
-    if (!succeeded(status)) return nullptr;
-  }
+  if (place_ == nullptr && !succeeded(find_memory(session_, device_, &place_))) return nullptr;
   if (allocator_ == nullptr &&
       !succeeded(api->KernelContext_GetAllocator(session_, place_, &allocator_))) {
     return nullptr;
@@ -91,7 +105,7 @@ Context session_context() {
   context.allocate = [](void*, size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); };
   context.release = [](void*, void* memory) { std::free(memory); };
   context.owner = nullptr;
-  context.threads = thread_count();  // plans are chosen as they will be for runs
+  context.threads = 1;
   context.stream = nullptr;
   return context;
 }

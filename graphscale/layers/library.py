@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -24,6 +25,7 @@ ONNX_TYPES = {
 }
 _ErrorText = ctypes.c_char * 1024
 _ERROR_SIZE = ctypes.c_size_t(ctypes.sizeof(_ErrorText))
+_ANYWHERE = contextlib.nullcontext()
 _SCALARS = (int, float, str)
 
 
@@ -92,20 +94,21 @@ def run(
     GraphScaleError with the operator's name for what the kernel cannot use.
     """
     given = [None if tensor is None else tensor.contiguous() for tensor in inputs]
-    place = _place(_common_device(name, [*given, *outputs]))
+    device = _common_device(name, [*given, *outputs])
     error = _ErrorText()
-    failed = _library().graphscale_run(
-        name.encode(),
-        _views(name, given),
-        len(given),
-        _views(name, outputs),
-        len(outputs),
-        _attribute_array(attributes),
-        len(attributes),
-        ctypes.byref(place),
-        error,
-        _ERROR_SIZE,
-    )
+    with _current(device):
+        failed = _library().graphscale_run(
+            name.encode(),
+            _views(name, given),
+            len(given),
+            _views(name, outputs),
+            len(outputs),
+            _attribute_array(attributes),
+            len(attributes),
+            ctypes.byref(_place(device)),
+            error,
+            _ERROR_SIZE,
+        )
     if failed:
         raise GraphScaleError(f"{name}: {error.value.decode(errors='replace')}")
 
@@ -189,6 +192,11 @@ def _constant_attributes(attributes: tuple[tuple[str, type, object], ...]) -> ct
             entry.kind, entry.count = 3, len(value)
             entry.integers = (ctypes.c_int64 * len(value))(*value)
     return array
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager:
+    """Makes a GPU the current one: kernels start, and scratch is allocated, there."""
+    return torch.cuda.device(device) if device.type == "cuda" else _ANYWHERE
 
 
 def _place(device: torch.device) -> _Place:
