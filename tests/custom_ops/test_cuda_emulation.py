@@ -1,11 +1,15 @@
 """CUDA kernels of the layers, emulated on the host, against float64 references."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from graphscale.layers.operator import OPERATORS
+from tests.gpu.cases import CASES
 
 FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 # Products go through tensor cores as sums of tf32 numbers; 16-bit results are rounded once.
@@ -35,6 +39,13 @@ def gradient(function, x, grad):
     """What function's gradient to x is, in float64."""
     x = x.double().requires_grad_()
     return torch.autograd.grad(function(x), x, grad.double())[0]
+
+
+def test_every_operator_has_a_cuda_kernel_and_a_test_on_a_gpu():
+    library = Path(__file__).parents[2] / "custom_ops" / "kernels" / "cuda" / "library.cu"
+    registered = re.findall(r'^ *\{"(\w+)", all, \w+, \w+\},$', library.read_text(), re.MULTILINE)
+    assert sorted(registered) == sorted(OPERATORS)
+    assert {name for name, _, _ in CASES} == set(OPERATORS)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

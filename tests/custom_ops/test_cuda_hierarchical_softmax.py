@@ -30,10 +30,6 @@ class Tree:
             random(self.classes, seed=4),
         ]
         self.parameters = [tensor.to(dtype) for tensor in parameters]
-        self.generator = generator
-
-    def targets(self, count):
-        return torch.randint(self.classes, (count,), generator=self.generator)
 
     def log_prob(self, x, cluster_weight, cluster_bias, weight, bias):
         """By row of weight, written out."""
@@ -63,7 +59,19 @@ SHAPES = [
 @pytest.mark.parametrize(("sizes", "width", "samples"), SHAPES)
 def test_loss_and_gradients(on_cuda, dtype, sizes, width, samples):
     tree = Tree(sizes, width, dtype)
-    x, target = random(samples, width, dtype=dtype), tree.targets(samples)
+    check_loss_and_gradients(on_cuda, tree, random(samples, width, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_more_pieces_of_work_than_blocks(on_cuda, dtype):
+    check_loss_and_gradients(on_cuda, Tree([1] * 421, 3, dtype), random(1300, 3, dtype=dtype))
+
+
+def check_loss_and_gradients(on_cuda, tree, x):
+    """Every class is a target where there are enough samples, and a third have the same one."""
+    samples, dtype = len(x), x.dtype
+    target = torch.arange(samples) % tree.classes
+    target[: samples // 3] = target[-1]
     target[1::3] = -7
     tables = [tree.class_row, tree.start]
     wide = [tensor.double().requires_grad_() for tensor in (x, *tree.parameters)]

@@ -69,6 +69,62 @@ def _pooling():
     ]
 
 
+def _hierarchical_softmax():
+    sizes = torch.tensor([700, 0, 1, 65, 300, *[20] * 60])
+    classes, clusters, samples, width = int(sizes.sum()), len(sizes), 300, 48
+    start = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    row_class = torch.randperm(classes, generator=torch.Generator().manual_seed(0))
+    class_row = row_class.argsort()
+    x = _random(samples, width)
+    parameters = [
+        _random(clusters, width, seed=1) / 4,
+        _random(clusters, seed=2),
+        _random(classes, width, seed=3) / 4,
+        _random(classes, seed=4),
+    ]
+    rows = _whole(classes, samples)
+    rows[:200] %= 700  # most are in the first cluster
+    target = row_class[rows]
+    target[5] = -7
+    counted = target != -7
+    used = torch.unique(torch.searchsorted(start, rows[counted], right=True) - 1).flip(0)
+    loss = [x, target, *parameters, class_row, start]
+    grad = _random(samples, seed=5)
+    ignored = {"ignore_index": -7}
+    return [
+        ("HierarchicalSoftmaxLoss", loss, ignored),
+        ("HierarchicalSoftmaxLossGrad", [grad, *loss], ignored),
+        (
+            "HierarchicalSoftmaxLossGrad",
+            [grad, *loss, used],
+            {"rows": int(sizes[used].sum()), **ignored},
+        ),
+        ("HierarchicalSoftmaxLogProb", [x, *parameters, row_class, start], {}),
+        ("HierarchicalSoftmaxTopK", [x, *parameters, row_class, start], {"k": 20}),
+    ]
+
+
+def _locally_connected(x, filters, kernel, strides):
+    out = [(size - span) // step + 1 for size, span, step in zip(x[2:], kernel, strides)]
+    attributes = {"strides": list(strides)}
+    grad = _random(x[0], filters, *out, seed=2)
+    x, weight = _random(*x), _random(filters, *out, x[1], *kernel, seed=1)
+    return [
+        ("LocallyConnected", [x, weight], attributes),
+        ("LocallyConnectedGradInput", [grad, weight, x], attributes),
+        ("LocallyConnectedGradWeight", [grad, x, weight], attributes),
+    ]
+
+
+def _one_bit():
+    gradient, residual = _random(30, 1000), _random(30, 1000, seed=1)
+    words = torch.randint(2**32, (30, 32), generator=torch.Generator().manual_seed(0))
+    return [
+        ("OneBitQuantize", [gradient, residual], {}),
+        ("OneBitDequantize", [words.to(torch.uint32), _random(30, 2)], {"columns": 1000}),
+    ]
+
+
 DEPTHWISE = {"group": 8, "pads": [15] * 4, "strides": [1, 1], "dilations": [1, 1]}
 CASES = [
     *_conv((4, 8, 56, 56), (8, 1, 31, 31), (4, 8, 56, 56), **DEPTHWISE),
@@ -78,7 +134,10 @@ CASES = [
     *_temporal(),
     *_lookup(),
     *_pooling(),
-    ("OneBitQuantize", [_random(30, 1000), _random(30, 1000, seed=1)], {}),
+    *_hierarchical_softmax(),
+    *_locally_connected((70, 9, 14, 12), 66, (5, 3), (2, 1)),
+    *_locally_connected((1, 3, 9, 9), 8, (3, 3), (1, 1)),
+    *_one_bit(),
 ]
 NAMES = [f"{name} {i}" for i, (name, _, _) in enumerate(CASES)]
 

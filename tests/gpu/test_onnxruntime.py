@@ -10,7 +10,11 @@ import graphscale
 from graphscale.layers.operator import DOMAIN, OPERATORS, VERSION
 from tests.gpu.cases import CASES, NAMES, TOLERANCE, cast
 
-TYPES = {torch.float32: ir.DataType.FLOAT, torch.int64: ir.DataType.INT64}
+TYPES = {
+    torch.float32: ir.DataType.FLOAT,
+    torch.int64: ir.DataType.INT64,
+    torch.uint32: ir.DataType.UINT32,
+}
 pytestmark = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
     reason="needs onnxruntime with its CUDA provider",
@@ -42,10 +46,11 @@ def model(name, inputs, attributes, constant=()):
     return ir.serde.serialize_model(ir.Model(graph, ir_version=10)).SerializeToString()
 
 
-def run(data, feed, provider):
+def run(data, feed, provider, device=0):
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(graphscale.get_library_path())
-    session = onnxruntime.InferenceSession(data, options, providers=[provider])
+    chosen = (provider, {"device_id": device}) if device else provider
+    session = onnxruntime.InferenceSession(data, options, providers=[chosen])
     assert session.get_providers()[0] == provider
     return [session.run(None, feed) for _ in range(3)][-1]
 
@@ -61,3 +66,17 @@ def test_equals_the_cpu(name, inputs, attributes, constant):
     for got, want in zip(run(data, feed, "CUDAExecutionProvider"), wanted):
         scale = np.abs(want).max(initial=1)
         np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE[torch.float32] * scale)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_scratch_memory_is_on_the_sessions_gpu():
+    name, inputs, attributes = next(case for case in CASES if case[0] == "LookupTableGrad")
+    inputs = cast(inputs, torch.float32)
+    data = model(name, inputs, attributes)
+    feed = {f"input_{i}": t.numpy() for i, t in enumerate(inputs)}
+    used = [torch.cuda.mem_get_info(gpu)[0] for gpu in (0, 1)]
+    [got] = run(data, feed, "CUDAExecutionProvider", device=1)
+    left = [torch.cuda.mem_get_info(gpu)[0] for gpu in (0, 1)]
+    [wanted] = run(data, feed, "CPUExecutionProvider")
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
+    assert left[0] == used[0]

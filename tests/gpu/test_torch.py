@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from graphscale.layers import HierarchicalSoftmax
 from graphscale.layers.operator import OPERATORS
 from tests.gpu.cases import CASES, FLOATS, NAMES, TOLERANCE, cast
 
@@ -61,7 +62,42 @@ def test_runs_on_the_current_stream():
     assert not y.any()
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize(("name", "inputs", "attributes"), CASES, ids=NAMES)
+def test_runs_on_the_tensors_gpu(name, inputs, attributes):
+    inputs = cast(inputs, torch.float32)
+    wanted = outputs(OPERATORS[name], on_gpu(inputs), attributes)
+    second = [t if t is None else t.to("cuda:1") for t in inputs]
+    for got, want in zip(outputs(OPERATORS[name], second, attributes), wanted):
+        assert got.device.index == 1
+        assert torch.equal(got.cpu(), want.cpu())
+
+
 def test_a_lookup_of_what_is_not_there_is_not_a_number():
     y = OPERATORS["LookupTable"](torch.ones(4, 8).cuda(), torch.tensor([2**40, 1]).cuda())
     assert y[0].isnan().all()
     assert (y[1] == 1).all()
+
+
+def test_a_target_that_is_no_class_has_no_loss_and_no_gradient():
+    layer = HierarchicalSoftmax(8, 30, reduction="none").cuda()
+    x = torch.randn(3, 8, device="cuda", requires_grad=True)
+    loss = layer(x, torch.tensor([2, 30, -(2**50)]).cuda())
+    loss.sum().backward()
+    assert loss.isnan().tolist() == [False, True, True]
+    assert x.grad[0].any()
+    assert not x.grad[1:].any()
+
+
+def test_a_million_classes_in_bounded_memory():
+    layer = HierarchicalSoftmax(64, 1_000_000, sparse=True).cuda()
+    x, target = torch.randn(256, 64, device="cuda"), torch.randint(1_000_000, (256,)).cuda()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    layer(x, target).backward()
+    values, classes = layer.top_k(x, 5)
+    # The touched rows' gradients, and scratch that does not grow with the classes.
+    assert torch.cuda.max_memory_allocated() - before < 512 << 20
+    part = layer.log_prob(x[:2])
+    torch.testing.assert_close(part.topk(5).values, values[:2])
+    assert torch.equal(part.topk(5).indices, classes[:2])
