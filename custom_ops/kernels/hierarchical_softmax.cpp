@@ -315,6 +315,9 @@ void loss_grad_shape(ShapeCall& call) {
 }
 
 constexpr const char* kClassRow = "The row of each class [V].";
+constexpr const char* kTargetMeaning =
+    "Classes [N]. What is no class is an error; on a GPU, where nothing waits for the kernel to "
+    "complain, its loss is not-a-number and it gives no gradient.";
 constexpr const char* kIgnored = "A target that is left out: its loss is 0.";
 
 }  // namespace
@@ -329,7 +332,7 @@ Operator hierarchical_softmax_loss() {
                       "cluster_weight' + cluster_bias)[cluster] - log softmax(x W' + b)[class in "
                       "cluster], W and b being the rows of the target's cluster.")
                  .input("x", "[N, D].")
-                 .input("target", Type::kInt64, "Classes [N]."),
+                 .input("target", Type::kInt64, kTargetMeaning),
              "class_row", kClassRow)
       .output("loss", "[N].")
       .attribute("ignore_index", int64_t{-100}, kIgnored)
@@ -345,7 +348,7 @@ Operator hierarchical_softmax_loss_grad() {
                                   "of all rows, or of the rows of some clusters.")
                              .input("grad", "Gradient to loss [N].")
                              .input("x", "[N, D].")
-                             .input("target", Type::kInt64, "Classes [N]."),
+                             .input("target", Type::kInt64, kTargetMeaning),
                          "class_row", kClassRow)
       .optional_input("clusters", Type::kInt64,
                       "Clusters whose rows are wanted, one after another; all targets' are among "

@@ -125,12 +125,21 @@ void grad(const Call& call, const T* factors) {
 constexpr const char* kPaddingMeaning =
     "Index whose row is zero and gets no gradient; it need not be in the table. -1: none.";
 
+constexpr const char* kIndicesMeaning =
+    "Any shape; from 0 to V - 1, or padding_idx. Another index is an error; on a GPU, where nothing "
+    "waits for the kernel to complain, its row is not-a-number.";
+
+std::string given_indices(const std::string& op) {
+  return "What " + op + " was given. An index that is not in the table is an error; on a GPU it gives "
+         "no gradient.";
+}
+
 }  // namespace
 
 Operator lookup_table() {
   return Operator("LookupTable", "Rows of a table: y[..., :] = weight[indices[...], :].")
       .input("weight", "Table [V, D].")
-      .input("indices", Type::kInt64, "Any shape; from 0 to V - 1, or padding_idx.")
+      .input("indices", Type::kInt64, kIndicesMeaning)
       .output("y", "The shape of indices, and D.")
       .attribute("padding_idx", kNoPadding, kPaddingMeaning)
       .shape(lookup_shape)
@@ -142,7 +151,7 @@ Operator lookup_table() {
 Operator lookup_table_grad() {
   return Operator("LookupTableGrad", "Gradient of LookupTable to weight, all rows of it.")
       .input("grad", "Gradient to y.")
-      .input("indices", Type::kInt64, "What LookupTable was given.")
+      .input("indices", Type::kInt64, given_indices("LookupTable"))
       .input("weight", "Table [V, D]; only its shape is used.")
       .output("grad_weight", "[V, D].")
       .attribute("padding_idx", kNoPadding, kPaddingMeaning)
@@ -156,7 +165,7 @@ Operator weighted_lookup_table() {
   return Operator("WeightedLookupTable",
                   "Weighted rows of a table: y[..., :] = row_weights[...] weight[indices[...], :].")
       .input("weight", "Table [V, D].")
-      .input("indices", Type::kInt64, "Any shape; from 0 to V - 1, or padding_idx.")
+      .input("indices", Type::kInt64, kIndicesMeaning)
       .input("row_weights", "The shape of indices.")
       .output("y", "The shape of indices, and D.")
       .attribute("padding_idx", kNoPadding, kPaddingMeaning)
@@ -176,7 +185,7 @@ Operator weighted_lookup_table_grad() {
   return Operator("WeightedLookupTableGrad",
                   "Gradient of WeightedLookupTable to weight, all rows of it.")
       .input("grad", "Gradient to y.")
-      .input("indices", Type::kInt64, "What WeightedLookupTable was given.")
+      .input("indices", Type::kInt64, given_indices("WeightedLookupTable"))
       .input("row_weights", "What WeightedLookupTable was given.")
       .input("weight", "Table [V, D]; only its shape is used.")
       .output("grad_weight", "[V, D].")

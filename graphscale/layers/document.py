@@ -14,7 +14,7 @@ _INTRODUCTION = f"""\
 Domain `{DOMAIN}`, version {VERSION}, in the form of ONNX's own
 [Operators.md](https://github.com/onnx/onnx/blob/main/docs/Operators.md). This file is made from the
 library's registrations by `python -m graphscale.layers.document docs/operators.md`; a test keeps it
-up to date. Every operator has a CPU kernel for every type of T, and a function body that
+up to date. Every operator has a CPU and a CUDA kernel for every type of T, and a function body that
 `graphscale.export` puts into the model, so that an onnxruntime without the library runs it, too.
 """
 
