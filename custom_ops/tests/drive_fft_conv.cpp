@@ -82,6 +82,7 @@ std::vector<std::string> plans(const Problem& p, int pass, std::vector<std::stri
     found.push_back(plan);
     break;
   }
+  if (fft_conv_supports(sizes_of(p), pass, "direct") != 0) found.push_back("direct");
   const std::vector<int>& sizes = fft_sizes();
   const auto one_of = [&](size_t count) {
     return sizes[static_cast<size_t>(random_in(0, static_cast<int64_t>(count) - 1))];
