@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from graphscale.layers.operator import Operator
 
@@ -85,7 +86,39 @@ def _backward(ctx, grad: Tensor):
     return cross_map_normalization_grad(grad, x, *ctx.attributes), None, None, None
 
 
+def _keep_gradient(ctx, inputs, output) -> None:
+    grad, x, *ctx.attributes = inputs
+    ctx.save_for_backward(grad, x)
+
+
+# grad_x = grad d^-p - 2 scale p x S(grad x d^(-p - 1)), d = 1 + scale S(x^2); S, the sum over
+# windows of maps, is its own adjoint.
+def _backward_gradient(ctx, grad_x: Tensor):
+    grad, x = ctx.saved_tensors
+    size, scale, power = ctx.attributes
+
+    def window_sums(value: Tensor) -> Tensor:
+        maps_last = functional.pad(value.movedim(1, -1), (size // 2, size // 2))
+        return maps_last.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
+
+    divisor = 1 + scale * window_sums(x * x)
+    factor = divisor**-power
+    falling = factor / divisor
+    products = window_sums(grad_x * x)
+    rate = 2 * scale * power
+    grad_grad = grad_x * factor - rate * x * falling * products
+    share = products * grad * falling
+    indirect = (
+        x * window_sums(grad_x * grad * falling)
+        + grad_x * window_sums(grad * x * falling)
+        + share
+        - 2 * scale * (power + 1) * x * window_sums(share * x / divisor)
+    )
+    return grad_grad, -rate * indirect, None, None, None
+
+
 cross_map_normalization.register_backward(_backward, _keep)
+cross_map_normalization_grad.register_backward(_backward_gradient, _keep_gradient)
 
 
 class CrossMapNormalization(nn.Module):

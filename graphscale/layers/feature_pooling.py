@@ -137,6 +137,27 @@ def _backward_lp(ctx, grad: Tensor):
     return feature_lp_pooling_grad(grad, x, y, *ctx.attributes), None, None, None
 
 
+# With r_ij = sign(x_i) (|x_i| / y_j)^(p - 1), grad_x_i is the sum over j of grad_j r_ij.
+def _keep_lp_gradient(ctx, inputs, output: Tensor) -> None:
+    grad, x, y, *ctx.attributes = inputs
+    ctx.save_for_backward(grad, x, y)
+
+
+def _backward_lp_gradient(ctx, grad_x: Tensor):
+    grad, x, y = ctx.saved_tensors
+    width, stride, power = ctx.attributes
+    windows, norms = x.unfold(1, width, stride), y[..., None]
+    used = (windows != 0) & (norms != 0)
+    size = torch.where(used, windows.abs(), 1)
+    norms = torch.where(norms != 0, norms, 1)
+    slope = torch.where(used, windows.sign() * (size / norms) ** (power - 1), 0)
+    grad_grad = (grad_x.unfold(1, width, stride) * slope).sum(-1)
+    grad_y = (1 - power) * grad * grad_grad / norms[..., 0]
+    bend = (power - 1) * slope.abs() / size * grad[..., None]
+    spread = torch.ops.aten.unfold_backward(bend, x.shape, 1, width, stride)
+    return grad_grad, grad_x * spread, grad_y, None, None, None
+
+
 def _keep_maxout(ctx, inputs, output) -> None:
     x, _, _ = inputs
     ctx.save_for_backward(x, output[1])
@@ -149,6 +170,7 @@ def _backward_maxout(ctx, grad: Tensor, _):
 
 
 feature_lp_pooling.register_backward(_backward_lp, _keep_lp)
+feature_lp_pooling_grad.register_backward(_backward_lp_gradient, _keep_lp_gradient)
 maxout.register_backward(_backward_maxout, _keep_maxout)
 
 

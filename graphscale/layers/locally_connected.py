@@ -117,7 +117,35 @@ def _backward(ctx, grad: Tensor):
     return grad_x, grad_weight, None
 
 
+# The gradients are linear in both of their arguments, and theirs are of the same kind.
+def _keep_gradient(ctx, inputs, output) -> None:
+    grad, other, _, ctx.strides = inputs
+    ctx.save_for_backward(grad, other)
+
+
+def _backward_grad_input(ctx, grad_x: Tensor):
+    grad, weight = ctx.saved_tensors
+    grad_grad = grad_weight = None
+    if needs_gradient(ctx, 0):
+        grad_grad = locally_connected(grad_x, weight, ctx.strides)
+    if needs_gradient(ctx, 1):
+        grad_weight = locally_connected_grad_weight(grad, grad_x, weight, ctx.strides)
+    return grad_grad, grad_weight, None, None
+
+
+def _backward_grad_weight(ctx, grad_weight: Tensor):
+    grad, x = ctx.saved_tensors
+    grad_grad = grad_x = None
+    if needs_gradient(ctx, 0):
+        grad_grad = locally_connected(x, grad_weight, ctx.strides)
+    if needs_gradient(ctx, 1):
+        grad_x = locally_connected_grad_input(grad, grad_weight, x, ctx.strides)
+    return grad_grad, grad_x, None, None
+
+
 locally_connected.register_backward(_backward, _keep)
+locally_connected_grad_input.register_backward(_backward_grad_input, _keep_gradient)
+locally_connected_grad_weight.register_backward(_backward_grad_weight, _keep_gradient)
 
 
 class LocallyConnected(nn.Module):

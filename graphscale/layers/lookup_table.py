@@ -120,12 +120,36 @@ def _backward_weighted(ctx, grad: Tensor):
     return grad_weight, None, grad_row_weights, None
 
 
+# The gradient is linear in grad, and in row_weights.
+def _keep_gradient(ctx, inputs, output) -> None:
+    _, indices, _, ctx.padding_idx = inputs
+    ctx.save_for_backward(indices)
+
+
+def _backward_gradient(ctx, grad_weight: Tensor):
+    (indices,) = ctx.saved_tensors
+    return lookup_table(grad_weight, indices, ctx.padding_idx), None, None, None
+
+
+def _keep_weighted_gradient(ctx, inputs, output) -> None:
+    grad, indices, row_weights, _, ctx.padding_idx = inputs
+    ctx.save_for_backward(grad, indices, row_weights)
+
+
+def _backward_weighted_gradient(ctx, grad_weight: Tensor):
+    grad, indices, row_weights = ctx.saved_tensors
+    rows = lookup_table(grad_weight, indices, ctx.padding_idx)
+    return rows * row_weights[..., None], None, (grad * rows).sum(-1), None, None
+
+
 lookup_table.register_backward(_backward, _keep)
+lookup_table_grad.register_backward(_backward_gradient, _keep_gradient)
 weighted_lookup_table.register_backward(_backward_weighted, _keep_weighted)
+weighted_lookup_table_grad.register_backward(_backward_weighted_gradient, _keep_weighted_gradient)
 
 
 class _SparseLookup(torch.autograd.Function):
-    """LookupTable whose gradient is a coalesced sparse tensor of the rows that were read."""
+    """LookupTable whose gradient is a sparse tensor of the rows that were read, as they were."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, indices: Tensor, padding_idx: int) -> Tensor:
@@ -136,11 +160,13 @@ class _SparseLookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         weight, indices = ctx.saved_tensors
-        used = indices != ctx.padding_idx
-        rows, places = torch.unique(indices[used], return_inverse=True)
-        values = lookup_table_grad(grad[used], places, weight[: rows.numel()], _NO_PADDING)
+        if ctx.padding_idx == _NO_PADDING:
+            rows, values = indices.flatten(), grad.reshape(-1, grad.shape[-1])
+        else:
+            used = indices != ctx.padding_idx
+            rows, values = indices[used], grad[used]
         sparse = torch.sparse_coo_tensor(
-            rows[None], values, weight.shape, check_invariants=False, is_coalesced=True
+            rows[None], values, weight.shape, check_invariants=False, is_coalesced=False
         )
         return sparse, None, None
 
@@ -151,7 +177,8 @@ class LookupTable(nn.Module):
     Parameter names and arguments are ``torch.nn.Embedding``'s. The row of ``padding_idx`` is zero
     and gets no gradient. ``max_norm`` shortens the rows that are read to that ``norm_type`` norm,
     in the table too. With ``sparse`` the gradient is a sparse tensor of the rows that were read,
-    each once. With ``features_first`` [N, L] gives [N, embedding_dim, L] (fbcunn's featuresInDim2).
+    not yet coalesced. With ``features_first`` [N, L] gives [N, embedding_dim, L] (fbcunn's
+    featuresInDim2).
     """
 
     def __init__(

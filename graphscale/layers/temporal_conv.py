@@ -121,7 +121,35 @@ def _backward(ctx, grad: Tensor):
     return grad_x, grad_weight, grad_bias, None
 
 
+# The gradients are linear in both of their arguments, and theirs are convolutions again.
+def _keep_gradient(ctx, inputs, output) -> None:
+    grad, other, _, ctx.stride = inputs
+    ctx.save_for_backward(grad, other)
+
+
+def _backward_grad_input(ctx, grad_x: Tensor):
+    grad, weight = ctx.saved_tensors
+    grad_grad = grad_weight = None
+    if needs_gradient(ctx, 0):
+        grad_grad = temporal_conv(grad_x, weight, None, ctx.stride)
+    if needs_gradient(ctx, 1):
+        grad_weight = temporal_conv_grad_weight(grad, grad_x, weight, ctx.stride)
+    return grad_grad, grad_weight, None, None
+
+
+def _backward_grad_weight(ctx, grad_weight: Tensor):
+    grad, x = ctx.saved_tensors
+    grad_grad = grad_x = None
+    if needs_gradient(ctx, 0):
+        grad_grad = temporal_conv(x, grad_weight, None, ctx.stride)
+    if needs_gradient(ctx, 1):
+        grad_x = temporal_conv_grad_input(grad, grad_weight, x, ctx.stride)
+    return grad_grad, grad_x, None, None
+
+
 temporal_conv.register_backward(_backward, _keep)
+temporal_conv_grad_input.register_backward(_backward_grad_input, _keep_gradient)
+temporal_conv_grad_weight.register_backward(_backward_grad_weight, _keep_gradient)
 
 
 class TemporalConv(nn.Module):
