@@ -241,7 +241,9 @@ class _SparseLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         _, target, _, _, weight, bias, class_row, cluster_start = ctx.saved_tensors
-        rows = class_row[target[target != ctx.ignore_index]]
+        # What is no class is an error on the CPU and has no gradient on a GPU.
+        is_class = (target >= 0) & (target < class_row.numel())
+        rows = class_row[target[is_class & (target != ctx.ignore_index)]]
         clusters = torch.unique(torch.searchsorted(cluster_start, rows, right=True) - 1)
         sizes = cluster_start[clusters + 1] - cluster_start[clusters]
         count = int(sizes.sum())

@@ -160,7 +160,12 @@ class _SparseLookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         weight, indices = ctx.saved_tensors
-        if ctx.padding_idx == _NO_PADDING:
+        if indices.is_cuda:
+            # Nothing has complained of an index that is not in the table: it gets no gradient.
+            wrong = (indices == ctx.padding_idx) | (indices < 0) | (indices >= weight.shape[0])
+            rows = indices.masked_fill(wrong, 0).flatten()
+            values = grad.masked_fill(wrong[..., None], 0).reshape(-1, grad.shape[-1])
+        elif ctx.padding_idx == _NO_PADDING:
             rows, values = indices.flatten(), grad.reshape(-1, grad.shape[-1])
         else:
             used = indices != ctx.padding_idx

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from graphscale.layers import HierarchicalSoftmax
 from graphscale.layers.operator import OPERATORS
 from tests.custom_ops.test_cuda_emulation import FLOATS, TOLERANCE, assert_close, random
 
@@ -140,6 +141,16 @@ def test_a_target_that_is_no_class_has_no_loss_and_no_gradient(on_cuda):
     assert not got[0][1:].any()
     for left, right in zip(got[1:], alone[1:]):
         torch.testing.assert_close(left, right)
+
+
+def test_a_target_that_is_no_class_has_no_sparse_gradient(on_cuda):
+    layer = HierarchicalSoftmax(5, 20, sparse=True, reduction="none")
+    x, target = random(4, 5), torch.tensor([2, 20, -1, 2**40])
+    on_cuda(lambda: layer(x, target)[0].backward())
+    bad = layer.weight.grad.to_dense()
+    layer.zero_grad()
+    on_cuda(lambda: layer(x[:1], target[:1])[0].backward())
+    torch.testing.assert_close(bad, layer.weight.grad.to_dense())
 
 
 @pytest.mark.parametrize("start", [[0, 9, 7], [1, 3, 7], [0, 3, 6], [0, -(2**50), 7]])

@@ -43,3 +43,11 @@ def test_strides_are_one_when_left_out(on_cuda):
     x, weight = random(2, 3, 5, 4), random(2, 4, 2, 3, 2, 3, seed=1)
     y = on_cuda(OPERATORS["LocallyConnected"], x, weight)
     assert_close(y, reference(x.double(), weight.double(), (1, 1)))
+
+
+def test_tf32_is_less_accurate_and_only_on_request(on_cuda, monkeypatch):
+    x, weight = random(3, 8, 5, 5), random(5, 3, 3, 8, 3, 3, seed=1)
+    monkeypatch.setenv("GRAPHSCALE_TF32", "1")
+    y = on_cuda(OPERATORS["LocallyConnected"], x, weight)
+    wanted = reference(x.double(), weight.double(), (1, 1))
+    assert 1e-5 < (y - wanted).norm() / wanted.norm() < 1e-3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graphscale.layers import HierarchicalSoftmax
+from graphscale.layers import HierarchicalSoftmax, LookupTable
 from graphscale.layers.operator import OPERATORS
 from tests.gpu.cases import CASES, FLOATS, NAMES, TOLERANCE, cast
 
@@ -77,6 +77,13 @@ def test_a_lookup_of_what_is_not_there_is_not_a_number():
     y = OPERATORS["LookupTable"](torch.ones(4, 8).cuda(), torch.tensor([2**40, 1]).cuda())
     assert y[0].isnan().all()
     assert (y[1] == 1).all()
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_an_index_that_is_not_there_has_no_sparse_gradient(padding):
+    table = LookupTable(4, 3, sparse=True, padding_idx=padding).cuda()
+    table(torch.tensor([1, 4, -1, 2**40, 1]).cuda()).sum().backward()
+    assert table.weight.grad.to_dense().tolist() == [[0, 0, 0], [2, 2, 2], [0, 0, 0], [0, 0, 0]]
 
 
 def test_a_target_that_is_no_class_has_no_loss_and_no_gradient():
