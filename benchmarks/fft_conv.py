@@ -1,12 +1,15 @@
 """FFT convolution on a CPU against onnxruntime, torch and scipy: python benchmarks/fft_conv.py
 
-Parts can be named: goals, round_trip, networks (five layers of convnet-benchmarks), grid (kernel x
-channels), depthwise, long (one-dimensional kernels); all of them by default. The alternatives of a
-point take turns in one process, on as many threads as the machine has cores; medians and minima of
-the turns are written to results/fft_conv.json, heat maps (red slower, green faster than the better
-of onnxruntime and torch) to results/fft_conv_*.png. Peak memory is that of a process of its own per
-alternative, less one that runs nothing. Other work on the machine shows as a gap between median and
-minimum; on a shared machine give this process a higher priority (nice).
+Parts can be named: goals, round_trip (forward and both gradients), networks (five layers of
+convnet-benchmarks, batch 128), grid (kernel x channels), round_trip_grid, depthwise, long
+(one-dimensional kernels); all of them by default. 'graphscale' is FFTConv with the plan that was
+measured to be the fastest, as `graphscale accelerate` writes it, 'graphscale auto' with the cost
+model's; on round trips they are a module after graphscale.layers.accelerate, and FFTConv2d. The
+alternatives of a point take turns in one process, on as many threads as the machine has cores;
+medians and minima of the turns are written to results/fft_conv.json, heat maps (red slower, green
+faster than the better of onnxruntime and torch) to results/fft_conv_*.png. Peak memory is that of a
+process of its own per alternative, less one that runs nothing. Other work on the machine shows as a
+gap between median and minimum.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -32,7 +36,9 @@ import scipy
 import scipy.signal
 import torch
 
+from graphscale.layers import FFTConv2d, accelerate, library
 from graphscale.runtime import get_library_path, session
+from graphscale.tuning import measure
 
 RESULTS = Path(__file__).parent / "results"
 THREADS = os.cpu_count() or 1
@@ -67,13 +73,12 @@ GOALS = {  # at least this many times faster, forward
     Layer(4, 128, 128, (56, 56), (51, 51), groups=128, pad=25): 6.0,
     Layer(4, 64, 64, (64, 64), (3, 3)): 0.95,
 }
-# convnet-benchmarks' five, at batch 8 instead of 128: all methods are linear in the batch.
-NETWORKS = [
-    Layer(8, 3, 96, (128, 128), (11, 11)),
-    Layer(8, 64, 64, (64, 64), (9, 9)),
-    Layer(8, 128, 128, (32, 32), (9, 9)),
-    Layer(8, 128, 128, (16, 16), (7, 7)),
-    Layer(8, 384, 384, (13, 13), (3, 3)),
+NETWORKS = [  # convnet-benchmarks' five
+    Layer(128, 3, 96, (128, 128), (11, 11)),
+    Layer(128, 64, 64, (64, 64), (9, 9)),
+    Layer(128, 128, 128, (32, 32), (9, 9)),
+    Layer(128, 128, 128, (16, 16), (7, 7)),
+    Layer(128, 384, 384, (13, 13), (3, 3)),
 ]
 GRID_KERNELS = (3, 5, 7, 9, 11, 13)
 GRID_CHANNELS = (3, 16, 32, 64, 128)
@@ -119,8 +124,11 @@ def make_tensors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     return x, w / np.float32(np.sqrt(w[0].size))
 
 
-def open_session(layer: Layer, w: np.ndarray, domain: str) -> onnxruntime.InferenceSession:
+def open_session(
+    layer: Layer, w: np.ndarray, domain: str, plan: str = "auto"
+) -> onnxruntime.InferenceSession:
     dims = len(layer.image)
+    ours = {"plan": plan} if domain else {}
     node = onnx.helper.make_node(
         "FFTConv" if domain else "Conv",
         ["x", "w"],
@@ -128,6 +136,7 @@ def open_session(layer: Layer, w: np.ndarray, domain: str) -> onnxruntime.Infere
         domain=domain,
         group=layer.groups,
         pads=[layer.pad] * (2 * dims),
+        **ours,
     )
     value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     graph = onnx.helper.make_graph(
@@ -153,13 +162,29 @@ def torch_convolution(layer: Layer) -> Callable[..., torch.Tensor]:
     return lambda x, w: convolve(x, w, None, 1, layer.pad, 1, layer.groups)
 
 
-def forward_ways(layer: Layer) -> dict[str, Callable[[], object]]:
+def fastest_plan(layer: Layer) -> str:
+    """The plan that takes the least, measured."""
     x, w = make_tensors(layer)
-    ours, theirs = open_session(layer, w, "graphscale"), open_session(layer, w, "")
+    attributes = {"group": layer.groups, "pads": [layer.pad] * (2 * len(layer.image))}
+    plans = library.plans("FFTConv", [torch.from_numpy(x), torch.from_numpy(w)], attributes)
+
+    def make_way(plan: str) -> Callable[[], object]:
+        opened = open_session(layer, w, "graphscale", plan)
+        return lambda: opened.run(None, {"x": x})
+
+    seconds = measure({plan: make_way(plan) for plan in plans})
+    return min(seconds, key=seconds.__getitem__)
+
+
+def forward_ways(layer: Layer, plan: str) -> dict[str, Callable[[], object]]:
+    x, w = make_tensors(layer)
+    ours, auto = (open_session(layer, w, "graphscale", each) for each in (plan, "auto"))
+    theirs = open_session(layer, w, "")
     convolve = torch_convolution(layer)
     tx, tw = torch.from_numpy(x), torch.from_numpy(w)
     ways = {
         "graphscale": lambda: ours.run(None, {"x": x}),
+        "graphscale auto": lambda: auto.run(None, {"x": x}),
         "onnxruntime": lambda: theirs.run(None, {"x": x}),
         "torch": lambda: convolve(tx, tw),
     }
@@ -181,7 +206,7 @@ def relative_error(layer: Layer) -> float:
 
 def report(layer: Layer, times: dict[str, Times], **more: object) -> dict[str, object]:
     """Prints and returns a point; its ratios are to the fastest of the others."""
-    others = [each for name, each in times.items() if name != "graphscale"]
+    others = [each for name, each in times.items() if not name.startswith("graphscale")]
     ours = times["graphscale"]
     ratio = min(each.median for each in others) / ours.median
     ratio_of_minima = min(each.minimum for each in others) / ours.minimum
@@ -198,10 +223,11 @@ def report(layer: Layer, times: dict[str, Times], **more: object) -> dict[str, o
 
 
 def measure_forward(layer: Layer, **more: object) -> dict[str, object]:
-    ways = forward_ways(layer)
+    plan = fastest_plan(layer)
+    ways = forward_ways(layer, plan)
     if layer.groups == layer.in_channels > 1 and min(layer.kernel) > 13:
         ways.pop("torch channels_last", None)  # a second a call
-    return report(layer, take_turns(ways), **more)
+    return report(layer, take_turns(ways), plan=plan, **more)
 
 
 def measure_goals() -> list[dict[str, object]]:
@@ -218,37 +244,42 @@ def measure_goals() -> list[dict[str, object]]:
     return points
 
 
-def measure_round_trips() -> list[dict[str, object]]:
+def measure_round_trip(layer: Layer) -> dict[str, object]:
     """Forward and both gradients, from the weights as they are: what a step of training costs."""
-    from graphscale.layers.fft_conv import FFTConv2d
+    x, w = map(torch.from_numpy, make_tensors(layer))
+    channels = layer.in_channels, layer.out_channels
+    sizes = {"padding": layer.pad, "groups": layer.groups, "bias": False}
 
-    points = []
-    for layer in list(GOALS)[:6]:
-        tx, tw = map(torch.from_numpy, make_tensors(layer))
-        tx.requires_grad_()
+    def make_way(kind: type[torch.nn.Conv2d], memory_format: torch.memory_format, tuned: bool):
+        convolution = kind(*channels, layer.kernel, **sizes)
+        convolution.weight = torch.nn.Parameter(w.to(memory_format=memory_format))
+        if tuned:
+            convolution = accelerate(convolution)
+        image = x.to(memory_format=memory_format).requires_grad_()
 
-        def make_way(kind: type[torch.nn.Conv2d], layer=layer, x=tx, w=tw) -> Callable[[], object]:
-            channels = layer.in_channels, layer.out_channels
-            sizes = {"padding": layer.pad, "groups": layer.groups, "bias": False}
-            convolve = kind(*channels, layer.kernel, **sizes)
-            convolve.weight = torch.nn.Parameter(w)
+        def step() -> None:
+            y = convolution(image)
+            torch.autograd.grad(y, (image, convolution.weight), y.detach())
 
-            def step() -> None:
-                y = convolve(x)
-                torch.autograd.grad(y, (x, convolve.weight), y.detach())
+        return step
 
-            return step
-
-        ways = {"graphscale": make_way(FFTConv2d), "torch": make_way(torch.nn.Conv2d)}
-        points.append(report(layer, take_turns(ways)))
-    return points
+    plain, last = torch.contiguous_format, torch.channels_last
+    ways = {
+        "graphscale": make_way(torch.nn.Conv2d, plain, True),
+        "graphscale auto": make_way(FFTConv2d, plain, False),
+        "torch": make_way(torch.nn.Conv2d, plain, False),
+    }
+    if layer.groups == 1:
+        ways["torch channels_last"] = make_way(torch.nn.Conv2d, last, False)
+    return report(layer, take_turns(ways))
 
 
 def measure_long() -> list[dict[str, object]]:
     points = []
     for taps in LONG_TAPS:
         layer = Layer(1, 4, 4, (4 * taps,), (taps,))
-        ways = forward_ways(layer)
+        plan = fastest_plan(layer) if taps <= LONGEST_DIRECT else "auto"
+        ways = forward_ways(layer, plan)
         if taps > LONGEST_DIRECT:
             ways = {"graphscale": ways["graphscale"]}
         x, w = make_tensors(layer)
@@ -263,9 +294,9 @@ def measure_long() -> list[dict[str, object]]:
     return points
 
 
-def measure_grid() -> list[dict[str, object]]:
+def grid() -> list[Layer]:
     return [
-        measure_forward(Layer(4, channels, max(channels, 16), (64, 64), (kernel, kernel)))
+        Layer(4, channels, max(channels, 16), (64, 64), (kernel, kernel))
         for kernel in GRID_KERNELS
         for channels in GRID_CHANNELS
     ]
@@ -341,9 +372,10 @@ def processor() -> str:
 
 PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "goals": measure_goals,
-    "round_trip": measure_round_trips,
+    "round_trip": lambda: [measure_round_trip(each) for each in [*list(GOALS)[:6], *NETWORKS]],
     "networks": lambda: [measure_forward(layer) for layer in NETWORKS],
-    "grid": measure_grid,
+    "grid": lambda: [measure_forward(layer) for layer in grid()],
+    "round_trip_grid": lambda: [measure_round_trip(layer) for layer in grid()],
     "depthwise": measure_depthwise,
     "long": measure_long,
 }
@@ -359,6 +391,7 @@ def main() -> None:
         return
     get_library_path()
     torch.set_num_threads(THREADS)
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measure anew, whatever was known
     file = RESULTS / "fft_conv.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     parts = arguments.parts or list(PARTS)
@@ -376,6 +409,9 @@ def main() -> None:
         file.write_text(json.dumps(results, indent=1) + "\n")
     if "grid" in parts:
         draw(results["grid"]["points"], "kernel", "channels", "fft_conv_grid.png")
+    if "round_trip_grid" in parts:
+        points = results["round_trip_grid"]["points"]
+        draw(points, "kernel", "channels", "fft_conv_round_trip_grid.png")
     if "depthwise" in parts:
         draw(results["depthwise"]["points"], "kernel", "image", "fft_conv_depthwise.png")
 
