@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 
 #include "kernels/cuda_library.h"
+#include "python/scratch_cache.h"
 #include "python/thread_pool.h"
 
 namespace graphscale::python {
@@ -77,12 +77,11 @@ Context make_context(const GraphScalePlace& place) {
   };
   context.allocate = [](void* owner, size_t bytes) -> void* {
     const auto* place = static_cast<GraphScalePlace*>(owner);
-    return place->on_gpu != 0 ? place->allocate(bytes)
-                              : std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    return place->on_gpu != 0 ? place->allocate(bytes) : take_scratch(bytes);
   };
   context.release = [](void* owner, void* memory) {
     const auto* place = static_cast<GraphScalePlace*>(owner);
-    place->on_gpu != 0 ? place->release(memory) : std::free(memory);
+    place->on_gpu != 0 ? place->release(memory) : return_scratch(memory);
   };
   return context;
 }
