@@ -57,6 +57,7 @@ constexpr int64_t kShort = 8;     // shorter inner loops are not worth a call
 // body(sample, first feature out, last + 1, first column, last + 1) for blocks of the output, in parallel.
 template <typename F>
 void for_each_block(const Context& context, const Windows& w, const F& body) {
+  if (w.inner == 0) return;
   const int64_t columns = std::min(w.inner, kBlock);
   const int64_t rows = std::min(w.outputs, std::max<int64_t>(1, kBlock / (columns * w.stride)));
   const int64_t across = (w.inner + columns - 1) / columns;
@@ -69,6 +70,14 @@ void for_each_block(const Context& context, const Windows& w, const F& body) {
            std::min(w.inner, column + columns));
     }
   });
+}
+
+// One member of every window: to[j, :] = from[j * stride, :], for j < outputs.
+template <typename Wide>
+void gather_members(const Windows& w, const Wide* from, int64_t outputs, Wide* to) {
+  for (int64_t j = 0; j < outputs; ++j) {
+    for (int64_t m = 0; m < w.inner; ++m) to[j * w.inner + m] = from[j * w.stride * w.inner + m];
+  }
 }
 
 template <typename T>
@@ -126,6 +135,34 @@ void lp_grad_shape(ShapeCall& call) {
   call.outputs[0] = call.inputs[1];
 }
 
+// With few columns the first members of all windows are taken together, then all second ones, ...
+template <typename Wide>
+void lp_grad_of_few_columns(const Context& context, const Windows& w, Wide power, const Wide* grad,
+                            const Wide* x, const Wide* y, Wide* result) {
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
+  const int64_t count = w.outputs * w.inner;
+  parallel_ranges(context, w.batch, 1, [&](int64_t begin, int64_t end) {
+    const ScratchArray<Wide> members(context, count);
+    const ScratchArray<Wide> parts(context, count);
+    for (int64_t sample = begin; sample < end; ++sample) {
+      const int64_t first = sample * w.features * w.inner;
+      std::fill_n(result + first, w.features * w.inner, Wide(0));
+      for (int64_t i = 0; i < w.width; ++i) {
+        gather_members(w, x + first + i * w.inner, w.outputs, members.get());
+        std::fill_n(parts.get(), count, Wide(0));
+        loops.add_norm_gradient(count, grad + sample * count, members.get(), y + sample * count,
+                                power - 1, parts.get());
+        Wide* const to = result + first + i * w.inner;
+        for (int64_t j = 0; j < w.outputs; ++j) {
+          for (int64_t m = 0; m < w.inner; ++m) {
+            to[j * w.stride * w.inner + m] += parts[j * w.inner + m];
+          }
+        }
+      }
+    }
+  });
+}
+
 // grad_x_i = sum over the windows j around i of grad_j sign(x_i) (|x_i| / y_j)^(power - 1), zero where
 // x_i or y_j is.
 template <typename T>
@@ -137,8 +174,12 @@ void lp_pool_grad(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideInput<T> y(call.context, call.inputs[2]);
   const WideOutput<T> result(call.context, call.outputs[0]);
+  if (w.inner < kShort) {
+    return lp_grad_of_few_columns(call.context, w, power, grad.get(), x.get(), y.get(),
+                                  result.get());
+  }
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner));
+  const int64_t grain = std::max<int64_t>(1, (1 << 12) / w.inner);
   parallel_ranges(call.context, w.batch * w.features, grain, [&](int64_t begin, int64_t end) {
     std::fill(result.get() + begin * w.inner, result.get() + end * w.inner, Wide(0));
     for (int64_t row = begin; row < end; ++row) {
@@ -154,6 +195,25 @@ void lp_pool_grad(const Call& call) {
   });
 }
 
+template <typename Wide>
+void maxout_of_few_columns(const Context& context, const Windows& w, const Wide* x, Wide* y,
+                           int64_t* index) {
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
+  for_each_block(context, w, [&](int64_t sample, int64_t row, int64_t row_end, int64_t, int64_t) {
+    const int64_t count = (row_end - row) * w.inner;
+    const ScratchArray<Wide> members(context, w.width * count);
+    for (int64_t i = 0; i < w.width; ++i) {
+      gather_members(w, x + (sample * w.features + row * w.stride + i) * w.inner, row_end - row,
+                     members.get() + i * count);
+    }
+    const int64_t to = (sample * w.outputs + row) * w.inner;
+    loops.largest(count, w.width, count, members.get(), 0, y + to, index + to);
+    for (int64_t j = row; j < row_end; ++j) {
+      for (int64_t m = 0; m < w.inner; ++m) index[to + (j - row) * w.inner + m] += j * w.stride;
+    }
+  });
+}
+
 template <typename T>
 void maxout_kernel(const Call& call) {
   using Wide = typename Accumulator<T>::type;
@@ -162,7 +222,8 @@ void maxout_kernel(const Call& call) {
   const WideOutput<T> y(call.context, call.outputs[0]);
   int64_t* const index = call.outputs[1].data<int64_t>();
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  const int64_t grain = std::max<int64_t>(1, (1 << 12) / std::max<int64_t>(1, w.inner * w.width));
+  if (w.inner < kShort) return maxout_of_few_columns(call.context, w, x.get(), y.get(), index);
+  const int64_t grain = std::max<int64_t>(1, (1 << 12) / (w.inner * w.width));
   parallel_ranges(call.context, w.batch * w.outputs, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t first = row % w.outputs * w.stride;

@@ -2,7 +2,8 @@
 // feature the k largest values, in their original order.
 //
 // As many features as a vector has elements are searched together, for the smallest value that is kept,
-// bit by bit: whatever k is, that takes 32 comparisons of each number (64 in double).
+// bit by bit: whatever k is, that takes 32 comparisons of each number (64 in double). When few are kept
+// of many, most numbers are sorted out by a bound before.
 #include <algorithm>
 #include <cmath>
 
@@ -45,6 +46,7 @@ void k_max(const Call& call) {
   parallel_ranges(call.context, shape[0] * across, grain, [&](int64_t begin, int64_t end) {
     const ScratchArray<Wide> values(call.context, frames * lanes);
     const ScratchArray<typename VectorLoops<Wide>::Key> keys(call.context, frames * lanes);
+    const ScratchArray<int64_t> row_of(call.context, frames);
     const ScratchArray<int64_t> places(call.context, kept * lanes);
     std::fill_n(values.get(), frames * lanes, Wide(0));
     for (int64_t task = begin; task < end; ++task) {
@@ -57,7 +59,8 @@ void k_max(const Call& call) {
           values[t * lanes + l] = static_cast<Wide>(from[t * features + l]);
         }
       }
-      loops.select_largest(frames, kept, values.get(), keys.get(), places.get());
+      loops.select_largest(frames, kept, values.get(), keys.get(), row_of.get(),
+                           places.get());
       for (int64_t i = 0; i < kept; ++i) {
         const int64_t to = (sample * kept + i) * features + feature;
         for (int64_t l = 0; l < width; ++l) {

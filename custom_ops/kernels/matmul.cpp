@@ -180,7 +180,7 @@ void tile(const Block<T>& block, int64_t row, int64_t m, int64_t column, int64_t
   }
 }
 
-// For one or two rows packing costs more than it saves.
+// For few rows, or for few products in every sum, packing costs more than it saves.
 template <typename T>
 void few_rows(int64_t m, int64_t n, int64_t k, const MatrixView<const T>& a,
               const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate) {
@@ -248,7 +248,7 @@ template <typename T>
 void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
             MatrixView<const T> b, MatrixView<T> c, bool accumulate) {
   if (m <= 0 || n <= 0) return;
-  if (k <= 0 || m <= 2) return few_rows(m, n, std::max<int64_t>(k, 0), a, b, c, accumulate);
+  if (k <= 2 || m <= 2) return few_rows(m, n, std::max<int64_t>(k, 0), a, b, c, accumulate);
   const int64_t columns = std::min(kMostColumns, n);
   const ScratchArray<T> packed(context, packed_size<T>(columns, std::min(kMostDepth, k)));
   for (int64_t j = 0; j < n; j += columns) {

@@ -24,9 +24,11 @@ struct VectorLoops {
   // is larger than all numbers.
   void (*largest)(int64_t count, int64_t terms, int64_t step, const T* x, int64_t first, T* out,
                   int64_t* place);
-  // x is [rows, lanes], keys is scratch as large; places [kept, lanes]: the rows of the `kept` largest
-  // numbers of every column, rising; of equal numbers the first ones, not-a-number above all.
-  void (*select_largest)(int64_t rows, int64_t kept, const T* x, Key* keys, int64_t* places);
+  // x is [rows, lanes], keys and row_of scratch of [rows, lanes] and [rows]; places [kept, lanes]: the
+  // rows of the `kept` largest numbers of every column, rising; of equal numbers the first ones,
+  // not-a-number above all.
+  void (*select_largest)(int64_t rows, int64_t kept, const T* x, Key* keys, int64_t* row_of,
+                         int64_t* places);
   int lanes;
 };
 

@@ -244,37 +244,70 @@ inline void order_keys(const Real* x, Bits* keys) {
   std::memcpy(keys, &result, sizeof(result));
 }
 
-inline void select_largest(int64_t rows, int64_t kept, const Real* x, Bits* keys, int64_t* places) {
+inline Words load_key(const Bits* from) {
+  Words key;
+  std::memcpy(&key, from, sizeof(key));
+  return key;
+}
+
+// As many parts of the rows as are kept have a maximum each: the least of those is a bound from below.
+inline Words lower_bound(int64_t rows, int64_t kept, const Bits* keys) {
+  Words least = ~Words{};
+  for (int64_t part = 0; part < kept; ++part) {
+    Words most = {};
+    for (int64_t t = rows * part / kept; t < rows * (part + 1) / kept; ++t) {
+      const Words key = load_key(keys + t * kLanes);
+      most = key > most ? key : most;
+    }
+    least = most < least ? most : least;
+  }
+  return least;
+}
+
+// Moves the rows that reach the bound anywhere to the front, says where they were and how many they are.
+inline int64_t keep_reaching(int64_t rows, Words bound, Bits* keys, int64_t* row_of) {
+  int64_t count = 0;
+  for (int64_t t = 0; t < rows; ++t) {
+    const Words key = load_key(keys + t * kLanes);
+    const Words reaches = reinterpret_cast<Words>(key >= bound);
+    Bits any = 0;
+    for (int l = 0; l < kLanes; ++l) any |= reaches[l];
+    std::memcpy(keys + count * kLanes, &key, sizeof(key));
+    row_of[count] = t;
+    count += any != 0 ? 1 : 0;
+  }
+  return count;
+}
+
+inline void select_largest(int64_t rows, int64_t kept, const Real* x, Bits* keys, int64_t* row_of,
+                           int64_t* places) {
   for (int64_t t = 0; t < rows; ++t) order_keys(x + t * kLanes, keys + t * kLanes);
+  const Words bound = rows >= 8 * kept ? lower_bound(rows, kept, keys) : Words{};
+  rows = keep_reaching(rows, bound, keys, row_of);
   // Bit by bit the largest key that at least `kept` keys are not below.
   Words threshold = {};
   for (Bits bit = kSign; bit != 0; bit >>= 1) {
     const Words candidate = threshold | bit;
     Words count = {};
     for (int64_t t = 0; t < rows; ++t) {
-      Words key;
-      std::memcpy(&key, keys + t * kLanes, sizeof(key));
-      count -= reinterpret_cast<Words>(key >= candidate);
+      count -= reinterpret_cast<Words>(load_key(keys + t * kLanes) >= candidate);
     }
     threshold = count >= static_cast<Bits>(kept) ? candidate : threshold;
   }
   // Of those that equal it the first ones are kept.
   Words above = {};
   for (int64_t t = 0; t < rows; ++t) {
-    Words key;
-    std::memcpy(&key, keys + t * kLanes, sizeof(key));
-    above -= reinterpret_cast<Words>(key > threshold);
+    above -= reinterpret_cast<Words>(load_key(keys + t * kLanes) > threshold);
   }
   int64_t found[kLanes] = {};
   int64_t equals[kLanes];
   for (int l = 0; l < kLanes; ++l) equals[l] = kept - static_cast<int64_t>(above[l]);
   for (int64_t t = 0; t < rows; ++t) {
-    Words key;
-    std::memcpy(&key, keys + t * kLanes, sizeof(key));
+    const Words key = load_key(keys + t * kLanes);
     const auto chosen = key >= threshold;
     for (int l = 0; l < kLanes; ++l) {
       if (chosen[l] == 0 || (key[l] == threshold[l] && equals[l]-- <= 0)) continue;
-      places[found[l]++ * kLanes + l] = t;
+      places[found[l]++ * kLanes + l] = row_of[t];
     }
   }
 }

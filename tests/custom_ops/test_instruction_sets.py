@@ -23,7 +23,7 @@ def check_products(dtype):
     # Sizes around those of the register tiles, and of the panels that are packed.
     for frames, inner, outer, kernel, stride in [
         (40, 3, 5, 4, 1), (31, 16, 16, 1, 1), (64, 33, 31, 2, 3), (300, 130, 47, 3, 2),
-        (9, 700, 1100, 4, 1), (3, 5, 70, 2, 1),
+        (9, 700, 1100, 4, 1), (3, 5, 70, 2, 1), (7, 1, 9, 1, 1),
     ]:  # fmt: skip
         x = torch.randn(3, frames, inner, dtype=dtype, requires_grad=True)
         weight = torch.randn(outer, kernel, inner, dtype=dtype, requires_grad=True)
@@ -79,7 +79,7 @@ def check_extremes(dtype):
 def check_largest(dtype):
     x = torch.randint(-4, 5, (2, 50, 37)).to(dtype) * 0.37
     x[0, 3], x[1, 7, 2], x[0, 9, 1:3] = -0.0, torch.nan, -torch.inf
-    for k in (1, 7, 50):
+    for k in (1, 4, 7, 50):
         rank = torch.where(x.isnan(), torch.inf, x.double())
         wanted = rank.sort(dim=1, descending=True, stable=True).indices[:, :k].sort(dim=1).values
         values, index = temporal_k_max_pool(x, k)
