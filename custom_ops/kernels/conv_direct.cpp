@@ -21,6 +21,9 @@ Triple triple(const Shape& shape, int64_t filler) {
   return result;
 }
 
+// Rounded up; a may be negative, b is positive.
+int64_t ceil_div(int64_t a, int64_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+
 class Unfolding {
  public:
   explicit Unfolding(const ConvGeometry& g)
@@ -41,8 +44,9 @@ class Unfolding {
   int64_t begin(int64_t tile) const { return tile * tile_; }
   int64_t width(int64_t tile) const { return std::min(tile_, outputs_ - begin(tile)); }
 
-  // visit(unfolded position, image position) for every element that lies inside the image;
-  // positions in the unfolded tile are row * width + column.
+  // visit(unfolded position, image position, count, step) for every run of elements inside the image:
+  // neighbours in the unfolded tile lie `step` apart in the image. Positions in the unfolded tile are
+  // row * width + column.
   template <typename F>
   void for_each(int64_t tile, const F& visit) const {
     const int64_t first = begin(tile);
@@ -74,9 +78,12 @@ class Unfolding {
       const int64_t iz = output / out_[2] / out_[1] * stride_[0] + offset[0];
       if (iy >= 0 && iy < in_[1] && iz >= 0 && iz < in_[0]) {
         const int64_t base = ((channel * in_[0] + iz) * in_[1] + iy) * in_[2];
-        for (int64_t i = 0; i < line; ++i) {
-          const int64_t ix = (ox + i) * stride_[2] + offset[2];
-          if (ix >= 0 && ix < in_[2]) visit(target + column + i, base + ix);
+        // Outputs begin <= ox + i < end of the line meet the image.
+        const int64_t begin = std::max(ox, ceil_div(-offset[2], stride_[2]));
+        const int64_t end = std::min(ox + line, ceil_div(in_[2] - offset[2], stride_[2]));
+        if (begin < end) {
+          visit(target + column + begin - ox, base + begin * stride_[2] + offset[2], end - begin,
+                stride_[2]);
         }
       }
       column += line;
@@ -90,7 +97,13 @@ class Unfolding {
 template <typename T>
 void unfold(const Unfolding& unfolding, int64_t tile, const T* image, T* unfolded) {
   std::fill_n(unfolded, unfolding.rows() * unfolding.width(tile), T(0));
-  unfolding.for_each(tile, [&](int64_t to, int64_t from) { unfolded[to] = image[from]; });
+  unfolding.for_each(tile, [&](int64_t to, int64_t from, int64_t count, int64_t step) {
+    if (step == 1) {
+      std::copy_n(image + from, count, unfolded + to);
+    } else {
+      for (int64_t i = 0; i < count; ++i) unfolded[to + i] = image[from + i * step];
+    }
+  });
 }
 
 }  // namespace
@@ -139,7 +152,9 @@ void conv_direct_grad_input(const Context& context, const ConvGeometry& g, const
       matmul<T>(inner, unfolding.rows(), width, g.group_outputs(),
                 {weight + filter * unfolding.rows(), 1, unfolding.rows()},
                 {from + unfolding.begin(tile), outputs, 1}, unfolded.get(), width, false);
-      unfolding.for_each(tile, [&](int64_t source, int64_t at) { to[at] += unfolded[source]; });
+      unfolding.for_each(tile, [&](int64_t from, int64_t at, int64_t count, int64_t step) {
+        for (int64_t i = 0; i < count; ++i) to[at + i * step] += unfolded[from + i];
+      });
     }
   });
 }
