@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from graphscale.errors import GraphScaleError
 from graphscale.passes.evaluate_node import evaluate_node
+from graphscale.passes.measure_layers import layer_shape
 from graphscale.passes.measure_sequences import measure_sequence
 
 _LARGEST_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
@@ -155,6 +156,12 @@ def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) ->
                 f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing "
                 "computes; export the model again"
             )
+    shape = layer_shape(node, [measured.shapes[value] for value in inputs])
+    if shape is not None:
+        first = types[inputs[0]].tensor_type.elem_type
+        for output, kind in zip(node.outputs, (first, onnx.TensorProto.INT64)):  # value and index
+            record(output, kind, shape)
+        return
     try:
         proto = ir.serde.serialize_node(node)
     except Exception:

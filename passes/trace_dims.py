@@ -169,6 +169,21 @@ def reduce(node: ir.Node, traced: Traced) -> None:
         traced.dims[each] = tuple(result)
 
 
+def pool_features(node: ir.Node, traced: Traced) -> None:
+    """Windows of channels become one each."""
+    dims = traced.of(node.inputs[0])
+    for output in node.outputs:
+        if output.name:
+            traced.dims[output] = (dims[0], fixed(traced.shape(output)[1]), *dims[2:])
+
+
+def locally_connected(node: ir.Node, traced: Traced) -> None:
+    """Its weight has the image's positions among its dimensions."""
+    if any(moves(dim) for dim in traced.of(node.inputs[0])):
+        raise unfollowed(node, "has another kernel at every position of its feature maps")
+    same_shape(node, traced)
+
+
 def global_pool(node: ir.Node, traced: Traced) -> None:
     dims = traced.of(node.inputs[0])
     traced.dims[node.outputs[0]] = (*dims[:2], *(() for _ in dims[2:]))

@@ -116,7 +116,7 @@ def _pairs(begin: Sequence[int], end: Sequence[int]) -> list[int]:
 
 
 def _window(node: ir.Node) -> _Window:
-    if node.op_type in ("Conv", "ConvTranspose"):
+    if node.op_type in ("Conv", "FFTConv", "ConvTranspose"):
         kernel = tuple(node.inputs[1].shape[2:])
     else:
         kernel = tuple(node.attributes.get_ints("kernel_shape"))
@@ -163,7 +163,7 @@ def _windows(nodes: list[ir.Node], *kinds: str) -> _Window | None:
 def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
     rank = layer.weight.ndim - 2
     _set(layer, "kernel_size", layer.weight.shape[2:])
-    window = _windows(nodes, "Conv")
+    window = _windows(nodes, "Conv", "FFTConv")
     if window is None:
         return
     _set(layer, "dilation", window.dilation)

@@ -22,9 +22,8 @@ def run(model_path, tensors, library):
     options.log_severity_level = 3
     if library:
         options.register_custom_ops_library(graphscale.get_library_path())
-    session = onnxruntime.InferenceSession(
-        str(model_path), options, providers=["CPUExecutionProvider"]
-    )
+    model = model_path if isinstance(model_path, bytes) else str(model_path)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     given = [tensor.detach().numpy() for tensor in tensors if tensor is not None]
     return session.run(None, dict(zip(names, given)))
