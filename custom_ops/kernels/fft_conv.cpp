@@ -2,7 +2,6 @@
 // and in one or two dimensions the kernels of fft_conv/ take what they are faster at; the rest is
 // computed directly.
 #include <algorithm>
-#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -11,6 +10,7 @@
 
 #include "kernels/conv_direct.h"
 #include "kernels/fft_conv/fft_conv.h"
+#include "kernels/fft_conv/problem.h"
 #include "kernels/widen.h"
 
 namespace graphscale {
@@ -24,31 +24,6 @@ void require_grad(ShapeCall& call, size_t x, size_t weight) {
   }
 }
 
-// The two-dimensional problem of kernels/fft_conv; one-dimensional images have one line.
-fft_conv::Problem problem(const ConvGeometry& g) {
-  const size_t x = g.in.size() - 1;
-  fft_conv::Problem p;
-  p.batch = g.batch;
-  p.in_channels = g.in_channels;
-  p.out_channels = g.out_channels;
-  p.groups = g.groups;
-  p.width = g.in[x];
-  p.kernel_width = g.kernel[x];
-  p.stride_x = g.stride[x];
-  p.dilation_x = g.dilation[x];
-  p.pad_left = g.pad_begin[x];
-  p.pad_right = g.pad_end[x];
-  if (x == 1) {
-    p.height = g.in[0];
-    p.kernel_height = g.kernel[0];
-    p.stride_y = g.stride[0];
-    p.dilation_y = g.dilation[0];
-    p.pad_top = g.pad_begin[0];
-    p.pad_bottom = g.pad_end[0];
-  }
-  return p;
-}
-
 // Whether kernels/fft_conv computes convolutions of that kind with some plan: none of nothing.
 bool is_planned(const ConvGeometry& g) {
   return g.in.size() <= 2 &&
@@ -60,7 +35,7 @@ std::optional<std::pair<fft_conv::Problem, fft_conv::Plan>> plan_of(const Call& 
                                                                     const ConvGeometry& g,
                                                                     fft_conv::Pass pass) {
   if (!is_planned(g)) return std::nullopt;
-  const fft_conv::Problem p = problem(g);
+  const fft_conv::Problem p = fft_conv::problem_of(g);
   // The wish was measured elsewhere, perhaps for another size or another device.
   const auto wish = fft_conv::parse_plan(call.attributes.text("plan"));
   const bool direct = wish && wish->method == fft_conv::Method::kDirect;
@@ -77,7 +52,7 @@ std::vector<std::string> list_plans(const Call& call) {
       conv_geometry(call.attributes, call.inputs[kX].shape, call.inputs[kWeight].shape);
   if (call.type == Type::kFloat64 || !is_planned(g)) return {"direct"};
   std::vector<std::string> plans;
-  for (const fft_conv::Plan& plan : fft_conv::candidates(problem(g), kPass, call.context.threads)) {
+  for (const fft_conv::Plan& plan : fft_conv::candidates(fft_conv::problem_of(g), kPass, call.context.threads)) {
     plans.push_back(fft_conv::to_string(plan));
   }
   return plans;
