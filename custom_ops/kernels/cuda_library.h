@@ -18,6 +18,7 @@ struct CudaKernel {
   std::vector<Type> types;
   Kernel run;
   PrepareFunction prepare;  // null where there is nothing to prepare
+  PlansFunction plans = nullptr;  // null where there is nothing to choose
 };
 
 // The one symbol that libgraphscale_cuda.so exports; it returns null where there is no GPU.

@@ -8,8 +8,8 @@ from graphscale.layers.operator import OPERATORS
 
 FORWARD, TO_INPUT, TO_WEIGHT = "FFTConv", "FFTConvGradInput", "FFTConvGradWeight"
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float64: 1e-14}
-PER_CHANNEL = [16, 32, 48, 64, 72, 96]
-DENSE = [16, 32, 48, 64]
+PER_CHANNEL = [16, 24, 32, 40, 48, 64, 72, 84, 96]
+DENSE = [16, 24, 32, 40, 48, 64]
 
 
 def random(*shape, dtype, seed):
@@ -39,9 +39,9 @@ def check(on_cuda, monkeypatch):
         x_shape,
         weight_shape,
         group=1,
-        strides=(1, 1),
-        dilations=(1, 1),
-        pads=(0, 0, 0, 0),
+        strides=None,
+        dilations=None,
+        pads=None,
         dtype=torch.float32,
         passes=(FORWARD, TO_INPUT, TO_WEIGHT),
         tolerance=None,
@@ -49,10 +49,16 @@ def check(on_cuda, monkeypatch):
         if plan is not None:
             monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
         tolerance = tolerance or TOLERANCE[dtype]
+        spatial = len(x_shape) - 2
         x = random(*x_shape, dtype=dtype, seed=0)
         weight = random(*weight_shape, dtype=dtype, seed=1)
         bias = random(weight_shape[0], dtype=dtype, seed=2)
-        window = {"group": group, "strides": strides, "dilations": dilations, "pads": pads}
+        window = {
+            "group": group,
+            "strides": strides or (1,) * spatial,
+            "dilations": dilations or (1,) * spatial,
+            "pads": pads or (0,) * (2 * spatial),
+        }
         wide = [t.double().requires_grad_() for t in (x, weight)]
         y = reference(*wide, bias.double(), **window)
         grad = random(*y.shape, dtype=dtype, seed=3)
@@ -74,7 +80,12 @@ def check(on_cuda, monkeypatch):
 def test_depthwise_in_tiles(check, size):
     kernel = size // 2 - 1
     extent = size + 9  # two tiles each way
-    check(f"per_channel {size}", (2, 3, extent, extent - 4), (3, 1, kernel, kernel + 2), group=3)
+    check(
+        f"per_channel {size}x{size}",
+        (2, 3, extent, extent - 4),
+        (3, 1, kernel, kernel + 2),
+        group=3,
+    )
 
 
 @pytest.mark.parametrize("size", PER_CHANNEL)
@@ -83,7 +94,7 @@ def test_depthwise_whole_image_in_one_tile(check, size):
     pad = kernel // 2
     extent = size - pad  # as large as one tile can hold
     check(
-        f"per_channel {size}",
+        f"per_channel {size}x{size}",
         (3, 2, extent, extent - 3),
         (2, 1, kernel, kernel),
         2,
@@ -95,17 +106,17 @@ def test_depthwise_whole_image_in_one_tile(check, size):
 def test_dense_in_tiles(check, size):
     kernel = size // 2 - 1
     extent = size + 5
-    check(f"dense {size}", (1, 5, extent, 7), (3, 5, kernel, 3), pads=(1, 2, 0, 1))
+    check(f"dense {size}x{size}", (1, 5, extent, 7), (3, 5, kernel, 3), pads=(1, 2, 0, 1))
 
 
 def test_dense_with_little_memory(check, monkeypatch):
     monkeypatch.setenv("GRAPHSCALE_CUDA_SPECTRA_MB", "1")  # two images at a time
-    check("dense 16", (5, 30, 21, 17), (20, 30, 7, 3))
+    check("dense 16x16", (5, 30, 21, 17), (20, 30, 7, 3))
 
 
 def test_dense_with_more_channels_than_a_block_has(check):
-    check("dense 16", (2, 70, 9, 8), (37, 70, 5, 4), passes=(FORWARD,))
-    check("dense 16", (1, 36, 9, 9), (68, 18, 3, 3), group=2, passes=(TO_INPUT, TO_WEIGHT))
+    check("dense 16x16", (2, 70, 9, 8), (37, 70, 5, 4), passes=(FORWARD,))
+    check("dense 16x16", (1, 36, 9, 9), (68, 18, 3, 3), group=2, passes=(TO_INPUT, TO_WEIGHT))
 
 
 WINDOWS = {
@@ -119,18 +130,46 @@ WINDOWS = {
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
 def test_windows(check, window):
-    check("per_channel 16", (2, 4, 20, 18), (4, 1, 3, 4), group=4, **window)
-    check("dense 16", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **window)
+    check("per_channel 16x16", (2, 4, 20, 18), (4, 1, 3, 4), group=4, **window)
+    check("dense 16x16", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **window)
     check("direct", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **window)
 
 
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+def test_few_channels_per_group_fused(check, window):
+    check("per_channel 24x24", (3, 6, 31, 27), (4, 3, 6, 5), group=2, **window)
+
+
+LINES = {
+    "plain": {},
+    "pads": {"pads": (40, 17)},
+    "strides": {"strides": (3,), "pads": (5, 9)},
+    "dilations": {"dilations": (2,), "pads": (0, 6)},
+    "both": {"strides": (2,), "dilations": (3,), "pads": (1, 2)},
+}
+
+
+@pytest.mark.parametrize("window", LINES.values(), ids=LINES)
+def test_lines_are_folded(check, window):
+    check("dense 16x16", (2, 4, 391), (6, 2, 30), group=2, **window)
+    check("per_channel 16x16", (2, 4, 391), (4, 1, 30), group=4, **window)
+
+
+def test_long_kernels_of_lines_are_in_parts(check):
+    # 64 numbers of a kernel fit tiles of 16 x 16, 1024 those of 64 x 64.
+    check("dense 16x16", (2, 3, 500), (2, 3, 150))
+    check("per_channel 16x16", (2, 3, 500), (3, 1, 199), group=3, pads=(99, 99))
+    check("dense 64x64", (1, 2, 3000), (3, 2, 1500), passes=(FORWARD,))
+    check("dense 16x16", (1, 2, 300), (2, 2, 90), strides=(2,), dilations=(2,))
+
+
 def test_several_filters_of_each_channel(check):
-    check("per_channel 16", (2, 3, 12, 11), (6, 1, 5, 5), group=3, passes=(FORWARD, TO_WEIGHT))
-    check("dense 16", (2, 3, 12, 11), (6, 1, 5, 5), group=3, passes=(TO_INPUT,))
+    check("per_channel 16x16", (2, 3, 12, 11), (6, 1, 5, 5), group=3, passes=(FORWARD, TO_WEIGHT))
+    check("dense 16x16", (2, 3, 12, 11), (6, 1, 5, 5), group=3, passes=(TO_INPUT,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("plan", ["direct", "per_channel 32", "dense 32"])
+@pytest.mark.parametrize("plan", ["direct", "per_channel 32x32", "dense 32x32"])
 def test_16_bit_floats(check, dtype, plan):
     group = 3 if plan.startswith("per") else 1
     check(plan, (2, 3, 30, 25), (3, 3 // group, 7, 5), group=group, dtype=dtype)
@@ -165,13 +204,45 @@ def test_the_chosen_plan(check, x, weight, group):
 
 def test_accuracy_at_31(check):
     passes = (FORWARD,)
-    check("dense 64", (1, 8, 40, 40), (4, 8, 31, 31), pads=(15,) * 4, passes=passes, tolerance=4e-7)
-    check("per_channel 72", (1, 2, 56, 56), (2, 1, 31, 31), 2, pads=(15,) * 4, tolerance=4e-7)
+    check(
+        "dense 64x64", (1, 8, 40, 40), (4, 8, 31, 31), pads=(15,) * 4, passes=passes, tolerance=4e-7
+    )
+    check("per_channel 72x72", (1, 2, 56, 56), (2, 1, 31, 31), 2, pads=(15,) * 4, tolerance=4e-7)
 
 
-def test_tf32(check, monkeypatch):
+@pytest.mark.parametrize("depth", [16, 21])  # of the products: with and without a rest
+def test_tf32(check, monkeypatch, depth):
+    check("dense 32x32 tf32", (1, depth, 30, 30), (8, depth, 9, 9), tolerance=6e-4)
+    with pytest.raises(AssertionError):
+        check("dense 32x32 tf32", (1, 16, 30, 30), (8, 16, 9, 9), tolerance=1e-5)
     monkeypatch.setenv("GRAPHSCALE_TF32", "1")
-    check("dense 32", (1, 16, 30, 30), (8, 16, 9, 9), tolerance=1e-3)
+    monkeypatch.delenv("GRAPHSCALE_CUDA_PLAN")
+    check(None, (1, 64, 20, 20), (64, 64, 9, 9), passes=(FORWARD,), tolerance=6e-4)
+
+
+def test_not_a_number_stays_one(on_cuda, monkeypatch):
+    x = torch.zeros(1, 2, 20, 20)
+    x[0, 0, 3, 3] = float("nan")
+    for plan in ("dense 32x32", "dense 32x32 tf32", "per_channel 32x32"):
+        monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+        assert on_cuda(OPERATORS[FORWARD], x, torch.ones(2, 2, 5, 5)).isnan().any()
+
+
+@pytest.mark.parametrize(
+    "plan", ["dense 99x99", "dense 16x16", "per_channel 16x16 tf32", "fastest"]
+)
+def test_a_demanded_plan_that_does_not_fit(on_cuda, monkeypatch, plan):
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+    with pytest.raises(Exception, match=f"{plan}.*does not compute this convolution.*direct"):
+        on_cuda(OPERATORS[FORWARD], torch.ones(1, 2, 40, 40), torch.ones(2, 2, 17, 17))
+
+
+@pytest.mark.parametrize("plan", ["auto", "dense 16x16", "dense 1x4096", "direct", "nonsense"])
+def test_the_plan_attribute_is_a_hint(on_cuda, plan):
+    x, weight = random(1, 2, 30, 28, dtype=torch.float32, seed=0), torch.ones(3, 2, 9, 7)
+    got = on_cuda(OPERATORS[FORWARD], x, weight, plan=plan)
+    wanted = functional.conv2d(x.double(), weight.double())
+    assert relative_error(got, wanted) < 1e-6
 
 
 def test_empty_batch(on_cuda):

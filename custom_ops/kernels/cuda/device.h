@@ -82,6 +82,14 @@ class Block {
   __device__ T shuffle_xor(T value, int mask) const {
     return __shfl_xor_sync(0xffffffffu, value, mask);
   }
+  // Four matrices of 8 x 4 numbers: lane i of 32 gives the address of row i % 8 of matrix i / 8, in
+  // shared memory and aligned to 16 bytes, and gets number i % 4 of row i / 4 of each.
+  __device__ void load_matrices(const uint32_t* row, uint32_t (&to)[4]) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(static_cast<uint32_t>(__cvta_generic_to_shared(row)))
+                 : "memory");
+  }
   // sum (16 x 8) += a (16 x 8) b (8 x 8), in the fragments of PTX mma.m16n8k8 for tf32.
   __device__ void multiply_add(float (&sum)[4], const uint32_t (&a)[4],
                                const uint32_t (&b)[2]) const {

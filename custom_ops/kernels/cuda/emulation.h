@@ -179,6 +179,11 @@ class Block {
   T shuffle_xor(T value, int mask) const {
     return emulator_.exchange(thread_, value)[(thread_ % 32) ^ mask];
   }
+  void load_matrices(const uint32_t* row, uint32_t (&to)[4]) const {
+    const uint32_t* const* const rows = emulator_.exchange(thread_, row);
+    const int lane = thread_ % 32;
+    for (int i = 0; i < 4; ++i) to[i] = rows[i * 8 + lane / 4][lane % 4];
+  }
   // The fragments as the PTX manual lays them out over the lanes of a warp.
   void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const {
     struct Operands {

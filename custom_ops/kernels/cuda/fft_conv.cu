@@ -8,36 +8,37 @@
 #include "kernels/cuda/fft/per_channel.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/session_memory.h"
+#include "kernels/fft_conv/problem.h"
 
 namespace graphscale::cuda {
 namespace {
 
-int64_t spectra_count(const ConvGeometry& g, const Plan& plan) {
-  return plan.method == Method::kDense ? dense_spectra_count(g, plan.size)
-                                       : channel_spectra_count(g, plan.size);
+int64_t spectra_count(const Plan& plan, const Layout& layout) {
+  return plan.method == Method::kDense ? dense_spectra_count(layout, plan.size)
+                                       : channel_spectra_count(layout, plan.size);
 }
 
-void make_spectra(const Context& context, const ConvGeometry& g, const Plan& plan,
-                  const Plane& taps, Complex* spectra) {
-  if (plan.method == Method::kDense)
-    return make_dense_spectra(context, g, plan.size, taps, spectra);
-  make_channel_spectra(context, g, plan.size, taps, spectra);
+void make_spectra(const Context& context, const Plan& plan, const Layout& layout,
+                  Complex* spectra) {
+  if (plan.method == Method::kDense) {
+    return make_dense_spectra(context, plan.size, layout, spectra);
+  }
+  make_channel_spectra(context, plan.size, layout, spectra);
 }
 
-// The spectra of a constant weight, for each plan that calls came with. They are made by the first
-// such call, which alone waits for the GPU; while a CUDA graph records, or where memory is short,
-// calls make their own.
+// The spectra of a constant weight, for each method and size of tiles that calls came with. They
+// are made by the first such call, which alone waits for the GPU; while a CUDA graph records, or
+// where memory is short, calls make their own.
 struct ConstantWeight : Prepared {
-  const Complex* find(const Context& context, const ConvGeometry& g, const Plan& plan,
-                      const Plane& taps) const {
+  const Complex* find(const Context& context, const Plan& plan, const Layout& layout) const {
     const std::lock_guard<std::mutex> lock(mutex);
     std::unique_ptr<SessionMemory>& memory = spectra[{plan.method, plan.size}];
     if (memory == nullptr) {
       if (is_recording(context)) return nullptr;
-      const size_t bytes = static_cast<size_t>(spectra_count(g, plan)) * sizeof(Complex);
+      const size_t bytes = static_cast<size_t>(spectra_count(plan, layout)) * sizeof(Complex);
       memory.reset(SessionMemory::allocate(bytes));
       if (memory == nullptr) return nullptr;
-      make_spectra(context, g, plan, taps, static_cast<Complex*>(memory->get()));
+      make_spectra(context, plan, layout, static_cast<Complex*>(memory->get()));
       wait_for(context);
     }
     return static_cast<const Complex*>(memory->get());
@@ -48,27 +49,57 @@ struct ConstantWeight : Prepared {
 };
 
 // y or grad_x by FFT.
-void convolve(const Call& call, const ConvGeometry& g, Pass pass, const Plan& plan,
-              const Tensor& in, const Tensor& weight, const Tensor& out, const Tensor* bias) {
-  const Layout planes = layout(g, pass, plan.size, in, weight, out);
+void convolve(const Call& call, const Plan& plan, const Layout& planes, const Tensor* bias) {
   const Complex* spectra = nullptr;
   if (const auto* constant = static_cast<const ConstantWeight*>(call.prepared)) {
-    spectra = constant->find(call.context, g, plan, planes.taps);
+    spectra = constant->find(call.context, plan, planes);
   }
-  const ScratchArray<Complex> room(call.context, spectra == nullptr ? spectra_count(g, plan) : 0);
+  const ScratchArray<Complex> room(call.context,
+                                   spectra == nullptr ? spectra_count(plan, planes) : 0);
   if (spectra == nullptr) {
-    make_spectra(call.context, g, plan, planes.taps, room.get());
+    make_spectra(call.context, plan, planes, room.get());
     spectra = room.get();
   }
-  const Plane bias_plane =
-      bias == nullptr ? Plane{} : Plane{bias->memory, bias->type, 0, 0, {}, {}};
+  Plane bias_plane{};
+  if (bias != nullptr) {
+    bias_plane.data = bias->memory;
+    bias_plane.type = bias->type;
+  }
   const Plane* const given = bias == nullptr ? nullptr : &bias_plane;
   if (plan.method == Method::kDense) {
-    convolve_dense(call.context, g, pass, plan.size, planes, spectra, given);
+    convolve_dense(call.context, plan, planes, spectra, given);
   } else {
-    convolve_per_channel(call.context, g.out_channels, g.group_outputs(), plan.size, planes,
-                         spectra, given);
+    convolve_per_channel(call.context, plan.size, planes, spectra, given);
   }
+}
+
+// Three spatial dimensions and float64 have the direct method only.
+bool has_ffts(const Call& call, const ConvGeometry& g) {
+  return g.in.size() <= 2 && call.type != Type::kFloat64;
+}
+
+// The planes of a pass that is not direct; `plan` is what was chosen.
+std::optional<Layout> planned(const Call& call, const ConvGeometry& g, Pass pass, const Tensor& in,
+                              const Tensor& taps, const Tensor& out, Plan* plan) {
+  if (!has_ffts(call, g)) return std::nullopt;
+  const Problem p = fft_conv::problem_of(g);
+  const bool wished = call.attributes.has("plan");
+  *plan = choose(p, pass, call.type, wished ? call.attributes.text("plan") : "auto");
+  const std::optional<TiledCore> cut = cut_core(p, pass, *plan, call.type);
+  if (!cut) return std::nullopt;
+  return make_layout(*cut, in, taps, out);
+}
+
+template <size_t kX, size_t kWeight, Pass kPass>
+std::vector<std::string> list_plans(const Call& call) {
+  const ConvGeometry g =
+      conv_geometry(call.attributes, call.inputs[kX].shape, call.inputs[kWeight].shape);
+  if (!has_ffts(call, g)) return {to_string(Plan{})};
+  std::vector<std::string> plans;
+  for (const Plan& plan : candidates(fft_conv::problem_of(g), kPass, call.type)) {
+    plans.push_back(to_string(plan));
+  }
+  return plans;
 }
 
 }  // namespace
@@ -80,9 +111,9 @@ void fft_conv(const Call& call) {
   const ConvGeometry g = conv_geometry(call.attributes, x.shape, weight.shape);
   const Tensor& y = call.outputs[0];
   if (y.size() == 0) return;
-  const Plan plan = choose(g, Pass::kForward, call.type);
-  if (plan.method != Method::kDirect) {
-    return convolve(call, g, Pass::kForward, plan, x, weight, y, bias.present ? &bias : nullptr);
+  Plan plan;
+  if (const auto planes = planned(call, g, Pass::kForward, x, weight, y, &plan)) {
+    return convolve(call, plan, *planes, bias.present ? &bias : nullptr);
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
@@ -99,9 +130,9 @@ void fft_conv_grad_input(const Call& call) {
   const Tensor& grad_x = call.outputs[0];
   const ConvGeometry g = conv_geometry(call.attributes, call.inputs[2].shape, weight.shape);
   if (grad_x.size() == 0) return;
-  const Plan plan = choose(g, Pass::kGradientInput, call.type);
-  if (plan.method != Method::kDirect) {
-    return convolve(call, g, Pass::kGradientInput, plan, grad, weight, grad_x, nullptr);
+  Plan plan;
+  if (const auto planes = planned(call, g, Pass::kGradientInput, grad, weight, grad_x, &plan)) {
+    return convolve(call, plan, *planes, nullptr);
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
@@ -117,12 +148,10 @@ void fft_conv_grad_weight(const Call& call) {
   const Tensor& grad_weight = call.outputs[0];
   const ConvGeometry g = conv_geometry(call.attributes, x.shape, call.inputs[2].shape);
   if (grad_weight.size() == 0) return;
-  const Plan plan = choose(g, Pass::kGradientWeight, call.type);
-  if (plan.method != Method::kDirect) {
-    const Layout planes = layout(g, Pass::kGradientWeight, plan.size, x, grad_weight, grad);
-    if (plan.method == Method::kDense) return correlate_dense(call.context, g, plan.size, planes);
-    return correlate_per_channel(call.context, g.out_channels, g.group_outputs(), plan.size,
-                                 planes);
+  Plan plan;
+  if (const auto planes = planned(call, g, Pass::kGradientWeight, x, grad_weight, grad, &plan)) {
+    if (plan.method == Method::kDense) return correlate_dense(call.context, plan, *planes);
+    return correlate_per_channel(call.context, plan.size, *planes);
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
@@ -130,6 +159,16 @@ void fft_conv_grad_weight(const Call& call) {
         call.context, grad_weight.size(),
         ConvGradWeight<T>{grad.data<T>(), x.data<T>(), grad_weight.data<T>(), ConvSizes(g)});
   });
+}
+
+std::vector<std::string> fft_conv_plans(const Call& call) {
+  return list_plans<0, 1, Pass::kForward>(call);
+}
+std::vector<std::string> fft_conv_grad_input_plans(const Call& call) {
+  return list_plans<2, 1, Pass::kGradientInput>(call);
+}
+std::vector<std::string> fft_conv_grad_weight_plans(const Call& call) {
+  return list_plans<1, 2, Pass::kGradientWeight>(call);
 }
 
 std::unique_ptr<Prepared> prepare_conv(const Context&, const Attributes&, Type,

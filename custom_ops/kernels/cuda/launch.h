@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string>
+#include <type_traits>
 
 #include "kernels/cuda/device.h"
 #include "kernels/operator.h"
@@ -28,8 +29,15 @@ __global__ void __launch_bounds__(kIndexThreads) run_indices(int64_t count, cons
   }
 }
 
+// Blocks that a multiprocessor should hold at once: Body::kBlocks where a kernel says so, and the
+// compiler finds registers accordingly.
+template <typename Body, typename = void>
+constexpr int kBlocksAtOnce = 0;  // as many as there are registers for
 template <typename Body>
-__global__ void __launch_bounds__(Body::kThreads) run_blocks(const Body body) {
+constexpr int kBlocksAtOnce<Body, std::void_t<decltype(Body::kBlocks)>> = Body::kBlocks;
+
+template <typename Body>
+__global__ void __launch_bounds__(Body::kThreads, kBlocksAtOnce<Body>) run_blocks(const Body body) {
   Block block;
   body(block);
 }

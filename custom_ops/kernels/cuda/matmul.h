@@ -1,12 +1,11 @@
-// Batched matrix products on tensor cores, real or complex, of operands with any strides:
+// Batched matrix products on tensor cores of operands with any strides:
 //   out[b, i, j] = sum over k of left[b, i, k] right[b, k, j]  (+ bias[j], + out where it
 //   accumulates)
 //
 // A block makes 64 x 64 numbers, its four warps 32 x 32 each; 16 of the depth are in shared memory
 // while the next 16 are on their way to registers. Numbers go through the tensor cores as tf32 (10
 // bits of fraction: exact for float16 and bfloat16). With kSplit a float is the sum of two such
-// numbers and three products replace one, which is as accurate as float32 arithmetic. A complex
-// product is four real ones.
+// numbers and three products replace one, which is as accurate as float32 arithmetic.
 #pragma once
 
 #include <cstdlib>
@@ -15,10 +14,6 @@
 #include "kernels/cuda/launch.h"
 
 namespace graphscale::cuda {
-
-struct Complex {
-  float re, im;
-};
 
 // Element (i, k) of batch b of group g lies at b * batch + g * group + i * row + k * depth, where k
 // has two digits if inner is above 0: (k / inner) * outer + (k % inner) * depth. Counted in
@@ -38,8 +33,6 @@ struct Operand {
 
 template <typename T, bool kSplit>
 struct Matmul {
-  static constexpr bool kComplex = std::is_same_v<T, Complex>;
-  static constexpr int kPlanes = kComplex ? 2 : 1;
   static constexpr int kThreads = 128;
   static constexpr int kTile = 64;
   static constexpr int kDepth = 16;
@@ -47,16 +40,16 @@ struct Matmul {
   static constexpr int kRightPitch = kTile + 8;
   static constexpr int kLeftPlane = kTile * kLeftPitch;
   static constexpr int kRightPlane = kDepth * kRightPitch;
-  static constexpr size_t kSharedBytes = kPlanes * (kLeftPlane + kRightPlane) * sizeof(float);
+  static constexpr size_t kSharedBytes = (kLeftPlane + kRightPlane) * sizeof(float);
   static constexpr int kLoads = kTile * kDepth / kThreads;
 
   Operand<T> left;   // row = i
   Operand<T> right;  // row = j
   void* out;         // T, or float where wide_out; neighbouring columns are neighbours
   int64_t out_batch, out_group, out_row;
-  const T* bias;  // or null; complex products have none
+  const T* bias;  // or null
   int64_t batches, groups, rows, columns, depth;
-  bool accumulate, wide_out, conjugate_right;
+  bool accumulate, wide_out;
 
   int64_t blocks() const {
     return batches * groups * divide_up(rows, kTile) * divide_up(columns, kTile);
@@ -64,7 +57,7 @@ struct Matmul {
 
   // Numbers on their way from memory to shared memory.
   struct Staged {
-    float values[kLoads][kPlanes];
+    float values[kLoads];
   };
 
   // Which element of a tile a thread brings: neighbours in memory go to neighbouring threads.
@@ -78,20 +71,14 @@ struct Matmul {
   }
 
   GRAPHSCALE_DEVICE void fetch(const Operand<T>& from, const T* base, int64_t first, int64_t count,
-                               int64_t k0, int thread, float sign, Staged& staged) const {
+                               int64_t k0, int thread, Staged& staged) const {
 #pragma unroll
     for (int load = 0; load < kLoads; ++load) {
       const Place p = place(thread, load, from.depth == 1);
       const int64_t i = first + p.i;
       const int64_t k = k0 + p.k;
       const bool inside = i < count && k < depth;
-      if constexpr (kComplex) {
-        const Complex value = inside ? base[from.at(i, k)] : Complex{0, 0};
-        staged.values[load][0] = value.re;
-        staged.values[load][1] = sign * value.im;
-      } else {
-        staged.values[load][0] = inside ? widen(base[from.at(i, k)]) : 0.0f;
-      }
+      staged.values[load] = inside ? widen(base[from.at(i, k)]) : 0.0f;
     }
   }
 
@@ -113,13 +100,12 @@ struct Matmul {
     uint32_t high[2], low[2];
   };
 
-  GRAPHSCALE_DEVICE static Left left_fragment(const float* tile, int row, int k, int lane,
-                                              float sign) {
+  GRAPHSCALE_DEVICE static Left left_fragment(const float* tile, int row, int k, int lane) {
     Left fragment;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int at = (row + lane / 4 + i % 2 * 8) * kLeftPitch + k + lane % 4 + i / 2 * 4;
-      const Parts p = parts(sign * tile[at]);
+      const Parts p = parts(tile[at]);
       fragment.high[i] = p.high;
       fragment.low[i] = p.low;
     }
@@ -150,7 +136,7 @@ struct Matmul {
   template <typename Block>
   GRAPHSCALE_DEVICE void operator()(const Block& block) const {
     float* const left_tile = block.template shared<float>();
-    float* const right_tile = left_tile + kPlanes * kLeftPlane;
+    float* const right_tile = left_tile + kLeftPlane;
     const int64_t column_tiles = divide_up(columns, kTile);
     const int64_t tiles = divide_up(rows, kTile) * column_tiles;
     const int64_t matrix = block.index() / tiles;
@@ -165,65 +151,44 @@ struct Matmul {
     const int lane = thread % kWarp;
     const int warp_row = thread / kWarp / 2 * 32;
     const int warp_column = thread / kWarp % 2 * 32;
-    const float right_sign = conjugate_right ? -1.0f : 1.0f;
 
     // Parts of the tile that lie outside of the result; the same for all lanes of a warp.
     const int64_t warp_rows = rows - row0 - warp_row;
     const int64_t warp_columns = columns - column0 - warp_column;
 
-    float sums[2][4][kPlanes][4] = {};
+    float sums[2][4][4] = {};
     Staged next_left;
     Staged next_right;
-    fetch(left, a, row0, rows, 0, thread, 1.0f, next_left);
-    fetch(right, b, column0, columns, 0, thread, right_sign, next_right);
+    fetch(left, a, row0, rows, 0, thread, next_left);
+    fetch(right, b, column0, columns, 0, thread, next_right);
     for (int64_t k0 = 0; k0 < depth; k0 += kDepth) {
       block.sync();
 #pragma unroll
       for (int load = 0; load < kLoads; ++load) {
         const Place l = place(thread, load, left.depth == 1);
         const Place r = place(thread, load, right.depth == 1);
-#pragma unroll
-        for (int plane = 0; plane < kPlanes; ++plane) {
-          left_tile[plane * kLeftPlane + l.i * kLeftPitch + l.k] = next_left.values[load][plane];
-          right_tile[plane * kRightPlane + r.k * kRightPitch + r.i] =
-              next_right.values[load][plane];
-        }
+        left_tile[l.i * kLeftPitch + l.k] = next_left.values[load];
+        right_tile[r.k * kRightPitch + r.i] = next_right.values[load];
       }
       block.sync();
       if (k0 + kDepth < depth) {
-        fetch(left, a, row0, rows, k0 + kDepth, thread, 1.0f, next_left);
-        fetch(right, b, column0, columns, k0 + kDepth, thread, right_sign, next_right);
+        fetch(left, a, row0, rows, k0 + kDepth, thread, next_left);
+        fetch(right, b, column0, columns, k0 + kDepth, thread, next_right);
       }
       if (warp_rows <= 0 || warp_columns <= 0) continue;
 #pragma unroll
       for (int k = 0; k < kDepth; k += 8) {
-        Left re[2];
-        Left im[2];
-        Left minus_im[2];
+        Left lefts[2];
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-          re[m] = left_fragment(left_tile, warp_row + m * 16, k, lane, 1.0f);
-          if constexpr (kComplex) {
-            im[m] = left_fragment(left_tile + kLeftPlane, warp_row + m * 16, k, lane, 1.0f);
-            minus_im[m] = left_fragment(left_tile + kLeftPlane, warp_row + m * 16, k, lane, -1.0f);
-          }
+          lefts[m] = left_fragment(left_tile, warp_row + m * 16, k, lane);
         }
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
           if (n * 8 >= warp_columns) break;
-          const Right b_re = right_fragment(right_tile, k, warp_column + n * 8, lane);
+          const Right b_part = right_fragment(right_tile, k, warp_column + n * 8, lane);
 #pragma unroll
-          for (int m = 0; m < 2; ++m) multiply_add(block, sums[m][n][0], re[m], b_re);
-          if constexpr (kComplex) {
-            const Right b_im =
-                right_fragment(right_tile + kRightPlane, k, warp_column + n * 8, lane);
-#pragma unroll
-            for (int m = 0; m < 2; ++m) {
-              multiply_add(block, sums[m][n][0], minus_im[m], b_im);
-              multiply_add(block, sums[m][n][1], re[m], b_im);
-              multiply_add(block, sums[m][n][1], im[m], b_re);
-            }
-          }
+          for (int m = 0; m < 2; ++m) multiply_add(block, sums[m][n], lefts[m], b_part);
         }
       }
     }
@@ -238,30 +203,21 @@ struct Matmul {
           const int64_t row = row0 + warp_row + m * 16 + lane / 4 + i / 2 * 8;
           const int64_t column = column0 + warp_column + n * 8 + lane % 4 * 2 + i % 2;
           if (row < rows && column < columns) {
-            store(base + row * out_row + column, column, sums[m][n], i);
+            store(base + row * out_row + column, column, sums[m][n][i]);
           }
         }
       }
     }
   }
 
-  GRAPHSCALE_DEVICE void store(int64_t at, int64_t column, const float (&sums)[kPlanes][4],
-                               int i) const {
-    if constexpr (kComplex) {
-      Complex* const to = static_cast<Complex*>(out) + at;
-      Complex value{sums[0][i], sums[1][i]};
-      if (accumulate) value = {value.re + to->re, value.im + to->im};
-      *to = value;
+  GRAPHSCALE_DEVICE void store(int64_t at, int64_t column, float value) const {
+    if (bias != nullptr) value += widen(bias[column]);
+    if (wide_out) {
+      float* const to = static_cast<float*>(out) + at;
+      *to = accumulate ? *to + value : value;
     } else {
-      float value = sums[0][i];
-      if (bias != nullptr) value += widen(bias[column]);
-      if (wide_out) {
-        float* const to = static_cast<float*>(out) + at;
-        *to = accumulate ? *to + value : value;
-      } else {
-        T* const to = static_cast<T*>(out) + at;
-        *to = narrow<T>(accumulate ? widen(*to) + value : value);
-      }
+      T* const to = static_cast<T*>(out) + at;
+      *to = narrow<T>(accumulate ? widen(*to) + value : value);
     }
   }
 };
@@ -291,7 +247,7 @@ void matmul(const Context& context, const Matmul<T, false>& product) {
                   Matmul<T, true>{product.left, product.right, product.out, product.out_batch,
                                   product.out_group, product.out_row, product.bias, product.batches,
                                   product.groups, product.rows, product.columns, product.depth,
-                                  product.accumulate, product.wide_out, product.conjugate_right});
+                                  product.accumulate, product.wide_out});
   }
 }
 

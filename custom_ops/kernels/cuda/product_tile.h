@@ -133,7 +133,7 @@ class ProductTile {
         typename Fragments::Left left[2];
 #pragma unroll
         for (int m = 0; m < 2; ++m) {
-          left[m] = Fragments::left_fragment(left_tile, row + m * 16, k, lane, 1.0f);
+          left[m] = Fragments::left_fragment(left_tile, row + m * 16, k, lane);
         }
 #pragma unroll
         for (int n = 0; n < 4; ++n) {

@@ -2,24 +2,22 @@
 // frequency on tensor cores -> tiles.
 #pragma once
 
-#include "kernels/cuda/fft/plan.h"
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/fft/layout.h"
 
 namespace graphscale::cuda {
 
 // Numbers of type Complex that the kernels' spectra take.
-int64_t dense_spectra_count(const ConvGeometry& g, int size);
+int64_t dense_spectra_count(const Layout& layout, int size);
 
-// The spectra of all kernels, conjugated and scaled.
-void make_dense_spectra(const Context& context, const ConvGeometry& g, int size, const Plane& taps,
-                        Complex* spectra);
+// The spectra of all kernels, scaled.
+void make_dense_spectra(const Context& context, int size, const Layout& layout, Complex* spectra);
 
-// out <- in with the kernels, + bias where it is not null. As many images at a time as memory is
+// out <- in with the kernels, + bias where it is not null. As many tiles at a time as memory is
 // allowed for.
-void convolve_dense(const Context& context, const ConvGeometry& g, Pass pass, int size,
-                    const Layout& layout, const Complex* spectra, const Plane* bias);
+void convolve_dense(const Context& context, const Plan& plan, const Layout& layout,
+                    const Complex* spectra, const Plane* bias);
 
 // taps <- the sum over all tiles of in with out, the gradient to y.
-void correlate_dense(const Context& context, const ConvGeometry& g, int size, const Layout& layout);
+void correlate_dense(const Context& context, const Plan& plan, const Layout& layout);
 
 }  // namespace graphscale::cuda

@@ -1,5 +1,5 @@
-// Complex Fourier transforms of one line, held in a thread's registers: mixed radix 2, 3, 4, 5 and
-// 8, every index and twiddle factor known to the compiler. The result lies in digit-reversed order,
+// Complex Fourier transforms of one line, held in a thread's registers: radix 2, 3, 4, 5, 7 and 8,
+// every index and twiddle factor known to the compiler. The result lies in an order of its own,
 // which costs nothing: position<N>(f) tells, at compile time, where frequency f is.
 #pragma once
 
@@ -60,20 +60,6 @@ GRAPHSCALE_DEVICE void butterfly(float (&re)[P], float (&im)[P]) {
     im[1] = im[0] - i;
     re[0] += r;
     im[0] += i;
-  } else if constexpr (P == 3) {
-    constexpr float kSine = Turn<1, 3>::kSine;
-    const float sum_re = re[1] + re[2];
-    const float sum_im = im[1] + im[2];
-    const float turned_re = kSine * (im[1] - im[2]);
-    const float turned_im = kSine * (re[2] - re[1]);
-    const float middle_re = re[0] - 0.5f * sum_re;
-    const float middle_im = im[0] - 0.5f * sum_im;
-    re[0] += sum_re;
-    im[0] += sum_im;
-    re[1] = middle_re + turned_re;
-    im[1] = middle_im + turned_im;
-    re[2] = middle_re - turned_re;
-    im[2] = middle_im - turned_im;
   } else if constexpr (P == 4) {
     const float even_re = re[0] + re[2];
     const float even_im = im[0] + im[2];
@@ -91,37 +77,38 @@ GRAPHSCALE_DEVICE void butterfly(float (&re)[P], float (&im)[P]) {
     im[2] = even_im - odd_im;
     re[3] = even_minus_re - odd_minus_im;
     im[3] = even_minus_im + odd_minus_re;
-  } else if constexpr (P == 5) {
-    constexpr float kCosine1 = Turn<1, 5>::kCosine;
-    constexpr float kCosine2 = Turn<2, 5>::kCosine;
-    constexpr float kSine1 = Turn<1, 5>::kSine;
-    constexpr float kSine2 = Turn<2, 5>::kSine;
-    const float outer_re = re[1] + re[4];
-    const float outer_im = im[1] + im[4];
-    const float inner_re = re[2] + re[3];
-    const float inner_im = im[2] + im[3];
-    const float outer_minus_re = re[1] - re[4];
-    const float outer_minus_im = im[1] - im[4];
-    const float inner_minus_re = re[2] - re[3];
-    const float inner_minus_im = im[2] - im[3];
-    const float a_re = re[0] + kCosine1 * outer_re + kCosine2 * inner_re;
-    const float a_im = im[0] + kCosine1 * outer_im + kCosine2 * inner_im;
-    const float b_re = re[0] + kCosine2 * outer_re + kCosine1 * inner_re;
-    const float b_im = im[0] + kCosine2 * outer_im + kCosine1 * inner_im;
-    const float u_re = kSine1 * outer_minus_re + kSine2 * inner_minus_re;
-    const float u_im = kSine1 * outer_minus_im + kSine2 * inner_minus_im;
-    const float v_re = kSine2 * outer_minus_re - kSine1 * inner_minus_re;
-    const float v_im = kSine2 * outer_minus_im - kSine1 * inner_minus_im;
-    re[0] += outer_re + inner_re;
-    im[0] += outer_im + inner_im;
-    re[1] = a_re + u_im;
-    im[1] = a_im - u_re;
-    re[4] = a_re - u_im;
-    im[4] = a_im + u_re;
-    re[2] = b_re + v_im;
-    im[2] = b_im - v_re;
-    re[3] = b_re - v_im;
-    im[3] = b_im + v_re;
+  } else if constexpr (P % 2 == 1) {
+    constexpr int kHalf = P / 2;
+    float sum_re[kHalf], sum_im[kHalf], less_re[kHalf], less_im[kHalf];
+    const float first_re = re[0];
+    const float first_im = im[0];
+    unrolled<kHalf>([&](auto i) {
+      constexpr int p = decltype(i)::value;
+      sum_re[p] = re[p + 1] + re[P - 1 - p];
+      sum_im[p] = im[p + 1] + im[P - 1 - p];
+      less_re[p] = re[p + 1] - re[P - 1 - p];
+      less_im[p] = im[p + 1] - im[P - 1 - p];
+      re[0] += sum_re[p];
+      im[0] += sum_im[p];
+    });
+    unrolled<kHalf>([&](auto j) {
+      constexpr int k = decltype(j)::value + 1;
+      float even_re = first_re;
+      float even_im = first_im;
+      float odd_re = 0;
+      float odd_im = 0;
+      unrolled<kHalf>([&](auto i) {
+        constexpr int p = decltype(i)::value;
+        even_re += Turn<k * (p + 1), P>::kCosine * sum_re[p];
+        even_im += Turn<k * (p + 1), P>::kCosine * sum_im[p];
+        odd_re += Turn<k * (p + 1), P>::kSine * less_re[p];
+        odd_im += Turn<k * (p + 1), P>::kSine * less_im[p];
+      });
+      re[k] = even_re + odd_im;
+      im[k] = even_im - odd_re;
+      re[P - k] = even_re - odd_im;
+      im[P - k] = even_im + odd_re;
+    });
   } else {
     static_assert(P == 8, "no such radix");
     float even_re[4] = {re[0], re[2], re[4], re[6]};
@@ -145,20 +132,34 @@ GRAPHSCALE_DEVICE void butterfly(float (&re)[P], float (&im)[P]) {
   }
 }
 
-// The radix that the transform of N values begins with.
-constexpr int first_radix(int n) {
-  if (n <= 5 || n == 8) return n;
-  if (n == 16) return 4;
-  for (const int radix : {8, 4, 5, 3, 2}) {
-    if (n % radix == 0) return radix;
-  }
-  return n;
+// The largest power of n's smallest prime factor that divides n.
+constexpr int prime_power(int n) {
+  int prime = 2;
+  while (n % prime != 0) ++prime;
+  int power = 1;
+  for (; n % prime == 0; n /= prime) power *= prime;
+  return power;
 }
 
+// The radix that the transform of a prime power begins with.
+constexpr int first_radix(int n) {
+  if (n <= 5 || n == 7 || n == 8) return n;
+  if (n % 2 == 0) return n == 16 ? 4 : 8;
+  return n % 3 == 0 ? 3 : n % 5 == 0 ? 5 : 7;
+}
+
+// Factors without a common divisor need no twiddle factors between them (Good and Thomas): value
+// n = B a + A b goes in, frequency f with remainders f mod A and f mod B comes out.
 template <int N>
 constexpr int position(int frequency) {
+  constexpr int kPower = prime_power(N);
   constexpr int kRadix = first_radix(N);
-  if constexpr (kRadix == N) {
+  if constexpr (kPower != N) {
+    constexpr int kRest = N / kPower;
+    return (kRest * position<kPower>(frequency % kPower) +
+            kPower * position<kRest>(frequency % kRest)) %
+           N;
+  } else if constexpr (kRadix == N) {
     return frequency;
   } else {
     return frequency % kRadix * (N / kRadix) + position<N / kRadix>(frequency / kRadix);
@@ -171,10 +172,29 @@ struct Line {
   float im[N];
 };
 
-// The N values from `kAt` on; forward (exp(-2 pi i / N)). With re and im exchanged: its inverse
-// times N.
-template <int N, int kAt = 0, int M>
+// Which slots of a line the values of a part of its transform are in.
+struct InOrder {
+  static constexpr int at(int i) { return i; }
+};
+template <typename Whole, int N, int kStep, int kOffset>
+struct Every {
+  static constexpr int at(int i) { return Whole::at((kOffset + kStep * i) % N); }
+};
+
+// Forward (exp(-2 pi i / N)), in place.
+template <int N, typename Slots = InOrder, int M>
 GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
+  constexpr int kPower = prime_power(N);
+  if constexpr (kPower != N) {
+    constexpr int kRest = N / kPower;
+    unrolled<kRest>([&](auto i) {
+      transform<kPower, Every<Slots, N, kRest, kPower * decltype(i)::value>>(re, im);
+    });
+    unrolled<kPower>([&](auto i) {
+      transform<kRest, Every<Slots, N, kPower, kRest * decltype(i)::value>>(re, im);
+    });
+    return;
+  }
   constexpr int kRadix = first_radix(N);
   constexpr int kRest = N / kRadix;
   unrolled<kRest>([&](auto i) {
@@ -183,13 +203,13 @@ GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
     float part_im[kRadix];
     unrolled<kRadix>([&](auto j) {
       constexpr int p = decltype(j)::value;
-      part_re[p] = re[kAt + q + kRest * p];
-      part_im[p] = im[kAt + q + kRest * p];
+      part_re[p] = re[Slots::at(q + kRest * p)];
+      part_im[p] = im[Slots::at(q + kRest * p)];
     });
     butterfly(part_re, part_im);
     unrolled<kRadix>([&](auto j) {
       constexpr int k = decltype(j)::value;
-      constexpr int to = kAt + k * kRest + q;
+      constexpr int to = Slots::at(k * kRest + q);
       if constexpr (k * q == 0) {
         re[to] = part_re[k];
         im[to] = part_im[k];
@@ -203,8 +223,7 @@ GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
   });
   if constexpr (kRest > 1) {
     unrolled<kRadix>([&](auto i) {
-      constexpr int k = decltype(i)::value;
-      transform<kRest, kAt + k * kRest>(re, im);
+      transform<kRest, Every<Slots, N, 1, decltype(i)::value * kRest>>(re, im);
     });
   }
 }

@@ -1,117 +1,125 @@
-// Two-dimensional real Fourier transforms of S x S tiles in shared memory, S / 2 threads to a tile,
-// each with one line at a time in its registers.
+// Two-dimensional real Fourier transforms of S x S tiles, S / 2 threads to a tile, each with one
+// line at a time in its registers; shared memory is needed only to turn columns into rows.
 //
-// Rows j and j + S/2 go through one complex transform as its real and imaginary part. Of the
-// columns of the result 0 ... S/2 are kept (the others are their conjugates); columns 0 and S/2,
-// being transforms of real numbers, share one complex column as well. So S/2 threads do S/2 lines,
-// along both axes. A tile takes S (S + 1) floats: real element (r, c) at r (S + 1) + c; real parts
-// of column c at c (S + 1) + r, its imaginary parts S/2 columns behind. No bank of shared memory is
-// hit twice at once.
+// Two columns go through one complex transform as its real and imaginary part. Of the rows of the
+// result 0 ... S/2 are kept (the others are their conjugates); rows 0 and S/2, being transforms of
+// real numbers, share one complex row. So S/2 threads have S/2 rows; columns that are all zero, or
+// that nobody asks for, are left out. In shared memory column c, row j is at c * kPitch + j.
 //
 // The spectra are 2 times, the inverse S^2 times the usual ones: whoever multiplies puts that
-// right.
+// right. The inverse of a spectrum is the transform of its conjugate; so products are made
+// conjugated, and there is one transform for all purposes.
 #pragma once
 
 #include "kernels/cuda/fft/line.h"
+#include "kernels/cuda/fft/product.h"
 
 namespace graphscale::cuda {
+
+// A set of numbers below N.
+template <int N>
+struct Bits {
+  uint32_t words[(N + 31) / 32];
+
+  GRAPHSCALE_DEVICE Bits(int begin, int end) {
+    for (int i = 0; i < (N + 31) / 32; ++i) {
+      words[i] = below(end - i * 32) & ~below(begin - i * 32);
+    }
+  }
+  GRAPHSCALE_DEVICE uint32_t bit(int i) const { return words[i / 32] & 1u << i % 32; }
+  GRAPHSCALE_DEVICE bool has(int i) const { return bit(i) != 0; }
+
+ private:
+  static GRAPHSCALE_DEVICE uint32_t below(int n) {
+    return n <= 0 ? 0u : n >= 32 ? 0xffffffffu : (1u << n) - 1;
+  }
+};
+
+// Columns [begin, begin + 2 pairs) of a tile; columns i and i + pairs share a transform.
+struct Columns {
+  int begin, pairs;
+  GRAPHSCALE_BOTH int count() const { return 2 * pairs; }
+};
 
 template <int S, int kTilesOfBlock>
 struct Tile {
   static constexpr int kHalf = S / 2;
-  static constexpr int kPitch = S + 1;
-  static constexpr int kTiles = kTilesOfBlock;  // a power of two
+  static constexpr int kTiles = kTilesOfBlock;
   static constexpr int kThreads = kTiles * kHalf;
-  // Tiles begin in different banks, for neighbouring threads work on neighbouring tiles.
-  static constexpr int kShift = 32 / kTiles;
-  static constexpr int kFloats = S * kPitch + ((kShift - S * kPitch) % 32 + 32) % 32;
-  static constexpr int kElements = S * kHalf;  // complex numbers of a spectrum
+  static constexpr int kPitch = kHalf | 1;        // neighbouring columns in different banks
+  static constexpr int kElements = S * kHalf;     // complex numbers of a spectrum
 
-  // Which tile and which line of it are a thread's.
-  static constexpr GRAPHSCALE_BOTH int tile_of(int thread) { return thread % kTiles; }
-  static constexpr GRAPHSCALE_BOTH int line_of(int thread) { return thread / kTiles; }
-
-  // From the real tile to column j: frequency k is at position<S>(k) of the line.
-  template <typename Block>
-  static GRAPHSCALE_DEVICE void forward(const Block& block, float* tile, int j, Line<S>& line) {
-    block.sync();
-    unrolled<S>([&](auto i) {
-      constexpr int c = decltype(i)::value;
-      line.re[c] = tile[j * kPitch + c];
-      line.im[c] = tile[(j + kHalf) * kPitch + c];
-    });
-    block.sync();
-    transform<S>(line.re, line.im);
-    unrolled<kHalf>([&](auto i) {
-      constexpr int c = decltype(i)::value;
-      float* const re = tile + c * kPitch + j;
-      float* const im = re + kHalf * kPitch;
-      if constexpr (c == 0) {
-        constexpr int first = position<S>(0);
-        constexpr int middle = position<S>(kHalf);
-        re[0] = 2 * line.re[first];
-        im[0] = 2 * line.re[middle];
-        re[kHalf] = 2 * line.im[first];
-        im[kHalf] = 2 * line.im[middle];
-      } else {
-        constexpr int at = position<S>(c);
-        constexpr int mirror = position<S>(S - c);
-        re[0] = line.re[at] + line.re[mirror];
-        im[0] = line.im[at] - line.im[mirror];
-        re[kHalf] = line.im[at] + line.im[mirror];
-        im[kHalf] = line.re[mirror] - line.re[at];
-      }
-    });
-    block.sync();
-    unrolled<S>([&](auto i) {
-      constexpr int r = decltype(i)::value;
-      line.re[r] = tile[j * kPitch + r];
-      line.im[r] = tile[(j + kHalf) * kPitch + r];
-    });
-    transform<S>(line.re, line.im);
+  // Room of a tile with so many columns, so that the same places of a block's tiles are in
+  // different banks.
+  static constexpr GRAPHSCALE_BOTH int room(int columns) {
+    const int least = columns * kPitch;
+    return kTiles > 16 ? least : least + ((16 / kTiles - least) % 16 + 16) % 16;
   }
 
-  // From column j, in order of frequency, to the real tile.
-  template <typename Block>
-  static GRAPHSCALE_DEVICE void inverse(const Block& block, float* tile, int j, Line<S>& line) {
-    transform<S>(line.im, line.re);
+  // Which tile and row are a thread's: neighbours share a row's factors.
+  static constexpr GRAPHSCALE_BOTH int tile_of(int thread) { return thread % kTiles; }
+  static constexpr GRAPHSCALE_BOTH int row_of(int thread) { return thread / kTiles; }
+
+  // From the transform of two columns to the half spectra of both.
+  static GRAPHSCALE_DEVICE void split_columns(const Line<S>& line, Complex* a, Complex* b) {
+    constexpr int first = position<S>(0);
+    constexpr int middle = position<S>(kHalf);
+    a[0] = {2 * line.re[first], 2 * line.re[middle]};
+    b[0] = {2 * line.im[first], 2 * line.im[middle]};
+    unrolled<kHalf - 1>([&](auto i) {
+      constexpr int k = decltype(i)::value + 1;
+      constexpr int at = position<S>(k);
+      constexpr int mirror = position<S>(S - k);
+      a[k] = {line.re[at] + line.re[mirror], line.im[at] - line.im[mirror]};
+      b[k] = {line.im[at] + line.im[mirror], line.re[mirror] - line.re[at]};
+    });
+  }
+
+  // From two half spectra, conjugated, to a line whose transform has the columns, + addend, as its
+  // real and imaginary part.
+  static GRAPHSCALE_DEVICE void join_columns(const Complex* a, const Complex* b, float addend,
+                                             Line<S>& line) {
+    line.re[0] = a[0].re + addend;
+    line.im[0] = b[0].re + addend;
+    line.re[kHalf] = a[0].im;
+    line.im[kHalf] = b[0].im;
+    unrolled<kHalf - 1>([&](auto i) {
+      constexpr int k = decltype(i)::value + 1;
+      const Complex of_a = a[k];
+      const Complex of_b = b[k];
+      line.re[k] = of_a.re - of_b.im;
+      line.im[k] = of_a.im + of_b.re;
+      line.re[S - k] = of_a.re + of_b.im;
+      line.im[S - k] = of_b.re - of_a.im;
+    });
+  }
+
+  // Row j of the columns.
+  static GRAPHSCALE_DEVICE void read_row(const Complex* tile, int j, const Columns& columns,
+                                         Line<S>& line) {
+    const Bits<S> there(columns.begin, columns.begin + columns.count());
+    const Complex* const from = tile + j - columns.begin * kPitch;
     unrolled<S>([&](auto i) {
-      constexpr int r = decltype(i)::value;
-      constexpr int at = position<S>(r);
-      tile[j * kPitch + r] = line.re[at];
-      tile[(j + kHalf) * kPitch + r] = line.im[at];
-    });
-    block.sync();
-    unrolled<kHalf>([&](auto i) {
       constexpr int c = decltype(i)::value;
-      const float* const re = tile + c * kPitch + j;
-      const float* const im = re + kHalf * kPitch;
-      if constexpr (c == 0) {
-        line.re[0] = re[0];
-        line.im[0] = re[kHalf];
-        line.re[kHalf] = im[0];
-        line.im[kHalf] = im[kHalf];
-      } else {
-        line.re[c] = re[0] - im[kHalf];
-        line.im[c] = im[0] + re[kHalf];
-        line.re[S - c] = re[0] + im[kHalf];
-        line.im[S - c] = re[kHalf] - im[0];
-      }
+      const Complex value = there.has(c) ? from[c * kPitch] : Complex{0, 0};
+      line.re[c] = value.re;
+      line.im[c] = value.im;
     });
-    block.sync();
-    transform<S>(line.im, line.re);
+  }
+
+  // The transform of row j, to the columns from 0 on; no other row's place is used.
+  static GRAPHSCALE_DEVICE void write_row(const Line<S>& line, int j, const Columns& columns,
+                                          Complex* tile) {
+    const Bits<S> wanted(0, columns.count());
     unrolled<S>([&](auto i) {
       constexpr int c = decltype(i)::value;
       constexpr int at = position<S>(c);
-      tile[j * kPitch + c] = line.re[at];
-      tile[(j + kHalf) * kPitch + c] = line.im[at];
+      if (wanted.has(c)) tile[c * kPitch + j] = {line.re[at], line.im[at]};
     });
-    block.sync();
   }
 };
 
-// The two spectra A and B that share column 0, from Z = A + iB at frequency k (z) and S - k
-// (mirror).
+// The two spectra A and B that share row 0, from Z = A + iB at frequency k (z) and S - k (mirror).
 struct Pair {
   float a_re, a_im, b_re, b_im;
 };
@@ -131,14 +139,14 @@ GRAPHSCALE_DEVICE void pack(const Pair& pair, Line<S>& line) {
   }
 }
 
-// A product of two shared columns, spectrum by spectrum; of conjugates of the right one on request.
-template <bool kConjugate>
+// The conjugate of a number, or pair, times another.
+GRAPHSCALE_DEVICE Complex multiply(const Complex& left, const Complex& right) {
+  return {left.re * right.re + left.im * right.im, left.re * right.im - left.im * right.re};
+}
 GRAPHSCALE_DEVICE Pair multiply(const Pair& left, const Pair& right) {
-  constexpr float kSign = kConjugate ? -1.0f : 1.0f;
-  return {left.a_re * right.a_re - kSign * left.a_im * right.a_im,
-          kSign * left.a_re * right.a_im + left.a_im * right.a_re,
-          left.b_re * right.b_re - kSign * left.b_im * right.b_im,
-          kSign * left.b_re * right.b_im + left.b_im * right.b_re};
+  const Complex a = multiply(Complex{left.a_re, left.a_im}, Complex{right.a_re, right.a_im});
+  const Complex b = multiply(Complex{left.b_re, left.b_im}, Complex{right.b_re, right.b_im});
+  return {a.re, a.im, b.re, b.im};
 }
 
 }  // namespace graphscale::cuda

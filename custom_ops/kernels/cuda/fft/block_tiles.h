@@ -1,0 +1,101 @@
+// What the tiles of a block do together: columns between memory and shared memory. In a pass over
+// columns a thread has two columns of one tile, neighbouring threads neighbouring columns.
+#pragma once
+
+#include "kernels/cuda/fft/plane.h"
+
+namespace graphscale::cuda {
+
+// Which tile and pair of columns are a thread's, for kTiles tiles; tile >= kTiles: none.
+struct ColumnPair {
+  int tile, a, b;
+  GRAPHSCALE_DEVICE ColumnPair(int thread, const Columns& columns)
+      : tile(thread / columns.pairs),
+        a(thread % columns.pairs),
+        b(a + columns.pairs) {}
+};
+
+// Half spectra of the columns of the block's tiles, to shared memory; place(tile) gives a tile's
+// place where has(tile). Threads see each other's only after a barrier.
+template <typename Shape, int S, typename Block, typename Has, typename FindPlace>
+GRAPHSCALE_DEVICE void load_columns(const Block& block, const Plane& from, const Columns& columns,
+                                    int room, const Has& has, const FindPlace& place,
+                                    Complex* tiles) {
+  const ColumnPair pair(block.thread(), columns);
+  if (pair.tile >= Shape::kTiles || !has(pair.tile)) return;
+  const Place p = place(pair.tile);
+  const Column<S> a = from.template column<S>(p, columns.begin + pair.a);
+  const Column<S> b = from.template column<S>(p, columns.begin + pair.b);
+  Line<S> line;
+  from.template load<S>(a, b, line);
+  transform<S>(line.re, line.im);
+  Complex* const tile = tiles + pair.tile * room;
+  Shape::split_columns(line, tile + pair.a * Shape::kPitch, tile + pair.b * Shape::kPitch);
+}
+
+// The way back, + addend(tile).
+template <typename Shape, int S, typename Block, typename Has, typename FindPlace, typename Addend>
+GRAPHSCALE_DEVICE void store_columns(const Block& block, const Plane& to, const Columns& columns,
+                                     int room, const Has& has, const FindPlace& place,
+                                     const Addend& addend, const Complex* tiles) {
+  const ColumnPair pair(block.thread(), columns);
+  if (pair.tile >= Shape::kTiles || !has(pair.tile)) return;
+  const Complex* const tile = tiles + pair.tile * room;
+  Line<S> line;
+  Shape::join_columns(tile + pair.a * Shape::kPitch, tile + pair.b * Shape::kPitch,
+                      addend(pair.tile), line);
+  transform<S>(line.re, line.im);
+  const Place p = place(pair.tile);
+  to.template store<S>(to.template column<S>(p, pair.a), to.template column<S>(p, pair.b), line);
+}
+
+// Likewise for kernels; shared memory must have room for S numbers of each thread, and a barrier
+// must be behind its last use.
+template <typename Shape, int S, typename Block, typename Has, typename FindPlace>
+GRAPHSCALE_DEVICE void load_kernel_columns(const Block& block, const Taps& from,
+                                           const Columns& columns, int room, const Has& has,
+                                           const FindPlace& place, Complex* tiles) {
+  const ColumnPair pair(block.thread(), columns);
+  const bool active = pair.tile < Shape::kTiles && has(pair.tile);
+  Line<S> line;
+  if (active) {
+    from.template load<S, Shape::kThreads>(place(pair.tile), pair.a, pair.b,
+                                           tiles + block.thread(), line);
+  }
+  block.sync();
+  if (!active) return;
+  transform<S>(line.re, line.im);
+  Complex* const tile = tiles + pair.tile * room;
+  Shape::split_columns(line, tile + pair.a * Shape::kPitch, tile + pair.b * Shape::kPitch);
+}
+
+template <typename Shape, int S, typename Block, typename Has, typename FindPlace>
+GRAPHSCALE_DEVICE void store_kernel_columns(const Block& block, const Taps& to,
+                                            const Columns& columns, int room, const Has& has,
+                                            const FindPlace& place, Complex* tiles) {
+  const ColumnPair pair(block.thread(), columns);
+  const bool active = pair.tile < Shape::kTiles && has(pair.tile);
+  Line<S> line;
+  if (active) {
+    const Complex* const tile = tiles + pair.tile * room;
+    Shape::join_columns(tile + pair.a * Shape::kPitch, tile + pair.b * Shape::kPitch, 0.0f, line);
+    transform<S>(line.re, line.im);
+  }
+  block.sync();
+  if (!active) return;
+  to.template store<S, Shape::kThreads>(place(pair.tile), pair.a, pair.b, tiles + block.thread(),
+                                        line);
+}
+
+// Columns of kernels: all that they have.
+inline Columns kernel_columns(const Taps& taps) { return {0, (taps.plane.x.limit + 1) / 2}; }
+
+// Bytes that kernels' columns take on their way.
+template <typename Shape, int S>
+size_t kernel_columns_bytes(const Columns& columns) {
+  const int tiles = Shape::kTiles * Shape::room(columns.count());
+  const int lines = S * Shape::kThreads;
+  return static_cast<size_t>(tiles > lines ? tiles : lines) * sizeof(Complex);
+}
+
+}  // namespace graphscale::cuda
