@@ -1,11 +1,16 @@
 """FFT convolution on a GPU against cuDNN: python benchmarks/fft_conv_cuda.py [part ...]
 
 Parts: goals, networks (five layers of convnet-benchmarks, batch 128), grid (kernel x channels),
-depthwise, tiles (every plan of a few layers, and how much memory the spectra get); all of them by
-default. Alternatives take turns; medians and minima of the turns, forward and forward + both
-gradients, go to results/fft_conv_cuda.json together with the copy bandwidth of the device and the
-relative error of each output against float64. cuDNN runs in benchmark mode, in NCHW and
-channels_last, and the faster one counts. docs/cuda_predictions.md says what to expect.
+depthwise, lines (one-dimensional kernels), tiles (plans of a few layers, and how much memory the
+spectra get); all of them by default. 'graphscale' is FFTConv with the plan that was measured to be
+the fastest, 'graphscale auto' with the cost model's. cuDNN runs in benchmark mode, in NCHW and
+channels_last; forward, onnxruntime's Conv and FFTConv run besides. Alternatives take turns, each
+long enough for the GPU's queue to fill; medians and minima of the turns, and the relative error of
+each output against float64, go to results/fft_conv_cuda.json after every layer, with the device's
+copy bandwidth, measured in the same process. Heat maps of the grid and of depthwise layers are
+written beside it (red slower, green faster than the better of cuDNN's two). Every part is a process
+of its own, and a layer that fails leaves its reason in place of its times.
+docs/cuda_predictions.md says what to expect.
 """
 
 from __future__ import annotations
@@ -15,9 +20,10 @@ import contextlib
 import datetime
 import functools
 import json
-import math
 import os
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +31,14 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
+import graphscale
 from graphscale.layers import library
 from graphscale.layers.operator import OPERATORS
+from graphscale.runtime import session
 
 RESULTS = Path(__file__).parent / "results"
 TURNS = 15
+TURN_SECONDS = 2e-3
 WARM_UP = 3
 PRECISIONS = {  # of both sides: type, whether tf32 is allowed
     "float32": (torch.float32, False),
@@ -47,13 +56,19 @@ class Layer:
     kernel: int
     groups: int = 1
     pad: int = 0
+    dims: int = 2
 
     def __str__(self) -> str:
         kind = "depthwise" if self.groups > 1 else "dense"
+        image, kernel = ("x".join([str(n)] * self.dims) for n in (self.size, self.kernel))
         return (
-            f"{kind} {self.in_channels}->{self.out_channels}, {self.size}x{self.size}, "
-            f"batch {self.batch}: {self.kernel}x{self.kernel}"
+            f"{kind} {self.in_channels}->{self.out_channels}, {image}, batch {self.batch}: {kernel}"
         )
+
+    @property
+    def window(self) -> dict[str, object]:
+        """FFTConv's attributes."""
+        return {"group": self.groups, "pads": [self.pad] * (2 * self.dims)}
 
 
 def depthwise(batch: int, channels: int, size: int, kernel: int) -> Layer:
@@ -87,13 +102,18 @@ PARTS = {
         for channels, size in ((128, 56), (256, 28), (512, 14))
         for kernel in (7, 13, 21, 31, 51)
     ],
+    "lines": [
+        Layer(8, 64, 64, length, kernel, groups, kernel // 2, dims=1)
+        for length, kernel in ((16384, 1024), (65536, 4096), (65536, 16384))
+        for groups in (64, 1)
+    ],
 }
-TILES = {
-    NETWORKS[1]: ["dense 16", "dense 32", "dense 48", "dense 64"],
-    Layer(128, 256, 256, 32, 13): ["dense 32", "dense 48", "dense 64"],
-    depthwise(32, 128, 56, 31): ["per_channel 64", "per_channel 72", "per_channel 96"],
-    depthwise(32, 128, 56, 13): ["per_channel 32", "per_channel 64", "per_channel 72"],
-}
+TILES = [
+    NETWORKS[1],
+    Layer(128, 256, 256, 32, 13),
+    depthwise(32, 128, 56, 31),
+    depthwise(32, 128, 56, 13),
+]
 SPECTRA_MB = (16, 32, 64, 256, 1024)
 
 
@@ -112,21 +132,28 @@ def environment(**values: object) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def seconds_of(run: Callable[[], object], repeats: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(repeats):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000 / repeats
+
+
 def times(alternatives: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
     """Median and least seconds of each, taking turns."""
-    for run in alternatives.values():
+    repeats = {}
+    for name, run in alternatives.items():
         for _ in range(WARM_UP):
             run()
+        repeats[name] = max(1, min(100, round(TURN_SECONDS / seconds_of(run, 1))))
     seconds = {name: [] for name in alternatives}
     for _ in range(TURNS):
         for name, run in alternatives.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()
-            start.record()
-            run()
-            end.record()
-            end.synchronize()
-            seconds[name].append(start.elapsed_time(end) / 1000)
+            seconds[name].append(seconds_of(run, repeats[name]))
     return {
         name: {"median": statistics.median(each), "least": min(each)}
         for name, each in seconds.items()
@@ -144,152 +171,279 @@ def tensors(layer: Layer, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tenso
     """x, weight and the gradient to y."""
     generator = torch.Generator("cuda").manual_seed(0)
     random = functools.partial(torch.randn, generator=generator, device="cuda")
-    x = random(layer.batch, layer.in_channels, layer.size, layer.size)
+    x = random(layer.batch, layer.in_channels, *[layer.size] * layer.dims)
     weight = random(
-        layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel
+        layer.out_channels, layer.in_channels // layer.groups, *[layer.kernel] * layer.dims
     )
     out = layer.size + 2 * layer.pad - layer.kernel + 1
-    grad = random(layer.batch, layer.out_channels, out, out)
+    grad = random(layer.batch, layer.out_channels, *[out] * layer.dims)
     return x.to(dtype), weight.to(dtype), grad.to(dtype)
 
 
-def passes(layer: Layer, x, weight, grad) -> tuple[Callable, Callable]:
-    """graphscale's forward, and forward with both gradients."""
-    window = {
-        "group": layer.groups,
-        "pads": [layer.pad] * 4,
-        "strides": [1, 1],
-        "dilations": [1, 1],
+def passes(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, tuple]:
+    """Operator and tensors of graphscale's three passes."""
+    x, weight, grad = given
+    return {
+        "FFTConv": (x, weight, None),
+        "FFTConvGradInput": (grad, weight, x),
+        "FFTConvGradWeight": (grad, x, weight),
     }
 
-    def forward():
-        return OPERATORS["FFTConv"](x, weight, None, **window)
 
-    def round_trip():
-        return (
-            forward(),
-            OPERATORS["FFTConvGradInput"](grad, weight, x, **window),
-            OPERATORS["FFTConvGradWeight"](grad, x, weight, **window),
-        )
+def fastest_plans(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, str]:
+    """Of each pass, measured among the cost model's candidates."""
+    chosen = {}
+    for name, arguments in passes(layer, given).items():
+        plans = library.plans(name, arguments, layer.window) or ["auto"]
+        # The direct kernels take one thread per result: seconds, where they are no candidates.
+        plans = [plan for plan in plans if plan != "direct" or plan == plans[0]]
+        ways = {
+            plan: functools.partial(OPERATORS[name], *arguments, **layer.window, plan=plan)
+            for plan in plans
+        }
+        found = times(ways)
+        chosen[name] = min(found, key=lambda plan, found=found: found[plan]["median"])
+    return chosen
 
-    return forward, round_trip
+
+def ours(layer: Layer, given: tuple[torch.Tensor, ...], plans: dict[str, str]) -> dict:
+    def run(names: list[str]) -> list[torch.Tensor]:
+        return [OPERATORS[n](*all_passes[n], **layer.window, plan=plans[n]) for n in names]
+
+    all_passes = passes(layer, given)
+    return {
+        "forward": lambda: run(["FFTConv"]),
+        "round_trip": lambda: run(list(all_passes)),
+    }
 
 
-def cudnn_passes(layer: Layer, x, weight, grad, memory_format) -> tuple[Callable, Callable]:
-    x, weight, grad = (t.contiguous(memory_format=memory_format) for t in (x, weight, grad))
+def cudnn(layer: Layer, given: tuple[torch.Tensor, ...], channels_last: bool) -> dict:
+    if channels_last:
+        given = tuple(t.contiguous(memory_format=torch.channels_last) for t in given)
+    x, weight, grad = given
+    convolve = (functional.conv1d, functional.conv2d)[layer.dims - 1]
+    pads, ones, zeros = ([n] * layer.dims for n in (layer.pad, 1, 0))
 
-    def forward():
-        return functional.conv2d(x, weight, None, 1, layer.pad, 1, layer.groups)
+    def forward() -> list[torch.Tensor]:
+        return [convolve(x, weight, None, 1, layer.pad, 1, layer.groups)]
 
-    def round_trip():
-        mask = [True, True, False]
-        pads, ones = [layer.pad] * 2, [1, 1]
-        return forward(), *torch.ops.aten.convolution_backward(
-            grad, x, weight, None, ones, pads, ones, False, [0, 0], layer.groups, mask
-        )
+    def round_trip() -> list[torch.Tensor]:
+        return forward() + list(
+            torch.ops.aten.convolution_backward(
+                grad, x, weight, None, ones, pads, ones, False, zeros, layer.groups,
+                [True, True, False],
+            )
+        )  # fmt: skip
 
-    return forward, round_trip
+    return {"forward": forward, "round_trip": round_trip}
+
+
+def in_onnxruntime(layer: Layer, x, weight, tf32: bool, plan: str | None) -> Callable[[], object]:
+    """Conv or, with a plan, FFTConv, on torch's stream and memory; float32."""
+    import onnx
+    import onnxruntime
+
+    domain = "" if plan is None else "graphscale"
+    hint = {} if plan is None else {"plan": plan}
+    node = onnx.helper.make_node(
+        "FFTConv" if domain else "Conv", ["x", "w"], ["y"], domain=domain, **layer.window, **hint
+    )
+    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
+    initializer = onnx.numpy_helper.from_array(weight.cpu().numpy(), "w")
+    inputs, outputs = [value("x", shape=list(x.shape))], [value("y", shape=None)]
+    graph = onnx.helper.make_graph([node], "layer", inputs, outputs, [initializer])
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("graphscale", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    provider = {
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "use_tf32": str(int(tf32)),
+        "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
+    }
+    opened = session(
+        model.SerializeToString(),
+        providers=[("CUDAExecutionProvider", provider), "CPUExecutionProvider"],
+    )
+    if opened.get_providers()[0] != "CUDAExecutionProvider":
+        raise RuntimeError("onnxruntime has no CUDA provider here")
+    binding = opened.io_binding()
+    binding.bind_input("x", "cuda", 0, "float32", list(x.shape), x.data_ptr())
+    binding.bind_output("y", "cuda", 0)
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return lambda: opened.run_with_iobinding(binding, options)
 
 
 def error(y: torch.Tensor, layer: Layer, x, weight) -> float:
     """Relative error (norm) of the first image against float64."""
-    wanted = functional.conv2d(
-        x[:1].double().cpu(), weight.double().cpu(), None, 1, layer.pad, 1, layer.groups
-    )
-    return ((y[:1].double().cpu() - wanted).norm() / wanted.norm()).item()
+    convolve = (functional.conv1d, functional.conv2d)[layer.dims - 1]
+    wanted = convolve(x[:1].double(), weight.double(), None, 1, layer.pad, 1, layer.groups)
+    return ((y[:1].double() - wanted).norm() / wanted.norm()).item()
 
 
 def measure(layer: Layer, precision: str) -> dict:
     dtype, tf32 = PRECISIONS[precision]
     torch.backends.cudnn.allow_tf32 = tf32
     given = tensors(layer, dtype)
+    x, weight, grad = given
+    point = {"layer": str(layer), **asdict(layer), "precision": precision, "failed": {}}
     with environment(GRAPHSCALE_TF32=int(tf32)):
+        point["plans"] = fastest_plans(layer, given)
+        auto = dict.fromkeys(point["plans"], "auto")
         sides = {
-            "graphscale": passes(layer, *given),
-            "cudnn": cudnn_passes(layer, *given, torch.contiguous_format),
-            "cudnn channels_last": cudnn_passes(layer, *given, torch.channels_last),
+            "graphscale": ours(layer, given, point["plans"]),
+            "graphscale auto": ours(layer, given, auto),
+            "cudnn": cudnn(layer, given, channels_last=False),
         }
-        point = {"layer": str(layer), **asdict(layer), "precision": precision}
-        for i, kind in enumerate(("forward", "round_trip")):
-            found = times({name: side[i] for name, side in sides.items()})
-            best = min(v["median"] for name, v in found.items() if name != "graphscale")
+        if layer.dims == 2:
+            sides["cudnn channels_last"] = cudnn(layer, given, channels_last=True)
+        if dtype == torch.float32:
+            for name, plan in (("conv", None), ("fft_conv", point["plans"]["FFTConv"])):
+                try:
+                    run = in_onnxruntime(layer, x, weight, tf32, plan)
+                    run()
+                    sides[f"onnxruntime {name}"] = {"forward": run}
+                except Exception as reason:  # another library's, of any kind
+                    point["failed"][f"onnxruntime {name}"] = str(reason)
+        for kind in ("forward", "round_trip"):
+            found = times({name: side[kind] for name, side in sides.items() if kind in side})
+            best = min(each["median"] for name, each in found.items() if name.startswith("cudnn"))
             point[kind] = {**found, "ratio": best / found["graphscale"]["median"]}
         point["error"] = {
-            name: error(sides[name][0](), layer, *given[:2]) for name in ("graphscale", "cudnn")
+            name: error(sides[name]["forward"]()[0], layer, x, weight)
+            for name in ("graphscale", "cudnn")
         }
-    planes = given[0].numel() + given[2].numel()
-    point["bytes"] = planes * given[0].element_size()
+    point["bytes"] = (x.numel() + grad.numel()) * x.element_size()
     print(
         f"{layer!s:55} {precision:9} forward {point['forward']['ratio']:6.2f}x, "
         f"round trip {point['round_trip']['ratio']:6.2f}x, "
-        f"{point['forward']['graphscale']['median'] * 1e6:9.1f} us, "
+        f"{point['forward']['graphscale']['median'] * 1e6:9.1f} us ({point['plans']['FFTConv']}), "
         f"error {point['error']['graphscale']:.1e} (cuDNN {point['error']['cudnn']:.1e})",
         flush=True,
     )
     return point
 
 
-def measure_tiles(layer: Layer, plan: str) -> list[dict]:
+def measure_tiles(layer: Layer) -> list[dict]:
+    """Every candidate of the cost model in tf32, and memory for the spectra of the dense ones."""
     given = tensors(layer, torch.float32)
     points = []
-    for megabytes in SPECTRA_MB if plan.startswith("dense") else SPECTRA_MB[-1:]:
-        with environment(
-            GRAPHSCALE_CUDA_PLAN=plan, GRAPHSCALE_CUDA_SPECTRA_MB=megabytes, GRAPHSCALE_TF32=1
-        ):
-            forward, round_trip = passes(layer, *given)
-            found = times({"forward": forward, "round_trip": round_trip})
-        points.append({"layer": str(layer), "plan": plan, "spectra_mb": megabytes, **found})
-        print(
-            f"{layer!s:55} {plan:15} {megabytes:5} MB: forward "
-            f"{found['forward']['median'] * 1e6:9.1f} us, round trip "
-            f"{found['round_trip']['median'] * 1e6:9.1f} us",
-            flush=True,
-        )
+    with environment(GRAPHSCALE_TF32=1):
+        plans = library.plans("FFTConv", given[:2], layer.window)
+        for plan in [each for each in plans if each != "direct"]:
+            for megabytes in SPECTRA_MB if plan.startswith("dense") else SPECTRA_MB[-1:]:
+                with environment(GRAPHSCALE_CUDA_SPECTRA_MB=megabytes):
+                    run = ours(layer, given, dict.fromkeys(passes(layer, given), plan))
+                    found = times({"forward": run["forward"]})
+                points.append({"layer": str(layer), "plan": plan, "spectra_mb": megabytes, **found})
+                print(
+                    f"{layer!s:55} {plan:17} {megabytes:5} MB: forward "
+                    f"{found['forward']['median'] * 1e6:9.1f} us",
+                    flush=True,
+                )
     return points
+
+
+def draw(points: list[dict], rows: str, columns: str, file: str) -> None:
+    """Heat map of the round trips' ratios."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot
+
+    ys, xs = (sorted({p[axis] for p in points}) for axis in (rows, columns))
+    ratios = np.full((len(ys), len(xs)), np.nan)
+    for p in points:
+        ratios[ys.index(p[rows]), xs.index(p[columns])] = p["round_trip"]["ratio"]
+    figure, axes = pyplot.subplots(figsize=(1.1 * len(xs) + 2, 0.6 * len(ys) + 1.5))
+    axes.imshow(np.log2(ratios), cmap="RdYlGn", vmin=-4, vmax=4, aspect="auto")
+    axes.set(xlabel=columns, ylabel=rows, xticks=range(len(xs)), yticks=range(len(ys)))
+    axes.set(xticklabels=xs, yticklabels=ys)
+    for y, x in np.ndindex(ratios.shape):
+        axes.text(x, y, f"{ratios[y, x]:.1f}", ha="center", va="center")
+    axes.set_title(f"times faster than cuDNN, {points[0]['precision']}")
+    figure.tight_layout()
+    figure.savefig(RESULTS / file, dpi=120)
+
+
+def draw_all(part: str, points: list[dict]) -> None:
+    for precision in PRECISIONS:
+        done = [p for p in points if p["precision"] == precision and "round_trip" in p]
+        if done:
+            draw(done, "kernel", "in_channels", f"fft_conv_cuda_{part}_{precision}.png")
+
+
+def record(part: str, found: dict) -> None:
+    """Results of a part take the place of its former ones; nothing is half written."""
+    path = RESULTS / "fft_conv_cuda.json"
+    RESULTS.mkdir(exist_ok=True)
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    result[part] = found
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(result, indent=1) + "\n")
+    new.replace(path)
+
+
+def run_part(part: str, precisions: list[str]) -> None:
+    torch.backends.cudnn.benchmark = True
+    # onnxruntime takes no default stream.
+    with torch.cuda.stream(torch.cuda.Stream()):
+        bandwidth = copy_bandwidth()
+        found = {
+            "device": torch.cuda.get_device_name(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": {
+                "graphscale": graphscale.__version__,
+                "torch": torch.__version__,
+                "cuda": torch.version.cuda,
+                "cudnn": torch.backends.cudnn.version(),
+            },
+            "copy_bytes_per_second": bandwidth,
+            "points": [],
+        }
+        print(f"{part} on {found['device']}: a copy moves {bandwidth / 1e12:.2f} TB/s", flush=True)
+        jobs = [(layer, precision) for layer in PARTS.get(part, []) for precision in precisions]
+        for layer, precision in jobs or [(layer, "tf32") for layer in TILES]:
+            try:
+                if part == "tiles":
+                    found["points"] += measure_tiles(layer)
+                else:
+                    point = measure(layer, precision)
+                    seconds = point["forward"]["graphscale"]["median"]
+                    point["share_of_copy"] = point["bytes"] / seconds / bandwidth
+                    found["points"].append(point)
+            except Exception as reason:  # the other layers' results are worth having
+                print(f"{layer!s:55} {precision:9} failed: {reason}", flush=True)
+                found["points"].append(
+                    {"layer": str(layer), "precision": precision, "failed": str(reason)}
+                )
+                torch.cuda.empty_cache()
+                torch.cuda.synchronize()  # ends the part where the device is beyond use
+            finally:
+                record(part, found)
+    if part in ("grid", "depthwise"):
+        draw_all(part, found["points"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("parts", nargs="*", metavar="part", help="of those above")
     parser.add_argument("--precision", choices=PRECISIONS, action="append")
+    parser.add_argument("--here", action="store_true", help="in this process, one part")
     arguments = parser.parse_args()
     wanted = arguments.parts or [*PARTS, "tiles"]
     if unknown := set(wanted) - {*PARTS, "tiles"}:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     if not torch.cuda.is_available() or library.cuda_error():
         reason = library.cuda_error() if torch.cuda.is_available() else "torch sees no GPU"
-        print(f"nothing to measure here: {reason}")
-        return
-    torch.backends.cudnn.benchmark = True
-    bandwidth = copy_bandwidth()
-    result = {
-        "device": torch.cuda.get_device_name(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "copy_bytes_per_second": bandwidth,
-        "points": [],
-        "tiles": [],
-    }
-    print(f"{result['device']}: a copy moves {bandwidth / 1e12:.2f} TB/s", flush=True)
+        sys.exit(f"nothing to measure here: {reason}")
+    if arguments.here:
+        return run_part(wanted[0], arguments.precision or list(PRECISIONS))
+    precisions = [f"--precision={each}" for each in arguments.precision or []]
     for part in wanted:
-        for layer in PARTS.get(part, []):
-            for precision in arguments.precision or PRECISIONS:
-                point = measure(layer, precision)
-                seconds = point["forward"]["graphscale"]["median"]
-                point["share_of_copy"] = point["bytes"] / seconds / bandwidth
-                result["points"].append({"part": part, **point})
-    if "tiles" in wanted:
-        for layer, plans in TILES.items():
-            for plan in plans:
-                result["tiles"] += measure_tiles(layer, plan)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "fft_conv_cuda.json").write_text(json.dumps(result, indent=1) + "\n")
-    ratios = [p["round_trip"]["ratio"] for p in result["points"]]
-    if ratios:
-        mean = math.exp(statistics.fmean(map(math.log, ratios)))
-        print(f"round trip: {min(ratios):.2f}x to {max(ratios):.2f}x, geometric mean {mean:.2f}x")
+        done = subprocess.run([sys.executable, __file__, part, "--here", *precisions])
+        if done.returncode:
+            print(f"{part} ended early; what it measured is kept", flush=True)
 
 
 if __name__ == "__main__":
