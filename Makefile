@@ -14,7 +14,10 @@ demo: $(VENV)/demo.installed
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python samples/digits.py --seed $(SEED) \
 		$(if $(IMAGES),--images "$(IMAGES)")
 
-test: $(VENV)/test.installed
+# The oldest onnxruntime that we promise, and the newest, beside the one of $(VENV).
+RUNTIMES := build/runtimes/1.24.1 build/runtimes/1.31.1
+
+test: $(VENV)/test.installed $(RUNTIMES)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2
@@ -28,6 +31,11 @@ $(VENV)/%.installed: constraints.txt pyproject.toml CMakeLists.txt $(SOURCES)
 	$(if $(TORCH_INDEX),@$(VENV)/bin/pip install -qq -c constraints.txt --index-url $(TORCH_INDEX) torch)
 	@$(VENV)/bin/pip install -qq -c constraints.txt ".[$*]"
 	@touch $@
+
+build/runtimes/%: | $(VENV)/test.installed
+	@rm -rf $@.part
+	@$(VENV)/bin/pip install -qq --no-deps --target $@.part onnxruntime==$*
+	@mv $@.part $@
 
 # The kernel library, into the source tree, for work on it.
 lib:
