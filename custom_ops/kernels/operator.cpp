@@ -124,13 +124,6 @@ std::vector<std::string> Operator::input_names() const {
   return names;
 }
 
-const Operator* find_operator(const std::string& name) {
-  for (const Operator& op : operators()) {
-    if (op.name == name) return &op;
-  }
-  return nullptr;
-}
-
 std::vector<Shape> infer_shapes(const Operator& op, const Attributes& attributes,
                                 const std::vector<Tensor>& inputs, bool values_readable) {
   const std::vector<std::string> names = op.input_names();

@@ -40,4 +40,11 @@ const std::vector<Operator>& operators() {
   return *all;
 }
 
+const Operator* find_operator(const std::string& name) {
+  for (const Operator& op : operators()) {
+    if (op.name == name) return &op;
+  }
+  return nullptr;
+}
+
 }  // namespace graphscale
