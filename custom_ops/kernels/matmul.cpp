@@ -144,13 +144,16 @@ void pack_b(const Context& context, int64_t n, int64_t k, const MatrixView<const
 template <typename T>
 void tile(const Block<T>& block, int64_t row, int64_t m, int64_t column, int64_t n, int64_t k,
           int64_t padded, const MatrixView<const T>& a, const T* packed_b, const MatrixView<T>& c,
-          bool accumulate, T* packed_a) {
+          bool accumulate, const T* bias, T* packed_a) {
   T edge[kWidest * kWidest];
   T* c_rows[kTileRows];
-  for (int64_t i = 0; i < m; ++i) c_rows[i] = c.at(row + i) + column;
+  for (int64_t i = 0; i < m; ++i) {
+    c_rows[i] = c.at(row + i) + column;
+    if (bias != nullptr) std::copy_n(bias + column, n, c_rows[i]);
+  }
   for (int64_t p = 0; p < k; p += kDepth) {
     const int64_t depth = std::min(kDepth, k - p);
-    const bool add = accumulate || p > 0;
+    const bool add = accumulate || bias != nullptr || p > 0;
     const T* from[kWidest];
     for (int64_t i = 0; i < m; i += block.rows) {
       const int used = static_cast<int>(std::min<int64_t>(block.rows, m - i));
@@ -183,9 +186,11 @@ void tile(const Block<T>& block, int64_t row, int64_t m, int64_t column, int64_t
 // For few rows, or for few products in every sum, packing costs more than it saves.
 template <typename T>
 void few_rows(int64_t m, int64_t n, int64_t k, const MatrixView<const T>& a,
-              const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate) {
+              const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate, const T* bias) {
   for (int64_t i = 0; i < m; ++i) {
-    this_machines_block<T>().one_row(n, k, a.at(i), a.column, b, c.at(i), accumulate);
+    if (bias != nullptr) std::copy_n(bias, n, c.at(i));
+    this_machines_block<T>().one_row(n, k, a.at(i), a.column, b, c.at(i),
+                                     accumulate || bias != nullptr);
   }
 }
 
@@ -215,9 +220,9 @@ void pack_matrix(const Context& context, int64_t n, int64_t k, MatrixView<const 
 
 template <typename T>
 void matmul_packed(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
-                   const T* packed, MatrixView<T> c, bool accumulate) {
+                   const T* packed, MatrixView<T> c, bool accumulate, const T* bias) {
   if (m <= 0 || n <= 0) return;
-  if (k <= 0) return few_rows<T>(m, n, 0, a, {packed, 1, 1}, c, accumulate);
+  if (k <= 0) return few_rows<T>(m, n, 0, a, {packed, 1, 1}, c, accumulate, bias);
   const Block<T>& block = this_machines_block<T>();
   // Tiles as large as leave every thread a few of them.
   const int64_t wanted = context.threads > 1 ? 4 * context.threads : 1;
@@ -239,16 +244,16 @@ void matmul_packed(const Context& context, int64_t m, int64_t n, int64_t k, Matr
       const int64_t i = t / across * rows;
       const int64_t j = t % across * columns;
       tile<T>(block, i, std::min(rows, m - i), j, std::min(columns, n - j), k, padded_columns<T>(n),
-              a, packed, c, accumulate, packed_a.get() + worker * size);
+              a, packed, c, accumulate, bias, packed_a.get() + worker * size);
     }
   });
 }
 
 template <typename T>
 void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
-            MatrixView<const T> b, MatrixView<T> c, bool accumulate) {
+            MatrixView<const T> b, MatrixView<T> c, bool accumulate, const T* bias) {
   if (m <= 0 || n <= 0) return;
-  if (k <= 2 || m <= 2) return few_rows(m, n, std::max<int64_t>(k, 0), a, b, c, accumulate);
+  if (k <= 2 || m <= 2) return few_rows(m, n, std::max<int64_t>(k, 0), a, b, c, accumulate, bias);
   const int64_t columns = std::min(kMostColumns, n);
   const ScratchArray<T> packed(context, packed_size<T>(columns, std::min(kMostDepth, k)));
   for (int64_t j = 0; j < n; j += columns) {
@@ -259,7 +264,7 @@ void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<
       MatrixView<T> part = c;
       part.data += j;
       matmul_packed<T>(context, m, width, depth, beginning_at(a, p), packed.get(), part,
-                       accumulate || p > 0);
+                       accumulate || p > 0, bias == nullptr || p > 0 ? nullptr : bias + j);
     }
   }
 }
@@ -268,9 +273,9 @@ void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<
   template int64_t packed_size<T>(int64_t, int64_t);                                              \
   template void pack_matrix<T>(const Context&, int64_t, int64_t, MatrixView<const T>, T*);        \
   template void matmul_packed<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,  \
-                                 const T*, MatrixView<T>, bool);                                  \
+                                 const T*, MatrixView<T>, bool, const T*);                        \
   template void matmul<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,         \
-                          MatrixView<const T>, MatrixView<T>, bool);
+                          MatrixView<const T>, MatrixView<T>, bool, const T*);
 GRAPHSCALE_INSTANTIATE(float)
 GRAPHSCALE_INSTANTIATE(double)
 

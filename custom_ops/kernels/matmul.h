@@ -26,10 +26,11 @@ struct MatrixView {
   }
 };
 
-// T is float or double. Columns of C are one element apart. Parallel over tiles of C.
+// T is float or double. Columns of C are one element apart. Parallel over tiles of C. Where bias is not
+// null, its n values are added to every row; then C is not accumulated to.
 template <typename T>
 void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
-            MatrixView<const T> b, MatrixView<T> c, bool accumulate);
+            MatrixView<const T> b, MatrixView<T> c, bool accumulate, const T* bias = nullptr);
 
 // A B that is used many times can be packed beforehand, into packed_size(n, k) elements.
 template <typename T>
@@ -38,7 +39,7 @@ template <typename T>
 void pack_matrix(const Context& context, int64_t n, int64_t k, MatrixView<const T> b, T* packed);
 template <typename T>
 void matmul_packed(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
-                   const T* packed, MatrixView<T> c, bool accumulate);
+                   const T* packed, MatrixView<T> c, bool accumulate, const T* bias = nullptr);
 
 template <typename T>
 void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,

@@ -65,27 +65,17 @@ void forward(const Call& call) {
   const Sizes s = sizes(call.inputs[0], call.inputs[1], call.attributes.integer("stride"));
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideOutput<T> y(call.context, call.outputs[0]);
-  const bool has_bias = call.inputs[2].present;
-  if (has_bias) {
-    const T* const bias = call.inputs[2].data<T>();
-    parallel_ranges(call.context, s.batch * s.out_frames, 64, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        for (int64_t o = 0; o < s.out_features; ++o) {
-          y.get()[row * s.out_features + o] = static_cast<Wide>(bias[o]);
-        }
-      }
-    });
-  }
+  const WideInput<T> bias(call.context, call.inputs[2]);
   const int64_t rows = s.batch * s.out_frames;
   const int64_t depth = s.kernel * s.in_features;
   const MatrixView<Wide> result{y.get(), s.out_features, 1};
   if (const auto* packed = static_cast<const PackedWeight<Wide>*>(call.prepared)) {
     return matmul_packed<Wide>(call.context, rows, s.out_features, depth, windows(s, x.get()),
-                               packed->values.data(), result, has_bias);
+                               packed->values.data(), result, false, bias.get());
   }
   const WideInput<T> weight(call.context, call.inputs[1]);
   matmul<Wide>(call.context, rows, s.out_features, depth, windows(s, x.get()),
-               {weight.get(), 1, depth}, result, has_bias);
+               {weight.get(), 1, depth}, result, false, bias.get());
 }
 
 template <typename T>
