@@ -99,8 +99,10 @@ def check_everything():
 @pytest.mark.parametrize("vectors", ["widest", "avx2", "portable"])
 def test_every_instruction_set(vectors):
     environment = {**os.environ, "GRAPHSCALE_SIMD": vectors}
-    command = "from tests.custom_ops.test_instruction_sets import *; check_everything()"
-    done = subprocess.run(
-        [sys.executable, "-c", command], env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+if __name__ == "__main__":
+    check_everything()
