@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts onnxruntime_c_api.h into <folder>/include: get_onnxruntime_headers.sh [folder]
+# Puts onnxruntime_c_api.h and the headers beside it into <folder>/include:
+# get_onnxruntime_headers.sh [folder]
 #
 # The wheels of onnxruntime carry no headers. On Debian they come from the package libonnxruntime-dev
 # of trixie, from the machine's own mirror (downloaded and unpacked into the folder: nothing is
@@ -16,9 +17,9 @@ folder=$(cd "$folder" && pwd)
 work=$(mktemp -d "$folder/fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-keep() { # keep <file>: the header is moved into place whole or not at all
-  mkdir -p "$folder/include"
-  mv "$1" "$folder/include/$header"
+keep() { # keep <header>: with those beside it, as newer ones include others; moved whole or not at all
+  rm -rf "$folder/include"
+  mv "$(dirname "$1")" "$folder/include"
 }
 
 from_debian() (
