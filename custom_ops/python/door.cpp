@@ -153,14 +153,17 @@ std::string plans(const char* name, const GraphScaleTensor* inputs, int32_t inpu
                   const GraphScaleAttribute* attributes, int32_t attribute_count,
                   const GraphScalePlace& place) {
   const Operator& op = known_operator(name);
-  if (op.plans_function == nullptr || place.on_gpu != 0) return "";
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
-  std::string text;
-  for (const std::string& plan :
-       op.plans_function(make_call(op, context, read, inputs, input_count, nullptr))) {
-    text += (text.empty() ? "" : ";") + plan;
+  const Call call = make_call(op, context, read, inputs, input_count, nullptr);
+  PlansFunction list = op.plans_function;
+  if (place.on_gpu != 0) {
+    const CudaKernel* const kernel = find_cuda_kernel(op.name, call.type);
+    list = kernel == nullptr ? nullptr : kernel->plans;
   }
+  std::string text;
+  if (list == nullptr) return text;
+  for (const std::string& plan : list(call)) text += (text.empty() ? "" : ";") + plan;
   return text;
 }
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from graphscale.layers import library
 from graphscale.layers.operator import OPERATORS
 
 FORWARD, TO_INPUT, TO_WEIGHT = "FFTConv", "FFTConvGradInput", "FFTConvGradWeight"
@@ -235,6 +236,27 @@ def test_a_demanded_plan_that_does_not_fit(on_cuda, monkeypatch, plan):
     monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
     with pytest.raises(Exception, match=f"{plan}.*does not compute this convolution.*direct"):
         on_cuda(OPERATORS[FORWARD], torch.ones(1, 2, 40, 40), torch.ones(2, 2, 17, 17))
+
+
+def test_plans_are_listed_and_run(on_cuda, check, monkeypatch):
+    x, weight = torch.ones(1, 8, 40, 40), torch.ones(8, 8, 9, 9)
+    for name, inputs in {
+        FORWARD: [x, weight, None],
+        TO_INPUT: [torch.ones(1, 8, 32, 32), weight, x],
+        TO_WEIGHT: [torch.ones(1, 8, 32, 32), x, weight],
+    }.items():
+        plans = on_cuda(library.plans, name, inputs, {})
+        assert "direct" in plans
+        assert {plan.split()[0] for plan in plans} == {"direct", "per_channel", "dense"}
+        for plan in plans:
+            check(plan, x.shape, weight.shape, passes=(name,))
+    monkeypatch.setenv("GRAPHSCALE_TF32", "1")
+    singles = on_cuda(library.plans, FORWARD, [x, weight, None], {})
+    assert all(plan.endswith("tf32") for plan in singles if plan.startswith("dense"))
+    halves = [x.half(), weight.half(), None]
+    assert not any("tf32" in plan for plan in on_cuda(library.plans, FORWARD, halves, {}))
+    doubles = [x.double(), weight.double(), None]
+    assert on_cuda(library.plans, FORWARD, doubles, {}) == ["direct"]
 
 
 @pytest.mark.parametrize("plan", ["auto", "dense 16x16", "dense 1x4096", "direct", "nonsense"])

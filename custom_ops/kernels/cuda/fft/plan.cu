@@ -18,7 +18,7 @@ constexpr double kProductFlops = 180e12;        // of tensor cores, tf32
 constexpr double kSplitProductFlops = 60e12;    // three tf32 products for one
 constexpr double kDirectFlops = 2e12;           // of the direct kernels here
 constexpr double kLaunchSeconds = 4e-6;
-constexpr size_t kMostCandidates = 8;
+constexpr size_t kMostOfMethod = 4;  // candidates
 constexpr int64_t kMostPositions = int64_t{1} << 30;  // positions and tiles are counted in int
 constexpr int kMostSummed = 64;  // inputs of an output that per_channel transforms again and again
 
@@ -182,18 +182,21 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, Type type) {
     Plan plan;
     double seconds;
   };
-  std::vector<Priced> all;
-  const auto consider = [&](const Plan& plan) {
-    const double seconds = predicted_seconds(p, pass, plan, type);
-    if (std::isfinite(seconds)) all.push_back({plan, seconds});
-  };
-  for (const int size : kPerChannelSizes) consider({Method::kPerChannel, size, false});
-  const bool tf32 = type == Type::kFloat32 && allow_tf32();
-  for (const int size : kDenseSizes) consider({Method::kDense, size, tf32});
   const auto cheaper = [](const Priced& a, const Priced& b) { return a.seconds < b.seconds; };
-  std::sort(all.begin(), all.end(), cheaper);
-  if (all.size() > kMostCandidates) all.resize(kMostCandidates);
-  all.push_back({Plan{}, predicted_seconds(p, pass, Plan{}, type)});
+  std::vector<Priced> all = {{Plan{}, predicted_seconds(p, pass, Plan{}, type)}};
+  // The best of each method: the model is surer of sizes than of methods.
+  const auto consider = [&](Method method, const auto& sizes, bool tf32) {
+    std::vector<Priced> priced;
+    for (const int size : sizes) {
+      const double seconds = predicted_seconds(p, pass, {method, size, tf32}, type);
+      if (std::isfinite(seconds)) priced.push_back({{method, size, tf32}, seconds});
+    }
+    std::sort(priced.begin(), priced.end(), cheaper);
+    if (priced.size() > kMostOfMethod) priced.resize(kMostOfMethod);
+    all.insert(all.end(), priced.begin(), priced.end());
+  };
+  consider(Method::kPerChannel, kPerChannelSizes, false);
+  consider(Method::kDense, kDenseSizes, type == Type::kFloat32 && allow_tf32());
   std::stable_sort(all.begin(), all.end(), cheaper);
   std::vector<Plan> plans;
   for (const Priced& each : all) plans.push_back(each.plan);
