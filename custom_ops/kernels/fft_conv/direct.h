@@ -215,7 +215,7 @@ template <int L>
 bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* prepared,
                             const float* bias, float* y, const Context& context) {
   const int64_t copied = d.copied_floats();
-  const int64_t work = copied + d.sum_floats(L);
+  const int64_t work = d.worker_floats(Pass::kForward, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
@@ -397,7 +397,7 @@ void convolve_outputs(const DirectLayout& d, const DirectTile& tile, const float
 template <int L>
 bool convolve_pixel_lanes(const DirectLayout& d, const float* x, const float* prepared,
                           const float* bias, float* y, const Context& context) {
-  const int64_t work = d.copied_floats();
+  const int64_t work = d.worker_floats(Pass::kForward, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;

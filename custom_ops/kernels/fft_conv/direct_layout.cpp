@@ -10,6 +10,9 @@ constexpr int64_t kSumBytes = 384 << 10;
 constexpr int64_t kTapsAtATime = 256;        // whose weights stay in the first-level cache (32 KiB)
 constexpr int64_t kWidestTile = 512;
 constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kGradientTasksPerThread = 2;  // each turns the gradient to the outputs over anew
+constexpr int64_t kGradientTaps = 288;          // of a task: 36 KiB of sums
+constexpr int64_t kTurnedBytes = 128 << 10;
 constexpr int64_t kMostLanes = 16;
 constexpr int64_t kWeightBytes = 256 << 10;  // more are not read again for every row
 constexpr int64_t kFewProducts = 96;  // of an output: not worth the transposition of channels to pixels
@@ -23,8 +26,7 @@ int64_t even_share(int64_t count, int64_t most) {
 }  // namespace
 
 bool direct_computes(const Problem& p, Pass pass) {
-  return pass == Pass::kForward ||
-         (pass == Pass::kGradientInput && p.stride_y == 1 && p.stride_x == 1);
+  return pass != Pass::kGradientInput || (p.stride_y == 1 && p.stride_x == 1);
 }
 
 DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
@@ -61,7 +63,16 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
   const int64_t products = ins * kernel_height * kernel_width;
   channel_lanes = 2 * outs > lanes && products >= kFewProducts;  // for any size of image
   pairs = ceil_div(outs, 2 * lanes);
-  channels = channel_lanes ? even_share(ins, kTapsAtATime / (kernel_height * kernel_width)) : ins;
+  const bool gradient = pass == Pass::kGradientWeight;
+  const int64_t taps_at_a_time = gradient ? kGradientTaps : kTapsAtATime;
+  channels = channel_lanes || gradient
+                 ? even_share(ins, taps_at_a_time / (kernel_height * kernel_width))
+                 : ins;
+  if (gradient) {
+    channel_lanes = 2 * outs > lanes;
+    const int64_t sets = groups * (channel_lanes ? pairs : 1);
+    channels = even_share(ins, std::min(channels, ceil_div(ins * sets, kGradientTasksPerThread * threads)));
+  }
 
   columns = even_share(out_width, kWidestTile);
   tiles_x = ceil_div(out_width, columns);
@@ -71,10 +82,13 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
   row_pitch = phases * phase_pitch;
   const int64_t copied_at_most = kCopiedBytes / 4 / (channels * row_pitch);
   int64_t most = std::max<int64_t>((copied_at_most - span_y - 1) / stride_y + 1, 1);
-  if (channel_lanes) most = std::min(most, kSumBytes / 4 / (columns * pairs * 2 * lanes));
+  if (channel_lanes) {
+    most = std::min(most, gradient ? kTurnedBytes / 4 / (columns * 2 * lanes)
+                                   : kSumBytes / 4 / (columns * pairs * 2 * lanes));
+  }
   // Tasks for all threads: parts of the outputs copy the same inputs, rows read the same weights.
   const int64_t others = batch * groups * tiles_x * ceil_div(out_height, std::max<int64_t>(most, 1));
-  const int64_t wanted = ceil_div(kTasksPerThread * threads, others);
+  const int64_t wanted = gradient ? 1 : ceil_div(kTasksPerThread * threads, others);
   const bool many_weights = products * pairs * 2 * lanes * 4 > kWeightBytes;
   parts = 1;
   if (channel_lanes && many_weights) parts = std::min(pairs, wanted);
@@ -100,6 +114,24 @@ int64_t DirectLayout::copied_floats() const {
 
 int64_t DirectLayout::sum_floats(int lanes) const {
   return channel_lanes ? ceil_div(pairs, parts) * rows * columns * 2 * lanes : 0;
+}
+
+int64_t DirectLayout::gradient_tasks() const {
+  return groups * (channel_lanes ? pairs : 1) * ceil_div(ins, channels);
+}
+
+int64_t DirectLayout::turned_floats(int lanes) const {
+  return channel_lanes ? rows * columns * 2 * lanes : 0;
+}
+
+int64_t DirectLayout::gradient_floats(int lanes) const {
+  return channels * kernel_height * kernel_width * (channel_lanes ? 2 : outs) * lanes;
+}
+
+int64_t DirectLayout::worker_floats(Pass pass, int lanes) const {
+  return copied_floats() + (pass == Pass::kGradientWeight
+                                ? turned_floats(lanes) + gradient_floats(lanes)
+                                : sum_floats(lanes));
 }
 
 int64_t DirectLayout::prepared_floats(int lanes) const {

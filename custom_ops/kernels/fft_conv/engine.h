@@ -22,6 +22,8 @@ struct Engine {
                          const Context& context);
   bool (*convolve_direct)(const DirectLayout& layout, const float* x, const float* prepared,
                           const float* bias, float* y, const Context& context);
+  bool (*correlate_direct)(const DirectLayout& layout, const float* x, const float* dy, float* dw,
+                           const Context& context);
 };
 
 const Engine& this_machines_engine();

@@ -3,6 +3,7 @@
 
 #include "kernels/fft_conv/dense.h"
 #include "kernels/fft_conv/direct.h"
+#include "kernels/fft_conv/direct_gradient.h"
 #include "kernels/fft_conv/engine.h"
 #include "kernels/fft_conv/per_channel.h"
 
@@ -36,7 +37,8 @@ const Engine& engine() {
                                      convolve_with<L>,
                                      correlate_with<L>,
                                      prepare_direct<L>,
-                                     convolve_direct<L>};
+                                     convolve_direct<L>,
+                                     correlate_direct<L>};
   return kEngine;
 }
 

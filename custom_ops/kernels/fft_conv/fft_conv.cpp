@@ -137,8 +137,11 @@ void gradient_weight(const Problem& p, const Plan& plan, const float* x, const f
               0.0f);
     return;
   }
-  check_memory(this_machines_engine().correlate(planned_core(p, Pass::kGradientWeight, plan),
-                                                plan.method, x, dy, dw, context));
+  constexpr Pass kPass = Pass::kGradientWeight;
+  const Engine& engine = this_machines_engine();
+  check_memory(plan.method == Method::kDirect
+                   ? engine.correlate_direct(direct_layout(p, kPass, context.threads), x, dy, dw, context)
+                   : engine.correlate(planned_core(p, kPass, plan), plan.method, x, dy, dw, context));
 }
 
 }  // namespace graphscale::fft_conv

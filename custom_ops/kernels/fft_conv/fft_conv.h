@@ -10,7 +10,7 @@
 //   check(p);                                              // throws graphscale::Error
 //   Plan plan = choose(p, Pass::kForward, threads);        // or one of candidates(), measured
 //   if (!supports(p, pass, plan)) the caller convolves on its own: the plan is direct, and the pass the
-//     gradient to the weights or one with strides to the input;
+//     gradient to the input with strides;
 //   else, once per weight: memory = aligned to 64, prepared_bytes(p, pass, plan);
 //        prepare(p, pass, plan, w, memory, context);
 //        forward(p, plan, x, memory, bias, y, context);

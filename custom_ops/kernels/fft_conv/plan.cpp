@@ -186,7 +186,7 @@ size_t scratch_bytes(const Problem& p, Pass pass, const Plan& plan, int threads)
   if (plan.method == Method::kDirect) {
     if (is_empty(p) || !direct_computes(p, pass)) return 0;
     const DirectLayout layout(p, pass, lanes, threads);
-    return static_cast<size_t>(threads * (layout.copied_floats() + layout.sum_floats(lanes))) * 4;
+    return static_cast<size_t>(threads * layout.worker_floats(pass, lanes)) * 4;
   }
   Core core;
   if (!cut_core(p, pass, plan, &core)) return 0;
