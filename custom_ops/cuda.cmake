@@ -13,7 +13,6 @@ endif()
 file(GLOB_RECURSE cuda_kernels CONFIGURE_DEPENDS custom_ops/kernels/cuda/*.cu)
 # What the kernels share with the CPU's; all else of these files the linker drops.
 set(shared_sources custom_ops/kernels/conv_geometry.cpp
-                   custom_ops/kernels/fft_conv/fft_conv.cpp
                    custom_ops/kernels/fft_conv/geometry.cpp custom_ops/kernels/operator.cpp
                    custom_ops/kernels/tensor.cpp)
 

@@ -18,6 +18,8 @@ _ROUNDS = 9
 _ROUNDS_FOR_ALL = 2
 _WORTH_ANOTHER_ROUND = 1.3  # times the fastest so far
 _LONGEST = 2.0  # seconds spent on one problem, when it is slow
+_REST = 0.005  # seconds before a way's turn, for the threads of the last one to stop spinning
+_TURN = 0.003  # seconds of a turn; fast ways run several times
 
 Ways = dict[str, Callable[[], object]]
 
@@ -63,26 +65,37 @@ def fastest(seconds: dict[str, float], usual: str) -> str:
 
 
 def measure(ways: Ways) -> dict[str, float]:
-    """Median seconds of functions that run in turn, after one run each that is not counted.
+    """Median seconds per run of functions that take turns, each after a run that is not counted.
 
     Those far behind the fastest are left out after the first rounds.
     """
-    for run in ways.values():
-        run()
     taken: dict[str, list[float]] = {name: [] for name in ways}
+    runs = {}
+    for name, run in ways.items():
+        run()
+        runs[name] = max(1, int(_TURN / max(_seconds(run, 1), 1e-9)))
     running = list(ways)
     started = time.perf_counter()
     for done in range(_ROUNDS):
         for name in running:
-            before = time.perf_counter()
-            ways[name]()
-            taken[name].append(time.perf_counter() - before)
+            time.sleep(_REST)
+            if runs[name] > 1:
+                ways[name]()
+            taken[name].append(_seconds(ways[name], runs[name]))
         if time.perf_counter() - started > _LONGEST:
             break
         if done + 1 == _ROUNDS_FOR_ALL:
             limit = _WORTH_ANOTHER_ROUND * min(map(min, taken.values()))
             running = [name for name in running if min(taken[name]) <= limit]
     return {name: statistics.median(each) for name, each in taken.items()}
+
+
+def _seconds(run: Callable[[], object], times: int) -> float:
+    """Per run."""
+    before = time.perf_counter()
+    for _ in range(times):
+        run()
+    return (time.perf_counter() - before) / times
 
 
 def _default_path() -> Path:

@@ -122,18 +122,19 @@ def plans(
 
     Empty where operator ``name`` has nothing to choose. Raises GraphScaleError as ``run`` does.
     """
-    place = _place(_common_device(name, inputs))
+    device = _common_device(name, inputs)
     answer = _ErrorText()
-    failed = _library().graphscale_plans(
-        name.encode(),
-        _views(name, inputs),
-        len(inputs),
-        _attribute_array(attributes),
-        len(attributes),
-        ctypes.byref(place),
-        answer,
-        _ERROR_SIZE,
-    )
+    with _current(device):
+        failed = _library().graphscale_plans(
+            name.encode(),
+            _views(name, inputs),
+            len(inputs),
+            _attribute_array(attributes),
+            len(attributes),
+            ctypes.byref(_place(device)),
+            answer,
+            _ERROR_SIZE,
+        )
     text = answer.value.decode(errors="replace")
     if failed:
         raise GraphScaleError(f"{name}: {text}")

@@ -10,11 +10,6 @@
 namespace graphscale::fft_conv {
 namespace {
 
-int64_t out_extent(int64_t extent, int64_t kernel, int64_t stride, int64_t dilation, int64_t pads) {
-  const int64_t room = extent + pads - (dilation * (kernel - 1) + 1);
-  return room < 0 ? 0 : room / stride + 1;
-}
-
 const char* pass_name(Pass pass) {
   switch (pass) {
     case Pass::kForward: return "forward";
@@ -55,14 +50,6 @@ void convolve(const Problem& p, Pass pass, const Plan& plan, const float* from, 
 }
 
 }  // namespace
-
-int64_t Problem::out_height() const {
-  return out_extent(height, kernel_height, stride_y, dilation_y, pad_top + pad_bottom);
-}
-
-int64_t Problem::out_width() const {
-  return out_extent(width, kernel_width, stride_x, dilation_x, pad_left + pad_right);
-}
 
 void check(const Problem& p) {
   const auto require = [](bool good, const char* sentence) {

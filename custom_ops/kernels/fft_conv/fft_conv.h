@@ -69,7 +69,7 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, int threads);
 // The cheapest plan by the cost model.
 Plan choose(const Problem& p, Pass pass, int threads);
 
-// The cost model: predicted seconds with the weights prepared (kDirect: of a good direct convolution).
+// The cost model: predicted seconds with the weights prepared.
 double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, int threads);
 
 // The most scratch memory that a call takes from its context, in bytes.

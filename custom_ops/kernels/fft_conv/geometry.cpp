@@ -7,6 +7,11 @@ namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+int64_t out_extent(int64_t extent, int64_t kernel, int64_t stride, int64_t dilation, int64_t pads) {
+  const int64_t room = extent + pads - (dilation * (kernel - 1) + 1);
+  return room < 0 ? 0 : room / stride + 1;
+}
+
 Axis forward_axis(int64_t extent, int64_t out, int64_t kernel, int64_t stride, int64_t dilation,
                   int64_t pad) {
   Axis a;
@@ -64,6 +69,14 @@ bool one_tile_will_do(const Axis& a, int64_t tile) {
 }
 
 }  // namespace
+
+int64_t Problem::out_height() const {
+  return out_extent(height, kernel_height, stride_y, dilation_y, pad_top + pad_bottom);
+}
+
+int64_t Problem::out_width() const {
+  return out_extent(width, kernel_width, stride_x, dilation_x, pad_left + pad_right);
+}
 
 int64_t Core::tiles() const {
   return batch * y.batch_phases * x.batch_phases * y.tiles * x.tiles;
