@@ -20,6 +20,7 @@ struct Input {
   Shape shape;
   std::vector<int64_t> integers = {};
   bool left_out = false;
+  bool positive = false;
 };
 
 struct Case {
@@ -80,7 +81,7 @@ const std::vector<Case>& cases() {
        {{{6, 4}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes}, {{4}, starts}},
        {{"k", int64_t{4}}}},
       {"FeatureLPPooling", {{{2, 13, 3, 5}}}, {{"width", int64_t{4}}, {"stride", int64_t{2}}}},
-      {"FeatureLPPoolingGrad", {{{2, 5, 7}}, {{2, 13, 7}}, {{2, 5, 7}}},
+      {"FeatureLPPoolingGrad", {{{2, 5, 7}}, {{2, 13, 7}}, {{2, 5, 7}, {}, false, true}},
        {{"width", int64_t{4}}, {"stride", int64_t{2}}, {"power", 2.5}}},
       {"Maxout", {{{2, 13, 7}}}, {{"width", int64_t{4}}, {"stride", int64_t{3}}}},
       {"CrossMapNormalization", {{{2, 6, 90}}}, {{"size", int64_t{5}}}},
@@ -118,11 +119,12 @@ void store(Type type, unsigned char* at, int64_t integer, float number) {
   }
 }
 
-void fill(Type type, const Shape& shape, const Integers& integers, void* memory) {
+void fill(Type type, const Input& input, void* memory) {
+  const Integers& integers = input.integers;
   auto* const bytes = static_cast<unsigned char*>(memory);
-  for (int64_t i = 0; i < element_count(shape); ++i) {
+  for (int64_t i = 0; i < element_count(input.shape); ++i) {
     const int64_t integer = integers.empty() ? 0 : integers[static_cast<size_t>(i) % integers.size()];
-    const float number = static_cast<float>(random_below(2001) - 1000) / 500;
+    const float number = static_cast<float>(random_below(2001) - (input.positive ? -1 : 1000)) / 500;
     store(type, bytes + i * type_size(type), integer, number);
   }
 }
@@ -169,7 +171,7 @@ std::string run(const Case& one, Type variable, int threads, Guard guard) {
     views[i].type = type;
     views[i].shape = input.shape;
     views[i].memory = make(type, input.shape);
-    fill(type, input.shape, input.integers, views[i].memory);
+    fill(type, input, views[i].memory);
     views[i].present = true;
     inputs.push_back({views[i].memory, static_cast<int32_t>(type),
                       static_cast<int32_t>(input.shape.size()), input.shape.data()});
