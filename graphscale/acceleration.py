@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -28,10 +27,10 @@ from graphscale.runtime import get_library_path, session
 from graphscale.tuning import Tuner, Ways, fastest
 from graphscale.tuning import measure as measure_seconds
 
-if TYPE_CHECKING:
-    import onnxruntime
-
 RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
+# Seconds after a session's turn until its threads have stopped spinning: they would slow the next
+# session's down several times.
+REST = 0.05
 _LARGEST_DIFFERENCE = 1e-4  # relative, of the outputs
 # A layer measured alone does not show what its neighbours lose when it leaves the runtime's own
 # memory layout and fusions: sets of layers with at least these gains are tried in the whole model.
@@ -115,7 +114,7 @@ def accelerate_model(
         choice = LayerChoice(node_name(node), list(problem.weight[2:]), list(problem.x))
         choice.reason = unsuitable(node, measured)
         if choice.reason is None:
-            seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem))
+            seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
         progress(done, len(nodes))
@@ -180,17 +179,8 @@ def _run_of(
     )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("graphscale", 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    opened = _open_to_measure(model)
+    opened = session(model.SerializeToString())
     return lambda: opened.run(None, {"x": x})
-
-
-def _open_to_measure(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session whose threads do not keep the processor busy between its turns."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return session(model.SerializeToString(), sess_options=options)
 
 
 def _rewrite(
@@ -220,7 +210,8 @@ def _rewrite(
     feeds, sessions = _open(models, shapes)
     _compare(original, sessions, feeds, result, source)
     seconds = measure_seconds(
-        {name: lambda opened=opened: opened.run(None, feeds) for name, opened in sessions.items()}
+        {name: lambda opened=opened: opened.run(None, feeds) for name, opened in sessions.items()},
+        REST,
     )
     best = fastest(seconds, "before")
     result.before, result.after = seconds["before"], seconds[best]
@@ -242,7 +233,7 @@ def _planned(model: ir.Model, plans: dict[int, str | None]) -> ir.Model:
 
 def _open(models: dict[str, onnx.ModelProto], shapes: dict[str, list[int]]) -> tuple[dict, dict]:
     """Numbers for the inputs, and a session of each model."""
-    sessions = {name: _open_to_measure(each) for name, each in models.items()}
+    sessions = {name: session(each.SerializeToString()) for name, each in models.items()}
     generator = np.random.default_rng(0)
     feeds = {
         each.name: _numbers(each.type, shapes[each.name], generator)

@@ -17,9 +17,9 @@ _LEAST_GAIN = 0.95  # what another way takes must be below this part of what the
 _ROUNDS = 9
 _ROUNDS_FOR_ALL = 2
 _WORTH_ANOTHER_ROUND = 1.3  # times the fastest so far
-_LONGEST = 2.0  # seconds spent on one problem, when it is slow
-_REST = 0.005  # seconds before a way's turn, for the threads of the last one to stop spinning
-_TURN = 0.003  # seconds of a turn; fast ways run several times
+_LONGEST = 3.0  # seconds spent on one problem, when it is slow
+_WARM_UP = 0.005  # seconds of a turn that are not counted: threads and processors wake up
+_TURN = 0.005  # seconds that are; fast ways run several times
 
 Ways = dict[str, Callable[[], object]]
 
@@ -38,11 +38,16 @@ class Tuner:
         self._place = f"{runtime}, graphscale {__version__}, {_device()}"
         self._known: dict[str, dict[str, dict[str, float]]] = self._read()
 
-    def seconds(self, key: str, make_ways: Callable[[], Ways]) -> dict[str, float]:
-        """Seconds of each way to compute what `key` names, known or measured now."""
+    def seconds(
+        self, key: str, make_ways: Callable[[], Ways], rest: float = 0.0
+    ) -> dict[str, float]:
+        """Seconds of each way to compute what `key` names, known or measured now.
+
+        `rest`: see `measure`.
+        """
         known = self._known.setdefault(self._place, {})
         if key not in known:
-            known[key] = measure(make_ways())
+            known[key] = measure(make_ways(), rest)
             self._write()
         return known[key]
 
@@ -64,24 +69,20 @@ def fastest(seconds: dict[str, float], usual: str) -> str:
     return best if seconds[best] < _LEAST_GAIN * seconds[usual] else usual
 
 
-def measure(ways: Ways) -> dict[str, float]:
-    """Median seconds per run of functions that take turns, each after a run that is not counted.
+def measure(ways: Ways, rest: float = 0.0) -> dict[str, float]:
+    """Median seconds per run of functions that take turns.
 
-    Those far behind the fastest are left out after the first rounds.
+    Those far behind the fastest are left out after the first rounds. `rest` seconds lie before
+    each turn, for ways whose threads go on spinning after their turns.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    runs = {}
-    for name, run in ways.items():
-        run()
-        runs[name] = max(1, int(_TURN / max(_seconds(run, 1), 1e-9)))
     running = list(ways)
     started = time.perf_counter()
     for done in range(_ROUNDS):
         for name in running:
-            time.sleep(_REST)
-            if runs[name] > 1:
-                ways[name]()
-            taken[name].append(_seconds(ways[name], runs[name]))
+            time.sleep(rest)
+            _run_for(_WARM_UP, ways[name])
+            taken[name].append(_run_for(_TURN, ways[name]))
         if time.perf_counter() - started > _LONGEST:
             break
         if done + 1 == _ROUNDS_FOR_ALL:
@@ -90,12 +91,13 @@ def measure(ways: Ways) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in taken.items()}
 
 
-def _seconds(run: Callable[[], object], times: int) -> float:
-    """Per run."""
-    before = time.perf_counter()
-    for _ in range(times):
+def _run_for(least: float, run: Callable[[], object]) -> float:
+    """Seconds per run, of one run or as many as take `least` seconds."""
+    runs, started = 0, time.perf_counter()
+    while (taken := time.perf_counter() - started) < least or runs == 0:
         run()
-    return (time.perf_counter() - before) / times
+        runs += 1
+    return taken / runs
 
 
 def _default_path() -> Path:

@@ -23,14 +23,14 @@ def empty_cache(tmp_path, monkeypatch):
 def fft_wins(monkeypatch):
     """FFTConv wins every layer but the last, and the whole model."""
 
-    def seconds(tuner, key, make_ways):
+    def seconds(tuner, key, make_ways, rest):
         small = "3x3" in key.partition("weight=")[2].partition(" ")[0]
         return {RUNTIME: 2.0, "auto": 3.0} if small else {RUNTIME: 2.0, "dense 32x32": 1.0}
 
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
         "graphscale.acceleration.measure_seconds",
-        lambda ways: {name: 2.0 if name == "before" else 1.0 for name in ways},
+        lambda ways, rest: {name: 2.0 if name == "before" else 1.0 for name in ways},
     )
 
 
@@ -114,7 +114,7 @@ def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatc
 
 def test_a_model_that_is_slower_as_a_whole_stays(model_file, fft_wins, monkeypatch, capsys):
     monkeypatch.setattr(
-        "graphscale.acceleration.measure_seconds", lambda ways: dict.fromkeys(ways, 1.0)
+        "graphscale.acceleration.measure_seconds", lambda ways, rest: dict.fromkeys(ways, 1.0)
     )
     assert main(["accelerate", str(model_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -128,14 +128,14 @@ def test_a_model_that_is_slower_as_a_whole_stays(model_file, fft_wins, monkeypat
 def test_only_the_layers_with_large_gains_where_the_model_is_the_fastest_so(
     model_file, fft_wins, monkeypatch
 ):
-    def seconds(tuner, key, make_ways):
+    def seconds(tuner, key, make_ways, rest):
         gain = 4.0 if "7x7" in key else 2.0
         return {RUNTIME: gain, "direct": 1.0}
 
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
         "graphscale.acceleration.measure_seconds",
-        lambda ways: {name: 1.0 if "3.0" in name else 2.0 for name in ways},
+        lambda ways, rest: {name: 1.0 if "3.0" in name else 2.0 for name in ways},
     )
     rewritten = graphscale.accelerate(onnx.load(model_file))
     assert [node.op_type for node in rewritten.graph.node] == ["FFTConv", "Conv", "Conv", "Conv"]
