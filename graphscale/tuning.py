@@ -17,6 +17,8 @@ _LEAST_GAIN = 0.95  # what another way takes must be below this part of what the
 _ROUNDS = 9
 _ROUNDS_FOR_ALL = 2
 _WORTH_ANOTHER_ROUND = 1.3  # times the fastest so far
+_HOPELESS = 20  # times the fastest
+_HOPELESS_SECONDS = 0.5
 _LONGEST = 3.0  # seconds spent on one problem, when it is slow
 _WARM_UP = 0.005  # seconds of a turn that are not counted: threads and processors wake up
 _TURN = 0.005  # seconds that are; fast ways run several times
@@ -72,11 +74,14 @@ def fastest(seconds: dict[str, float], usual: str) -> str:
 def measure(ways: Ways, rest: float = 0.0) -> dict[str, float]:
     """Median seconds per run of functions that take turns.
 
-    Those far behind the fastest are left out after the first rounds. `rest` seconds lie before
+    Each runs once before; those hopelessly slow (torch's gradients of large kernels can take
+    minutes) have no turn, those far behind the fastest have few. `rest` seconds lie before
     each turn, for ways whose threads go on spinning after their turns.
     """
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    running = list(ways)
+    first = {name: _run_for(0, run) for name, run in ways.items()}
+    hopeless = max(_HOPELESS_SECONDS, _HOPELESS * min(first.values()))
+    running = [name for name in ways if first[name] <= hopeless]
+    taken = {name: [] if name in running else [first[name]] for name in ways}
     started = time.perf_counter()
     for done in range(_ROUNDS):
         for name in running:

@@ -141,6 +141,10 @@ def test_ways_run_in_turn_and_slow_ones_are_dropped(monkeypatch):
 
     found = measure({"slow": way("slow", 0.02), "one": way("one", 0.01), "two": way("two", 0.01)})
     one_round = ["slow", "slow", "one", "one", "two", "two"]
-    assert runs[:12] == one_round * 2
-    assert runs[12:] == one_round[2:] * (len(runs[12:]) // 4) != []
+    assert runs[:15] == ["slow", "one", "two", *one_round, *one_round]
+    assert runs[15:] == one_round[2:] * (len(runs[15:]) // 4) != []
     assert found == pytest.approx({"slow": 0.02, "one": 0.01, "two": 0.01})
+    runs.clear()
+    found = measure({"hopeless": way("hopeless", 400.0), "one": way("one", 0.01)})
+    assert runs.count("hopeless") == 1
+    assert found == pytest.approx({"hopeless": 400.0, "one": 0.01})
