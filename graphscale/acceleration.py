@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -26,6 +28,9 @@ from graphscale.passes.measure_extents import measure
 from graphscale.runtime import get_library_path, session
 from graphscale.tuning import Tuner, Ways, fastest
 from graphscale.tuning import measure as measure_seconds
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
 # Seconds after a session's turn until its threads have stopped spinning: they would slow the next
@@ -114,11 +119,13 @@ def accelerate_model(
         choice = LayerChoice(node_name(node), list(problem.weight[2:]), list(problem.x))
         choice.reason = unsuitable(node, measured)
         if choice.reason is None:
-            seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
+            with _refusals(f"{source}: node {choice.name!r}"):
+                seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
         progress(done, len(nodes))
-    _rewrite(model, result.layers, shapes, result, source)
+    with _refusals(source):
+        _rewrite(model, result.layers, shapes, result, source)
     return result
 
 
@@ -127,6 +134,29 @@ def accelerate(model: ModelLike, **options) -> onnx.ModelProto | ir.Model:
     loaded = load_model(model)
     accelerate_model(loaded, **options)
     return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
+
+
+@contextlib.contextmanager
+def _refusals(subject: str) -> Iterator[None]:
+    """What onnxruntime cannot run is the model's fault: its errors, as ours, about `subject`."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):  # its errors have no common base
+            raise
+        reason = str(error).strip().splitlines()[0].rpartition("Status Message: ")[2]
+        raise GraphScaleError(
+            f"{subject}: onnxruntime does not run it ({reason}); check the model"
+        ) from error
+
+
+def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A session that leaves it to its exceptions to say what is wrong."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return session(model.SerializeToString(), sess_options=options)
 
 
 def _kernels() -> str:
@@ -179,7 +209,7 @@ def _run_of(
     )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("graphscale", 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    opened = session(model.SerializeToString())
+    opened = _open(model)
     return lambda: opened.run(None, {"x": x})
 
 
@@ -207,7 +237,7 @@ def _rewrite(
         sets[name], models[name] = plans, ir.to_proto(_planned(ir.from_proto(original), plans))
     if len(models) == 1:
         return
-    feeds, sessions = _open(models, shapes)
+    feeds, sessions = _open_all(models, shapes)
     _compare(original, sessions, feeds, result, source)
     seconds = measure_seconds(
         {name: lambda opened=opened: opened.run(None, feeds) for name, opened in sessions.items()},
@@ -231,9 +261,11 @@ def _planned(model: ir.Model, plans: dict[int, str | None]) -> ir.Model:
     return model
 
 
-def _open(models: dict[str, onnx.ModelProto], shapes: dict[str, list[int]]) -> tuple[dict, dict]:
+def _open_all(
+    models: dict[str, onnx.ModelProto], shapes: dict[str, list[int]]
+) -> tuple[dict, dict]:
     """Numbers for the inputs, and a session of each model."""
-    sessions = {name: session(each.SerializeToString()) for name, each in models.items()}
+    sessions = {name: _open(each) for name, each in models.items()}
     generator = np.random.default_rng(0)
     feeds = {
         each.name: _numbers(each.type, shapes[each.name], generator)

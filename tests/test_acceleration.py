@@ -158,6 +158,26 @@ def test_outputs_that_would_change_are_an_error(model_file, fft_wins, monkeypatc
     assert not model_file.with_suffix(".accelerated.onnx").exists()
 
 
+def test_a_model_that_does_not_run_is_one_sentence(tmp_path, capfd):
+    weight = numpy_helper.from_array(np.ones((2, 3, 3, 3), "f4"), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], "first")],
+        "four_channels_for_three",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weight],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
+    )
+    assert main(["accelerate", str(path)]) == 2
+    error = capfd.readouterr().err
+    assert "node 'first': onnxruntime does not run it" in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.glob("*.onnx")) == [path]
+
+
 @pytest.mark.parametrize("arguments", [["--batch", "0"], ["--input-size", "x"]])
 def test_bad_options(model_file, arguments, capsys):
     assert main(["accelerate", str(model_file), *arguments]) == 2
