@@ -4,13 +4,14 @@ Parts: goals, networks (five layers of convnet-benchmarks, batch 128), grid (ker
 depthwise, lines (one-dimensional kernels), tiles (plans of a few layers, and how much memory the
 spectra get); all of them by default. 'graphscale' is FFTConv with the plan that was measured to be
 the fastest, 'graphscale auto' with the cost model's. cuDNN runs in benchmark mode, in NCHW and
-channels_last; forward, onnxruntime's Conv and FFTConv run besides. Alternatives take turns, each
-long enough for the GPU's queue to fill; medians and minima of the turns, and the relative error of
-each output against float64, go to results/fft_conv_cuda.json after every layer, with the device's
-copy bandwidth, measured in the same process. Heat maps of the grid and of depthwise layers are
-written beside it (red slower, green faster than the better of cuDNN's two). Every part is a process
-of its own, and a layer that fails leaves its reason in place of its times.
-docs/cuda_predictions.md says what to expect.
+channels_last; forward, onnxruntime's Conv and FFTConv run besides. torch's alternatives are
+replayed as CUDA graphs, which leaves out what Python takes to start kernels; 'graphscale eager' has
+it. Alternatives take turns; medians and minima of the turns, and the relative error of each output
+against float64, go to results/fft_conv_cuda.json after every layer, with the device's copy
+bandwidth, measured in the same process. Heat maps of the grid and of depthwise layers are written
+beside it (red slower, green faster than the better of cuDNN's two). Every part is a process of its
+own, and a layer that fails, or that --minutes leave no time for, has the reason in place of its
+times. docs/cuda_predictions.md says what to expect.
 """
 
 from __future__ import annotations
@@ -25,58 +26,39 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+import onnxruntime
 import torch
-from torch.nn import functional
+from fft_conv_cuda_alternatives import (
+    Layer,
+    cudnn,
+    depthwise,
+    error,
+    in_onnxruntime,
+    ours,
+    passes,
+    tensors,
+)
 
 import graphscale
 from graphscale.layers import library
 from graphscale.layers.operator import OPERATORS
-from graphscale.runtime import session
 
 RESULTS = Path(__file__).parent / "results"
 TURNS = 15
 TURN_SECONDS = 2e-3
-MOST_SECONDS = 10  # then there are fewer turns
-WARM_UP = 3
+MOST_SECONDS = 3  # then there are fewer turns
+WARM_UP_SECONDS = 0.1
+EAGER = ("graphscale eager", "onnxruntime conv", "onnxruntime fft_conv")  # not as CUDA graphs
 PRECISIONS = {  # of both sides: type, whether tf32 is allowed
     "float32": (torch.float32, False),
     "tf32": (torch.float32, True),
     "bfloat16": (torch.bfloat16, False),
 }
-
-
-@dataclass(frozen=True)
-class Layer:
-    batch: int
-    in_channels: int
-    out_channels: int
-    size: int
-    kernel: int
-    groups: int = 1
-    pad: int = 0
-    dims: int = 2
-
-    def __str__(self) -> str:
-        kind = "depthwise" if self.groups > 1 else "dense"
-        image, kernel = ("x".join([str(n)] * self.dims) for n in (self.size, self.kernel))
-        return (
-            f"{kind} {self.in_channels}->{self.out_channels}, {image}, batch {self.batch}: {kernel}"
-        )
-
-    @property
-    def window(self) -> dict[str, object]:
-        """FFTConv's attributes."""
-        return {"group": self.groups, "pads": [self.pad] * (2 * self.dims)}
-
-
-def depthwise(batch: int, channels: int, size: int, kernel: int) -> Layer:
-    return Layer(batch, channels, channels, size, kernel, channels, kernel // 2)
-
-
 NETWORKS = [
     Layer(128, 3, 96, 128, 11),
     Layer(128, 64, 64, 64, 9),
@@ -145,15 +127,24 @@ def seconds_of(run: Callable[[], object], repeats: int) -> float:
     return start.elapsed_time(end) / 1000 / repeats
 
 
+def recorded(run: Callable[[], object]) -> Callable[[], object]:
+    """The same work on the GPU, as a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
 def times(alternatives: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
     """Median and least seconds of each, taking turns."""
     once = {}
     for name, run in alternatives.items():
-        for _ in range(WARM_UP):
-            run()
-        once[name] = seconds_of(run, 1)
+        first = seconds_of(run, 1)
+        run_again = 2 if first < WARM_UP_SECONDS else 1
+        once[name] = min(seconds_of(run, 1) for _ in range(run_again))
     repeats = {name: max(1, min(100, round(TURN_SECONDS / each))) for name, each in once.items()}
-    turns = max(3, min(TURNS, round(MOST_SECONDS / sum(once.values()))))
+    turn = sum(max(TURN_SECONDS, each) for each in once.values())
+    turns = max(3, min(TURNS, round(MOST_SECONDS / turn)))
     seconds = {name: [] for name in alternatives}
     for _ in range(turns):
         for name, run in alternatives.items():
@@ -171,29 +162,6 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() / times({"copy": lambda: target.copy_(source)})["copy"]["median"]
 
 
-def tensors(layer: Layer, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x, weight and the gradient to y."""
-    generator = torch.Generator("cuda").manual_seed(0)
-    random = functools.partial(torch.randn, generator=generator, device="cuda")
-    x = random(layer.batch, layer.in_channels, *[layer.size] * layer.dims)
-    weight = random(
-        layer.out_channels, layer.in_channels // layer.groups, *[layer.kernel] * layer.dims
-    )
-    out = layer.size + 2 * layer.pad - layer.kernel + 1
-    grad = random(layer.batch, layer.out_channels, *[out] * layer.dims)
-    return x.to(dtype), weight.to(dtype), grad.to(dtype)
-
-
-def passes(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, tuple]:
-    """Operator and tensors of graphscale's three passes."""
-    x, weight, grad = given
-    return {
-        "FFTConv": (x, weight, None),
-        "FFTConvGradInput": (grad, weight, x),
-        "FFTConvGradWeight": (grad, x, weight),
-    }
-
-
 def fastest_plans(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, str]:
     """Of each pass, measured among the cost model's candidates."""
     chosen = {}
@@ -201,103 +169,33 @@ def fastest_plans(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, st
         plans = library.plans(name, arguments, layer.window) or ["auto"]
         # The direct kernels take one thread per result: seconds, where they are no candidates.
         plans = [plan for plan in plans if plan != "direct" or plan == plans[0]]
-        ways = {
-            plan: functools.partial(OPERATORS[name], *arguments, **layer.window, plan=plan)
-            for plan in plans
-        }
+        ways = {}
+        for plan in plans:
+            run = functools.partial(OPERATORS[name], *arguments, **layer.window, plan=plan)
+            run()
+            ways[plan] = recorded(run)
         found = times(ways)
         chosen[name] = min(found, key=lambda plan, found=found: found[plan]["median"])
     return chosen
 
 
-def ours(layer: Layer, given: tuple[torch.Tensor, ...], plans: dict[str, str]) -> dict:
-    def run(names: list[str]) -> list[torch.Tensor]:
-        return [OPERATORS[n](*all_passes[n], **layer.window, plan=plans[n]) for n in names]
-
-    all_passes = passes(layer, given)
-    return {
-        "forward": lambda: run(["FFTConv"]),
-        "round_trip": lambda: run(list(all_passes)),
-    }
-
-
-def cudnn(layer: Layer, given: tuple[torch.Tensor, ...], channels_last: bool) -> dict:
-    if channels_last:
-        given = tuple(t.contiguous(memory_format=torch.channels_last) for t in given)
-    x, weight, grad = given
-    convolve = (functional.conv1d, functional.conv2d)[layer.dims - 1]
-    pads, ones, zeros = ([n] * layer.dims for n in (layer.pad, 1, 0))
-
-    def forward() -> list[torch.Tensor]:
-        return [convolve(x, weight, None, 1, layer.pad, 1, layer.groups)]
-
-    def round_trip() -> list[torch.Tensor]:
-        return forward() + list(
-            torch.ops.aten.convolution_backward(
-                grad, x, weight, None, ones, pads, ones, False, zeros, layer.groups,
-                [True, True, False],
-            )
-        )  # fmt: skip
-
-    return {"forward": forward, "round_trip": round_trip}
-
-
-def in_onnxruntime(layer: Layer, x, weight, tf32: bool, plan: str | None) -> Callable[[], object]:
-    """Conv or, with a plan, FFTConv, on torch's stream and memory; float32."""
-    import onnx
-    import onnxruntime
-
-    domain = "" if plan is None else "graphscale"
-    hint = {} if plan is None else {"plan": plan}
-    node = onnx.helper.make_node(
-        "FFTConv" if domain else "Conv", ["x", "w"], ["y"], domain=domain, **layer.window, **hint
-    )
-    value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
-    initializer = onnx.numpy_helper.from_array(weight.cpu().numpy(), "w")
-    inputs, outputs = [value("x", shape=list(x.shape))], [value("y", shape=None)]
-    graph = onnx.helper.make_graph([node], "layer", inputs, outputs, [initializer])
-    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("graphscale", 1)]
-    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    provider = {
-        "cudnn_conv_algo_search": "EXHAUSTIVE",
-        "use_tf32": str(int(tf32)),
-        "user_compute_stream": str(torch.cuda.current_stream().cuda_stream),
-    }
-    opened = session(
-        model.SerializeToString(),
-        providers=[("CUDAExecutionProvider", provider), "CPUExecutionProvider"],
-    )
-    if opened.get_providers()[0] != "CUDAExecutionProvider":
-        raise RuntimeError("onnxruntime has no CUDA provider here")
-    binding = opened.io_binding()
-    binding.bind_input("x", "cuda", 0, "float32", list(x.shape), x.data_ptr())
-    binding.bind_output("y", "cuda", 0)
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-    return lambda: opened.run_with_iobinding(binding, options)
-
-
-def error(y: torch.Tensor, layer: Layer, x, weight) -> float:
-    """Relative error (norm) of the first image against float64."""
-    convolve = (functional.conv1d, functional.conv2d)[layer.dims - 1]
-    wanted = convolve(x[:1].double(), weight.double(), None, 1, layer.pad, 1, layer.groups)
-    return ((y[:1].double() - wanted).norm() / wanted.norm()).item()
-
-
 def without_failing(
     runs: dict[str, Callable[[], object]], failed: dict[str, str], kind: str
 ) -> dict[str, Callable[[], object]]:
-    """The alternatives that run; ``failed`` gets the others' reasons."""
+    """The alternatives that run, as they are timed; ``failed`` gets the others' reasons."""
     left = {}
     for name, run in runs.items():
         try:
             run()
             torch.cuda.synchronize()
             left[name] = run
+            if name not in EAGER:
+                left[name] = recorded(run)
         except Exception as reason:  # another library's, of any kind
             if name == "graphscale":
                 raise
-            failed[f"{name} {kind}"] = str(reason)
+            step = " as a graph" if name in left else ""
+            failed[f"{name} {kind}{step}"] = str(reason)
             torch.cuda.empty_cache()
     return left
 
@@ -314,6 +212,7 @@ def measure(layer: Layer, precision: str) -> dict:
         sides = {
             "graphscale": ours(layer, given, point["plans"]),
             "graphscale auto": ours(layer, given, auto),
+            "graphscale eager": ours(layer, given, point["plans"]),
             "cudnn": cudnn(layer, given, channels_last=False),
         }
         if layer.dims == 2:
@@ -357,8 +256,9 @@ def measure_tiles(layer: Layer) -> list[dict]:
         for plan in [each for each in plans if each != "direct"]:
             for megabytes in SPECTRA_MB if plan.startswith("dense") else SPECTRA_MB[-1:]:
                 with environment(GRAPHSCALE_CUDA_SPECTRA_MB=megabytes):
-                    run = ours(layer, given, dict.fromkeys(passes(layer, given), plan))
-                    found = times({"forward": run["forward"]})
+                    run = ours(layer, given, dict.fromkeys(passes(layer, given), plan))["forward"]
+                    run()
+                    found = times({"forward": recorded(run)})
                 points.append({"layer": str(layer), "plan": plan, "spectra_mb": megabytes, **found})
                 print(
                     f"{layer!s:55} {plan:17} {megabytes:5} MB: forward "
@@ -368,7 +268,7 @@ def measure_tiles(layer: Layer) -> list[dict]:
     return points
 
 
-def draw(points: list[dict], rows: str, columns: str, file: str) -> None:
+def draw(points: list[dict], rows: str, columns: str, path: Path) -> None:
     """Heat map of the round trips' ratios."""
     import matplotlib
 
@@ -388,20 +288,20 @@ def draw(points: list[dict], rows: str, columns: str, file: str) -> None:
         axes.text(x, y, f"{ratios[y, x]:.1f}", ha="center", va="center")
     axes.set_title(f"times faster than cuDNN, {points[0]['precision']}")
     figure.tight_layout()
-    figure.savefig(RESULTS / file, dpi=120)
+    figure.savefig(path, dpi=120)
 
 
-def draw_all(part: str, points: list[dict]) -> None:
+def draw_all(folder: Path, part: str, points: list[dict]) -> None:
     for precision in PRECISIONS:
         done = [p for p in points if p["precision"] == precision and "round_trip" in p]
         if done:
-            draw(done, "kernel", "in_channels", f"fft_conv_cuda_{part}_{precision}.png")
+            draw(done, "kernel", "in_channels", folder / f"fft_conv_cuda_{part}_{precision}.png")
 
 
-def record(part: str, found: dict) -> None:
+def record(folder: Path, part: str, found: dict) -> None:
     """Results of a part take the place of its former ones; nothing is half written."""
-    path = RESULTS / "fft_conv_cuda.json"
-    RESULTS.mkdir(exist_ok=True)
+    path = folder / "fft_conv_cuda.json"
+    folder.mkdir(parents=True, exist_ok=True)
     result = json.loads(path.read_text()) if path.is_file() else {}
     result[part] = found
     new = path.with_suffix(".new")
@@ -409,7 +309,7 @@ def record(part: str, found: dict) -> None:
     new.replace(path)
 
 
-def run_part(part: str, precisions: list[str]) -> None:
+def run_part(part: str, precisions: list[str], folder: Path, until: float) -> None:
     torch.backends.cudnn.benchmark = True
     # onnxruntime takes no default stream.
     with torch.cuda.stream(torch.cuda.Stream()):
@@ -422,6 +322,7 @@ def run_part(part: str, precisions: list[str]) -> None:
                 "torch": torch.__version__,
                 "cuda": torch.version.cuda,
                 "cudnn": torch.backends.cudnn.version(),
+                "onnxruntime": onnxruntime.__version__,
             },
             "copy_bytes_per_second": bandwidth,
             "points": [],
@@ -430,6 +331,8 @@ def run_part(part: str, precisions: list[str]) -> None:
         jobs = [(layer, precision) for layer in PARTS.get(part, []) for precision in precisions]
         for layer, precision in jobs or [(layer, "tf32") for layer in TILES]:
             try:
+                if time.time() > until:
+                    raise TimeoutError("no time was left for it")
                 if part == "tiles":
                     found["points"] += measure_tiles(layer)
                 else:
@@ -445,16 +348,18 @@ def run_part(part: str, precisions: list[str]) -> None:
                 torch.cuda.empty_cache()
                 torch.cuda.synchronize()  # ends the part where the device is beyond use
             finally:
-                record(part, found)
+                record(folder, part, found)
     if part in ("grid", "depthwise"):
-        draw_all(part, found["points"])
+        draw_all(folder, part, found["points"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("parts", nargs="*", metavar="part", help="of those above")
     parser.add_argument("--precision", choices=PRECISIONS, action="append")
-    parser.add_argument("--here", action="store_true", help="in this process, one part")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no layer later")
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)  # in this process, one part
     arguments = parser.parse_args()
     wanted = arguments.parts or [*PARTS, "tiles"]
     if unknown := set(wanted) - {*PARTS, "tiles"}:
@@ -462,12 +367,14 @@ def main() -> None:
     if not torch.cuda.is_available() or library.cuda_error():
         reason = library.cuda_error() if torch.cuda.is_available() else "torch sees no GPU"
         sys.exit(f"nothing to measure here: {reason}")
-    if arguments.here:
-        return run_part(wanted[0], arguments.precision or list(PRECISIONS))
-    precisions = [f"--precision={each}" for each in arguments.precision or []]
+    precisions = arguments.precision or list(PRECISIONS)
+    if arguments.until is not None:
+        return run_part(wanted[0], precisions, arguments.out, arguments.until)
+    until = time.time() + 60 * arguments.minutes
+    options = [f"--precision={each}" for each in precisions]
     for part in wanted:
-        done = subprocess.run([sys.executable, __file__, part, "--here", *precisions])
-        if done.returncode:
+        command = [sys.executable, __file__, part, f"--until={until}", f"--out={arguments.out}"]
+        if subprocess.run([*command, *options]).returncode:
             print(f"{part} ended early; what it measured is kept", flush=True)
 
 
