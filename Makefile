@@ -1,4 +1,4 @@
-.PHONY: demo test bench lib
+.PHONY: demo test bench lib gpu gpu-lib gpu-test gpu-bench
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,8 @@ test: $(VENV)/test.installed $(RUNTIMES)
 	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2
 
 bench: $(VENV)/test.installed
-	set -e; for each in $(sort $(wildcard benchmarks/*.py)); do $(VENV)/bin/python $$each; done
+	set -e; for each in $(sort $(filter-out %_cuda.py,$(wildcard benchmarks/*.py))); do \
+		$(VENV)/bin/python $$each; done
 
 $(VENV)/%.installed: constraints.txt pyproject.toml CMakeLists.txt $(SOURCES)
 	@echo "Setting up $(VENV): some minutes the first time"
@@ -42,3 +43,29 @@ lib:
 	cmake -S . -B build/lib -DCMAKE_INSTALL_PREFIX=graphscale
 	cmake --build build/lib --parallel
 	cmake --install build/lib
+
+# On a machine with an NVIDIA GPU: builds both libraries for that GPU into the source tree, runs
+# the GPU's tests, and measures: make -k gpu [PYTHON=...] [RESULTS=folder] [MINUTES=20]
+#
+# It takes $(PYTHON) as it is (torch for CUDA, onnxruntime-gpu, onnx, onnxscript, rich, pytest,
+# matplotlib) and installs nothing; nvcc and CMake are on the PATH, and onnxruntime_c_api.h is in
+# build/onnxruntime/include (custom_ops/get_onnxruntime_headers.sh) or where CMake finds it.
+RESULTS ?= benchmarks/results
+MINUTES ?= 60
+GPU = $(shell $(PYTHON) -c "import torch; print('%d%d-real' % torch.cuda.get_device_capability())")
+IN_TREE = PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(PYTHON)
+
+gpu: gpu-test gpu-bench
+
+gpu-lib:
+	cmake -S . -B build/gpu -DCMAKE_INSTALL_PREFIX=graphscale -DGRAPHSCALE_CUDA=ON \
+		-DCMAKE_CUDA_ARCHITECTURES=$(GPU) -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF
+	cmake --build build/gpu --parallel $(shell nproc)
+	cmake --install build/gpu
+	ln -sfn ../passes graphscale/passes
+
+gpu-test: gpu-lib
+	$(IN_TREE) -m pytest -m gpu tests/gpu
+
+gpu-bench: gpu-lib
+	$(IN_TREE) benchmarks/fft_conv_cuda.py --out "$(RESULTS)" --minutes $(MINUTES)

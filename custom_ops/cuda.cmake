@@ -28,9 +28,9 @@ if(CMAKE_CUDA_COMPILER)
     CUDA_VISIBILITY_PRESET hidden)
   target_include_directories(graphscale_cuda PRIVATE custom_ops)
   target_compile_options(graphscale_cuda PRIVATE
-    $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Werror=all-warnings
-                               -Xcompiler=-Wall,-Wextra,-Werror>
-    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -ffunction-sections>)
+    $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra>
+    $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${CMAKE_COMPILE_WARNING_AS_ERROR}>>:-Xcompiler=-Werror>
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -ffunction-sections>)
   set(cuda_exports ${CMAKE_CURRENT_SOURCE_DIR}/custom_ops/cuda_exports.map)
   target_link_options(graphscale_cuda PRIVATE
     -Wl,--gc-sections -Wl,-z,defs -Wl,--version-script=${cuda_exports})
