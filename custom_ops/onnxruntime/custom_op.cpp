@@ -24,10 +24,11 @@ Shape known_shape(const OrtKernelInfo* info, size_t index) {
 struct Node {
   const CustomOp& custom_op;
   Attributes attributes;
+  NodeMemory memory;
   std::unique_ptr<Prepared> prepared;
 
   Node(const CustomOp& op, const OrtKernelInfo* info)
-      : custom_op(op), attributes(read_attributes(op.op, info)) {
+      : custom_op(op), attributes(read_attributes(op.op, info)), memory(info) {
     if (op.prepare == nullptr) return;
     std::vector<Tensor> constants(op.op.inputs.size());
     for (size_t i = 0; i < constants.size(); ++i) {
@@ -45,7 +46,7 @@ struct Node {
 
   void run(OrtKernelContext* session) const {
     const Operator& op = custom_op.op;
-    const NodeContext context(session, custom_op.device);
+    const NodeContext context(session, custom_op.device, memory);
     Call call{context.get(), attributes, custom_op.type, {}, {}, prepared.get()};
     size_t given = 0;
     check(api->KernelContext_GetInputCount(session, &given));
