@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -21,21 +19,21 @@ from graphscale.passes.choose_kernels import node_name
 from graphscale.passes.find_convolutions import (
     ConvolutionProblem,
     convolutions,
+    hidden_convolutions,
     problem_of,
     unsuitable,
 )
-from graphscale.passes.measure_extents import measure
-from graphscale.runtime import get_library_path, session
+from graphscale.passes.inline_convolutions import inline_convolutions
+from graphscale.runtime import get_library_path
 from graphscale.tuning import Tuner, Ways, fastest
 from graphscale.tuning import measure as measure_seconds
-
-if TYPE_CHECKING:
-    import onnxruntime
+from graphscale.whole_model import Original, open_model, refusals, shapes_of
 
 RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
 # Seconds after a session's turn until its threads have stopped spinning: they would slow the next
 # session's down several times.
 REST = 0.05
+_BEFORE = "before"  # the original among the models that are tried
 _LARGEST_DIFFERENCE = 1e-4  # relative, of the outputs
 # A layer measured alone does not show what its neighbours lose when it leaves the runtime's own
 # memory layout and fusions: sets of layers with at least these gains are tried in the whole model.
@@ -47,7 +45,8 @@ class LayerChoice:
     """What was chosen for one convolution.
 
     Attributes:
-        name, kernel, x: The node, its kernel's taps and its input's shape.
+        name, kernel, x: The node, its kernel's taps and its input's shape (both empty where
+            the node stands inside a branch or loop).
         path: 'onnxruntime', or the plan of FFTConv: 'direct', 'dense 32x32', 'per_channel 72x72'.
         seconds: Per run of the layer alone, for every way that was measured here.
         reason: Why it was left to onnxruntime without measuring, or in spite of it.
@@ -102,30 +101,39 @@ def accelerate_model(
         progress: Told after each convolution how many of how many are done.
 
     Raises:
-        GraphScaleError: the model does not run, or its outputs would change.
+        GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
     """
     import onnxruntime
 
     source = model.meta.get("source", "the model")
-    shapes = input_shapes(model, InputSize.parse(input_size, fixed=False), batch)
-    measured = measure(model, shapes)
-    nodes = convolutions(model)
-    if not nodes:
-        raise GraphScaleError(f"{source}: holds no convolution; there is nothing to accelerate")
+    size = InputSize.parse(input_size, fixed=False)
+    if size.pretrain is not None:
+        raise GraphScaleError(f"input size {input_size!r}: give one size, as in 160 or 160x128")
+    inline_convolutions(model)
+    nodes, hidden = convolutions(model), hidden_convolutions(model)
+    if not nodes and not hidden:
+        raise GraphScaleError(f"{source}: holds no Conv node; there is nothing to accelerate")
+    with refusals(source):
+        original = Original(model, input_shapes(model, size, batch), source)
+        values = [value for node in nodes for value in (*node.inputs[:2], node.outputs[0])]
+        shapes = shapes_of(model, values, original.feeds)
     tuner = tuner or Tuner(f"onnxruntime {onnxruntime.__version__}, kernels {_kernels()}")
     result = Acceleration()
     for done, node in enumerate(nodes, start=1):
-        problem = problem_of(node, measured)
+        problem = problem_of(node, shapes)
         choice = LayerChoice(node_name(node), list(problem.weight[2:]), list(problem.x))
-        choice.reason = unsuitable(node, measured)
+        choice.reason = unsuitable(node, shapes, model.ir_version)
         if choice.reason is None:
-            with _refusals(f"{source}: node {choice.name!r}"):
+            with refusals(f"{source}: node {choice.name!r}"):
                 seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
         progress(done, len(nodes))
-    with _refusals(source):
-        _rewrite(model, result.layers, shapes, result, source)
+    with refusals(source):
+        _rewrite(model, result, original)
+    for node, outer in hidden:
+        reason = f"it stands inside {node_name(outer)!r} ({outer.op_type})"
+        result.layers.append(LayerChoice(node_name(node), [], [], reason=reason))
     return result
 
 
@@ -134,29 +142,6 @@ def accelerate(model: ModelLike, **options) -> onnx.ModelProto | ir.Model:
     loaded = load_model(model)
     accelerate_model(loaded, **options)
     return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
-
-
-@contextlib.contextmanager
-def _refusals(subject: str) -> Iterator[None]:
-    """What onnxruntime cannot run is the model's fault: its errors, as ours, about `subject`."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):  # its errors have no common base
-            raise
-        reason = str(error).strip().splitlines()[0].rpartition("Status Message: ")[2]
-        raise GraphScaleError(
-            f"{subject}: onnxruntime does not run it ({reason}); check the model"
-        ) from error
-
-
-def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session that leaves it to its exceptions to say what is wrong."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    return session(model.SerializeToString(), sess_options=options)
 
 
 def _kernels() -> str:
@@ -209,20 +194,15 @@ def _run_of(
     )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("graphscale", 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
-    opened = _open(model)
+    opened = open_model(ir.from_proto(model))
     return lambda: opened.run(None, {"x": x})
 
 
-def _rewrite(
-    model: ir.Model,
-    choices: list[LayerChoice],
-    shapes: dict[str, list[int]],
-    result: Acceleration,
-    source: str,
-) -> None:
+def _rewrite(model: ir.Model, result: Acceleration, original: Original) -> None:
     """Rewrite the layers whose choices make the whole model the fastest."""
-    original = ir.to_proto(model)
-    models, sets = {"before": original}, {"before": {}}
+    choices = result.layers
+    sets: dict[str, dict[int, str | None]] = {_BEFORE: {}}
+    sessions = {_BEFORE: original.opened}
     present = [plan_of(node) for node in convolutions(model)]
     for least in _LEAST_GAINS:
         plans = {}  # of the convolutions that change
@@ -234,17 +214,21 @@ def _rewrite(
         if plans in sets.values():
             continue
         name = f"gains of {least} and more"
-        sets[name], models[name] = plans, ir.to_proto(_planned(ir.from_proto(original), plans))
-    if len(models) == 1:
+        sets[name], sessions[name] = plans, open_model(_planned(model.clone(), plans))
+    if len(sets) == 1:
         return
-    feeds, sessions = _open_all(models, shapes)
-    _compare(original, sessions, feeds, result, source)
+    result.difference = max(
+        original.difference(opened, _LARGEST_DIFFERENCE) for opened in sessions.values()
+    )
     seconds = measure_seconds(
-        {name: lambda opened=opened: opened.run(None, feeds) for name, opened in sessions.items()},
+        {
+            name: lambda opened=opened: opened.run(None, original.feeds)
+            for name, opened in sessions.items()
+        },
         REST,
     )
-    best = fastest(seconds, "before")
-    result.before, result.after = seconds["before"], seconds[best]
+    best = fastest(seconds, _BEFORE)
+    result.before, result.after = seconds[_BEFORE], seconds[best]
     _planned(model, sets[best])
     for choice, node in zip(choices, convolutions(model), strict=True):
         if choice.path != RUNTIME and plan_of(node) is None:
@@ -259,43 +243,3 @@ def _planned(model: ir.Model, plans: dict[int, str | None]) -> ir.Model:
     plan_convolutions(model, {nodes[index]: plan for index, plan in plans.items()})
     add_function_bodies(model)
     return model
-
-
-def _open_all(
-    models: dict[str, onnx.ModelProto], shapes: dict[str, list[int]]
-) -> tuple[dict, dict]:
-    """Numbers for the inputs, and a session of each model."""
-    sessions = {name: _open(each) for name, each in models.items()}
-    generator = np.random.default_rng(0)
-    feeds = {
-        each.name: _numbers(each.type, shapes[each.name], generator)
-        for each in sessions["before"].get_inputs()
-    }
-    return feeds, sessions
-
-
-def _compare(
-    original: onnx.ModelProto, sessions: dict, feeds: dict, result: Acceleration, source: str
-) -> None:
-    """Run all models on the same numbers: their outputs must agree."""
-    wanted = sessions["before"].run(None, feeds)
-    for opened in sessions.values():
-        for value, before, after in zip(
-            original.graph.output, wanted, opened.run(None, feeds), strict=True
-        ):
-            before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
-            norm = float(np.linalg.norm(before)) or 1.0
-            difference = float(np.linalg.norm(after - before)) / norm
-            result.difference = max(result.difference, difference)
-            if not difference <= _LARGEST_DIFFERENCE:
-                raise GraphScaleError(
-                    f"{source}: output {value.name!r} changes by {difference:.1e} with FFT "
-                    f"convolutions, more than {_LARGEST_DIFFERENCE:.0e}; the model is unchanged"
-                )
-
-
-def _numbers(kind: str, shape: list[int], generator: np.random.Generator) -> np.ndarray:
-    dtypes = {"tensor(float16)": np.float16, "tensor(double)": np.float64}
-    if "int" in kind:
-        return np.zeros(shape, np.int64 if "64" in kind else np.int32)
-    return generator.standard_normal(shape).astype(dtypes.get(kind, np.float32))

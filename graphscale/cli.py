@@ -216,14 +216,17 @@ def _grow(options: argparse.Namespace) -> None:
 
 def _accelerate(options: argparse.Namespace) -> None:
     from graphscale.acceleration import accelerate_model
+    from graphscale.files import check_writable
     from graphscale.model import load_model, save_model
     from graphscale.report import show_acceleration
 
     if options.batch < 1:
         raise GraphScaleError(f"--batch {options.batch}: give at least 1")
     output = options.output or _beside(options.model, "accelerated")
-    with _working("measuring") as working:
-        model = load_model(options.model)
+    model = load_model(options.model)
+    if not options.dry_run:
+        check_writable(output)
+    with _working("measuring", "convolutions") as working:
         result = accelerate_model(
             model, input_size=options.input_size, batch=options.batch, progress=working
         )
@@ -260,16 +263,23 @@ def _console():
 
 
 class _working:
-    """A progress bar on standard error while weights are written, where a person can see it."""
+    """A progress bar on standard error, of bytes or other units, where a person can see it."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str | None = None) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+        )
 
+        counts = [MofNCompleteColumn(), TextColumn(unit)] if unit else [DownloadColumn()]
         self._bar = Progress(
             TextColumn(what),
             BarColumn(),
-            DownloadColumn(),
+            *counts,
             console=Console(stderr=True),
             transient=True,
             disable=not sys.stderr.isatty(),

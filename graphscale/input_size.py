@@ -90,8 +90,8 @@ def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, 
                 wanted = axis_size(size.target, spatial.index(position))
                 if isinstance(given, int) and given != wanted:
                     raise GraphScaleError(
-                        f"input {value.name!r} has the fixed size {given} and cannot be {wanted} "
-                        "in the target; give the pre-train size alone, as in --input-size 160"
+                        f"input {value.name!r} has the fixed size {given} and cannot be {wanted}; "
+                        "leave --input-size out, or, to shrink, give the pre-train size alone"
                     )
                 given = wanted
             if isinstance(given, int) and given > 0:

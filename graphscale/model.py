@@ -119,6 +119,9 @@ def _from_proto(proto: onnx.ModelProto, name: str, folder: Path, inline: mmap.mm
         ) from error
     finally:
         logger.setLevel(level)
+    for graph in [model.graph, *model.functions.values()]:
+        if "ai.onnx" in graph.opset_imports:  # the other name of the domain ""
+            graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
     _check_nodes(model, name)
     model.meta["source"] = name
     files: dict[str, mmap.mmap] = {_INLINE: inline}

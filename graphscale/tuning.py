@@ -6,11 +6,14 @@ import json
 import os
 import platform
 import statistics
+import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from graphscale import __version__
+from graphscale.errors import GraphScaleError
 from graphscale.files import replacing
 
 _LEAST_GAIN = 0.95  # what another way takes must be below this part of what the usual one takes
@@ -24,6 +27,8 @@ _WARM_UP = 0.005  # seconds of a turn that are not counted: threads and processo
 _TURN = 0.005  # seconds that are; fast ways run several times
 
 Ways = dict[str, Callable[[], object]]
+# By place (machine, runtime, versions), by problem, by way: seconds.
+Measurements = dict[str, dict[str, dict[str, float]]]
 
 
 class Tuner:
@@ -38,7 +43,8 @@ class Tuner:
     def __init__(self, runtime: str, path: Path | None = None) -> None:
         self.path = path or _default_path()
         self._place = f"{runtime}, graphscale {__version__}, {_device()}"
-        self._known: dict[str, dict[str, dict[str, float]]] = self._read()
+        self._known = self._read()
+        self._measuring = threading.Lock()
 
     def seconds(
         self, key: str, make_ways: Callable[[], Ways], rest: float = 0.0
@@ -47,22 +53,53 @@ class Tuner:
 
         `rest`: see `measure`.
         """
-        known = self._known.setdefault(self._place, {})
-        if key not in known:
-            known[key] = measure(make_ways(), rest)
-            self._write()
-        return known[key]
+        with self._measuring:  # one thread at a time: others would be in the way
+            known = self._known.setdefault(self._place, {})
+            if key not in known:
+                known[key] = measure(make_ways(), rest)
+                self._write()
+            return known[key]
 
-    def _read(self) -> dict:
+    def _read(self) -> Measurements:
         try:
-            return json.loads(self.path.read_text())
+            return _well_formed(json.loads(self.path.read_text())) if self.path else {}
         except (OSError, ValueError):
             return {}  # no file yet, or one from an interrupted disk: measure again
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as (file,):
-            file.write(json.dumps(self._known, indent=1).encode())
+        """Add what is known to the file, to which other processes may have added meanwhile."""
+        if self.path is None:
+            return
+        for place, known in self._read().items():
+            self._known[place] = {**known, **self._known.get(place, {})}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(self.path) as (file,):
+                file.write(json.dumps(self._known, indent=1).encode())
+        except (OSError, GraphScaleError) as error:
+            warnings.warn(
+                f"{self.path}: measurements cannot be kept ({error}); set XDG_CACHE_HOME to a "
+                "folder that is writable",
+                stacklevel=2,
+            )
+            self.path = None
+
+
+def _well_formed(content: object) -> Measurements:
+    """What of a file's content is measurements."""
+    if not isinstance(content, dict):
+        return {}
+    return {
+        place: {
+            key: seconds
+            for key, seconds in known.items()
+            if isinstance(seconds, dict)
+            and seconds
+            and all(isinstance(each, float | int) and each > 0 for each in seconds.values())
+        }
+        for place, known in content.items()
+        if isinstance(known, dict)
+    }
 
 
 def fastest(seconds: dict[str, float], usual: str) -> str:
@@ -105,8 +142,12 @@ def _run_for(least: float, run: Callable[[], object]) -> float:
     return taken / runs
 
 
-def _default_path() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+def _default_path() -> Path | None:
+    """None where the user has no home, as in some containers."""
+    try:
+        folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        return None
     return Path(folder) / "graphscale" / "tuning.json"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from graphscale.passes.find_convolutions import FIRST_WITH_OVERRIDES
+
 DOMAIN = "graphscale"
 _VERSION = 1
 _FIRST_WITH_FUNCTIONS = 8  # IR version; the operator's body is a function in the model
@@ -28,4 +30,11 @@ def plan_convolutions(model: ir.Model, plans: Mapping[ir.Node, str | None]) -> N
         if plan != "auto":
             node.attributes["plan"] = ir.AttrString("plan", plan)
         model.graph.opset_imports[DOMAIN] = _VERSION
-        model.ir_version = max(model.ir_version, _FIRST_WITH_FUNCTIONS)
+        _allow_functions(model)
+
+
+def _allow_functions(model: ir.Model) -> None:
+    if model.ir_version < FIRST_WITH_OVERRIDES:  # what was constant stays so
+        inputs = model.graph.inputs
+        inputs[:] = [value for value in inputs if not value.is_initializer()]
+    model.ir_version = max(model.ir_version, _FIRST_WITH_FUNCTIONS)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 
 import onnx_ir as ir
 
-from graphscale.passes.measure_extents import Measured
 from graphscale.passes.parameters import holder, tensor_of
+
+Shapes = Mapping[ir.Value, tuple[int, ...]]
+FIRST_WITH_OVERRIDES = 4  # IR version; before, initializers had to be inputs and were constant
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,31 @@ class ConvolutionProblem:
         return " ".join(f"{name}={_plain(value)}" for name, value in asdict(self).items())
 
 
+def is_convolution(node: ir.Node) -> bool:
+    """Whether a node is a Conv or FFTConv."""
+    return (node.domain, node.op_type) in (("", "Conv"), ("graphscale", "FFTConv"))
+
+
 def convolutions(model: ir.Model) -> list[ir.Node]:
     """The Conv and FFTConv nodes of a model's graph."""
-    kinds = (("", "Conv"), ("graphscale", "FFTConv"))
-    return [node for node in model.graph if (node.domain, node.op_type) in kinds]
+    return [node for node in model.graph if is_convolution(node)]
 
 
-def problem_of(node: ir.Node, measured: Measured) -> ConvolutionProblem:
+def hidden_convolutions(model: ir.Model) -> list[tuple[ir.Node, ir.Node]]:
+    """Those inside branches and loops, each with the node of the main graph that holds it."""
+    found = []
+    for outer in model.graph:
+        for attribute in outer.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                found += [
+                    (node, outer) for node in attribute.value.all_nodes() if is_convolution(node)
+                ]
+    return found
+
+
+def problem_of(node: ir.Node, shapes: Shapes) -> ConvolutionProblem:
     """The problem that a Conv or FFTConv node is."""
-    x, weight = measured.shape(node.inputs[0]), measured.shape(node.inputs[1])
+    x, weight = shapes[node.inputs[0]], shapes[node.inputs[1]]
     rank = len(weight) - 2
     return ConvolutionProblem(
         x=x,
@@ -71,19 +90,21 @@ def problem_of(node: ir.Node, measured: Measured) -> ConvolutionProblem:
     )
 
 
-def unsuitable(node: ir.Node, measured: Measured) -> str | None:
+def unsuitable(node: ir.Node, shapes: Shapes, ir_version: int) -> str | None:
     """Why there is nothing to choose for a Conv or FFTConv node, or None."""
     held = holder(node.inputs[1])
     if held is None:
         return "its weight is computed while the network runs"
     if tensor_of(held).dtype != ir.DataType.FLOAT:
         return f"its weight is {tensor_of(held).dtype.name}, not FLOAT"
-    weight = measured.shape(node.inputs[1])
+    if held.is_graph_input() and ir_version >= FIRST_WITH_OVERRIDES:
+        return "its weight is an input of the model, too"
+    weight = shapes[node.inputs[1]]
     if len(weight) > 4:
         return "it has three spatial dimensions"
     if prod(weight[2:]) == 1:
         return "its kernel has one tap"
-    if prod(measured.shape(node.outputs[0])) == 0:
+    if prod(shapes[node.outputs[0]]) == 0:
         return "it has no output at this size"
     return None
 
