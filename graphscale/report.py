@@ -111,7 +111,9 @@ def show_acceleration(result: Acceleration, console: Console) -> None:
         )
     console.print(table)
     if result.before is None or result.after is None:
-        console.print("no convolution is faster by FFT here; the model is unchanged")
+        fft = any(layer.path != RUNTIME for layer in result.layers)
+        why = "every convolution has its fastest way" if fft else "no convolution is faster by FFT"
+        console.print(f"{why} here; the model is unchanged")
         return
     console.print(
         f"[bold]whole model[/]: {_milliseconds(result.before)} → "

@@ -222,6 +222,28 @@ def test_a_few_classes_may_change_where_two_are_equally_likely(changed, fits):
             original.difference(Rounding(), 1e-4)
 
 
+def test_a_model_that_makes_much_of_rounding_may_differ_as_much():
+    """A convolution whose outputs cancel but for rounding."""
+    gain, nodes = (
+        np.float32(1e7),
+        [
+            conv("x", "a"),
+            helper.make_node("Mul", ["x", "two"], ["x2"]),
+            helper.make_node("Div", ["x2", "three"], ["x3"]),
+            conv("x3", "b", "other"),
+            helper.make_node("Mul", ["b", "three"], ["b3"]),
+            helper.make_node("Div", ["b3", "two"], ["c"]),
+            helper.make_node("Sub", ["a", "c"], ["d"]),
+            helper.make_node("Mul", ["d", "gain"], ["y"]),
+        ],
+    )
+    constants = [
+        numpy_helper.from_array(np.float32(value), name)
+        for name, value in (("two", 2), ("three", 3), ("gain", gain))
+    ]
+    assert "FFTConv" in ops(graphscale.accelerate(model(nodes, constants=constants)))
+
+
 def test_outputs_that_differ_from_run_to_run_are_an_error(monkeypatch):
     nodes = [
         conv("x", "z"),
@@ -287,6 +309,18 @@ def test_a_model_may_replace_itself_also_through_a_link(tmp_path):
     assert main(["accelerate", str(path), "-o", str(link)]) == 0
     assert link.is_symlink()
     assert ops(onnx.load(path)) == ["FFTConv"]
+
+
+def test_a_second_time_changes_nothing_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: {RUNTIME: 9.0, "dense 16x16": 1.0})
+    path = tmp_path / "model.onnx"
+    onnx.save(model([conv("x", "y")]), path)
+    assert main(["accelerate", str(path), "-o", str(path)]) == 0
+    content = path.read_bytes()
+    capsys.readouterr()
+    assert main(["accelerate", str(path), "-o", str(path)]) == 0
+    assert "every convolution has its fastest way here" in capsys.readouterr().out
+    assert path.read_bytes() == content
 
 
 def test_one_size_only(tmp_path, capfd):

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphscale
+from graphscale import acceleration
 from graphscale.acceleration import RUNTIME
 from graphscale.cli import main
 from graphscale.tuning import Tuner
@@ -152,7 +154,13 @@ def test_plans_of_fftconv_nodes_are_chosen_anew(model_file, fft_wins, monkeypatc
 
 
 def test_outputs_that_would_change_are_an_error(model_file, fft_wins, monkeypatch, capsys):
-    monkeypatch.setattr("graphscale.acceleration._LARGEST_DIFFERENCE", -1.0)
+    planned = acceleration._planned
+
+    def wrongly(model, plans):
+        model.graph.initializers["b3"].const_value = onnx_ir.tensor(np.full(5, 1e4, "f4"))
+        return planned(model, plans)
+
+    monkeypatch.setattr(acceleration, "_planned", wrongly)
     assert main(["accelerate", str(model_file)]) == 2
     assert "'y3'" in capsys.readouterr().err
     assert not model_file.with_suffix(".accelerated.onnx").exists()
