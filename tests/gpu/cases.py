@@ -100,7 +100,8 @@ def _hierarchical_softmax():
             {"rows": int(sizes[used].sum()), **ignored},
         ),
         ("HierarchicalSoftmaxLogProb", [x, *parameters, row_class, start], {}),
-        ("HierarchicalSoftmaxTopK", [x, *parameters, row_class, start], {"k": 20}),
+        # Of these samples no two of the best classes are as good as equal.
+        ("HierarchicalSoftmaxTopK", [x[:70], *parameters, row_class, start], {"k": 20}),
     ]
 
 
@@ -129,7 +130,7 @@ DEPTHWISE = {"group": 8, "pads": [15] * 4, "strides": [1, 1], "dilations": [1, 1
 CASES = [
     *_conv((4, 8, 56, 56), (8, 1, 31, 31), (4, 8, 56, 56), **DEPTHWISE),
     *_conv((3, 40, 64, 50), (70, 40, 13, 9), (3, 70, 52, 42)),
-    *_conv((2, 4, 40, 40), (8, 2, 5, 5), (2, 8, 18, 13), group=2, strides=[2, 3]),
+    *_conv((2, 4, 40, 40), (8, 2, 5, 5), (2, 8, 18, 12), group=2, strides=[2, 3]),
     *_conv((2, 4, 30), (6, 4, 3), (2, 6, 28)),
     *_temporal(),
     *_lookup(),

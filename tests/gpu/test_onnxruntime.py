@@ -46,13 +46,23 @@ def model(name, inputs, attributes, constant=()):
     return ir.serde.serialize_model(ir.Model(graph, ir_version=10)).SerializeToString()
 
 
-def run(data, feed, provider, device=0):
+def open_session(data, provider, **settings):
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(graphscale.get_library_path())
-    chosen = (provider, {"device_id": device}) if device else provider
-    session = onnxruntime.InferenceSession(data, options, providers=[chosen])
+    session = onnxruntime.InferenceSession(data, options, providers=[(provider, settings)])
     assert session.get_providers()[0] == provider
+    return session
+
+
+def run(data, feed, provider, **settings):
+    session = open_session(data, provider, **settings)
     return [session.run(None, feed) for _ in range(3)][-1]
+
+
+def assert_close(found, wanted):
+    for got, want in zip(found, wanted):
+        scale = np.abs(want).max(initial=1)
+        np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE[torch.float32] * scale)
 
 
 @pytest.mark.parametrize("constant", [False, True])
@@ -63,9 +73,31 @@ def test_equals_the_cpu(name, inputs, attributes, constant):
     data = model(name, inputs, attributes, chosen)
     feed = {f"input_{i}": t.numpy() for i, t in enumerate(inputs) if i not in chosen}
     wanted = run(data, feed, "CPUExecutionProvider")
-    for got, want in zip(run(data, feed, "CUDAExecutionProvider"), wanted):
-        scale = np.abs(want).max(initial=1)
-        np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE[torch.float32] * scale)
+    assert_close(run(data, feed, "CUDAExecutionProvider"), wanted)
+
+
+@pytest.mark.parametrize(("name", "inputs", "attributes"), CASES, ids=NAMES)
+def test_a_cuda_graph_can_record_a_session(name, inputs, attributes):
+    """The first runs record; the last replays, on another first input."""
+    inputs = cast(inputs, torch.float32)
+    data = model(name, inputs, attributes, (1,) if len(inputs) > 1 else ())
+    feed = {f"input_{i}": t.numpy() for i, t in enumerate(inputs) if i != 1}
+    other = feed | {"input_0": np.roll(feed["input_0"], 1, axis=0)}
+    wanted = run(data, other, "CPUExecutionProvider")
+    session = open_session(data, "CUDAExecutionProvider", enable_cuda_graph="1")
+    binding = session.io_binding()
+    on_gpu = onnxruntime.OrtValue.ortvalue_from_numpy
+    given = {key: on_gpu(array, "cuda", 0) for key, array in feed.items()}
+    found = [on_gpu(np.zeros_like(array), "cuda", 0) for array in wanted]
+    for key, value in given.items():
+        binding.bind_ortvalue_input(key, value)
+    for output, value in zip(session.get_outputs(), found):
+        binding.bind_ortvalue_output(output.name, value)
+    for _ in range(3):
+        session.run_with_iobinding(binding)
+    given["input_0"].update_inplace(other["input_0"])
+    session.run_with_iobinding(binding)
+    assert_close([value.numpy() for value in found], wanted)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -75,7 +107,7 @@ def test_scratch_memory_is_on_the_sessions_gpu():
     data = model(name, inputs, attributes)
     feed = {f"input_{i}": t.numpy() for i, t in enumerate(inputs)}
     used = [torch.cuda.mem_get_info(gpu)[0] for gpu in (0, 1)]
-    [got] = run(data, feed, "CUDAExecutionProvider", device=1)
+    [got] = run(data, feed, "CUDAExecutionProvider", device_id=1)
     left = [torch.cuda.mem_get_info(gpu)[0] for gpu in (0, 1)]
     [wanted] = run(data, feed, "CPUExecutionProvider")
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
