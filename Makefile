@@ -45,12 +45,14 @@ lib:
 	cmake --install build/lib
 
 # On a machine with an NVIDIA GPU: builds both libraries for that GPU into the source tree, runs
-# the GPU's tests, and measures: make -k gpu [PYTHON=...] [RESULTS=folder] [MINUTES=20]
+# the GPU's tests, and measures (the parts that are named, for so long):
+# make -k gpu [PYTHON=...] [RESULTS=folder] [PARTS="goals grid"] [MINUTES=20]
 #
 # It takes $(PYTHON) as it is (torch for CUDA, onnxruntime-gpu, onnx, onnxscript, rich, pytest,
 # matplotlib) and installs nothing; nvcc and CMake are on the PATH, and onnxruntime_c_api.h is in
 # build/onnxruntime/include (custom_ops/get_onnxruntime_headers.sh) or where CMake finds it.
 RESULTS ?= benchmarks/results
+PARTS ?=
 MINUTES ?= 60
 GPU = $(shell $(PYTHON) -c "import torch; print('%d%d-real' % torch.cuda.get_device_capability())")
 IN_TREE = PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(PYTHON)
@@ -68,4 +70,4 @@ gpu-test: gpu-lib
 	$(IN_TREE) -m pytest -m gpu tests/gpu
 
 gpu-bench: gpu-lib
-	$(IN_TREE) benchmarks/fft_conv_cuda.py --out "$(RESULTS)" --minutes $(MINUTES)
+	$(IN_TREE) benchmarks/fft_conv_cuda.py $(PARTS) --out "$(RESULTS)" --minutes $(MINUTES)

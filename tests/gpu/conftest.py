@@ -1,5 +1,7 @@
 """Tests that need an NVIDIA GPU and a library built with CUDA; skipped elsewhere, saying why."""
 
+import os
+
 import pytest
 import torch
 
@@ -10,6 +12,18 @@ def _lacking() -> str:
     if not torch.cuda.is_available():
         return "needs an NVIDIA GPU and a torch built for CUDA"
     return library.cuda_error()
+
+
+@pytest.fixture(autouse=True)
+def _usable_gpu():
+    """After an access to memory that is not there, say, no kernel of the process runs any more."""
+    yield
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as reason:
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            os._exit(1)  # xdist says which test it was, and goes on in a new process
+        pytest.exit(f"the GPU is beyond use: {reason}", returncode=1)
 
 
 def pytest_collection_modifyitems(items):
