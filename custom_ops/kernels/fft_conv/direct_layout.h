@@ -25,6 +25,7 @@ struct DirectLayout {
   bool turned;                 // the weights are those of the gradient to the input
 
   bool channel_lanes;  // output channels in the lanes, else pixels
+  bool depthwise;      // these straight from the image, see direct_depthwise.h
   int64_t rows, columns, tiles_y, tiles_x;  // of a tile, and how many
   int64_t channels;                         // inputs copied at a time, or of a task of the gradient
   int64_t pairs, parts;                     // pairs of blocks of outputs; the tasks that share them

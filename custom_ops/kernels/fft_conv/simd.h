@@ -48,21 +48,52 @@ FFT_CONV_INLINE void store(float* p, const Vector<L>& v) {
   *reinterpret_cast<Vector<L>*>(p) = v;
 }
 
-// Lanes first <= j < last of the vector at p (any alignment), zero in the others, which are not read.
+// Lanes [first, last) of a vector, in the form in which the instruction set takes them.
 template <int L>
-FFT_CONV_INLINE Vector<L> load_range(const float* p, int first, int last) {
+struct LaneRange {
+  FFT_CONV_INLINE LaneRange(int first, int last) : first(first), last(last) {}
+  int first, last;
+};
+
 #if defined(__AVX512F__)
-  if constexpr (L == 16) {
-    const __mmask16 mask = static_cast<__mmask16>((0xffffu >> (16 - last)) & (0xffffu << first));
-    return _mm512_maskz_loadu_ps(mask, p);
+template <>
+struct LaneRange<16> {
+  FFT_CONV_INLINE LaneRange(int first, int last)
+      : mask(static_cast<__mmask16>((0xffffu >> (16 - last)) & (0xffffu << first))) {}
+  __mmask16 mask;
+};
+#elif defined(__AVX2__)
+template <>
+struct LaneRange<8> {
+  FFT_CONV_INLINE LaneRange(int first, int last) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    mask = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(last), lane));
   }
+  __m256i mask;
+};
 #endif
-  if (first == 0 && last == L) {
+
+// These lanes of the vector at p (any alignment), zero in the others, which are not read.
+template <int L>
+FFT_CONV_INLINE Vector<L> load_range(const float* p, const LaneRange<L>& lanes) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(lanes.mask, p);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(p, lanes.mask);
+#else
+  if (lanes.first == 0 && lanes.last == L) {
     return *reinterpret_cast<const typename VectorOf<L>::unaligned*>(p);
   }
   Vector<L> v{};
-  for (int j = first; j < last; ++j) v[j] = p[j];
+  for (int j = lanes.first; j < lanes.last; ++j) v[j] = p[j];
   return v;
+#endif
+}
+
+template <int L>
+FFT_CONV_INLINE Vector<L> load_range(const float* p, int first, int last) {
+  return load_range<L>(p, LaneRange<L>(first, last));
 }
 
 // Writes lanes 0 <= j < last.
