@@ -547,6 +547,8 @@ def test_full_disk(target: Path, tmp_path: Path, space: int) -> None:
 INTERRUPTED = """
 import os, signal, sys
 import graphscale.model
+# A shell that runs the tests in the background has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 write = graphscale.model._write
 def interrupt(*arguments):
     write(*arguments)
