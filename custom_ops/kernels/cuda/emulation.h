@@ -1,11 +1,13 @@
 // A GPU's blocks on the host: every thread of a block is a fiber that runs until it waits for the
-// others. Shared memory holds not-a-number at first. With GRAPHSCALE_EMULATION_REVERSED set,
-// threads and blocks run in the opposite order: a result that differs then tells of a missing
-// barrier.
+// others. Shared memory holds not-a-number at first, is as small as a GPU's, and a page that must
+// not be touched follows it. With GRAPHSCALE_EMULATION_REVERSED set, threads and blocks run in the
+// opposite order: a result that differs then tells of a missing barrier.
 #pragma once
 
 #include <setjmp.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -21,11 +23,40 @@ inline bool emulate_reversed() {
   return value != nullptr && *value != '\0';
 }
 
+// What sm_90 lets a block have.
+constexpr int kMostThreads = 1024;
+constexpr size_t kMostSharedBytes = 227 * 1024;
+
+// Memory whose end, up to its alignment, is the end of what may be touched.
+class SharedMemory {
+ public:
+  explicit SharedMemory(size_t bytes) : bytes_((bytes + 15) / 16 * 16) {
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t pages = (bytes_ + page - 1) / page * page;
+    mapped_ = pages + page;
+    start_ = static_cast<unsigned char*>(
+        mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (start_ == MAP_FAILED || mprotect(start_ + pages, page, PROT_NONE) != 0) std::abort();
+    memory_ = start_ + pages - bytes_;
+  }
+  ~SharedMemory() { munmap(start_, mapped_); }
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  void forget() { std::memset(memory_, 0xff, bytes_); }
+  void* get() { return memory_; }
+
+ private:
+  size_t bytes_, mapped_;
+  unsigned char* start_;
+  unsigned char* memory_;
+};
+
 class BlockEmulator {
  public:
   BlockEmulator(int threads, size_t shared_bytes)
       : fibers_(static_cast<size_t>(threads)),
-        shared_(shared_bytes / 8 + 1),
+        shared_(shared_bytes),
         reversed_(emulate_reversed()) {
     for (Fiber& fiber : fibers_) fiber.stack.reset(new char[kStackBytes]);  // not cleared: large
     warps_.resize((fibers_.size() + 31) / 32);
@@ -34,7 +65,7 @@ class BlockEmulator {
   // body(thread) for all threads of one block.
   template <typename Body>
   void run(const Body& body) {
-    std::memset(shared_.data(), 0xff, shared_.size() * 8);
+    shared_.forget();
     body_ = [](BlockEmulator& self, int thread) {
       (*static_cast<const Body*>(self.argument_))(thread);
     };
@@ -44,7 +75,7 @@ class BlockEmulator {
     }
   }
 
-  void* shared() { return shared_.data(); }
+  void* shared() { return shared_.get(); }
   void wait_for_block() { wait(State::kAtBlock); }
 
   // Every lane's value, in the order of the lanes; good until the next but one exchange.
@@ -149,7 +180,7 @@ class BlockEmulator {
 
   std::vector<Fiber> fibers_;
   std::vector<Warp> warps_;
-  std::vector<uint64_t> shared_;
+  SharedMemory shared_;
   jmp_buf scheduler_;
   size_t current_ = 0;
   bool reversed_;
