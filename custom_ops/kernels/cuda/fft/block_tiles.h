@@ -2,6 +2,8 @@
 // columns a thread has two columns of one tile, neighbouring threads neighbouring columns.
 #pragma once
 
+#include <algorithm>
+
 #include "kernels/cuda/fft/plane.h"
 
 namespace graphscale::cuda {
@@ -85,6 +87,12 @@ GRAPHSCALE_DEVICE void store_kernel_columns(const Block& block, const Taps& to,
   if (!active) return;
   to.template store<S, Shape::kThreads>(place(pair.tile), pair.a, pair.b, tiles + block.thread(),
                                         line);
+}
+
+// Room of a tile that has now the one columns, now the others.
+template <typename Shape>
+int room_for(const Columns& a, const Columns& b) {
+  return Shape::room(std::max(a.count(), b.count()));
 }
 
 // Columns of kernels: all that they have.

@@ -191,7 +191,7 @@ size_t tile_bytes(const Columns& columns) {
 void tiles_to_spectra(const Context& context, int size, const Plane& from, const Columns& columns,
                       int64_t first, int64_t tiles, int64_t channels, float scale,
                       Complex* spectra) {
-  with_dense_size(size, [&](auto s) {
+  DenseSizes::choose(size, [&](auto s) {
     using Kernel = TilesToSpectra<decltype(s)::value>;
     using Shape = typename Kernel::Shape;
     launch_blocks(context, tiles * divide_up(channels, Shape::kTiles), tile_bytes<Shape>(columns),
@@ -203,7 +203,7 @@ void tiles_to_spectra(const Context& context, int size, const Plane& from, const
 void spectra_to_tiles(const Context& context, int size, const Complex* spectra, int64_t first,
                       int64_t tiles, const Layout& layout, const Plane* bias) {
   const Columns& columns = layout.out_columns;
-  with_dense_size(size, [&](auto s) {
+  DenseSizes::choose(size, [&](auto s) {
     using Kernel = SpectraToTiles<decltype(s)::value>;
     using Shape = typename Kernel::Shape;
     const int64_t channels = layout.all_outs();
@@ -218,7 +218,7 @@ template <template <int> class Kernel, typename Spectra, typename... Scale>
 void launch_kernels(const Context& context, int size, const Layout& layout, Spectra* spectra,
                     Scale... scale) {
   const Columns columns = kernel_columns(layout.taps);
-  with_dense_size(size, [&](auto s) {
+  DenseSizes::choose(size, [&](auto s) {
     constexpr int S = decltype(s)::value;
     using Shape = typename Kernel<S>::Shape;
     launch_blocks(context, layout.ins * divide_up(layout.all_outs(), Shape::kTiles),

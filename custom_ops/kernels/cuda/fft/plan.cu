@@ -36,7 +36,7 @@ int64_t shared_limit() {
   }
   return 48 * 1024;
 #else
-  return 227 * 1024;
+  return kMostSharedBytes;
 #endif
 }
 
@@ -80,8 +80,8 @@ bool known_size(const Plan& plan) {
   };
   switch (plan.method) {
     case Method::kDirect: return true;
-    case Method::kPerChannel: return among(kPerChannelSizes);
-    default: return among(kDenseSizes);
+    case Method::kPerChannel: return among(PerChannelSizes::kAll);
+    default: return among(DenseSizes::kAll);
   }
 }
 
@@ -104,8 +104,8 @@ std::string to_string(const Plan& plan) {
 
 std::optional<Plan> parse_plan(const std::string& text) {
   std::vector<Plan> plans = {Plan{}};
-  for (const int size : kPerChannelSizes) plans.push_back({Method::kPerChannel, size, false});
-  for (const int size : kDenseSizes) {
+  for (const int size : PerChannelSizes::kAll) plans.push_back({Method::kPerChannel, size, false});
+  for (const int size : DenseSizes::kAll) {
     plans.push_back({Method::kDense, size, false});
     plans.push_back({Method::kDense, size, true});
   }
@@ -195,8 +195,8 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, Type type) {
     if (priced.size() > kMostOfMethod) priced.resize(kMostOfMethod);
     all.insert(all.end(), priced.begin(), priced.end());
   };
-  consider(Method::kPerChannel, kPerChannelSizes, false);
-  consider(Method::kDense, kDenseSizes, type == Type::kFloat32 && allow_tf32());
+  consider(Method::kPerChannel, PerChannelSizes::kAll, false);
+  consider(Method::kDense, DenseSizes::kAll, type == Type::kFloat32 && allow_tf32());
   std::stable_sort(all.begin(), all.end(), cheaper);
   std::vector<Plan> plans;
   for (const Priced& each : all) plans.push_back(each.plan);

@@ -33,8 +33,19 @@ struct Plan {
 std::string to_string(const Plan& plan);
 std::optional<Plan> parse_plan(const std::string& text);
 
-constexpr int kPerChannelSizes[] = {16, 24, 32, 40, 48, 64, 72, 84, 96};
-constexpr int kDenseSizes[] = {16, 24, 32, 40, 48, 64};
+// Sizes of tiles that there are kernels for.
+template <int... kSizes>
+struct Sizes {
+  static constexpr int kAll[sizeof...(kSizes)] = {kSizes...};
+
+  // function(std::integral_constant<int, S>()) for the one that a plan has.
+  template <typename F>
+  static void choose(int size, const F& function) {
+    ((size == kSizes ? function(std::integral_constant<int, kSizes>()) : void()), ...);
+  }
+};
+using PerChannelSizes = Sizes<16, 24, 32, 40, 48, 64, 72, 84, 96>;
+using DenseSizes = Sizes<16, 24, 32, 40, 48, 64>;
 
 // Tiles of one block: 72 to 160 threads.
 constexpr int tiles_per_block(int size) {
@@ -70,33 +81,5 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, Type type);
 // cheapest by the model. The environment variable GRAPHSCALE_CUDA_PLAN overrules both, for tests
 // and benchmarks: then a plan that does not fit is an error.
 Plan choose(const Problem& p, Pass pass, Type type, const std::string& wish);
-
-// function(std::integral_constant<int, S>) for the size that a plan has.
-template <typename F>
-void with_size(int size, const F& function) {
-  switch (size) {
-    case 16: return function(std::integral_constant<int, 16>());
-    case 24: return function(std::integral_constant<int, 24>());
-    case 32: return function(std::integral_constant<int, 32>());
-    case 40: return function(std::integral_constant<int, 40>());
-    case 48: return function(std::integral_constant<int, 48>());
-    case 64: return function(std::integral_constant<int, 64>());
-    case 72: return function(std::integral_constant<int, 72>());
-    case 84: return function(std::integral_constant<int, 84>());
-    default: return function(std::integral_constant<int, 96>());
-  }
-}
-
-template <typename F>
-void with_dense_size(int size, const F& function) {
-  switch (size) {
-    case 16: return function(std::integral_constant<int, 16>());
-    case 24: return function(std::integral_constant<int, 24>());
-    case 32: return function(std::integral_constant<int, 32>());
-    case 40: return function(std::integral_constant<int, 40>());
-    case 48: return function(std::integral_constant<int, 48>());
-    default: return function(std::integral_constant<int, 64>());
-  }
-}
 
 }  // namespace graphscale::cuda

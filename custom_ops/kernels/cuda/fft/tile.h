@@ -149,4 +149,45 @@ GRAPHSCALE_DEVICE Pair multiply(const Pair& left, const Pair& right) {
   return {a.re, a.im, b.re, b.im};
 }
 
+// line, as transformed, <- its conjugate times factor(k), in order of frequency; of a row that two
+// spectra share, spectrum by spectrum.
+template <int S, typename Factor>
+GRAPHSCALE_DEVICE void multiply_row(int j, const Factor& factor, Line<S>& line) {
+  Line<S> out;
+  if (j != 0) {
+    unrolled<S>([&](auto i) {
+      constexpr int k = decltype(i)::value;
+      constexpr int at = position<S>(k);
+      const Complex value = multiply(Complex{line.re[at], line.im[at]}, factor(k));
+      out.re[k] = value.re;
+      out.im[k] = value.im;
+    });
+  } else {
+    unrolled<S / 2 + 1>([&](auto i) {
+      constexpr int k = decltype(i)::value;
+      constexpr int mirror = (S - k) % S;
+      constexpr int at = position<S>(k);
+      constexpr int mirror_at = position<S>(mirror);
+      const Complex f = factor(k);
+      const Complex f_mirror = factor(mirror);
+      const Pair left = unpack(line.re[at], line.im[at], line.re[mirror_at], line.im[mirror_at]);
+      const Pair right = unpack(f.re, f.im, f_mirror.re, f_mirror.im);
+      pack<S, k>(multiply(left, right), out);
+    });
+  }
+  line = out;
+}
+
+// line <- sum <- line + sum where there is one: a thread's own S numbers, kApart from each other.
+template <int S, int kApart>
+GRAPHSCALE_DEVICE void add_up(bool has_sum, Complex* sum, Line<S>& line) {
+  unrolled<S>([&](auto i) {
+    constexpr int k = decltype(i)::value;
+    const Complex before = has_sum ? sum[k * kApart] : Complex{0, 0};
+    line.re[k] += before.re;
+    line.im[k] += before.im;
+    sum[k * kApart] = {line.re[k], line.im[k]};
+  });
+}
+
 }  // namespace graphscale::cuda
