@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphscale.errors import GraphScaleError
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
+
+# onnxruntime refuses options in which a library was registered twice, and cannot be asked.
+_REGISTERED: weakref.WeakSet[onnxruntime.SessionOptions] = weakref.WeakSet()
 
 
 def get_library_path() -> str:
@@ -26,26 +31,49 @@ def get_library_path() -> str:
     return str(path)
 
 
-def session(path: str | os.PathLike[str] | bytes, **kwargs) -> onnxruntime.InferenceSession:
-    """Open a model (path or bytes) in onnxruntime with our operators, on the GPU if there is one.
+def session(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto, **kwargs
+) -> onnxruntime.InferenceSession:
+    """Open a model (path, bytes or message) in onnxruntime with our operators.
 
     ``kwargs`` go to ``onnxruntime.InferenceSession``; ``sess_options`` get the library registered,
-    and ``providers`` are CUDA, where it is available, and the CPU unless they are given. Raises
-    GraphScaleError for a file that does not exist.
+    once however many sessions they serve, and ``providers`` are CUDA, where it is available, and
+    the CPU unless they are given. Raises GraphScaleError for what is no file.
     """
     import onnxruntime
 
-    if not isinstance(path, bytes):
-        path = str(path)
-    if isinstance(path, str) and not Path(path).is_file():
-        raise GraphScaleError(f"{path} does not exist; give the path of an ONNX file")
+    if hasattr(model, "SerializeToString"):
+        model = model.SerializeToString()
+    elif not isinstance(model, bytes):
+        model = _file(model)
     options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
-    options.register_custom_ops_library(get_library_path())
+    if options not in _REGISTERED:
+        options.register_custom_ops_library(get_library_path())
+        _REGISTERED.add(options)
     if "providers" not in kwargs:
         wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         available = onnxruntime.get_available_providers()
         kwargs["providers"] = [name for name in wanted if name in available and _usable(name)]
-    return onnxruntime.InferenceSession(path, sess_options=options, **kwargs)
+    try:
+        return onnxruntime.InferenceSession(model, sess_options=options, **kwargs)
+    except Exception as error:
+        if "Domain already set" not in str(error):
+            raise
+        raise GraphScaleError(
+            "the library is registered in the session options already; leave "
+            "register_custom_ops_library to graphscale.session, or open the model with onnxruntime"
+        ) from error
+
+
+def _file(path: str | os.PathLike[str]) -> str:
+    try:
+        if Path(path).is_file():
+            return str(path)
+    except TypeError:
+        raise GraphScaleError(
+            f"{type(path).__name__} is no model; give the path of an ONNX file, or its bytes"
+        ) from None
+    raise GraphScaleError(f"{path} is not a file that exists; give the path of an ONNX file")
 
 
 def _usable(provider: str) -> bool:

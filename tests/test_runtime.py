@@ -1,0 +1,59 @@
+"""graphscale.session: what it takes, and options that serve several sessions."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import scipy.signal
+from onnx import TensorProto, helper, numpy_helper
+
+import graphscale
+
+WEIGHT = np.random.default_rng(0).normal(size=(1, 1, 5, 7)).astype("f4")
+X = np.random.default_rng(1).normal(size=(1, 1, 20, 18)).astype("f4")
+
+
+@pytest.fixture
+def model() -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("FFTConv", ["x", "w"], ["y"], domain="graphscale")],
+        "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, X.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(WEIGHT, "w")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("graphscale", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9)
+
+
+def computes(session: onnxruntime.InferenceSession) -> None:
+    wanted = scipy.signal.correlate(X[0, 0], WEIGHT[0, 0], "valid")
+    np.testing.assert_allclose(session.run(None, {"x": X})[0][0, 0], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_takes_paths_bytes_and_messages(model, tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    for form in (path, str(path), path.read_bytes(), model):
+        computes(graphscale.session(form))
+
+
+def test_options_serve_several_sessions(model):
+    options = onnxruntime.SessionOptions()
+    first, second = (graphscale.session(model, sess_options=options) for _ in range(2))
+    computes(second)
+    del second
+    computes(first)
+
+
+def test_a_library_registered_before_is_one_sentence(model):
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(graphscale.get_library_path())
+    with pytest.raises(graphscale.GraphScaleError, match="registered in the session options"):
+        graphscale.session(model, sess_options=options)
+
+
+@pytest.mark.parametrize("path", ["missing.onnx", ".", None, 3])
+def test_what_is_no_file_is_one_sentence(path):
+    with pytest.raises(graphscale.GraphScaleError, match="give the path of an ONNX file"):
+        graphscale.session(path)
