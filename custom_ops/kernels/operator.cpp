@@ -87,6 +87,10 @@ Operator&& Operator::output(std::string name, Type type, std::string meaning) &&
   outputs.push_back({std::move(name), false, type, false, std::move(meaning)});
   return std::move(*this);
 }
+Operator&& Operator::optional_output(std::string name, Type type, std::string meaning) && {
+  outputs.push_back({std::move(name), false, type, true, std::move(meaning)});
+  return std::move(*this);
+}
 Operator&& Operator::attribute(std::string name, AttributeValue value, std::string meaning) && {
   attributes.push_back({std::move(name), std::move(value), false, std::move(meaning)});
   return std::move(*this);

@@ -109,6 +109,8 @@ class Operator {
   Operator&& optional_input(std::string name, Type type, std::string meaning) &&;
   Operator&& output(std::string name, std::string meaning) &&;
   Operator&& output(std::string name, Type type, std::string meaning) &&;
+  // Only after all others; not present in a call that does not want it.
+  Operator&& optional_output(std::string name, Type type, std::string meaning) &&;
   Operator&& attribute(std::string name, AttributeValue value, std::string meaning) &&;
   Operator&& required_attribute(std::string name, AttributeValue kind, std::string meaning) &&;
   Operator&& types(std::vector<Type> types) &&;

@@ -84,7 +84,7 @@ struct Tensor {
   Type type = Type::kFloat32;
   Shape shape;
   void* memory = nullptr;  // row-major, without gaps
-  bool present = false;    // false for an optional input that was left out
+  bool present = false;    // false for an optional input or output that was left out
 
   int64_t size() const { return element_count(shape); }
   int64_t rank() const { return static_cast<int64_t>(shape.size()); }

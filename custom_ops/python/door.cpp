@@ -10,12 +10,15 @@
 namespace graphscale::python {
 namespace {
 
-Tensor view(const GraphScaleTensor& given) {
+// The next tensor of a list; moves on behind it.
+Tensor read_tensor(const int64_t*& at) {
   Tensor tensor;
-  tensor.type = static_cast<Type>(given.type);
-  tensor.shape.assign(given.shape, given.shape + given.rank);
-  tensor.memory = given.memory;
-  tensor.present = true;
+  tensor.memory = reinterpret_cast<void*>(static_cast<intptr_t>(at[0]));
+  tensor.type = static_cast<Type>(at[1]);
+  tensor.present = at[1] != 0;
+  const int64_t* const shape = at + 3;
+  tensor.shape.assign(shape, shape + at[2]);
+  at = shape + at[2];
   return tensor;
 }
 
@@ -49,13 +52,12 @@ Attributes read_attributes(const Operator& op, const GraphScaleAttribute* given,
 }
 
 // The type that T stands for: that of the first input of type T, else of the first output.
-Type variable_type(const Operator& op, const std::vector<Tensor>& inputs,
-                   const GraphScaleTensor* outputs) {
+Type variable_type(const Operator& op, const Call& call) {
   for (size_t i = 0; i < op.inputs.size(); ++i) {
-    if (op.inputs[i].is_variable && inputs[i].present) return inputs[i].type;
+    if (op.inputs[i].is_variable && call.inputs[i].present) return call.inputs[i].type;
   }
-  for (size_t i = 0; i < op.outputs.size(); ++i) {
-    if (op.outputs[i].is_variable) return static_cast<Type>(outputs[i].type);
+  for (size_t i = 0; i < call.outputs.size(); ++i) {
+    if (op.outputs[i].is_variable) return call.outputs[i].type;
   }
   return op.variable_types.front();
 }
@@ -92,16 +94,17 @@ const Operator& known_operator(const char* name) {
   return *op;
 }
 
-// The call without its outputs, checked up to the inputs' types.
+// The call, checked up to the inputs' types; plans are asked for without outputs.
 Call make_call(const Operator& op, const Context& context, const Attributes& attributes,
-               const GraphScaleTensor* inputs, int32_t input_count, const GraphScaleTensor* outputs) {
+               const int64_t* tensors, int32_t input_count, int32_t output_count) {
   if (static_cast<size_t>(input_count) > op.inputs.size()) fail("too many inputs");
+  if (static_cast<size_t>(output_count) > op.outputs.size()) fail("too many outputs");
   Call call{context, attributes, Type::kFloat32, {}, {}, nullptr};
   call.inputs.resize(op.inputs.size());
-  for (int32_t i = 0; i < input_count; ++i) {
-    if (inputs[i].type != 0) call.inputs[i] = view(inputs[i]);
-  }
-  call.type = variable_type(op, call.inputs, outputs);
+  for (int32_t i = 0; i < input_count; ++i) call.inputs[i] = read_tensor(tensors);
+  call.outputs.reserve(op.outputs.size());
+  for (int32_t i = 0; i < output_count; ++i) call.outputs.push_back(read_tensor(tensors));
+  call.type = variable_type(op, call);
   if (std::find(op.variable_types.begin(), op.variable_types.end(), call.type) ==
       op.variable_types.end()) {
     fail(std::string("there is no kernel for ") + type_name(call.type));
@@ -118,18 +121,21 @@ Call make_call(const Operator& op, const Context& context, const Attributes& att
   return call;
 }
 
-void run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
-         GraphScaleTensor* outputs, int32_t output_count, const GraphScaleAttribute* attributes,
-         int32_t attribute_count, const GraphScalePlace& place) {
+void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t output_count,
+         const GraphScaleAttribute* attributes, int32_t attribute_count, const GraphScalePlace& place) {
   const Operator& op = known_operator(name);
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
-  Call call = make_call(op, context, read, inputs, input_count, outputs);
+  Call call = make_call(op, context, read, tensors, input_count, output_count);
   const std::vector<Shape> shapes = infer_shapes(op, read, call.inputs, place.on_gpu == 0);
-  if (static_cast<size_t>(output_count) != op.outputs.size()) fail("wrong number of outputs");
-  for (int32_t i = 0; i < output_count; ++i) {
+  call.outputs.resize(op.outputs.size());
+  for (size_t i = 0; i < shapes.size(); ++i) {
     const Parameter& known = op.outputs[i];
-    Tensor& output = call.outputs.emplace_back(view(outputs[i]));
+    const Tensor& output = call.outputs[i];
+    if (!output.present) {
+      if (!known.optional) fail("output '" + known.name + "' is missing");
+      continue;
+    }
     require_type("output '" + known.name + "'", output.type,
                  known.is_variable ? call.type : known.fixed);
     if (output.shape != shapes[i]) {
@@ -149,13 +155,13 @@ void run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
 }
 
 // Joined by ';'; nothing where there is nothing to choose.
-std::string plans(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
+std::string plans(const char* name, const int64_t* inputs, int32_t input_count,
                   const GraphScaleAttribute* attributes, int32_t attribute_count,
                   const GraphScalePlace& place) {
   const Operator& op = known_operator(name);
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
-  const Call call = make_call(op, context, read, inputs, input_count, nullptr);
+  const Call call = make_call(op, context, read, inputs, input_count, 0);
   PlansFunction list = op.plans_function;
   if (place.on_gpu != 0) {
     const CudaKernel* const kernel = find_cuda_kernel(op.name, call.type);
@@ -228,13 +234,13 @@ std::string json(const Operator& op) {
 }  // namespace
 }  // namespace graphscale::python
 
-int graphscale_run(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
-                   GraphScaleTensor* outputs, int32_t output_count,
-                   const GraphScaleAttribute* attributes, int32_t attribute_count,
-                   const GraphScalePlace* place, char* error, size_t error_size) {
+int graphscale_run(const char* name, const int64_t* tensors, int32_t input_count,
+                   int32_t output_count, const GraphScaleAttribute* attributes,
+                   int32_t attribute_count, const GraphScalePlace* place, char* error,
+                   size_t error_size) {
   try {
-    graphscale::python::run(name, inputs, input_count, outputs, output_count, attributes,
-                            attribute_count, *place);
+    graphscale::python::run(name, tensors, input_count, output_count, attributes, attribute_count,
+                            *place);
     return 0;
   } catch (const std::exception& reason) {
     std::snprintf(error, error_size, "%s", reason.what());
@@ -242,7 +248,7 @@ int graphscale_run(const char* name, const GraphScaleTensor* inputs, int32_t inp
   }
 }
 
-int graphscale_plans(const char* name, const GraphScaleTensor* inputs, int32_t input_count,
+int graphscale_plans(const char* name, const int64_t* inputs, int32_t input_count,
                      const GraphScaleAttribute* attributes, int32_t attribute_count,
                      const GraphScalePlace* place, char* answer, size_t answer_size) {
   try {

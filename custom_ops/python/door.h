@@ -9,13 +9,6 @@
 
 extern "C" {
 
-struct GraphScaleTensor {
-  void* memory;          // contiguous
-  int32_t type;          // as ONNX numbers its element types; 0 for an input that is left out
-  int32_t rank;
-  const int64_t* shape;
-};
-
 struct GraphScaleAttribute {
   const char* name;
   int32_t kind;              // 0 integer, 1 number, 2 text, 3 integers
@@ -35,20 +28,21 @@ struct GraphScalePlace {
   void (*release)(void* memory);
 };
 
-// Runs operator `name`; the outputs must have the shapes that follow from the inputs. Returns 0, or 1
-// with the reason in error[0, error_size).
-GRAPHSCALE_EXPORT int graphscale_run(const char* name, const GraphScaleTensor* inputs,
-                                     int32_t input_count, GraphScaleTensor* outputs,
+// Tensors are numbers, one tensor after another: memory (contiguous), type (as ONNX numbers its element
+// types; 0 for an input that is left out), rank and dimensions. One flat list is what ctypes makes soonest.
+
+// Runs operator `name` on `tensors`: inputs, then outputs (optional ones at the end may be left out), which
+// must have the shapes that follow from the inputs. Returns 0, or 1 with the reason in error[0, error_size).
+GRAPHSCALE_EXPORT int graphscale_run(const char* name, const int64_t* tensors, int32_t input_count,
                                      int32_t output_count, const GraphScaleAttribute* attributes,
                                      int32_t attribute_count, const GraphScalePlace* place,
                                      char* error, size_t error_size);
 
-// The plans worth measuring for a call (its tensors need no memory), joined by ';', cheapest by the cost
-// model first. Returns 0 with them, or 1 with the reason, in answer[0, answer_size).
-GRAPHSCALE_EXPORT int graphscale_plans(const char* name, const GraphScaleTensor* inputs,
-                                       int32_t input_count, const GraphScaleAttribute* attributes,
-                                       int32_t attribute_count, const GraphScalePlace* place,
-                                       char* answer, size_t answer_size);
+// The plans worth measuring for a call (its inputs need no memory), joined by ';', cheapest by the cost model
+// first. Returns 0 with them, or 1 with the reason, in answer[0, answer_size).
+GRAPHSCALE_EXPORT int graphscale_plans(const char* name, const int64_t* inputs, int32_t input_count,
+                                       const GraphScaleAttribute* attributes, int32_t attribute_count,
+                                       const GraphScalePlace* place, char* answer, size_t answer_size);
 
 // All operators as JSON: what docs/operators.md is made from.
 GRAPHSCALE_EXPORT const char* graphscale_describe();

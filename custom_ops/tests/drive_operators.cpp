@@ -27,6 +27,7 @@ struct Case {
   const char* name;
   std::vector<Input> inputs;
   std::vector<std::pair<std::string, AttributeValue>> attributes = {};
+  bool without_optional_outputs = false;
 };
 
 using Integers = std::vector<int64_t>;
@@ -130,9 +131,8 @@ void fill(Type type, const Input& input, void* memory) {
 }
 
 template <typename T>
-bool any_nan(const GraphScaleTensor& tensor) {
-  const int64_t count = element_count(Shape(tensor.shape, tensor.shape + tensor.rank));
-  for (int64_t i = 0; i < count; ++i) {
+bool any_nan(const Tensor& tensor) {
+  for (int64_t i = 0; i < tensor.size(); ++i) {
     T value;
     std::memcpy(&value, static_cast<const unsigned char*>(tensor.memory) + i * sizeof(T), sizeof(T));
     if (std::isnan(static_cast<double>(value))) return true;
@@ -140,8 +140,8 @@ bool any_nan(const GraphScaleTensor& tensor) {
   return false;
 }
 
-bool has_nan(const GraphScaleTensor& tensor) {
-  switch (static_cast<Type>(tensor.type)) {
+bool has_nan(const Tensor& tensor) {
+  switch (tensor.type) {
     case Type::kFloat64: return any_nan<double>(tensor);
     case Type::kFloat16: return any_nan<Float16>(tensor);
     case Type::kBFloat16: return any_nan<BFloat16>(tensor);
@@ -150,31 +150,34 @@ bool has_nan(const GraphScaleTensor& tensor) {
   }
 }
 
+// As door.h wants it.
+void append(const Tensor& tensor, std::vector<int64_t>& numbers) {
+  numbers.push_back(reinterpret_cast<intptr_t>(tensor.memory));
+  numbers.push_back(tensor.present ? static_cast<int64_t>(tensor.type) : 0);
+  numbers.push_back(tensor.rank());
+  numbers.insert(numbers.end(), tensor.shape.begin(), tensor.shape.end());
+}
+
 const char* const kNan = "NaN in an output";
 
 // Runs a case; returns the error, or nothing.
 std::string run(const Case& one, Type variable, int threads, Guard guard) {
   const Operator& op = *find_operator(one.name);
   GuardedMemory memory;
-  const auto make = [&](Type type, const Shape& shape) {
-    return memory.make(static_cast<size_t>(element_count(shape) * type_size(type)), guard);
+  const auto make = [&](const Parameter& parameter, const Shape& shape) {
+    const Type type = parameter.is_variable ? variable : parameter.fixed;
+    const size_t bytes = static_cast<size_t>(element_count(shape) * type_size(type));
+    return Tensor{type, shape, memory.make(bytes, guard), true};
   };
-  std::vector<GraphScaleTensor> inputs;
-  std::vector<Tensor> views(op.inputs.size());
+  std::vector<int64_t> numbers;
+  std::vector<Tensor> inputs(op.inputs.size());
   for (size_t i = 0; i < one.inputs.size(); ++i) {
     const Input& input = one.inputs[i];
-    if (input.left_out) {
-      inputs.push_back({nullptr, 0, 0, nullptr});
-      continue;
+    if (!input.left_out) {
+      inputs[i] = make(op.inputs[i], input.shape);
+      fill(inputs[i].type, input, inputs[i].memory);
     }
-    const Type type = op.inputs[i].is_variable ? variable : op.inputs[i].fixed;
-    views[i].type = type;
-    views[i].shape = input.shape;
-    views[i].memory = make(type, input.shape);
-    fill(type, input, views[i].memory);
-    views[i].present = true;
-    inputs.push_back({views[i].memory, static_cast<int32_t>(type),
-                      static_cast<int32_t>(input.shape.size()), input.shape.data()});
+    append(inputs[i], numbers);
   }
   Attributes attributes;
   std::vector<GraphScaleAttribute> given;
@@ -196,23 +199,23 @@ std::string run(const Case& one, Type variable, int threads, Guard guard) {
   }
   std::vector<Shape> shapes;
   try {
-    shapes = infer_shapes(op, attributes, views, true);
+    shapes = infer_shapes(op, attributes, inputs, true);
   } catch (const Error& error) {
     return error.what();
   }
-  std::vector<GraphScaleTensor> outputs;
+  std::vector<Tensor> outputs;
   for (size_t i = 0; i < shapes.size(); ++i) {
-    const Type type = op.outputs[i].is_variable ? variable : op.outputs[i].fixed;
-    outputs.push_back({make(type, shapes[i]), static_cast<int32_t>(type),
-                       static_cast<int32_t>(shapes[i].size()), shapes[i].data()});
+    if (op.outputs[i].optional && one.without_optional_outputs) continue;
+    outputs.push_back(make(op.outputs[i], shapes[i]));
+    append(outputs.back(), numbers);
   }
   const GraphScalePlace place{0, threads, nullptr, nullptr, nullptr};
   char error[512] = "";
-  graphscale_run(one.name, inputs.data(), static_cast<int32_t>(inputs.size()), outputs.data(),
+  graphscale_run(one.name, numbers.data(), static_cast<int32_t>(one.inputs.size()),
                  static_cast<int32_t>(outputs.size()), given.data(),
                  static_cast<int32_t>(given.size()), &place, error, sizeof(error));
   if (error[0] != '\0') return error;
-  for (const GraphScaleTensor& output : outputs) {
+  for (const Tensor& output : outputs) {
     if (has_nan(output)) return kNan;
   }
   return "";

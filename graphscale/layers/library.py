@@ -6,7 +6,8 @@ import contextlib
 import ctypes
 import functools
 import json
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -26,16 +27,7 @@ ONNX_TYPES = {
 _ErrorText = ctypes.c_char * 1024
 _ERROR_SIZE = ctypes.c_size_t(ctypes.sizeof(_ErrorText))
 _ANYWHERE = contextlib.nullcontext()
-_SCALARS = (int, float, str)
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = [
-        ("memory", ctypes.c_void_p),
-        ("type", ctypes.c_int32),
-        ("rank", ctypes.c_int32),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-    ]
+_CPU = torch.device("cpu")
 
 
 class _Attribute(ctypes.Structure):
@@ -50,6 +42,7 @@ class _Attribute(ctypes.Structure):
     ]
 
 
+_LEFT_OUT = (0, 0, 0)
 _Allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
 _Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
@@ -86,26 +79,27 @@ def run(
     name: str,
     inputs: Sequence[torch.Tensor | None],
     outputs: Sequence[torch.Tensor],
-    attributes: Mapping[str, int | float | str | Sequence[int]],
+    attributes: ctypes.Array,
 ) -> None:
-    """Run operator ``name``, writing into ``outputs``.
+    """Run operator ``name``, writing into ``outputs``; ``attributes`` are ``attribute_array``'s.
 
-    All tensors lie on one device; outputs are contiguous and have the right shapes. Raises
-    GraphScaleError with the operator's name for what the kernel cannot use.
+    All tensors lie on one device; outputs are contiguous and have the right shapes; optional ones
+    at the end may be left out. Raises GraphScaleError with the operator's name for what the kernel
+    cannot use.
     """
     given = [None if tensor is None else tensor.contiguous() for tensor in inputs]
-    device = _common_device(name, [*given, *outputs])
+    given += outputs
+    device = _common_device(name, given)
     error = _ErrorText()
     with _current(device):
         failed = _library().graphscale_run(
             name.encode(),
-            _views(name, given),
-            len(given),
-            _views(name, outputs),
+            _numbers(name, given),
+            len(inputs),
             len(outputs),
-            _attribute_array(attributes),
+            attributes,
             len(attributes),
-            ctypes.byref(_place(device)),
+            _place(device),
             error,
             _ERROR_SIZE,
         )
@@ -127,11 +121,11 @@ def plans(
     with _current(device):
         failed = _library().graphscale_plans(
             name.encode(),
-            _views(name, inputs),
+            _numbers(name, inputs),
             len(inputs),
-            _attribute_array(attributes),
+            attribute_array(tuple(attributes), attributes.values()),
             len(attributes),
-            ctypes.byref(_place(device)),
+            _place(device),
             answer,
             _ERROR_SIZE,
         )
@@ -142,6 +136,13 @@ def plans(
 
 
 def _common_device(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.device:
+    for tensor in tensors:
+        if tensor is not None and not tensor.is_cpu:
+            return _common_gpu(name, tensors)
+    return _CPU
+
+
+def _common_gpu(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.device:
     device = None
     for tensor in tensors:
         if tensor is None or tensor.device == device:
@@ -155,33 +156,41 @@ def _common_device(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.d
     return device
 
 
-def _views(name: str, tensors: Sequence[torch.Tensor | None]) -> ctypes.Array:
-    views = (_Tensor * len(tensors))()
-    for view, tensor in zip(views, tensors):
+def _numbers(name: str, tensors: Sequence[torch.Tensor | None]) -> bytes:
+    """What door.h calls tensors; made for every call, so as few Python objects as can be."""
+    numbers = []
+    for tensor in tensors:
         if tensor is None:
+            numbers += _LEFT_OUT
             continue
-        number = ONNX_TYPES.get(tensor.dtype)
-        if number is None:
-            raise GraphScaleError(f"{name}: there is no kernel for {tensor.dtype}; convert it")
         shape = tensor.shape
-        view.__init__(tensor.data_ptr(), number, len(shape), (ctypes.c_int64 * len(shape))(*shape))
-    return views
+        try:
+            numbers += (tensor.data_ptr(), ONNX_TYPES[tensor.dtype], len(shape), *shape)
+        except KeyError:
+            raise GraphScaleError(
+                f"{name}: there is no kernel for {tensor.dtype}; convert it"
+            ) from None
+    return _packer(len(numbers)).pack(*numbers)
 
 
-def _attribute_array(attributes: Mapping[str, int | float | str | Sequence[int]]) -> ctypes.Array:
-    return _constant_attributes(
-        tuple(
-            (name, type(value), value if isinstance(value, _SCALARS) else tuple(value))
-            for name, value in attributes.items()
-        )
-    )
+@functools.cache
+def _packer(count: int) -> struct.Struct:
+    return struct.Struct(f"{count}q")
+
+
+def attribute_array(
+    names: tuple[str, ...], values: Iterable[int | float | str | Sequence[int]]
+) -> ctypes.Array:
+    """What ``run`` takes as attributes."""
+    values = [tuple(value) if type(value) is list else value for value in values]
+    return _constant_attributes(names, *values)
 
 
 # They hardly change from call to call, and the library only reads them.
-@functools.lru_cache(maxsize=4096)
-def _constant_attributes(attributes: tuple[tuple[str, type, object], ...]) -> ctypes.Array:
-    array = (_Attribute * len(attributes))()
-    for entry, (name, _, value) in zip(array, attributes):
+@functools.lru_cache(maxsize=4096, typed=True)
+def _constant_attributes(names: tuple[str, ...], *values) -> ctypes.Array:
+    array = (_Attribute * len(names))()
+    for entry, name, value in zip(array, names, values):
         entry.name = name.encode()
         if isinstance(value, int):
             entry.kind, entry.integer = 0, value
@@ -197,19 +206,20 @@ def _constant_attributes(attributes: tuple[tuple[str, type, object], ...]) -> ct
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager:
     """Makes a GPU the current one: kernels start, and scratch is allocated, there."""
-    return torch.cuda.device(device) if device.type == "cuda" else _ANYWHERE
+    return _ANYWHERE if device is _CPU else torch.cuda.device(device)
 
 
-def _place(device: torch.device) -> _Place:
-    if device.type == "cpu":
+def _place(device: torch.device) -> ctypes.Array:
+    """Where and how a call runs."""
+    if device is _CPU:
         return _cpu_place(torch.get_num_threads())
     stream = torch.cuda.current_stream(device).cuda_stream
-    return _Place(1, 1, stream, *_cuda_memory())
+    return ctypes.byref(_Place(1, 1, stream, *_cuda_memory()))
 
 
 @functools.cache
-def _cpu_place(threads: int) -> _Place:
-    return _Place(0, threads, None, _Allocate(), _Release())
+def _cpu_place(threads: int) -> ctypes.Array:
+    return ctypes.byref(_Place(0, threads, None, _Allocate(), _Release()))
 
 
 @functools.cache

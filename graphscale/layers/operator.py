@@ -50,26 +50,30 @@ class Operator:
         self.inputs = [a for a in schema.arguments if "Tensor" in str(a.type)]
         self.attributes = [a for a in schema.arguments if "Tensor" not in str(a.type)]
         self.outputs = schema.returns
-        self._names = [a.name for a in schema.arguments]
-        self._defaults = {
-            a.name: a.default_value for a in schema.arguments if a.has_default_value()
-        }
+        assert [*self.inputs, *self.attributes] == schema.arguments, "tensors come first"
+        self._attribute_names = tuple(a.name for a in self.attributes)
+        self._defaults = tuple(a.default_value for a in schema.arguments)
         OPERATORS[name] = self
 
     def __call__(self, *args, **kwargs):
         """Call the torch operator."""
-        return self.torch_op(*args, **kwargs)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self.torch_op(*args, **kwargs)
+        # What torch's own autograd kernel would do after 3 us of Python.
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.torch_op(*args, **kwargs)
 
     def register_backward(self, backward: Callable, keep: Callable) -> None:
         """Give the operator its gradient; see ``torch.library.register_autograd``."""
         torch.library.register_autograd(self.qualified_name, backward, setup_context=keep)
 
-    def _run(self, *args, **kwargs):
-        bound = self._bind(args, kwargs)
-        inputs = [bound[a.name] for a in self.inputs]
-        attributes = {a.name: bound[a.name] for a in self.attributes}
+    def _run(self, *args):
+        """The kernel; torch leaves arguments that equal their defaults out at the end."""
+        args += self._defaults[len(args) :]
+        inputs = args[: len(self.inputs)]
+        attributes = library.attribute_array(self._attribute_names, args[len(inputs) :])
         try:
-            outputs = self._shapes(*args, **kwargs)
+            outputs = self._shapes(*args)
         except Exception:
             library.run(self.name, inputs, [], attributes)  # says what is wrong with the shapes
             raise
@@ -77,17 +81,18 @@ class Operator:
         library.run(self.name, inputs, results, attributes)
         return outputs
 
-    def _bind(self, args: tuple, kwargs: dict) -> dict:
-        return {**self._defaults, **dict(zip(self._names, args)), **kwargs}
-
     def export_rule(self) -> Callable:
         """Function for ``custom_translation_table``: one bare node, which no pass inlines away."""
         node = onnxscript.values.Op(
             onnxscript.values.Opset(DOMAIN, VERSION), self.name, self.onnx_schema()
         )
 
+        arguments = self.torch_op._schema.arguments
+        names = [a.name for a in arguments]
+        defaults = dict(zip(names, self._defaults))
+
         def rule(*args, **kwargs):
-            bound = self._bind(args, kwargs)
+            bound = {**defaults, **dict(zip(names, args)), **kwargs}
             inputs = [bound[a.name] for a in self.inputs]
             while inputs and inputs[-1] is None:
                 inputs.pop()
@@ -103,7 +108,7 @@ class Operator:
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
                 default=a.default_value if a.has_default_value() else inspect.Parameter.empty,
             )
-            for a in self.torch_op._schema.arguments
+            for a in arguments
         )
         return rule
 

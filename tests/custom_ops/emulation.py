@@ -60,6 +60,6 @@ class Emulation:
 
     def use(self, monkeypatch) -> None:
         """Until the test ends."""
-        place = library._Place(1, 1, None, self._allocate, self._release)
+        place = ctypes.byref(library._Place(1, 1, None, self._allocate, self._release))
         monkeypatch.setattr(library, "_library", lambda: self._library)
         monkeypatch.setattr(library, "_place", lambda device: place)
