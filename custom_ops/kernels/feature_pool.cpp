@@ -54,12 +54,16 @@ double positive_power(const Attributes& attributes) {
 constexpr int64_t kBlock = 4096;  // numbers that stay in the first cache
 constexpr int64_t kShort = 8;     // shorter inner loops are not worth a call
 
-// body(sample, first feature out, last + 1, first column, last + 1) for blocks of the output, in parallel.
+// body(sample, first feature out, last + 1, first column, last + 1) for blocks of the output, in parallel;
+// whole_columns: a block has all features of its columns.
 template <typename F>
-void for_each_block(const Context& context, const Windows& w, const F& body) {
+void for_each_block(const Context& context, const Windows& w, bool whole_columns, const F& body) {
   if (w.inner == 0) return;
-  const int64_t columns = std::min(w.inner, kBlock);
-  const int64_t rows = std::min(w.outputs, std::max<int64_t>(1, kBlock / (columns * w.stride)));
+  const int64_t columns =
+      std::min(w.inner, whole_columns ? std::max(kShort, kBlock / w.features) : kBlock);
+  const int64_t rows =
+      whole_columns ? w.outputs
+                    : std::min(w.outputs, std::max<int64_t>(1, kBlock / (columns * w.stride)));
   const int64_t across = (w.inner + columns - 1) / columns;
   const int64_t down = (w.outputs + rows - 1) / rows;
   parallel_ranges(context, w.batch * down * across, 1, [&](int64_t begin, int64_t end) {
@@ -80,6 +84,14 @@ void gather_members(const Windows& w, const Wide* from, int64_t outputs, Wide* t
   }
 }
 
+// Its adjoint: to[j * stride, :] += from[j, :].
+template <typename Wide>
+void add_members(const Windows& w, const Wide* from, int64_t outputs, Wide* to) {
+  for (int64_t j = 0; j < outputs; ++j) {
+    for (int64_t m = 0; m < w.inner; ++m) to[j * w.stride * w.inner + m] += from[j * w.inner + m];
+  }
+}
+
 template <typename T>
 void lp_pool(const Call& call) {
   using Wide = typename Accumulator<T>::type;
@@ -88,7 +100,7 @@ void lp_pool(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideOutput<T> y(call.context, call.outputs[0]);
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  for_each_block(call.context, w, [&](int64_t sample, int64_t row, int64_t row_end, int64_t column,
+  for_each_block(call.context, w, false, [&](int64_t sample, int64_t row, int64_t row_end, int64_t column,
                                       int64_t column_end) {
     const int64_t columns = column_end - column;
     const int64_t features = (row_end - 1 - row) * w.stride + w.width;
@@ -122,10 +134,11 @@ void lp_pool(const Call& call) {
   });
 }
 
-void lp_grad_shape(ShapeCall& call) {
-  positive_power(call.attributes);
+// The gradient to x has the shape of x, the second input; all others have that of the pooled x.
+void grad_shape(ShapeCall& call) {
   const Dims shape = pooled(call, 1);
-  for (const size_t input : {0, 2}) {
+  for (size_t input = 0; input < call.inputs.size(); ++input) {
+    if (input == 1) continue;
     call.require_rank(input, shape.size());
     for (size_t d = 0; d < shape.size(); ++d) {
       call.require_equal(call.inputs[input][d], shape[d],
@@ -152,12 +165,7 @@ void lp_grad_of_few_columns(const Context& context, const Windows& w, Wide power
         std::fill_n(parts.get(), count, Wide(0));
         loops.add_norm_gradient(count, grad + sample * count, members.get(), y + sample * count,
                                 power - 1, parts.get());
-        Wide* const to = result + first + i * w.inner;
-        for (int64_t j = 0; j < w.outputs; ++j) {
-          for (int64_t m = 0; m < w.inner; ++m) {
-            to[j * w.stride * w.inner + m] += parts[j * w.inner + m];
-          }
-        }
+        add_members(w, parts.get(), w.outputs, result + first + i * w.inner);
       }
     }
   });
@@ -195,23 +203,12 @@ void lp_pool_grad(const Call& call) {
   });
 }
 
+// All members of some neighbouring windows, [width, windows, inner].
 template <typename Wide>
-void maxout_of_few_columns(const Context& context, const Windows& w, const Wide* x, Wide* y,
-                           int64_t* index) {
-  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  for_each_block(context, w, [&](int64_t sample, int64_t row, int64_t row_end, int64_t, int64_t) {
-    const int64_t count = (row_end - row) * w.inner;
-    const ScratchArray<Wide> members(context, w.width * count);
-    for (int64_t i = 0; i < w.width; ++i) {
-      gather_members(w, x + (sample * w.features + row * w.stride + i) * w.inner, row_end - row,
-                     members.get() + i * count);
-    }
-    const int64_t to = (sample * w.outputs + row) * w.inner;
-    loops.largest(count, w.width, count, members.get(), 0, y + to, index + to);
-    for (int64_t j = row; j < row_end; ++j) {
-      for (int64_t m = 0; m < w.inner; ++m) index[to + (j - row) * w.inner + m] += j * w.stride;
-    }
-  });
+void gather_windows(const Windows& w, const Wide* from, int64_t outputs, Wide* to) {
+  for (int64_t i = 0; i < w.width; ++i) {
+    gather_members(w, from + i * w.inner, outputs, to + i * outputs * w.inner);
+  }
 }
 
 template <typename T>
@@ -220,16 +217,70 @@ void maxout_kernel(const Call& call) {
   const Windows w = windows(call.inputs[0], call.attributes);
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideOutput<T> y(call.context, call.outputs[0]);
-  int64_t* const index = call.outputs[1].data<int64_t>();
+  int64_t* const index = call.outputs[1].data<int64_t>();  // null where it is not wanted
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  if (w.inner < kShort) return maxout_of_few_columns(call.context, w, x.get(), y.get(), index);
-  const int64_t grain = std::max<int64_t>(1, (1 << 12) / (w.inner * w.width));
-  parallel_ranges(call.context, w.batch * w.outputs, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t first = row % w.outputs * w.stride;
-      const Wide* const from = x.get() + (row / w.outputs * w.features + first) * w.inner;
-      const int64_t to = row * w.inner;
-      loops.largest(w.inner, w.width, w.inner, from, first, y.get() + to, index + to);
+  for_each_block(call.context, w, false, [&](int64_t sample, int64_t row, int64_t row_end,
+                                             int64_t column, int64_t column_end) {
+    const Wide* const from = x.get() + (sample * w.features + row * w.stride) * w.inner + column;
+    const int64_t to = (sample * w.outputs + row) * w.inner + column;
+    const int64_t count = (row_end - row) * w.inner;
+    int64_t* const places = index == nullptr ? nullptr : index + to;
+    if (w.inner == 1) {
+      loops.largest(count, w.width, w.stride, 1, from, y.get() + to, places);
+    } else if (w.inner < kShort) {
+      const ScratchArray<Wide> members(call.context, w.width * count);
+      gather_windows(w, from, row_end - row, members.get());
+      loops.largest(count, w.width, 1, count, members.get(), y.get() + to, places);
+    } else {
+      for (int64_t at = 0; at < count; at += w.inner) {
+        loops.largest(column_end - column, w.width, 1, w.inner, from + at * w.stride, y.get() + to + at,
+                      places == nullptr ? nullptr : places + at);
+      }
+    }
+    if (places == nullptr) return;
+    for (int64_t j = row; j < row_end; ++j) {
+      int64_t* const place = places + (j - row) * w.inner;
+      for (int64_t m = 0; m < column_end - column; ++m) place[m] += j * w.stride;
+    }
+  });
+}
+
+// Where each window's largest value was is found again: reading x costs no more than reading an index, and
+// nobody has to write and to keep that. Where windows overlap, a block has all of its columns' windows.
+template <typename T>
+void maxout_grad_kernel(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const Windows w = windows(call.inputs[1], call.attributes);
+  const WideInput<T> grad(call.context, call.inputs[0]);
+  const WideInput<T> x(call.context, call.inputs[1]);
+  const WideOutput<T> result(call.context, call.outputs[0]);
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
+  for_each_block(call.context, w, w.stride < w.width, [&](int64_t sample, int64_t row, int64_t row_end,
+                                                          int64_t column, int64_t column_end) {
+    const int64_t first = (sample * w.features + row * w.stride) * w.inner + column;
+    const Wide* const from = x.get() + first;
+    const Wide* const slopes = grad.get() + (sample * w.outputs + row) * w.inner + column;
+    Wide* const to = result.get() + first;
+    const int64_t end = row_end == w.outputs ? w.features : row_end * w.stride;
+    for (int64_t i = 0; i < end - row * w.stride; ++i) {
+      std::fill_n(to + i * w.inner, column_end - column, Wide(0));
+    }
+    const int64_t count = (row_end - row) * w.inner;
+    if (w.inner == 1) return loops.add_to_largest(count, w.width, w.stride, 1, from, slopes, to);
+    if (w.inner >= kShort) {
+      for (int64_t at = 0; at < count; at += w.inner) {
+        loops.add_to_largest(column_end - column, w.width, 1, w.inner, from + at * w.stride,
+                             slopes + at, to + at * w.stride);
+      }
+      return;
+    }
+    const ScratchArray<Wide> members(call.context, w.width * count);
+    const ScratchArray<Wide> parts(call.context, w.width * count);
+    gather_windows(w, from, row_end - row, members.get());
+    std::fill_n(parts.get(), w.width * count, Wide(0));
+    loops.add_to_largest(count, w.width, 1, count, members.get(), slopes, parts.get());
+    for (int64_t i = 0; i < w.width; ++i) {
+      add_members(w, parts.get() + i * count, row_end - row, to + i * w.inner);
     }
   });
 }
@@ -263,7 +314,10 @@ Operator feature_lp_pooling_grad() {
       .required_attribute("width", int64_t{0}, "Features of one window.")
       .attribute("stride", int64_t{1}, "Features between two windows.")
       .attribute("power", 2.0, "p of the norm; positive.")
-      .shape(lp_grad_shape)
+      .shape([](ShapeCall& call) {
+        positive_power(call.attributes);
+        grad_shape(call);
+      })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { lp_pool_grad<decltype(zero)>(call); });
       });
@@ -273,12 +327,27 @@ Operator maxout() {
   return Operator("Maxout", "The largest value of windows of features, and its index.")
       .input("x", "[N, C, ...].")
       .output("y", "[N, floor((C - width) / stride) + 1, ...].")
-      .output("index", Type::kInt64, "Which feature of x it was; the first one of equals.")
+      .optional_output("index", Type::kInt64, "Which feature of x it was; the first one of equals.")
       .required_attribute("width", int64_t{0}, "Features of one window.")
       .required_attribute("stride", int64_t{0}, "Features between two windows.")
       .shape([](ShapeCall& call) { call.outputs[0] = call.outputs[1] = pooled(call, 0); })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { maxout_kernel<decltype(zero)>(call); });
+      });
+}
+
+Operator maxout_grad() {
+  return Operator("MaxoutGrad",
+                  "Gradient of Maxout to x: that of y goes to the first of the largest values of its "
+                  "window.")
+      .input("grad", "Gradient to y.")
+      .input("x", "What Maxout was given.")
+      .output("grad_x", "The shape of x.")
+      .required_attribute("width", int64_t{0}, "Features of one window.")
+      .required_attribute("stride", int64_t{0}, "Features between two windows.")
+      .shape(grad_shape)
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { maxout_grad_kernel<decltype(zero)>(call); });
       });
 }
 

@@ -22,6 +22,7 @@
   one(feature_lp_pooling)             \
   one(feature_lp_pooling_grad)        \
   one(maxout)                         \
+  one(maxout_grad)                    \
   one(cross_map_normalization)        \
   one(cross_map_normalization_grad)   \
   one(temporal_k_max_pool)            \

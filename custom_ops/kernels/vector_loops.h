@@ -20,10 +20,13 @@ struct VectorLoops {
   void (*sum)(int64_t count, int64_t terms, int64_t step, const T* x, T* out);
   // out += grad * sign(x) * (|x| / norm)^power, 0 where x or norm is.
   void (*add_norm_gradient)(int64_t count, const T* grad, const T* x, const T* norm, T power, T* out);
-  // out[i] = the largest of x[i + j * step], j < terms, place[i] = first + the first such j; not-a-number
-  // is larger than all numbers.
-  void (*largest)(int64_t count, int64_t terms, int64_t step, const T* x, int64_t first, T* out,
+  // out[i] = the largest of x[i * apart + j * step], j < terms, place[i] = the first such j (place may be
+  // null); not-a-number is larger than all numbers.
+  void (*largest)(int64_t count, int64_t terms, int64_t apart, int64_t step, const T* x, T* out,
                   int64_t* place);
+  // out[i * apart + j * step] += grad[i] for the first j < terms where that element of x is the largest.
+  void (*add_to_largest)(int64_t count, int64_t terms, int64_t apart, int64_t step, const T* x,
+                         const T* grad, T* out);
   // x is [rows, lanes], keys and row_of scratch of [rows, lanes] and [rows]; places [kept, lanes]: the
   // rows of the `kept` largest numbers of every column, rising; of equal numbers the first ones,
   // not-a-number above all.

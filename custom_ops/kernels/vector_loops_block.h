@@ -216,22 +216,181 @@ inline void add_norm_gradient(int64_t count, const Real* grad, const Real* x, co
   add_gradient(count, Raise{Exponent(power)}, grad, x, norm, out);
 }
 
-inline void largest(int64_t count, int64_t terms, int64_t step, const Real* x, int64_t first, Real* out,
-                    int64_t* place) {
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int64_t width = std::min<int64_t>(kLanes, count - i);
-    Vector most = width == kLanes ? load(x + i) : load_some(x + i, width);
-    Places best = {};
+// Whether a number that was there before stays: a not-a-number does, and gives way to numbers never.
+inline Places keeps(Vector before, Vector next) { return (next <= before) | (before != before); }
+
+inline Vector larger(Vector before, Vector next) {
+  const Vector most = next > before ? next : before;  // a not-a-number stays
+  return next != next ? next : most;
+}
+
+// Numbers that are `apart` from each other; what is beyond the first `count` is one.
+inline Vector load_apart(const Real* from, int64_t apart, int64_t count) {
+  if (apart == 1) return count == kLanes ? load(from) : load_some(from, count);
+  Vector value = every(1);
+  for (int64_t l = 0; l < count; ++l) value[l] = from[l * apart];
+  return value;
+}
+
+inline void add_apart(Vector value, int64_t apart, int64_t count, Real* to) {
+  if (apart == 1 && count == kLanes) return store(load(to) + value, to);
+  for (int64_t l = 0; l < count; ++l) to[l * apart] += value[l];
+}
+
+// The elements of `count` vectors in turn, count being a power of two: members[j][i] is what was at place
+// i * count + j.
+template <int kCount>
+inline void deal(Vector (&members)[kCount]) {
+  if constexpr (kCount > 1) {
+    Words even = {}, odd = {};
+    for (int l = 0; l < kLanes; ++l) {
+      even[l] = static_cast<Bits>(2 * l);
+      odd[l] = static_cast<Bits>(2 * l + 1);
+    }
+    Vector evens[kCount / 2], odds[kCount / 2];
+    for (int k = 0; k < kCount / 2; ++k) {
+      evens[k] = __builtin_shuffle(members[2 * k], members[2 * k + 1], even);
+      odds[k] = __builtin_shuffle(members[2 * k], members[2 * k + 1], odd);
+    }
+    deal(evens);
+    deal(odds);
+    for (int k = 0; k < kCount / 2; ++k) {
+      members[2 * k] = evens[k];
+      members[2 * k + 1] = odds[k];
+    }
+  }
+}
+
+// Undoes deal.
+template <int kCount>
+inline void collect(Vector (&members)[kCount]) {
+  if constexpr (kCount > 1) {
+    Words first = {}, second = {};
+    for (int l = 0; l < kLanes; ++l) {
+      first[l] = static_cast<Bits>(l / 2 + l % 2 * kLanes);
+      second[l] = static_cast<Bits>(l / 2 + kLanes / 2 + l % 2 * kLanes);
+    }
+    Vector evens[kCount / 2], odds[kCount / 2];
+    for (int k = 0; k < kCount / 2; ++k) {
+      evens[k] = members[2 * k];
+      odds[k] = members[2 * k + 1];
+    }
+    collect(evens);
+    collect(odds);
+    for (int k = 0; k < kCount / 2; ++k) {
+      members[2 * k] = __builtin_shuffle(evens[k], odds[k], first);
+      members[2 * k + 1] = __builtin_shuffle(evens[k], odds[k], second);
+    }
+  }
+}
+
+// Windows side by side, a power of two long: members[j] is the j-th of each of kLanes windows.
+template <int kTerms>
+inline void load_windows(const Real* x, Vector (&members)[kTerms]) {
+  for (int j = 0; j < kTerms; ++j) members[j] = load(x + j * kLanes);
+  deal(members);
+}
+
+// Of windows side by side, as many as fill vectors; returns how many.
+template <int kTerms>
+inline int64_t largest_of_windows(int64_t count, const Real* x, Real* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Vector members[kTerms];
+    load_windows(x + i * kTerms, members);
+    Vector most = members[0];
+    for (int j = 1; j < kTerms; ++j) most = larger(most, members[j]);
+    store(most, out + i);
+  }
+  return i;
+}
+
+// kVectors at a time stay in registers; from the i-th number on, as many as fill them. Returns where it ended.
+template <int kVectors>
+inline int64_t largest_of_rows(int64_t i, int64_t count, int64_t terms, int64_t step, const Real* x,
+                               Real* out) {
+  for (; i + kVectors * kLanes <= count; i += kVectors * kLanes) {
+    Vector most[kVectors];
+    for (int v = 0; v < kVectors; ++v) most[v] = load(x + i + v * kLanes);
     for (int64_t j = 1; j < terms; ++j) {
       const Real* const row = x + i + j * step;
-      const Vector value = width == kLanes ? load(row) : load_some(row, width);
-      // Not "value > most": a not-a-number wins, unless there is one already.
-      const Places loses = (value <= most) | (most != most);
-      most = loses ? most : value;
-      best = loses ? best : static_cast<std::make_signed_t<Bits>>(j) - Places{};
+      for (int v = 0; v < kVectors; ++v) most[v] = larger(most[v], load(row + v * kLanes));
     }
-    store_some(most, width, out + i);
-    for (int64_t l = 0; l < width; ++l) place[i + l] = first + best[l];
+    for (int v = 0; v < kVectors; ++v) store(most[v], out + i + v * kLanes);
+  }
+  return i;
+}
+
+struct Largest {
+  Vector value;
+  Places place;
+
+  void meet(Vector next, int64_t at) {
+    const Places stays = keeps(value, next);
+    value = stays ? value : next;
+    place = stays ? place : static_cast<std::make_signed_t<Bits>>(at) - Places{};
+  }
+  // `numbers` where the largest was at that place, else 0.
+  Vector only_at(int64_t at, Vector numbers) const {
+    return place == static_cast<std::make_signed_t<Bits>>(at) ? numbers : every(0);
+  }
+};
+
+inline Largest find_largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x) {
+  Largest most = {load_apart(x, apart, count), {}};
+  for (int64_t j = 1; j < terms; ++j) most.meet(load_apart(x + j * step, apart, count), j);
+  return most;
+}
+
+inline void largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x, Real* out,
+                    int64_t* place) {
+  int64_t i = 0;
+  if (place == nullptr) {
+    const bool side_by_side = apart == terms && step == 1;
+    if (side_by_side && terms == 2) i = largest_of_windows<2>(count, x, out);
+    if (side_by_side && terms == 4) i = largest_of_windows<4>(count, x, out);
+    if (side_by_side && terms == 8) i = largest_of_windows<8>(count, x, out);
+    if (apart == 1) i = largest_of_rows<4>(0, count, terms, step, x, out);
+    if (apart == 1) i = largest_of_rows<1>(i, count, terms, step, x, out);
+  }
+  for (; i < count; i += kLanes) {
+    const int64_t width = std::min<int64_t>(kLanes, count - i);
+    const Largest most = find_largest(width, terms, apart, step, x + i * apart);
+    store_some(most.value, width, out + i);
+    if (place == nullptr) continue;
+    for (int64_t l = 0; l < width; ++l) place[i + l] = most.place[l];
+  }
+}
+
+template <int kTerms>
+inline int64_t add_to_largest_of_windows(int64_t count, const Real* x, const Real* grad, Real* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Vector members[kTerms];
+    load_windows(x + i * kTerms, members);
+    Largest most = {members[0], {}};
+    for (int j = 1; j < kTerms; ++j) most.meet(members[j], j);
+    for (int j = 0; j < kTerms; ++j) members[j] = most.only_at(j, load(grad + i));
+    collect(members);
+    for (int j = 0; j < kTerms; ++j) add_apart(members[j], 1, kLanes, out + i * kTerms + j * kLanes);
+  }
+  return i;
+}
+
+inline void add_to_largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x,
+                           const Real* grad, Real* out) {
+  int64_t i = 0;
+  const bool side_by_side = apart == terms && step == 1;
+  if (side_by_side && terms == 2) i = add_to_largest_of_windows<2>(count, x, grad, out);
+  if (side_by_side && terms == 4) i = add_to_largest_of_windows<4>(count, x, grad, out);
+  if (side_by_side && terms == 8) i = add_to_largest_of_windows<8>(count, x, grad, out);
+  for (; i < count; i += kLanes) {
+    const int64_t width = std::min<int64_t>(kLanes, count - i);
+    const Largest most = find_largest(width, terms, apart, step, x + i * apart);
+    const Vector slope = load_apart(grad + i, 1, width);
+    for (int64_t j = 0; j < terms; ++j) {
+      add_apart(most.only_at(j, slope), apart, width, out + i * apart + j * step);
+    }
   }
 }
 

@@ -17,11 +17,6 @@ def _lp_shape(x: Tensor, width: int, stride: int = 1, power: float = 2.0) -> Ten
     return x.new_empty(_pooled(x, width, stride))
 
 
-def _maxout_shape(x: Tensor, width: int, stride: int) -> tuple[Tensor, Tensor]:
-    shape = _pooled(x, width, stride)
-    return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
-
-
 # flat = x as [N, C, M], and its windows of features [N, C_out, width, M].
 _WINDOWS = """
         nought = Constant <value_int = 0> ()
@@ -110,18 +105,36 @@ feature_lp_pooling_grad = Operator(
     """,
 )
 
+# The library's operator gives the index, too, if asked; the gradient does without.
 maxout = Operator(
     "Maxout",
-    "(Tensor x, int width, int stride) -> (Tensor, Tensor)",
-    _maxout_shape,
+    "(Tensor x, int width, int stride) -> Tensor",
+    lambda x, width, stride: x.new_empty(_pooled(x, width, stride)),
     f"""
-    <width, stride>(x) => (y, index) {{
+    <width, stride>(x) => (y) {{
         {_WINDOWS}
         most = ReduceMax <keepdims = 0> (windows, two)
         y = Reshape (most, y_shape)
+    }}
+    """,
+)
+
+maxout_grad = Operator(
+    "MaxoutGrad",
+    "(Tensor grad, Tensor x, int width, int stride) -> Tensor",
+    lambda grad, x, width, stride: x.new_empty(x.shape),
+    f"""
+    <width, stride>(grad, x) => (grad_x) {{
+        {_WINDOWS}
         within = ArgMax <axis = 2, keepdims = 0> (windows)
         from = Add (within, column)
-        index = Reshape (from, y_shape)
+        flat_grad = Reshape (grad, flat_shape)
+        zero_float = Constant <value_float = 0.0> ()
+        zero = CastLike (zero_float, x)
+        every_place = Shape (flat)
+        nothing = Expand (zero, every_place)
+        sums = ScatterElements <axis = 1, reduction = "add"> (nothing, from, flat_grad)
+        grad_x = Reshape (sums, x_shape)
     }}
     """,
 )
@@ -158,20 +171,33 @@ def _backward_lp_gradient(ctx, grad_x: Tensor):
     return grad_grad, grad_x * spread, grad_y, None, None, None
 
 
-def _keep_maxout(ctx, inputs, output) -> None:
-    x, _, _ = inputs
-    ctx.save_for_backward(x, output[1])
-    ctx.mark_non_differentiable(output[1])
+def _keep_maxout(ctx, inputs, output: Tensor) -> None:
+    x, *ctx.attributes = inputs
+    ctx.save_for_backward(x)
 
 
-def _backward_maxout(ctx, grad: Tensor, _):
-    x, index = ctx.saved_tensors
-    return torch.zeros_like(x).scatter_add(1, index, grad), None, None
+def _backward_maxout(ctx, grad: Tensor):
+    (x,) = ctx.saved_tensors
+    return maxout_grad(grad, x, *ctx.attributes), None, None
+
+
+# The gradient is linear in grad.
+def _keep_maxout_gradient(ctx, inputs, output: Tensor) -> None:
+    _, x, *ctx.attributes = inputs
+    ctx.save_for_backward(x)
+
+
+def _backward_maxout_gradient(ctx, grad_x: Tensor):
+    (x,) = ctx.saved_tensors
+    width, stride = ctx.attributes
+    place = x.unfold(1, width, stride).argmax(-1, keepdim=True)
+    return grad_x.unfold(1, width, stride).gather(-1, place)[..., 0], None, None, None
 
 
 feature_lp_pooling.register_backward(_backward_lp, _keep_lp)
 feature_lp_pooling_grad.register_backward(_backward_lp_gradient, _keep_lp_gradient)
 maxout.register_backward(_backward_maxout, _keep_maxout)
+maxout_grad.register_backward(_backward_maxout_gradient, _keep_maxout_gradient)
 
 
 class FeatureLPPooling(nn.Module):
@@ -218,7 +244,7 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool."""
-        return maxout(x, self.width, self.stride)[0]
+        return maxout(x, self.width, self.stride)
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

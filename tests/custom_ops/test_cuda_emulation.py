@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from graphscale.layers import library
 from graphscale.layers.operator import OPERATORS
 from tests.gpu.cases import CASES
 
@@ -122,19 +123,25 @@ def test_feature_lp_pooling(on_cuda, dtype, power, width, stride):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_maxout(on_cuda, dtype):
+@pytest.mark.parametrize(("width", "stride"), [(3, 2), (2, 3), (7, 1)])
+def test_maxout(on_cuda, dtype, width, stride):
     x = random(2, 7, 5, dtype=dtype)
     x[0, 2:5, 1] = 1.5
     x[1, 3, 0] = float("nan")
-    y, index = on_cuda(OPERATORS["Maxout"], x, width=3, stride=2)
-    wanted, inner = x.unfold(1, 3, 2).max(dim=-1)
+    windows = x.unfold(1, width, stride)
+    place = windows.argmax(-1, keepdim=True)  # the first of equals
+    wanted = windows.gather(-1, place)[..., 0]
+    y = on_cuda(OPERATORS["Maxout"], x, width=width, stride=stride)
     torch.testing.assert_close(y, wanted, rtol=0, atol=0, equal_nan=True)
-    first = torch.arange(0, 5, 2)[None, :, None]
-    usual = ~wanted.isnan() & (index == first + inner)
-    ties = torch.gather(x, 1, index)
-    torch.testing.assert_close(ties, wanted, rtol=0, atol=0, equal_nan=True)
-    assert usual.sum() >= usual.numel() - 3
-    assert index[0, 1, 1] == 2
+    attributes = library.attribute_array(("width", "stride"), (width, stride))
+    again, index = torch.empty_like(y), torch.empty(y.shape, dtype=torch.int64)
+    on_cuda(library.run, "Maxout", [x], [again, index], attributes)
+    torch.testing.assert_close(again, y, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(index, place[..., 0] + stride * torch.arange(y.shape[1])[:, None])
+    grad = random(*y.shape, dtype=dtype, seed=2)
+    scattered = torch.zeros(x.shape, dtype=torch.float64).scatter_add(1, index, grad.double())
+    got = on_cuda(OPERATORS["MaxoutGrad"], grad, x, width=width, stride=stride)
+    assert_close(got, scattered)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

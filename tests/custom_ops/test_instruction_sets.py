@@ -54,11 +54,16 @@ def check_pooling(dtype):
                 torch.autograd.grad(wanted, wide, grad.to(dtype).double())[0],
                 dtype,
             )
-        values, places = wide.unfold(1, 3, 1).max(-1)
-        start = torch.arange(values.shape[1]).reshape(-1, *[1] * (x.dim() - 2))
-        got, index = maxout(x, 3, 1)
-        assert torch.equal(got.double(), values)
-        assert torch.equal(index, places + start)
+        for width, stride in [(3, 1), (2, 2), (4, 4)]:
+            wanted = wide.unfold(1, width, stride).amax(-1)
+            got = maxout(x, width, stride)
+            assert torch.equal(got.double(), wanted)
+            grad = torch.rand_like(wanted)
+            assert_same(
+                torch.autograd.grad(got, x, grad.to(dtype))[0],
+                torch.autograd.grad(wanted, wide, grad.to(dtype).double())[0],
+                dtype,
+            )
         flat = wide if wide.dim() > 2 else wide[..., None]
         for power in (-0.5, 0.0, 0.5, 0.75, 1.0):
             wanted = functional.local_response_norm(flat, 5, 0.3 * 5, power).reshape(shape)

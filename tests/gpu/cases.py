@@ -63,6 +63,7 @@ def _pooling():
         ("FeatureLPPooling", [x], window),
         ("FeatureLPPoolingGrad", [grad, x, y], window),
         ("Maxout", [x], {"width": 4, "stride": 2}),
+        ("MaxoutGrad", [grad, x], {"width": 4, "stride": 2}),
         ("CrossMapNormalization", [x], maps),
         ("CrossMapNormalizationGrad", [x.roll(1, 1), x], maps),
         ("TemporalKMaxPool", [_random(3, 300, 70)], {"k": 9, "k_dynamic": 0.1}),

@@ -1,10 +1,14 @@
+import onnx
 import pytest
 import torch
+from numpy.testing import assert_array_equal
 
 from graphscale import GraphScaleError
-from graphscale.layers import CrossMapNormalization, FeatureLPPooling, Maxout
+from graphscale.layers import CrossMapNormalization, FeatureLPPooling, Maxout, library
 from graphscale.layers.cross_map_normalization import cross_map_normalization
-from graphscale.layers.feature_pooling import feature_lp_pooling, maxout
+from graphscale.layers.feature_pooling import feature_lp_pooling, maxout, maxout_grad
+
+from .conftest import run
 
 SHAPES = [(3, 12), (2, 16, 5), (2, 13, 4, 3)]
 WINDOWS = [(2, 1), (3, 2), (4, 4), (12, 1), (1, 3)]
@@ -43,22 +47,63 @@ def test_without_batch():
     torch.testing.assert_close(layer(x), FeatureLPPooling(3, 3)(x[None])[0])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+# Windows of each length that has loops of its own, and more of them than a vector has numbers.
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 150), (1, 14, 100), (1, 37, 2, 3)])
+@pytest.mark.parametrize(("width", "stride"), [*WINDOWS, (2, 2), (8, 8), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_maxout(shape, width, stride, dtype):
+    x = torch.randint(-9, 10, shape).to(dtype)
+    start = torch.arange((shape[1] - width) // stride + 1) * stride
+    seen = windows(x, width, stride)
+    place = seen.argmax(-1, keepdim=True)  # the first of equals
+    index = place[..., 0] + start.reshape(-1, *[1] * (len(shape) - 2))
+    y = maxout(x, width, stride)
+    assert torch.equal(y, seen.gather(-1, place)[..., 0])
+    again, places = torch.empty_like(y), torch.empty(y.shape, dtype=torch.int64)
+    attributes = library.attribute_array(("width", "stride"), (width, stride))
+    library.run("Maxout", [x], [again, places], attributes)
+    assert torch.equal(again, y)
+    assert torch.equal(places, index)
+    grad = torch.randint(-5, 6, y.shape).to(dtype)
+    wanted = torch.zeros_like(x).scatter_add(1, index, grad)
+    assert torch.equal(maxout_grad(grad, x, width, stride), wanted)
+
+
 @pytest.mark.parametrize(("width", "stride"), WINDOWS)
-def test_maxout(shape, width, stride):
-    x = torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-    wanted = windows(x, width, stride).max(-1)
-    got, index = maxout(x, width, stride)
-    torch.testing.assert_close(got, wanted.values)
-    torch.testing.assert_close(torch.gather(x, 1, index), got)
-    assert torch.autograd.gradcheck(lambda t: maxout(t, width, stride)[0], x)
+def test_derivatives_of_maxout(width, stride):
+    x = torch.randn(2, 13, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: maxout(t, width, stride), x)
+    assert torch.autograd.gradgradcheck(lambda t: maxout(t, width, stride).square(), x)
 
 
 def test_maxout_of_equals_and_of_nan():
-    x = torch.tensor([[1.0, 1.0, 0.0, float("nan"), 5.0, 2.0]])
-    y, index = maxout(x, 3, 3)
-    assert index.tolist() == [[0, 3]]
-    assert y[0, 1].isnan()
+    x = torch.tensor([[1.0, 1.0, 0.0, float("nan"), 5.0, float("nan")]])
+    for width in (2, 3):
+        y = maxout(x, width, width)
+        assert y[0, -1].isnan()
+        assert not y[0, 0].isnan()
+    wanted = [[1, 0, 0, 1, 0, 0]]
+    assert maxout_grad(torch.ones(1, 2), x, 3, 3).tolist() == wanted
+
+
+def test_maxout_gives_the_index_where_a_model_asks(tmp_path):
+    x = torch.randn(2, 9, 4)
+    node = onnx.helper.make_node(
+        "Maxout", ["x"], ["y", "index"], domain="graphscale", width=3, stride=2
+    )
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [node],
+        "maxout",
+        [value("x", onnx.TensorProto.FLOAT, [2, 9, 4])],
+        [value("y", onnx.TensorProto.FLOAT, None), value("index", onnx.TensorProto.INT64, None)],
+    )
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("graphscale", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    y, index = run(model.SerializeToString(), [x], library=True)
+    seen = windows(x, 3, 2).max(-1)
+    assert_array_equal(y, seen.values)
+    assert_array_equal(index, seen.indices + torch.arange(4)[:, None] * 2)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 1, 1)])
@@ -120,7 +165,10 @@ def test_operators_and_bodies(check_operator, shape):
         options = {"width": 3, "stride": 2, "power": power}
         check_operator("FeatureLPPooling", x, **options)
         check_operator("FeatureLPPoolingGrad", torch.randn_like(y), x, y, **options)
-    check_operator("Maxout", x, width=4, stride=3)
+    for options in ({"width": 4, "stride": 3}, {"width": 3, "stride": 1}):
+        y = maxout(x, **options)
+        check_operator("Maxout", x, **options)
+        check_operator("MaxoutGrad", torch.randn_like(y), x, **options)
     options = {"size": 3, "scale": 0.5, "power": 0.75}
     check_operator("CrossMapNormalization", x, **options)
     check_operator("CrossMapNormalizationGrad", torch.randn_like(x), x, **options)

@@ -22,6 +22,7 @@ void locally_connected_grad_weight(const Call& call);
 void lookup_table(const Call& call);
 void lookup_table_grad(const Call& call);
 void maxout(const Call& call);
+void maxout_grad(const Call& call);
 void one_bit_dequantize(const Call& call);
 void one_bit_quantize(const Call& call);
 void temporal_conv(const Call& call);

@@ -25,6 +25,7 @@ std::vector<CudaKernel> list_kernels() {
       {"LookupTable", all, lookup_table, nullptr},
       {"LookupTableGrad", all, lookup_table_grad, nullptr},
       {"Maxout", all, maxout, nullptr},
+      {"MaxoutGrad", all, maxout_grad, nullptr},
       {"OneBitDequantize", all, one_bit_dequantize, nullptr},
       {"OneBitQuantize", all, one_bit_quantize, nullptr},
       {"TemporalConv", all, temporal_conv, nullptr},

@@ -14,6 +14,18 @@ namespace {
 // x is seen as [N, features, inner].
 struct Windows {
   int64_t features, inner, width, stride, outputs;
+
+  // visit(element of y, which member of its window) for all windows around element i of x.
+  template <typename F>
+  GRAPHSCALE_DEVICE void for_each_window(int64_t i, const F& visit) const {
+    const int64_t row = i / inner;
+    const int64_t feature = row % features;
+    const int64_t first = feature < width ? 0 : (feature - width) / stride + 1;
+    const int64_t last = least(feature / stride, outputs - 1);
+    for (int64_t j = first; j <= last; ++j) {
+      visit((row / features * outputs + j) * inner + i % inner, feature - j * stride);
+    }
+  }
 };
 
 Windows windows(const Tensor& x, const Attributes& attributes) {
@@ -54,47 +66,67 @@ struct LPPoolGrad {
   Windows w;
   Wide power;
   GRAPHSCALE_DEVICE void operator()(int64_t i) const {
-    const int64_t row = i / w.inner;
-    const int64_t feature = row % w.features;
-    const int64_t first = feature < w.width ? 0 : (feature - w.width) / w.stride + 1;
-    const int64_t last = least(feature / w.stride, w.outputs - 1);
     const Wide value = widen(x[i]);
     Wide sum = 0;
-    for (int64_t j = first; j <= last; ++j) {
-      const int64_t at = (row / w.features * w.outputs + j) * w.inner + i % w.inner;
+    w.for_each_window(i, [&](int64_t at, int64_t) {
       const Wide norm = widen(y[at]);
-      if (norm == 0 || value == 0) continue;
+      if (norm == 0 || value == 0) return;
       const Wide ratio = value / norm;
       const Wide slope =
           power == 2 ? ratio : std::copysign(std::pow(std::fabs(ratio), power - 1), ratio);
       sum += static_cast<Wide>(widen(grad[at])) * slope;
-    }
+    });
     out[i] = narrow<T>(sum);
   }
 };
 
+// The first of the largest members of a window, which are `inner` apart; not-a-number is larger than
+// all numbers.
+template <typename T>
+GRAPHSCALE_DEVICE int64_t find_largest(const T* window, const Windows& w) {
+  using Wide = typename Accumulator<T>::type;
+  int64_t best = 0;
+  Wide largest = widen(window[0]);
+  for (int64_t j = 1; j < w.width; ++j) {
+    const Wide value = widen(window[j * w.inner]);
+    if (value > largest || (value != value && largest == largest)) {
+      largest = value;
+      best = j;
+    }
+  }
+  return best;
+}
+
 template <typename T>
 struct Maxout {
-  using Wide = typename Accumulator<T>::type;
   const T* x;
   T* y;
-  int64_t* index;
+  int64_t* index;  // or null
   Windows w;
   GRAPHSCALE_DEVICE void operator()(int64_t i) const {
     const int64_t row = i / w.inner;
     const int64_t first = row % w.outputs * w.stride;
     const T* const from = x + (row / w.outputs * w.features + first) * w.inner + i % w.inner;
-    int64_t best = 0;
-    Wide largest = widen(from[0]);
-    for (int64_t j = 1; j < w.width; ++j) {
-      const Wide value = widen(from[j * w.inner]);
-      if (value > largest || (value != value && largest == largest)) {
-        largest = value;
-        best = j;
-      }
-    }
+    const int64_t best = find_largest(from, w);
     y[i] = from[best * w.inner];
-    index[i] = first + best;
+    if (index != nullptr) index[i] = first + best;
+  }
+};
+
+template <typename T>
+struct MaxoutGrad {
+  using Wide = typename Accumulator<T>::type;
+  const T* grad;
+  const T* x;
+  T* out;
+  Windows w;
+  GRAPHSCALE_DEVICE void operator()(int64_t i) const {
+    Wide sum = 0;
+    w.for_each_window(i, [&](int64_t at, int64_t member) {
+      const T* const window = x + i - member * w.inner;
+      if (find_largest(window, w) == member) sum += static_cast<Wide>(widen(grad[at]));
+    });
+    out[i] = narrow<T>(sum);
   }
 };
 
@@ -300,6 +332,16 @@ void maxout(const Call& call) {
         call.context, call.outputs[0].size(),
         Maxout<T>{call.inputs[0].data<T>(), call.outputs[0].data<T>(),
                   call.outputs[1].data<int64_t>(), windows(call.inputs[0], call.attributes)});
+  });
+}
+
+void maxout_grad(const Call& call) {
+  dispatch(call.type, [&](auto zero) {
+    using T = decltype(zero);
+    for_each_index(call.context, call.outputs[0].size(),
+                   MaxoutGrad<T>{call.inputs[0].data<T>(), call.inputs[1].data<T>(),
+                                 call.outputs[0].data<T>(),
+                                 windows(call.inputs[1], call.attributes)});
   });
 }
 
