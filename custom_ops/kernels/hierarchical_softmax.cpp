@@ -103,32 +103,38 @@ class Targets {
   std::vector<int64_t> group_start_;
 };
 
-// visit(context, cluster, begin, end, x, logits) for the pieces of every group: samples at positions
-// [begin, end) of the order, their rows of x and their logits in the cluster. Groups run in parallel.
-template <typename T, typename Wide, typename Visit>
-void for_each_group(const Call& call, const Tree& tree, const Targets& targets, const Tensor& weight,
-                    const Tensor& bias, const Wide* x, const Visit& visit) {
-  const Context inner = one_thread(call.context);
-  parallel_for(call.context, targets.groups(), [&](int64_t group) {
-    const int64_t cluster = targets.cluster(targets.sample(targets.begin(group)));
-    const int64_t size = tree.size(cluster);
-    const int64_t all = targets.end(group) - targets.begin(group);
-    const int64_t most = std::min(all, samples_at_once(size));
-    const ScratchArray<Wide> rows(call.context, most * tree.width);
-    const ScratchArray<Wide> values(call.context, most * size);
-    auto room = room_for_rows<T>(call.context, size, tree.width);
-    const Wide* const kernel = wide_rows<T>(weight, tree.start[cluster], size, tree.width, room);
-    for (int64_t begin = targets.begin(group); begin < targets.end(group); begin += most) {
-      const int64_t end = std::min(begin + most, targets.end(group));
-      for (int64_t i = begin; i < end; ++i) {
-        std::copy_n(x + targets.sample(i) * tree.width, tree.width,
-                    rows.get() + (i - begin) * tree.width);
-      }
-      logits<T, Wide>(inner, end - begin, size, tree.width, rows.get(), kernel,
-                      bias.data<T>() + tree.start[cluster], values.get());
-      visit(inner, cluster, begin, end, rows.get(), kernel, values.get());
-    }
+// visit(context, group, cluster) for every group, in parallel.
+template <typename Visit>
+void for_each_group(const Context& context, const Targets& targets, const Visit& visit) {
+  const Context inner = one_thread(context);
+  parallel_for(context, targets.groups(), [&](int64_t group) {
+    visit(inner, group, targets.cluster(targets.sample(targets.begin(group))));
   });
+}
+
+// visit(begin, end, x, kernel, logits) for the pieces of a group: samples at positions [begin, end) of the
+// order, their rows of x, the cluster's rows of weight and the samples' logits in the cluster.
+template <typename T, typename Wide, typename Visit>
+void for_each_piece(const Context& context, const Tree& tree, const Targets& targets, int64_t group,
+                    const Tensor* parameters, const Wide* x, const Visit& visit) {
+  const int64_t cluster = targets.cluster(targets.sample(targets.begin(group)));
+  const int64_t size = tree.size(cluster);
+  const int64_t most = std::min(targets.end(group) - targets.begin(group), samples_at_once(size));
+  const ScratchArray<Wide> rows(context, most * tree.width);
+  const ScratchArray<Wide> values(context, most * size);
+  auto room = room_for_rows<T>(context, size, tree.width);
+  const Wide* const kernel =
+      wide_rows<T>(parameters[kWeight], tree.start[cluster], size, tree.width, room);
+  for (int64_t begin = targets.begin(group); begin < targets.end(group); begin += most) {
+    const int64_t end = std::min(begin + most, targets.end(group));
+    for (int64_t i = begin; i < end; ++i) {
+      std::copy_n(x + targets.sample(i) * tree.width, tree.width,
+                  rows.get() + (i - begin) * tree.width);
+    }
+    logits<T, Wide>(context, end - begin, size, tree.width, rows.get(), kernel,
+                    parameters[kBias].data<T>() + tree.start[cluster], values.get());
+    visit(begin, end, rows.get(), kernel, values.get());
+  }
 }
 
 // Inputs of the loss: x, target, parameters. The gradient has grad before them.
@@ -156,17 +162,18 @@ void loss(const Call& call) {
       result.get()[n] = log_sum_exp(row, tree.clusters) - row[targets.cluster(n)];
     }
   });
-  for_each_group<T, Wide>(
-      call, tree, targets, parameters[kWeight], parameters[kBias], x.get(),
-      [&](const Context&, int64_t cluster, int64_t begin, int64_t end, const Wide*, const Wide*,
-          const Wide* values) {
-        const int64_t size = tree.size(cluster);
-        for (int64_t i = begin; i < end; ++i, values += size) {
-          const int64_t n = targets.sample(i);
-          result.get()[n] +=
-              log_sum_exp(values, size) - values[targets.row(n) - tree.start[cluster]];
-        }
-      });
+  for_each_group(call.context, targets, [&](const Context& inner, int64_t group, int64_t cluster) {
+    const int64_t size = tree.size(cluster);
+    for_each_piece<T, Wide>(
+        inner, tree, targets, group, parameters, x.get(),
+        [&](int64_t begin, int64_t end, const Wide*, const Wide*, const Wide* values) {
+          for (int64_t i = begin; i < end; ++i, values += size) {
+            const int64_t n = targets.sample(i);
+            result.get()[n] +=
+                log_sum_exp(values, size) - values[targets.row(n) - tree.start[cluster]];
+          }
+        });
+  });
 }
 
 // values <- factor * (softmax(values) - onehot(target)).
@@ -255,36 +262,32 @@ void loss_grad(const Call& call) {
     std::fill(grad_weight + begin, grad_weight + end, T(0));
   });
   std::fill_n(grad_bias, rows, T(0));
-  for_each_group<T, Wide>(
-      call, tree, targets, parameters[kWeight], parameters[kBias], x.get(),
-      [&](const Context& inner, int64_t cluster, int64_t begin, int64_t end, const Wide* inputs,
-          const Wide* kernel, Wide* values) {
-        const int64_t size = tree.size(cluster);
-        const int64_t count = end - begin;
-        for (int64_t i = 0; i < count; ++i) {
-          const int64_t n = targets.sample(begin + i);
-          softmax_gradient(values + i * size, size, targets.row(n) - tree.start[cluster],
-                           static_cast<Wide>(grad[n]));
-        }
-        const ScratchArray<Wide> back(inner, std::max(count, size) * width);
-        matmul<Wide>(inner, count, width, size, {values, size, 1}, {kernel, width, 1}, back.get(),
-                     width, false);
-        for (int64_t i = 0; i < count; ++i) {
-          Wide* const to = grad_x.get() + targets.sample(begin + i) * width;
-          for (int64_t d = 0; d < width; ++d) to[d] += back[i * width + d];
-        }
-        matmul<Wide>(inner, size, width, count, {values, 1, size}, {inputs, width, 1}, back.get(),
-                     width, false);
-        const int64_t at = first[static_cast<size_t>(cluster)];
-        for (int64_t i = 0; i < size * width; ++i) {
-          T& sum = grad_weight[at * width + i];
-          sum = T(static_cast<Wide>(sum) + back[i]);
-        }
-        for (int64_t i = 0; i < count * size; ++i) {
-          T& sum = grad_bias[at + i % size];
-          sum = T(static_cast<Wide>(sum) + values[i]);
-        }
-      });
+  for_each_group(call.context, targets, [&](const Context& inner, int64_t group, int64_t cluster) {
+    const int64_t size = tree.size(cluster);
+    const int64_t at = first[static_cast<size_t>(cluster)];
+    const WideSum<T> weight_sum(inner, grad_weight + at * width, size * width);
+    const WideSum<T> bias_sum(inner, grad_bias + at, size);
+    for_each_piece<T, Wide>(
+        inner, tree, targets, group, parameters, x.get(),
+        [&](int64_t begin, int64_t end, const Wide* inputs, const Wide* kernel, Wide* values) {
+          const int64_t count = end - begin;
+          for (int64_t i = 0; i < count; ++i) {
+            const int64_t n = targets.sample(begin + i);
+            softmax_gradient(values + i * size, size, targets.row(n) - tree.start[cluster],
+                             static_cast<Wide>(grad[n]));
+          }
+          const ScratchArray<Wide> back(inner, count * width);
+          matmul<Wide>(inner, count, width, size, {values, size, 1}, {kernel, width, 1}, back.get(),
+                       width, false);
+          for (int64_t i = 0; i < count; ++i) {
+            Wide* const to = grad_x.get() + targets.sample(begin + i) * width;
+            for (int64_t d = 0; d < width; ++d) to[d] += back[i * width + d];
+          }
+          matmul<Wide>(inner, size, width, count, {values, 1, size}, {inputs, width, 1},
+                       weight_sum.get(), width, true);
+          for (int64_t i = 0; i < count * size; ++i) bias_sum.get()[i % size] += values[i];
+        });
+  });
 }
 
 void loss_shape(ShapeCall& call) {

@@ -1,7 +1,8 @@
-// 16-bit floats in and out of kernels that compute in float: a widened copy of an input, and an output
-// that is rounded when its scope ends. For float and double both are the tensor itself.
+// 16-bit floats in and out of kernels that compute in float: a widened copy of an input, and outputs that
+// are rounded when their scope ends. For float and double all are the tensor itself.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "kernels/operator.h"
@@ -61,6 +62,38 @@ class WideOutput {
   const Tensor& tensor_;
   ScratchArray<Wide> copy_;
   Wide* data_;
+};
+
+// A sum that begins at 0 and takes the place of `count` numbers at `to` when its scope ends, rounded once.
+template <typename T>
+class WideSum {
+ public:
+  using Wide = typename Accumulator<T>::type;
+
+  WideSum(const Context& context, T* to, int64_t count)
+      : to_(to), count_(count), sum_(context, kSame ? 0 : count) {
+    std::fill_n(get(), count, Wide(0));
+  }
+  ~WideSum() {
+    if constexpr (!kSame) {
+      for (int64_t i = 0; i < count_; ++i) to_[i] = T(sum_[i]);
+    }
+  }
+  WideSum(const WideSum&) = delete;
+  WideSum& operator=(const WideSum&) = delete;
+  Wide* get() const {
+    if constexpr (kSame) {
+      return to_;
+    } else {
+      return sum_.get();
+    }
+  }
+
+ private:
+  static constexpr bool kSame = std::is_same_v<T, Wide>;
+  T* to_;
+  int64_t count_;
+  ScratchArray<Wide> sum_;
 };
 
 }  // namespace graphscale

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from graphscale.errors import GraphScaleError
 from graphscale.layers.class_clusters import balanced_clusters, frequency_clusters
+from graphscale.layers.hierarchical_softmax_curvature import gradients_of_gradients
 from graphscale.layers.operator import Operator, needs_gradient
 
 _PARAMETERS = "Tensor cluster_weight, Tensor cluster_bias, Tensor weight, Tensor bias"
@@ -226,7 +227,23 @@ def _backward(ctx, grad: Tensor):
     )
 
 
+def _keep_gradient(ctx, inputs, output) -> None:
+    *tensors, ctx.ignore_index, _ = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_gradient(ctx, *cotangents: Tensor):
+    grad, x, target, *parameters, class_row, cluster_start, clusters = ctx.saved_tensors
+    of_grad, of_x, *of_parameters = gradients_of_gradients(
+        cotangents,
+        *(grad, x, target, parameters),
+        *(class_row, cluster_start, clusters, ctx.ignore_index),
+    )
+    return of_grad, of_x, None, *of_parameters, None, None, None, None, None
+
+
 hierarchical_softmax_loss.register_backward(_backward, _keep)
+hierarchical_softmax_loss_grad.register_backward(_backward_gradient, _keep_gradient)
 
 
 class _SparseLoss(torch.autograd.Function):

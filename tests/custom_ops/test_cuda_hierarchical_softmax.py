@@ -68,6 +68,18 @@ def test_more_pieces_of_work_than_blocks(on_cuda, dtype):
     check_loss_and_gradients(on_cuda, Tree([1] * 421, 3, dtype), random(1300, 3, dtype=dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_of_16_bit_gradients_are_rounded_once(on_cuda, dtype):
+    tree = Tree([100, 30], 3, dtype)
+    x, grad = random(900, 3, dtype=dtype), torch.ones(900, dtype=dtype)
+    target = torch.arange(900) % 3 * 50
+    wide = [tensor.double().requires_grad_() for tensor in (x, *tree.parameters)]
+    wanted = torch.autograd.grad(tree.loss(target, -7, *wide).sum(), wide)
+    got = on_cuda(LOSS_GRAD, grad, x, target, *tree.parameters, tree.class_row, tree.start, None)
+    for one, other in zip(got, wanted):
+        assert (one.double() - other).norm() <= torch.finfo(dtype).eps * other.norm()
+
+
 def check_loss_and_gradients(on_cuda, tree, x):
     """Every class is a target where there are enough samples, and a third have the same one."""
     samples, dtype = len(x), x.dtype

@@ -72,6 +72,7 @@ def test_gradients(clusters):
 
     assert loss(*arguments)[2] == 0
     assert torch.autograd.gradcheck(loss, arguments)
+    assert torch.autograd.gradgradcheck(loss, arguments)
 
 
 def test_reductions_are_torchs():
@@ -101,6 +102,48 @@ def test_sparse_gradients_touch_only_the_targets_clusters():
     torch.optim.SGD(dense.parameters(), 0.5).step()
     torch.optim.SGD(sparse.parameters(), 0.5).step()
     torch.testing.assert_close(sparse.weight, dense.weight)
+
+
+def test_second_derivative_of_the_sparse_loss():
+    dense, sparse = layer_of(CLUSTERS[0]), layer_of(CLUSTERS[0], sparse=True)
+    sparse.load_state_dict(dense.state_dict())
+    target = torch.tensor([3, 17, -100, 3])
+    results = []
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    factor = torch.randn(len(CLUSTERS[0]), 5, dtype=torch.float64)
+    for layer in (dense, sparse):
+        wanted = (x, layer.cluster_bias, layer.weight)
+        first = torch.autograd.grad(layer(x, target), wanted, create_graph=True)
+        total = first[0].square().sum() + first[1].sum() + (first[2].to_dense() * factor).sum()
+        results.append(torch.autograd.grad(total, [x, *layer._parameters_in_order()]))
+    for one, other in zip(*results):
+        torch.testing.assert_close(one, other)
+
+
+def test_second_derivative_of_a_million_classes_in_bounded_memory():
+    layer = HierarchicalSoftmax(8, 1_000_000)
+    x = torch.randn(16, 8, requires_grad=True)
+    loss = layer(x, torch.randint(0, 1_000_000, (16,)))
+    (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+    grad.square().sum().backward()
+    assert (layer.weight.grad.abs().sum(1) > 0).sum() <= 16 * 1000
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("samples", [300, 3000])
+def test_sums_of_16_bit_gradients_are_rounded_once(dtype, samples):
+    """3000 samples of clusters of 200 classes are several pieces."""
+    layer = HierarchicalSoftmax(6, 400, num_clusters=2, reduction="sum")
+    x, target = torch.randn(samples, 6).to(dtype), torch.arange(samples) % 3 * 150
+    half = {name: p.detach().to(dtype) for name, p in layer.named_parameters()}
+    results = []
+    for wide in (torch.float64, dtype):
+        given = {name: p.to(wide).requires_grad_() for name, p in half.items()}
+        loss = torch.func.functional_call(layer, given, (x.to(wide), target))
+        results.append(torch.autograd.grad(loss, list(given.values())))
+    for wanted, got in zip(*results):
+        assert got.dtype == dtype
+        assert (got.double() - wanted).norm() <= torch.finfo(dtype).eps * wanted.norm()
 
 
 def test_a_million_classes_in_bounded_memory():
