@@ -54,6 +54,20 @@ void gather_patches(const Sizes& s, int64_t position, const Wide* x, Wide* patch
   }
 }
 
+// body(context, position, patches [N, Q], room for [N, F] numbers) for all positions, in parallel.
+template <typename Wide, typename F>
+void for_each_position(const Context& context, const Sizes& s, const Wide* x, const F& body) {
+  const Context inner = one_thread(context);
+  parallel_ranges(context, s.positions(), 1, [&](int64_t begin, int64_t end) {
+    const ScratchArray<Wide> patches(context, s.batch * s.patch());
+    const ScratchArray<Wide> room(context, s.batch * s.filters);
+    for (int64_t p = begin; p < end; ++p) {
+      gather_patches(s, p, x, patches.get());
+      body(inner, p, patches.get(), room.get());
+    }
+  });
+}
+
 template <typename T>
 void forward(const Call& call) {
   using Wide = typename Accumulator<T>::type;
@@ -61,19 +75,12 @@ void forward(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> y(call.context, call.outputs[0]);
-  const Context inner = one_thread(call.context);
-  parallel_ranges(call.context, s.positions(), 1, [&](int64_t begin, int64_t end) {
-    const ScratchArray<Wide> patches(call.context, s.batch * s.patch());
-    const ScratchArray<Wide> result(call.context, s.batch * s.filters);
-    for (int64_t p = begin; p < end; ++p) {
-      gather_patches(s, p, x.get(), patches.get());
-      matmul<Wide>(inner, s.batch, s.filters, s.patch(), {patches.get(), s.patch(), 1},
-                   {weight.get() + p * s.patch(), 1, s.positions() * s.patch()}, result.get(),
-                   s.filters, false);
-      for (int64_t i = 0; i < s.batch * s.filters; ++i) {
-        y.get()[i * s.positions() + p] = result[i];
-      }
-    }
+  for_each_position(call.context, s, x.get(), [&](const Context& inner, int64_t p,
+                                                  const Wide* patches, Wide* result) {
+    matmul<Wide>(inner, s.batch, s.filters, s.patch(), {patches, s.patch(), 1},
+                 {weight.get() + p * s.patch(), 1, s.positions() * s.patch()}, result, s.filters,
+                 false);
+    for (int64_t i = 0; i < s.batch * s.filters; ++i) y.get()[i * s.positions() + p] = result[i];
   });
 }
 
@@ -121,17 +128,12 @@ void grad_weight(const Call& call) {
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
-  const Context inner = one_thread(call.context);
-  parallel_ranges(call.context, s.positions(), 1, [&](int64_t begin, int64_t end) {
-    const ScratchArray<Wide> patches(call.context, s.batch * s.patch());
-    const ScratchArray<Wide> errors(call.context, s.batch * s.filters);
-    for (int64_t p = begin; p < end; ++p) {
-      gather_patches(s, p, x.get(), patches.get());
-      gather_grad(s, p, grad.get(), errors.get());
-      matmul<Wide>(inner, s.filters, s.patch(), s.batch, {errors.get(), 1, s.filters},
-                   {patches.get(), s.patch(), 1}, result.get() + p * s.patch(),
-                   s.positions() * s.patch(), false);
-    }
+  for_each_position(call.context, s, x.get(), [&](const Context& inner, int64_t p,
+                                                  const Wide* patches, Wide* errors) {
+    gather_grad(s, p, grad.get(), errors);
+    matmul<Wide>(inner, s.filters, s.patch(), s.batch, {errors, 1, s.filters},
+                 {patches, s.patch(), 1}, result.get() + p * s.patch(), s.positions() * s.patch(),
+                 false);
   });
 }
 

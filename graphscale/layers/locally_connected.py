@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from graphscale.errors import GraphScaleError
-from graphscale.layers.operator import Operator, needs_gradient
+from graphscale.layers.bilinear_gradients import register_gradients
+from graphscale.layers.operator import Operator
 
 # Which rows and columns of x every output position sees, [H_out, kH] and [W_out, kW].
 _PLACES = """
@@ -102,50 +103,7 @@ locally_connected_grad_weight = Operator(
 )
 
 
-def _keep(ctx, inputs, output) -> None:
-    x, weight, ctx.strides = inputs
-    ctx.save_for_backward(x, weight)
-
-
-def _backward(ctx, grad: Tensor):
-    x, weight = ctx.saved_tensors
-    grad_x = grad_weight = None
-    if needs_gradient(ctx, 0):
-        grad_x = locally_connected_grad_input(grad, weight, x, ctx.strides)
-    if needs_gradient(ctx, 1):
-        grad_weight = locally_connected_grad_weight(grad, x, weight, ctx.strides)
-    return grad_x, grad_weight, None
-
-
-# The gradients are linear in both of their arguments, and theirs are of the same kind.
-def _keep_gradient(ctx, inputs, output) -> None:
-    grad, other, _, ctx.strides = inputs
-    ctx.save_for_backward(grad, other)
-
-
-def _backward_grad_input(ctx, grad_x: Tensor):
-    grad, weight = ctx.saved_tensors
-    grad_grad = grad_weight = None
-    if needs_gradient(ctx, 0):
-        grad_grad = locally_connected(grad_x, weight, ctx.strides)
-    if needs_gradient(ctx, 1):
-        grad_weight = locally_connected_grad_weight(grad, grad_x, weight, ctx.strides)
-    return grad_grad, grad_weight, None, None
-
-
-def _backward_grad_weight(ctx, grad_weight: Tensor):
-    grad, x = ctx.saved_tensors
-    grad_grad = grad_x = None
-    if needs_gradient(ctx, 0):
-        grad_grad = locally_connected(x, grad_weight, ctx.strides)
-    if needs_gradient(ctx, 1):
-        grad_x = locally_connected_grad_input(grad, grad_weight, x, ctx.strides)
-    return grad_grad, grad_x, None, None
-
-
-locally_connected.register_backward(_backward, _keep)
-locally_connected_grad_input.register_backward(_backward_grad_input, _keep_gradient)
-locally_connected_grad_weight.register_backward(_backward_grad_weight, _keep_gradient)
+register_gradients(locally_connected, locally_connected_grad_input, locally_connected_grad_weight)
 
 
 class LocallyConnected(nn.Module):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from graphscale.errors import GraphScaleError
-from graphscale.layers.operator import Operator, needs_gradient
+from graphscale.layers.bilinear_gradients import register_gradients
+from graphscale.layers.operator import Operator
 
 
 def _forward_shape(
@@ -103,53 +104,12 @@ temporal_conv_grad_weight = Operator(
 )
 
 
-def _keep(ctx, inputs, output) -> None:
-    x, weight, _, stride = inputs
-    ctx.save_for_backward(x, weight)
-    ctx.stride = stride
-
-
-def _backward(ctx, grad: Tensor):
-    x, weight = ctx.saved_tensors
-    grad_x = grad_weight = grad_bias = None
-    if needs_gradient(ctx, 0):
-        grad_x = temporal_conv_grad_input(grad, weight, x, ctx.stride)
-    if needs_gradient(ctx, 1):
-        grad_weight = temporal_conv_grad_weight(grad, x, weight, ctx.stride)
-    if needs_gradient(ctx, 2):
-        grad_bias = grad.sum((0, 1))
-    return grad_x, grad_weight, grad_bias, None
-
-
-# The gradients are linear in both of their arguments, and theirs are convolutions again.
-def _keep_gradient(ctx, inputs, output) -> None:
-    grad, other, _, ctx.stride = inputs
-    ctx.save_for_backward(grad, other)
-
-
-def _backward_grad_input(ctx, grad_x: Tensor):
-    grad, weight = ctx.saved_tensors
-    grad_grad = grad_weight = None
-    if needs_gradient(ctx, 0):
-        grad_grad = temporal_conv(grad_x, weight, None, ctx.stride)
-    if needs_gradient(ctx, 1):
-        grad_weight = temporal_conv_grad_weight(grad, grad_x, weight, ctx.stride)
-    return grad_grad, grad_weight, None, None
-
-
-def _backward_grad_weight(ctx, grad_weight: Tensor):
-    grad, x = ctx.saved_tensors
-    grad_grad = grad_x = None
-    if needs_gradient(ctx, 0):
-        grad_grad = temporal_conv(x, grad_weight, None, ctx.stride)
-    if needs_gradient(ctx, 1):
-        grad_x = temporal_conv_grad_input(grad, grad_weight, x, ctx.stride)
-    return grad_grad, grad_x, None, None
-
-
-temporal_conv.register_backward(_backward, _keep)
-temporal_conv_grad_input.register_backward(_backward_grad_input, _keep_gradient)
-temporal_conv_grad_weight.register_backward(_backward_grad_weight, _keep_gradient)
+register_gradients(
+    temporal_conv,
+    temporal_conv_grad_input,
+    temporal_conv_grad_weight,
+    grad_bias=lambda grad: grad.sum((0, 1)),
+)
 
 
 class TemporalConv(nn.Module):

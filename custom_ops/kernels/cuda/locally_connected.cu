@@ -84,6 +84,20 @@ void transpose(const Context& context, const T* from, T* to, int64_t rows, int64
   launch_blocks(context, body.blocks(), Transpose<T>::kSharedBytes, body);
 }
 
+// A transposed copy.
+template <typename T>
+class Turned {
+ public:
+  Turned(const Context& context, const Tensor& from, int64_t rows, int64_t columns)
+      : memory_(context, rows * columns) {
+    transpose(context, from.data<T>(), memory_.get(), rows, columns);
+  }
+  const T* get() const { return memory_.get(); }
+
+ private:
+  ScratchArray<T> memory_;
+};
+
 // offset[q]: where in an image element q of a patch is, counted from the patch's first.
 struct PatchOffsets {
   Sizes s;
@@ -91,6 +105,19 @@ struct PatchOffsets {
   GRAPHSCALE_DEVICE void operator()(int64_t q) const {
     const int64_t tap = q % s.kernel();
     offset[q] = (q / s.kernel() * s.height + tap / s.kernel_width) * s.width + tap % s.kernel_width;
+  }
+};
+
+// The batch's images, element by element [elements, batch], and where a patch's elements are in
+// them.
+template <typename T>
+struct Images {
+  ScratchArray<int64_t> offset;
+  Turned<T> images;
+
+  Images(const Context& context, const Sizes& s, const Tensor& x)
+      : offset(context, s.patch()), images(context, x, s.batch, s.image()) {
+    for_each_index(context, s.patch(), PatchOffsets{s, offset.get()});
   }
 };
 
@@ -250,13 +277,10 @@ template <typename T>
 void forward(const Call& call) {
   const Context& context = call.context;
   const Sizes s = sizes(call, call.inputs[0], call.inputs[1]);
-  const ScratchArray<int64_t> offset(context, s.patch());
-  const ScratchArray<T> images(context, s.batch * s.image());
+  const Images<T> x(context, s, call.inputs[0]);
   const ScratchArray<T> y(context, s.positions() * s.results());
-  for_each_index(context, s.patch(), PatchOffsets{s, offset.get()});
-  transpose(context, call.inputs[0].data<T>(), images.get(), s.batch, s.image());
-  launch<T, Forward>(context, s.positions(), s.filters, s.batch, s, images.get(),
-                     call.inputs[1].data<T>(), offset.get(), y.get());
+  launch<T, Forward>(context, s.positions(), s.filters, s.batch, s, x.images.get(),
+                     call.inputs[1].data<T>(), x.offset.get(), y.get());
   transpose(context, y.get(), call.outputs[0].data<T>(), s.positions(), s.results());
 }
 
@@ -265,14 +289,13 @@ void grad_input(const Call& call) {
   using Wide = typename Accumulator<T>::type;
   const Context& context = call.context;
   const Sizes s = sizes(call, call.inputs[2], call.inputs[1]);
-  const ScratchArray<T> grad(context, s.positions() * s.results());
+  const Turned<T> grad(context, call.inputs[0], s.results(), s.positions());
   const ScratchArray<T> images(context, s.batch * s.image());
   const int64_t channel_bytes =
       s.positions() * s.kernel() * s.batch * static_cast<int64_t>(sizeof(Wide));
   const int64_t most = std::clamp<int64_t>(kScratchBytes / std::max<int64_t>(1, channel_bytes), 1,
                                            std::max<int64_t>(1, s.channels));
   const ScratchArray<Wide> patches(context, most * s.positions() * s.kernel() * s.batch);
-  transpose(context, call.inputs[0].data<T>(), grad.get(), s.results(), s.positions());
   for (int64_t first = 0; first < s.channels; first += most) {
     const int64_t count = std::min(most, s.channels - first);
     const int64_t elements = count * s.kernel();
@@ -290,14 +313,10 @@ template <typename T>
 void grad_weight(const Call& call) {
   const Context& context = call.context;
   const Sizes s = sizes(call, call.inputs[1], call.inputs[2]);
-  const ScratchArray<int64_t> offset(context, s.patch());
-  const ScratchArray<T> grad(context, s.positions() * s.results());
-  const ScratchArray<T> images(context, s.batch * s.image());
-  for_each_index(context, s.patch(), PatchOffsets{s, offset.get()});
-  transpose(context, call.inputs[0].data<T>(), grad.get(), s.results(), s.positions());
-  transpose(context, call.inputs[1].data<T>(), images.get(), s.batch, s.image());
-  launch<T, GradWeight>(context, s.positions(), s.filters, s.patch(), s, grad.get(), images.get(),
-                        offset.get(), call.outputs[0].data<T>());
+  const Images<T> x(context, s, call.inputs[1]);
+  const Turned<T> grad(context, call.inputs[0], s.results(), s.positions());
+  launch<T, GradWeight>(context, s.positions(), s.filters, s.patch(), s, grad.get(), x.images.get(),
+                        x.offset.get(), call.outputs[0].data<T>());
 }
 
 }  // namespace

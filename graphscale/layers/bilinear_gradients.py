@@ -1,0 +1,67 @@
+"""First and second derivatives of layers that are linear in x and in weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from graphscale.layers.operator import Operator, needs_gradient
+
+
+def register_gradients(
+    forward: Operator,
+    grad_input: Operator,
+    grad_weight: Operator,
+    grad_bias: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Give the three operators of such a layer their gradients, all made of one another.
+
+    forward(x, weight, *attributes), grad_input(grad, weight, x, *attributes) and
+    grad_weight(grad, x, weight, *attributes), whose last tensors lend their shape only; where
+    ``grad_bias`` gives the gradient to a bias, forward takes that after weight.
+    """
+    bias = () if grad_bias is None else (None,)
+    count = 2 + len(bias)
+
+    def keep(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.attributes = inputs[count:]
+
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        to_x = to_weight = None
+        to_bias = bias
+        if needs_gradient(ctx, 0):
+            to_x = grad_input(grad, weight, x, *ctx.attributes)
+        if needs_gradient(ctx, 1):
+            to_weight = grad_weight(grad, x, weight, *ctx.attributes)
+        if bias and needs_gradient(ctx, 2):
+            to_bias = (grad_bias(grad),)
+        return to_x, to_weight, *to_bias, *(None for _ in ctx.attributes)
+
+    def keep_gradient(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.attributes = inputs[3:]
+
+    def backward_grad_input(ctx, to_x: Tensor):
+        grad, weight = ctx.saved_tensors
+        to_grad = to_weight = None
+        if needs_gradient(ctx, 0):
+            to_grad = forward(to_x, weight, *bias, *ctx.attributes)
+        if needs_gradient(ctx, 1):
+            to_weight = grad_weight(grad, to_x, weight, *ctx.attributes)
+        return to_grad, to_weight, None, *(None for _ in ctx.attributes)
+
+    def backward_grad_weight(ctx, to_weight: Tensor):
+        grad, x = ctx.saved_tensors
+        to_grad = to_x = None
+        if needs_gradient(ctx, 0):
+            to_grad = forward(x, to_weight, *bias, *ctx.attributes)
+        if needs_gradient(ctx, 1):
+            to_x = grad_input(grad, to_weight, x, *ctx.attributes)
+        return to_grad, to_x, None, *(None for _ in ctx.attributes)
+
+    forward.register_backward(backward, keep)
+    grad_input.register_backward(backward_grad_input, keep_gradient)
+    grad_weight.register_backward(backward_grad_weight, keep_gradient)
