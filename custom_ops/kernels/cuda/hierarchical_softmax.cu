@@ -68,7 +68,7 @@ struct GradInput {
         typename Product::Sums sums;
         Product::template multiply<Along::kOutside, Along::kOutside>(
             block, tile.room, columns, part.count, rows,
-            [&](int d, int64_t r) { return static_cast<Wide>(widen(from[r * width + d])); },
+            [&](int d, int64_t r) { return widen(from[r * width + d]); },
             [&](int j, int64_t r) { return tile.values[r * Tile::kPitch + j]; }, sums);
         Product::for_each(block.thread(), columns, part.count, sums, [&](int d, int j, Wide sum) {
           Wide& result = to[j * width + d0 + d];
@@ -177,7 +177,7 @@ struct GradWeight {
             [&](int r, int64_t j) { return tile.values[r * Tile::kPitch + j]; },
             [&](int d, int64_t j) {
               const T* const from = level.x + tile.sample[j] * width;
-              return d0 + d < width ? static_cast<Wide>(widen(from[d0 + d])) : Wide(1);
+              return d0 + d < width ? widen(from[d0 + d]) : Wide(1);
             },
             sums);
         Product::for_each(block.thread(), rows, columns, sums, [&](int r, int d, Wide sum) {

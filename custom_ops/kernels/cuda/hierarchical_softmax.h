@@ -31,6 +31,11 @@ struct Groups {
   }
 };
 
+inline Groups cluster_groups(const Tensor* parameters) {
+  return {parameters[kClusterStart].data<int64_t>(), parameters[kClusterWeight].shape[0],
+          parameters[kWeight].shape[0]};
+}
+
 // The last of `count` rising values that is at most `value`.
 GRAPHSCALE_DEVICE int64_t last_at_most(const int64_t* values, int64_t count, int64_t value) {
   int64_t low = 0;
@@ -58,6 +63,10 @@ struct CheckStart {
   }
 };
 
+inline void check_start(const Context& context, const Groups& clusters, int* broken) {
+  launch_blocks(context, 1, CheckStart::kSharedBytes, CheckStart{clusters, broken});
+}
+
 // result[all] = value where *broken, by one GPU full of threads.
 template <typename T>
 struct FillIfBroken {
@@ -78,6 +87,42 @@ void fill_if_broken(const Context& context, const int* broken, const Tensor& res
   for_each_index(context, std::min(count, FillIfBroken<T>::kThreads),
                  FillIfBroken<T>{broken, result.data<T>(), count, value});
 }
+
+template <typename T>
+void nan_if_broken(const Context& context, const int* broken, const Tensor& result) {
+  using Wide = typename Accumulator<T>::type;
+  fill_if_broken(context, broken, result, narrow<T>(std::numeric_limits<Wide>::quiet_NaN()));
+}
+
+// visit(row, sample, logit) for up to 64 rows of a weight and 64 samples; input(sample) is its row of
+// x.
+template <typename Product, typename T, typename Input, typename Visit>
+GRAPHSCALE_DEVICE void for_each_logit(const Block& block, typename Accumulator<T>::type* room,
+                                      int64_t rows, int64_t samples, int64_t width, const T* weight,
+                                      const T* bias, const Input& input, const Visit& visit) {
+  using Wide = typename Accumulator<T>::type;
+  typename Product::Sums sums;
+  Product::template multiply<Along::kDepth, Along::kDepth>(
+      block, room, rows, samples, width,
+      [&](int r, int64_t k) { return widen(weight[r * width + k]); },
+      [&](int j, int64_t k) { return widen(input(j)[k]); }, sums);
+  Product::for_each(block.thread(), rows, samples, sums,
+                    [&](int r, int j, Wide sum) { visit(r, j, sum + widen(bias[r])); });
+}
+
+// The sum of exp of values that come in pieces, as a factor of exp(largest), which cannot overflow.
+template <typename Wide>
+struct RunningSumExp {
+  Wide largest = -std::numeric_limits<Wide>::infinity();
+  Wide sum = 0;
+
+  // Before the values of a piece are added: the largest of them and of all before.
+  GRAPHSCALE_DEVICE void raise(Wide value) {
+    if (value > largest) sum *= std::exp(largest - value);
+    largest = value;
+  }
+  GRAPHSCALE_DEVICE void add(Wide value) { sum += std::exp(value - largest); }
+};
 
 // The sum of the values of this thread and those before it; `room`: kThreads values.
 template <int kThreads, typename Block>
@@ -192,8 +237,7 @@ class Targets {
  public:
   Targets(const Call& call, const Tensor& target, const Tensor* parameters)
       : samples(target.size()),
-        clusters{parameters[kClusterStart].data<int64_t>(), parameters[kClusterWeight].shape[0],
-                 parameters[kWeight].shape[0]},
+        clusters(cluster_groups(parameters)),
         whole{nullptr, 1, clusters.count},
         padded_(padded_pairs(samples)),
         pairs_(call.context, padded_),
@@ -204,7 +248,7 @@ class Targets {
       fail("more than 2^31 samples or clusters; split the batch");
     }
     const Context& context = call.context;
-    launch_blocks(context, 1, CheckStart::kSharedBytes, CheckStart{clusters, broken_.get()});
+    check_start(context, clusters, broken_.get());
     for_each_index(context, padded_,
                    FindTargets{target.data<int64_t>(), parameters[kMap].data<int64_t>(),
                                broken_.get(), clusters, pairs_.get(), row_.get(), samples,

@@ -34,17 +34,10 @@ struct Logits {
     const int64_t sample_tiles = divide_up(samples, kTile);  // neighbours share rows of weight
     const int64_t first = block.index() % sample_tiles * kTile;
     const int64_t row0 = block.index() / sample_tiles * kTile;
-    const T* const inputs = x + first * width;
-    const T* const from = weight + row0 * width;
-    typename Product::Sums sums;
-    const int64_t columns = least(kTile, samples - first);
-    Product::template multiply<Along::kDepth, Along::kDepth>(
-        block, block.shared<Wide>(), least(kTile, rows - row0), columns, width,
-        [&](int i, int64_t k) { return static_cast<Wide>(widen(from[i * width + k])); },
-        [&](int j, int64_t k) { return static_cast<Wide>(widen(inputs[j * width + k])); }, sums);
-    Product::for_each(block.thread(), rows - row0, columns, sums, [&](int r, int j, Wide sum) {
-      result[(first + j) * rows + row0 + r] = sum + static_cast<Wide>(widen(bias[row0 + r]));
-    });
+    for_each_logit<Product>(
+        block, block.shared<Wide>(), least(kTile, rows - row0), least(kTile, samples - first),
+        width, weight + row0 * width, bias + row0, [&](int j) { return x + (first + j) * width; },
+        [&](int r, int j, Wide value) { result[(first + j) * rows + row0 + r] = value; });
   }
 };
 
@@ -126,12 +119,11 @@ struct Inference {
         x(call.inputs[0].data<T>()),
         samples(call.inputs[0].shape[0]),
         width(call.inputs[0].shape[1]),
-        clusters{parameters[kClusterStart].data<int64_t>(), parameters[kClusterWeight].shape[0],
-                 parameters[kWeight].shape[0]},
+        clusters(cluster_groups(parameters)),
         row_class(parameters[kMap].data<int64_t>()),
         broken(call.context, 1),
         outer(call.context, samples * clusters.count) {
-    launch_blocks(call.context, 1, CheckStart::kSharedBytes, CheckStart{clusters, broken.get()});
+    check_start(call.context, clusters, broken.get());
     make_logits(call.context, x, samples, parameters[kClusterWeight], parameters[kClusterBias],
                 outer.get());
     normalize<Wide>(call.context, samples, outer.get(), nullptr, nullptr,

@@ -69,18 +69,10 @@ struct LogitTile {
   // values <- logits of `rows` rows from `row0` on of weight.
   GRAPHSCALE_DEVICE void make_logits(const Block& block, const Level<T>& level, int64_t row0,
                                      int64_t rows, int64_t count) {
-    const T* const from = level.weight + row0 * level.width;
-    typename Product::Sums sums;
-    Product::template multiply<Along::kDepth, Along::kDepth>(
-        block, room, rows, count, level.width,
-        [&](int i, int64_t k) { return static_cast<Wide>(widen(from[i * level.width + k])); },
-        [&](int j, int64_t k) {
-          return static_cast<Wide>(widen(level.x[sample[j] * level.width + k]));
-        },
-        sums);
-    Product::for_each(block.thread(), rows, count, sums, [&](int r, int j, Wide sum) {
-      values[r * kPitch + j] = sum + static_cast<Wide>(widen(level.bias[row0 + r]));
-    });
+    for_each_logit<Product>(
+        block, room, rows, count, level.width, level.weight + row0 * level.width,
+        level.bias + row0, [&](int j) { return level.x + sample[j] * level.width; },
+        [&](int r, int j, Wide value) { values[r * kPitch + j] = value; });
     block.sync();
   }
 
@@ -151,25 +143,24 @@ struct SumExp {
     if (part.count == 0) return;
     const int64_t size = level.groups.size(part.group);
     tile.load_samples(block, level, part.first, part.count, nullptr, nullptr);
-    Wide largest = -std::numeric_limits<Wide>::infinity();
-    Wide sum = 0;
+    RunningSumExp<Wide> all;
     for (int64_t t = part.begin; t < part.end; ++t) {
       const int64_t rows = least(kTile, size - t * kTile);
       tile.make_logits(block, level, level.groups.first_row(part.group) + t * kTile, rows,
                        part.count);
-      Wide here = largest;
+      Wide here = all.largest;
       tile.for_each(block, rows, part.count, [&](int64_t r, int j, Wide value) {
         here = most(here, value);
         if (t * kTile + r == tile.target[j]) target_logit[part.first + j] = value;
       });
-      if (here > largest) sum *= std::exp(largest - here);
-      largest = here;
-      tile.for_each(block, rows, part.count,
-                    [&](int64_t, int, Wide value) { sum += std::exp(value - largest); });
+      all.raise(here);
+      tile.for_each(block, rows, part.count, [&](int64_t, int, Wide value) { all.add(value); });
       block.sync();
     }
     // The two halves of every sample's rows.
-    tile.values[block.thread()] = sum > 0 ? largest + std::log(sum) : sum == 0 ? largest : sum;
+    tile.values[block.thread()] = all.sum > 0    ? all.largest + std::log(all.sum)
+                                  : all.sum == 0 ? all.largest
+                                                 : all.sum;
     block.sync();
     if (block.thread() < part.count) {
       const Wide both[2] = {tile.values[block.thread()], tile.values[block.thread() + kTile]};

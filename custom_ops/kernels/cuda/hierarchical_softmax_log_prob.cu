@@ -36,8 +36,7 @@ void log_prob(const Call& call) {
     normalize<T>(context, count, logits.get(), given.outer.get() + begin * given.clusters.count,
                  given.row_class, given.clusters, result + begin * classes);
   }
-  fill_if_broken(context, given.broken.get(), call.outputs[0],
-                 narrow<T>(std::numeric_limits<Wide>::quiet_NaN()));
+  nan_if_broken<T>(context, given.broken.get(), call.outputs[0]);
 }
 
 }  // namespace

@@ -165,7 +165,7 @@ struct TopK {
       for (int64_t d = lane; d < width; d += kWarp) {
         const Wide factor = widen(input[d]);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) sums[r] += factor * static_cast<Wide>(widen(rows[r][d]));
+        for (int r = 0; r < kRows; ++r) sums[r] += factor * widen(rows[r][d]);
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
@@ -173,7 +173,7 @@ struct TopK {
           sums[r] += block.shuffle_xor(sums[r], mask);
         }
         if (lane == 0 && i + r < count) {
-          to[i + r] = sums[r] + static_cast<Wide>(widen(bias[row0 + i + r]));
+          to[i + r] = sums[r] + widen(bias[row0 + i + r]);
         }
       }
     }
@@ -183,23 +183,18 @@ struct TopK {
   // Of the logits of a cluster; they are left in shared memory where they fit.
   GRAPHSCALE_DEVICE Wide log_sum_exp(const Block& block, Shared& shared, int64_t sample,
                                      int64_t first, int64_t size) const {
-    Wide largest = -std::numeric_limits<Wide>::infinity();
-    Wide sum = 0;
+    RunningSumExp<Wide> all;
     for (int64_t p = 0; p * kPiece < size; ++p) {
       const int64_t count = least<int64_t>(kPiece, size - p * kPiece);
       Wide* const logits = shared.logits[size > kKept * kPiece ? 0 : p];
       make_logits(block, sample, first + p * kPiece, count, logits);
-      Wide here = largest;
+      Wide here = all.largest;
       for (int64_t i = block.thread(); i < count; i += kThreads) here = most(here, logits[i]);
       here = most_over_block<kThreads>(block, here, shared.sums);
-      if (here > largest) sum *= std::exp(largest - here);
-      largest = here;
-      for (int64_t i = block.thread(); i < count; i += kThreads) {
-        sum += std::exp(logits[i] - largest);
-      }
+      all.raise(here);
+      for (int64_t i = block.thread(); i < count; i += kThreads) all.add(logits[i]);
     }
-    sum = sum_over_block<kThreads>(block, sum, shared.sums);
-    return largest + std::log(sum);
+    return all.largest + std::log(sum_over_block<kThreads>(block, all.sum, shared.sums));
   }
 
   // The best first. What is beyond `count` is none().
@@ -254,9 +249,7 @@ void top_k(const Call& call) {
                 call.outputs[0].data<T>() + begin * k, call.outputs[1].data<int64_t>() + begin * k,
                 given.width, k});
   }
-  using Wide = typename Accumulator<T>::type;
-  fill_if_broken(context, given.broken.get(), call.outputs[0],
-                 narrow<T>(std::numeric_limits<Wide>::quiet_NaN()));
+  nan_if_broken<T>(context, given.broken.get(), call.outputs[0]);
   fill_if_broken(context, given.broken.get(), call.outputs[1], int64_t{-1});
 }
 
