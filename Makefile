@@ -67,7 +67,7 @@ gpu-lib:
 	ln -sfn ../passes graphscale/passes
 
 gpu-test: gpu-lib
-	$(IN_TREE) -m pytest -m gpu tests/gpu
+	$(IN_TREE) -m pytest -rs -m gpu tests/gpu
 
 gpu-bench: gpu-lib
 	$(IN_TREE) benchmarks/fft_conv_cuda.py $(PARTS) --out "$(RESULTS)" --minutes $(MINUTES)
