@@ -242,7 +242,7 @@ def data_sets(case):
         yield sets
 
 
-@pytest.mark.parametrize(("case", "model"), conv_cases())
+@pytest.mark.parametrize(("case", "model"), list(conv_cases()))
 def test_onnx_backend_tests_of_conv(case, model):
     retargeted = onnx.ModelProto.FromString(model.SerializeToString())
     for node in retargeted.graph.node:

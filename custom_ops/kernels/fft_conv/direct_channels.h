@@ -41,16 +41,6 @@ __attribute__((flatten)) void multiply_pixels(const DirectLayout& d, const ptrdi
   });
 }
 
-template <int L, int R, int M, int B>
-void multiply_pixels_up_to(int64_t m, const DirectLayout& d, const ptrdiff_t* offsets, int64_t taps,
-                           int64_t channels, const float* x, const float* w, float* sums, bool first) {
-  if (m == M) {
-    multiply_pixels<L, R, M, B>(d, offsets, taps, channels, x, w, sums, first);
-  } else if constexpr (M > 1) {
-    multiply_pixels_up_to<L, R, M - 1, B>(m, d, offsets, taps, channels, x, w, sums, first);
-  }
-}
-
 // R rows of a tile, in equal pieces.
 template <int L, int R, int B>
 void multiply_rows(const DirectLayout& d, int64_t columns, int64_t channels, const float* x,
@@ -60,7 +50,9 @@ void multiply_rows(const DirectLayout& d, int64_t columns, int64_t channels, con
   const ptrdiff_t* const offsets = d.tap_offsets();
   for (int64_t pieces = (columns + M - 1) / M; pieces > 0; --pieces) {
     const int64_t m = (columns + pieces - 1) / pieces;
-    multiply_pixels_up_to<L, R, M, B>(m, d, offsets, taps, channels, x, w, sums, first);
+    with_count<M>(m, [&](auto count) {
+      multiply_pixels<L, R, count, B>(d, offsets, taps, channels, x, w, sums, first);
+    });
     x += m;
     sums += m * 2 * L;
     columns -= m;

@@ -1,7 +1,7 @@
-// The direct convolution of groups of one input without steps between rows or columns (depthwise): pixels in
-// the lanes, straight from the image. R rows of sums stay in registers while R + K - 1 rows of pixels go by
-// for each column of the kernel, each loaded once for the sums of K rows. A mask stands for the padding at
-// the left and right, a row of zeros for that above and below; nothing is copied.
+// The direct convolution of groups of one input without steps between rows or columns (depthwise), and its
+// gradient to the weights: pixels in the lanes, straight from the image. R rows of outputs stay in registers
+// while R + K - 1 rows of pixels go by for each column of the kernel, each loaded once for K rows of it. A
+// mask stands for the padding at the left and right, a row of zeros for that above and below.
 #pragma once
 
 #include <algorithm>
@@ -50,82 +50,144 @@ __attribute__((flatten)) void convolve_strip(const DirectLayout& d, const Depthw
   unroll<R>([&](auto r) { store_first<L>(y + r * d.out_width, sum[r], last); });
 }
 
-// `count` (at most R) rows of outputs from `row` on, all columns of the tile, under K rows of the kernel from
-// row `first` on.
+// The sums of K rows of the kernel, [K][kernel's columns][L]: += gradient[r] * rows[r + k] of R rows of the
+// gradient to the outputs, L of their columns from `column` on, of which `last` exist.
 template <int L, int R, int K>
-void convolve_strips(int64_t count, const DirectLayout& d, const DirectTile& tile,
-                     const DepthwiseInput& in, int64_t row, int64_t first, const float* w,
-                     const float* start, float* y) {
-  if (count < R) {
-    if constexpr (R > 1) convolve_strips<L, R - 1, K>(count, d, tile, in, row, first, w, start, y);
-    return;
-  }
-  const float* rows[R + K - 1];
-  for (int i = 0; i < R + K - 1; ++i) {
-    const int64_t at = row + first + i + in.row;
-    rows[i] = at >= 0 && at < in.height ? in.image + at * in.pitch : in.zeros;
-  }
-  const int64_t end = tile.first_column + tile.columns;
-  for (int64_t column = tile.first_column; column < end; column += L) {
-    convolve_strip<L, R, K>(d, in, rows, column, w + first * d.kernel_width, start,
-                            y + row * d.out_width + column, clamp_lane(end - column, L));
+__attribute__((flatten)) void correlate_strip(const DirectLayout& d, const DepthwiseInput& in,
+                                              const float* const* rows, int64_t column,
+                                              const float* dy, int last, float* sums) {
+  Vector<L> gradient[R];
+  unroll<R>([&](auto r) { gradient[r] = load_range<L>(dy + r * d.out_width, 0, last); });
+  for (int64_t kx = 0; kx < d.kernel_width; ++kx, sums += L) {
+    const int64_t at = column + in.column + kx * d.dilation_x;
+    const LaneRange<L> inside(clamp_lane(-at, L), clamp_lane(in.width - at, last));
+    Vector<L> sum[K];
+    unroll<K>([&](auto k) { sum[k] = load<L>(sums + k * d.kernel_width * L); });
+    unroll<R + K - 1>([&](auto i) {
+      const Vector<L> pixels = load_range<L>(rows[i] + at, inside);
+      unroll<K>([&](auto k) {
+        if constexpr (i - k >= 0 && i - k < R) sum[k] += gradient[i - k] * pixels;
+      });
+    });
+    unroll<K>([&](auto k) { store<L>(sums + k * d.kernel_width * L, sum[k]); });
   }
 }
 
-// One output of a tile.
-template <int L>
-void convolve_plane(const DirectLayout& d, const DirectTile& tile, const DepthwiseInput& in,
-                    const float* w, float bias, float* y) {
+// run(Index<R>(), Index<K>(), rows, first, row, column, last) for all outputs of a tile: R of its rows from
+// `row` on under K rows of the kernel from `first` on, which read `rows`, and `last` columns from `column` on.
+template <int L, typename Run>
+void walk_strips(const DirectLayout& d, const DirectTile& tile, const DepthwiseInput& in, const Run& run) {
+  const auto walk_columns = [&](auto r, auto k, int64_t row, int64_t first) {
+    const float* rows[r + k - 1];
+    for (int i = 0; i < r + k - 1; ++i) {
+      const int64_t at = row + first + i + in.row;
+      rows[i] = at >= 0 && at < in.height ? in.image + at * in.pitch : in.zeros;
+    }
+    const int64_t end = tile.first_column + tile.columns;
+    for (int64_t column = tile.first_column; column < end; column += L) {
+      run(r, k, static_cast<const float* const*>(rows), first, row, column, clamp_lane(end - column, L));
+    }
+  };
   const int64_t strips = (tile.rows + kDepthwiseRows - 1) / kDepthwiseRows;
   for (int64_t strip = 0; strip < strips; ++strip) {
     const int64_t row = tile.first_row + tile.rows * strip / strips;
     const int64_t count = tile.first_row + tile.rows * (strip + 1) / strips - row;
-    const float* start = &bias;
-    for (int64_t first = 0; first < d.kernel_height; start = nullptr) {
-      const auto add = [&](auto k) {
-        convolve_strips<L, kDepthwiseRows, k>(count, d, tile, in, row, first, w, start, y);
-        first += k;
-      };
-      const int64_t left = d.kernel_height - first;
-      if (left >= 7) {
-        add(Index<7>());
-      } else if (left >= 5) {
-        add(Index<5>());
-      } else if (left >= 3) {
-        add(Index<3>());
-      } else {
-        add(Index<1>());
+    with_count<kDepthwiseRows>(count, [&](auto r) {
+      for (int64_t first = 0; first < d.kernel_height;) {
+        const int64_t left = d.kernel_height - first;
+        if (left >= 7) {
+          walk_columns(r, Index<7>(), row, first);
+          first += 7;
+        } else if (left >= 5) {
+          walk_columns(r, Index<5>(), row, first);
+          first += 5;
+        } else if (left >= 3) {
+          walk_columns(r, Index<3>(), row, first);
+          first += 3;
+        } else {
+          walk_columns(r, Index<1>(), row, first);
+          first += 1;
+        }
       }
-    }
+    });
   }
+}
+
+// Memory of all workers begins with a row of zeros, or has room for a tile's input.
+template <int L>
+float* begin_workers(const DirectLayout& d, const Scratch& scratch, int64_t work, int threads) {
+  float* const memory = scratch.get<float>();
+  for (int worker = 0; memory != nullptr && !kCopiesImage<L> && worker < threads; ++worker) {
+    std::fill_n(memory + worker * work, d.row_pitch, 0.0f);
+  }
+  return memory;
+}
+
+// A tile's input; memory: of the worker.
+template <int L>
+DepthwiseInput find_input(const DirectLayout& d, const DirectTile& tile, const float* x, float* memory) {
+  const float* const plane = x + (tile.image * d.groups + tile.group) * d.in_height * d.in_width;
+  if constexpr (kCopiesImage<L>) {
+    copy_inputs<L>(d, tile, x, 0, 1, memory);
+    return {memory, d.copied_rows, d.row_pitch, d.row_pitch, -tile.first_row, -tile.first_column, nullptr};
+  }
+  return {plane, d.in_height, d.in_width, d.in_width, d.origin_y, d.origin_x,
+          memory - (tile.first_column + d.origin_x)};
 }
 
 template <int L>
 bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prepared, const float* bias,
                         float* y, const Context& context) {
   const int64_t work = d.worker_floats(Pass::kForward, L);
-  const int64_t size = kCopiesImage<L> ? context.threads * work : d.row_pitch;
-  const Scratch scratch(context, static_cast<size_t>(size) * 4);
-  float* const memory = scratch.get<float>();
+  const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
+  float* const memory = begin_workers<L>(d, scratch, work, context.threads);
   if (memory == nullptr) return false;
-  if (!kCopiesImage<L>) std::fill_n(memory, size, 0.0f);  // a row of zeros
-  const int64_t in_plane = d.in_height * d.in_width, out_plane = d.out_height * d.out_width;
-  deal(context, d.tasks(), [&]([[maybe_unused]] int64_t worker, int64_t task) {
+  deal(context, d.tasks(), [&](int64_t worker, int64_t task) {
     const DirectTile tile = tile_of(d, task);
-    const int64_t channel = tile.image * d.groups + tile.group;
-    DepthwiseInput in;
-    if constexpr (kCopiesImage<L>) {
-      float* const copy = memory + worker * work;
-      copy_inputs<L>(d, tile, x, 0, 1, copy);
-      in = {copy, d.copied_rows, d.row_pitch, d.row_pitch, -tile.first_row, -tile.first_column, nullptr};
-    } else {
-      const float* const zeros = memory - (tile.first_column + d.origin_x);
-      in = {x + channel * in_plane, d.in_height, d.in_width, d.in_width, d.origin_y, d.origin_x, zeros};
-    }
+    const DepthwiseInput in = find_input<L>(d, tile, x, memory + worker * work);
     for (int64_t out = 0; out < d.outs; ++out) {
       const int64_t filter = tile.group * d.outs + out;
-      convolve_plane<L>(d, tile, in, prepared + filter * d.kernel_height * d.kernel_width,
-                        bias == nullptr ? 0.0f : bias[filter], y + (channel * d.outs + out) * out_plane);
+      const float* const weights = prepared + filter * d.kernel_height * d.kernel_width;
+      const float start = bias == nullptr ? 0.0f : bias[filter];
+      float* const plane = y + (tile.image * d.groups * d.outs + filter) * d.out_height * d.out_width;
+      walk_strips<L>(d, tile, in, [&](auto r, auto k, const float* const* rows, int64_t first,
+                                      int64_t row, int64_t column, int last) {
+        convolve_strip<L, r, k>(d, in, rows, column, weights + first * d.kernel_width,
+                                first == 0 ? &start : nullptr, plane + row * d.out_width + column, last);
+      });
+    }
+  });
+  return true;
+}
+
+template <int L>
+bool correlate_depthwise(const DirectLayout& d, const float* x, const float* dy, float* dw,
+                         const Context& context) {
+  const int64_t work = d.worker_floats(Pass::kGradientWeight, L);
+  const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
+  float* const memory = begin_workers<L>(d, scratch, work, context.threads);
+  if (memory == nullptr) return false;
+  const int64_t taps = d.kernel_height * d.kernel_width, tiles = d.tiles_y * d.tiles_x;
+  deal(context, d.groups, [&](int64_t worker, int64_t group) {
+    float* const input = memory + worker * work;
+    float* const sums = input + d.copied_floats();
+    std::fill_n(sums, d.outs * taps * L, 0.0f);
+    for (int64_t t = 0; t < d.batch * tiles; ++t) {
+      const DirectTile tile = tile_of(d, (t / tiles * d.groups + group) * tiles + t % tiles);
+      const DepthwiseInput in = find_input<L>(d, tile, x, input);
+      for (int64_t out = 0; out < d.outs; ++out) {
+        const int64_t plane = (tile.image * d.groups + group) * d.outs + out;
+        const float* const gradient = dy + plane * d.out_height * d.out_width;
+        float* const to = sums + out * taps * L;
+        walk_strips<L>(d, tile, in, [&](auto r, auto k, const float* const* rows, int64_t first,
+                                        int64_t row, int64_t column, int last) {
+          correlate_strip<L, r, k>(d, in, rows, column, gradient + row * d.out_width + column, last,
+                                   to + first * d.kernel_width * L);
+        });
+      }
+    }
+    for (int64_t i = 0; i < d.outs * taps; ++i) {
+      dw[group * d.outs * taps + i] = sum_of_lanes<L>(load<L>(sums + i * L));
     }
   });
   return true;

@@ -2,7 +2,8 @@
 //
 // Output channels in the lanes: dy of a tile is turned to [pixel][channel], then M taps x 2 blocks of channels
 // stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M broadcasts, as in direct.h.
-// Pixels in the lanes: M taps of one output, whose lanes are summed at the end.
+// Pixels in the lanes: M taps of one output, whose lanes are summed at the end; depthwise ones have a way of
+// their own.
 #pragma once
 
 #include "kernels/fft_conv/direct.h"
@@ -103,36 +104,21 @@ __attribute__((flatten)) void correlate_pixels(const DirectLayout& d, const Dire
   unroll<M>([&](auto m) { store<L>(sums + m * L, sum[m]); });
 }
 
-// run(Index<M>(), first) over `count` taps in equal pieces of at most M.
-template <int M, typename Run>
-void in_pieces(int64_t m, int64_t first, const Run& run) {
-  if (m == M) {
-    run(Index<M>(), first);
-  } else if constexpr (M > 1) {
-    in_pieces<M - 1>(m, first, run);
-  }
-}
-
+// run(Index<m>(), first) over `count` taps in equal pieces of at most M.
 template <int M, typename Run>
 void all_in_pieces(int64_t count, const Run& run) {
   int64_t first = 0;
   for (int64_t pieces = (count + M - 1) / M; pieces > 0; --pieces) {
-    const int64_t m = (count - first + pieces - 1) / pieces;
-    in_pieces<M>(m, first, run);
-    first += m;
+    const int64_t size = (count - first + pieces - 1) / pieces;
+    with_count<M>(size, [&](auto m) { run(m, first); });
+    first += size;
   }
-}
-
-template <int L>
-float sum_of_lanes(const Vector<L>& v) {
-  float sum = 0;
-  for (int i = 0; i < L; ++i) sum += v[i];
-  return sum;
 }
 
 template <int L>
 bool correlate_direct(const DirectLayout& d, const float* x, const float* dy, float* dw,
                       const Context& context) {
+  if (d.depthwise) return correlate_depthwise<L>(d, x, dy, dw, context);
   const int64_t copied = d.copied_floats(), turned_size = d.turned_floats(L);
   const int64_t work = d.worker_floats(Pass::kGradientWeight, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);

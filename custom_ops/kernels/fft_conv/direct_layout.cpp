@@ -62,7 +62,6 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
   }
   const int64_t products = ins * kernel_height * kernel_width;
   channel_lanes = 2 * outs > lanes && products >= kFewProducts;  // for any size of image
-  depthwise = !channel_lanes && ins * stride_y * stride_x * dilation_y == 1;
   pairs = ceil_div(outs, 2 * lanes);
   const bool gradient = pass == Pass::kGradientWeight;
   const int64_t taps_at_a_time = gradient ? kGradientTaps : kTapsAtATime;
@@ -74,6 +73,7 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
     const int64_t sets = groups * (channel_lanes ? pairs : 1);
     channels = even_share(ins, std::min(channels, ceil_div(ins * sets, kGradientTasksPerThread * threads)));
   }
+  depthwise = !channel_lanes && ins * stride_y * stride_x * dilation_y == 1;
 
   columns = even_share(out_width, kWidestTile);
   tiles_x = ceil_div(out_width, columns);

@@ -27,11 +27,13 @@ constexpr double kSpectraByteSeconds = 4e-11;
 constexpr double kWeightByteSeconds = 2.4e-11;
 constexpr double kGradientByteSeconds = 5.6e-11;
 constexpr double kSectionSeconds = 3e-6;
-// direct.h and direct_gradient.h, over 1200 calls: half of them are met within 15 %.
+// direct*.h, over 1200 calls: half of them are met within 15 %.
 constexpr double kChannelSeconds = 1.45e-10;  // per multiply-add of vectors with channels in the lanes
 constexpr double kPixelSeconds = 1.75e-10;    // with pixels in the lanes, for several outputs
 constexpr double kOnePixelSeconds = 4.3e-10;  // for one output, and for the gradient to the weights
-constexpr double kFewRowsSeconds = 2.2e-10;   // one output, 3 or 5 rows of taps
+constexpr double kDepthwiseSeconds = 1.5e-10; // straight from the image
+constexpr double kDepthwiseGradientSeconds = 2.5e-10;
+constexpr double kDepthwiseVectorSeconds = 3e-9;  // per vector of outputs, however few its taps
 constexpr double kTurnSeconds = 1.9e-8;       // per vector of pixels turned to channels
 constexpr double kCopySeconds = 3.1e-9;       // per vector of inputs
 constexpr double kUnfoldSeconds = 1e-9;       // per input and tap, where nothing but unfolding is left
@@ -75,6 +77,12 @@ double direct_seconds(const Problem& p, Pass pass, int lanes, int threads) {
   const double images = static_cast<double>(d.batch * d.groups);
   const double products = static_cast<double>(d.ins * d.kernel_height * d.kernel_width);
   const double rows = images * static_cast<double>(d.out_height);
+  const double vectors = rows * static_cast<double>(blocks(d.out_width, lanes) * d.outs);
+  const bool gradient = pass == Pass::kGradientWeight;
+  if (d.depthwise) {
+    const double product = gradient ? kDepthwiseGradientSeconds : kDepthwiseSeconds;
+    return vectors * (products * product + kDepthwiseVectorSeconds) / threads + kSectionSeconds;
+  }
   double seconds = images * static_cast<double>(d.ins * d.in_height * blocks(d.in_width, lanes)) *
                    kCopySeconds;
   if (d.channel_lanes) {
@@ -82,14 +90,7 @@ double direct_seconds(const Problem& p, Pass pass, int lanes, int threads) {
     const double sets = static_cast<double>(blocks(d.outs, lanes));
     seconds += pixels * sets * (products * kChannelSeconds + kTurnSeconds / lanes);
   } else {
-    const double vectors = rows * static_cast<double>(blocks(d.out_width, lanes) * d.outs);
-    const bool few_rows = d.ins * d.stride_y * d.dilation_y == 1 &&
-                          (d.kernel_height == 3 || d.kernel_height == 5);
-    const bool one = d.outs == 1 || pass == Pass::kGradientWeight;
-    seconds += vectors * products *
-               (!one ? kPixelSeconds
-                     : few_rows && pass != Pass::kGradientWeight ? kFewRowsSeconds
-                                                                 : kOnePixelSeconds);
+    seconds += vectors * products * (d.outs == 1 || gradient ? kOnePixelSeconds : kPixelSeconds);
   }
   return seconds / threads + kSectionSeconds;
 }

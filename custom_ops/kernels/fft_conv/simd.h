@@ -38,6 +38,16 @@ FFT_CONV_INLINE void unroll(const F& f) {
   unroll_over(f, std::make_integer_sequence<int, N>());
 }
 
+// f(Index<n>()) for an n of 1 ... N.
+template <int N, typename F>
+FFT_CONV_INLINE void with_count(int64_t n, const F& f) {
+  if (n == N) {
+    f(Index<N>());
+  } else if constexpr (N > 1) {
+    with_count<N - 1>(n, f);
+  }
+}
+
 template <int L>
 FFT_CONV_INLINE Vector<L> load(const float* p) {  // p aligned to the vector
   return *reinterpret_cast<const Vector<L>*>(p);
@@ -110,6 +120,13 @@ FFT_CONV_INLINE void store_first(float* p, const Vector<L>& v, int last) {
     return;
   }
   for (int j = 0; j < last; ++j) p[j] = v[j];
+}
+
+template <int L>
+FFT_CONV_INLINE float sum_of_lanes(const Vector<L>& v) {
+  float sum = 0;
+  for (int i = 0; i < L; ++i) sum += v[i];
+  return sum;
 }
 
 // One step of a transposition: exchanges the blocks of D lanes off the diagonal of a pair of rows.
