@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from graphscale.errors import GraphScaleError
 from graphscale.layers import (
     CrossMapNormalization,
     FeatureLPPooling,
@@ -70,3 +71,61 @@ def test_loss_curve(tmp_path, make, library):
     assert curve[-1] < 0.8 * curve[0]
     for name, value in zip(names, values):
         torch.testing.assert_close(value, both.get_parameter(name), rtol=1e-3, atol=1e-4)
+
+
+TORCHS_OWN = {
+    "batch normalisation": (
+        nn.Sequential(
+            nn.Conv2d(2, 4, 3, stride=2, groups=2, padding=1),
+            nn.BatchNorm2d(4),
+            nn.SiLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 5),
+        ),
+        nn.CrossEntropyLoss(),
+        torch.randint(0, 5, (6,)),
+    ),
+    "pixels": (
+        nn.Conv2d(2, 5, (3, 5), padding=(1, 4), dilation=(1, 2)),
+        nn.CrossEntropyLoss(weight=torch.rand(5) + 0.1, ignore_index=2),
+        torch.randint(0, 5, (6, 8, 8)),
+    ),
+    "negative log likelihood": (
+        nn.Sequential(nn.Flatten(), nn.Linear(128, 5), nn.LogSoftmax(1)),
+        nn.NLLLoss(),
+        torch.randint(0, 5, (6,)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TORCHS_OWN)
+def test_layers_and_losses_of_torchs_own(tmp_path, case):
+    torch.manual_seed(0)
+    network, loss, target = TORCHS_OWN[case]
+    x = torch.randn(6, 2, 8, 8)
+    both = nn.ModuleDict({"module": network, "loss": loss})
+    before = {name: value.clone() for name, value in both.state_dict().items()}
+    names = export_training_step(network, loss, (x, target), tmp_path / "step.onnx", 0.1)
+    for name, value in both.state_dict().items():
+        assert torch.equal(value, before[name])
+    values = [both.get_parameter(name).detach().clone() for name in names]
+    optimizer = torch.optim.SGD(both.parameters(), 0.1)
+    for _ in range(4):
+        value, *updated = run(tmp_path / "step.onnx", [x, target, *values], True)
+        values = [torch.from_numpy(one) for one in updated]
+        optimizer.zero_grad()
+        wanted = loss(network(x), target)
+        wanted.backward()
+        optimizer.step()
+        assert value.item() == pytest.approx(wanted.item(), rel=1e-4)
+    for name, value in zip(names, values):
+        torch.testing.assert_close(value, both.get_parameter(name), rtol=1e-3, atol=1e-4)
+
+
+def test_sparse_gradients_are_one_sentence(tmp_path):
+    network = nn.Sequential(LookupTable(9, 4, sparse=True), nn.Flatten())
+    example = torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(GraphScaleError, match=r"gradient of 'module.0.weight' is sparse"):
+        export_training_step(network, nn.CrossEntropyLoss(), example, tmp_path / "s.onnx", 0.1)
+    assert not list(tmp_path.iterdir())
