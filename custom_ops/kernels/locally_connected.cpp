@@ -162,12 +162,14 @@ Dims output_dims(ShapeCall& call, size_t x, size_t weight) {
   return {image[0], kernel[0], kernel[1], kernel[2]};
 }
 
-void require_grad(ShapeCall& call, size_t x, size_t weight) {
+// Of both gradients: the last input lends its shape.
+void grad_shape(ShapeCall& call, size_t x, size_t weight) {
   const Dims y = output_dims(call, x, weight);
   call.require_rank(0, 4);
   for (size_t d = 0; d < 4; ++d) {
     call.require_equal(call.inputs[0][d], y[d], "the shapes of grad and of the output");
   }
+  call.outputs[0] = call.inputs[2];
 }
 
 constexpr const char* kWeight = "[F, H_out, W_out, C, kH, kW].";
@@ -197,10 +199,7 @@ Operator locally_connected_grad_input() {
       .input("x", "[N, C, H, W]; only its shape is used.")
       .output("grad_x", "The shape of x.")
       .attribute("strides", std::vector<int64_t>(), kStrides)
-      .shape([](ShapeCall& call) {
-        require_grad(call, 2, 1);
-        call.outputs[0] = call.inputs[2];
-      })
+      .shape([](ShapeCall& call) { grad_shape(call, 2, 1); })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
       });
@@ -213,10 +212,7 @@ Operator locally_connected_grad_weight() {
       .input("weight", "[F, H_out, W_out, C, kH, kW]; only its shape is used.")
       .output("grad_weight", "The shape of weight.")
       .attribute("strides", std::vector<int64_t>(), kStrides)
-      .shape([](ShapeCall& call) {
-        require_grad(call, 1, 2);
-        call.outputs[0] = call.inputs[2];
-      })
+      .shape([](ShapeCall& call) { grad_shape(call, 1, 2); })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_weight<decltype(zero)>(call); });
       });

@@ -98,6 +98,7 @@ std::unique_ptr<Prepared> prepare(const Context& context, const Attributes&, Typ
   return packed;
 }
 
+// Of both gradients: the last input lends its shape.
 void grad_shape(ShapeCall& call, size_t x, size_t weight) {
   const int64_t stride = call.attributes.bounded("stride", 1);
   for (size_t i = 0; i < 3; ++i) call.require_rank(i, 3);
@@ -107,6 +108,7 @@ void grad_shape(ShapeCall& call, size_t x, size_t weight) {
   call.require_equal(call.inputs[x][2], call.inputs[weight][2], "the features of x and weight");
   call.require_equal(grad[1], out_frames(call.inputs[x][1], call.inputs[weight][1], stride),
                      "the frames of grad and of the output");
+  call.outputs[0] = call.inputs[2];
 }
 
 // grad_x[n, t * stride + k, :] += grad[n, t, :] weight[:, k, :]: one product per group of kernel
@@ -174,10 +176,7 @@ Operator temporal_conv_grad_input() {
       .input("x", "What TemporalConv was given [N, T, C_in]; only its shape is used.")
       .output("grad_x", "[N, T, C_in].")
       .attribute("stride", int64_t{1}, "Frames between two outputs.")
-      .shape([](ShapeCall& call) {
-        grad_shape(call, 2, 1);
-        call.outputs[0] = call.inputs[2];
-      })
+      .shape([](ShapeCall& call) { grad_shape(call, 2, 1); })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
       });
@@ -190,10 +189,7 @@ Operator temporal_conv_grad_weight() {
       .input("weight", "Kernels [C_out, K, C_in]; only their shape is used.")
       .output("grad_weight", "[C_out, K, C_in].")
       .attribute("stride", int64_t{1}, "Frames between two outputs.")
-      .shape([](ShapeCall& call) {
-        grad_shape(call, 1, 2);
-        call.outputs[0] = call.inputs[2];
-      })
+      .shape([](ShapeCall& call) { grad_shape(call, 1, 2); })
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_weight<decltype(zero)>(call); });
       });

@@ -234,13 +234,22 @@ def test_wrong_arguments():
 def test_export(check_export):
     layer = layer_of(CLUSTERS[0]).float()
     x, target = torch.randn(4, 5), torch.randint(0, 23, (4,))
-    check_export(layer, x, target, operator="HierarchicalSoftmaxLoss")
+    batch = {0: torch.export.Dim("N")}
+    for layer.reduction in ("mean", "none"):
+        check_export(
+            layer,
+            x,
+            target,
+            operator="HierarchicalSoftmaxLoss",
+            others=[(torch.randn(9, 5), torch.randint(0, 23, (9,)))],
+            dynamic_shapes={"x": batch, "target": batch},
+        )
     check_export(
         TopClasses(layer, 3),
         x,
         operator="HierarchicalSoftmaxTopK",
         others=[(torch.randn(9, 5),)],
-        dynamic_shapes={"x": {0: torch.export.Dim("N")}},
+        dynamic_shapes={"x": batch},
     )
 
 
