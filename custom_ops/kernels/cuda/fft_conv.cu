@@ -2,6 +2,7 @@
 // a constant of a session), and the kernels of fft/ or conv_direct.h.
 #include <map>
 #include <mutex>
+#include <tuple>
 
 #include "kernels/cuda/conv_direct.h"
 #include "kernels/cuda/fft/dense.h"
@@ -26,13 +27,13 @@ void make_spectra(const Context& context, const Plan& plan, const Layout& layout
   make_channel_spectra(context, plan.size, layout, spectra);
 }
 
-// The spectra of a constant weight, for each method and size of tiles that calls came with. They
-// are made by the first such call, which alone waits for the GPU; while a CUDA graph records, or
+// The spectra of a constant weight, for each method and size of tiles that calls came with, and for
+// folded lines besides (images of height 1, among others of one session). They are made by the first such call, which alone waits for the GPU; while a CUDA graph records, or
 // where memory is short, calls make their own.
 struct ConstantWeight : Prepared {
   const Complex* find(const Context& context, const Plan& plan, const Layout& layout) const {
     const std::lock_guard<std::mutex> lock(mutex);
-    std::unique_ptr<SessionMemory>& memory = spectra[{plan.method, plan.size}];
+    std::unique_ptr<SessionMemory>& memory = spectra[{plan.method, plan.size, layout.in.fold}];
     if (memory == nullptr) {
       if (is_recording(context)) return nullptr;
       const size_t bytes = static_cast<size_t>(spectra_count(plan, layout)) * sizeof(Complex);
@@ -45,7 +46,7 @@ struct ConstantWeight : Prepared {
   }
 
   mutable std::mutex mutex;
-  mutable std::map<std::pair<Method, int>, std::unique_ptr<SessionMemory>> spectra;
+  mutable std::map<std::tuple<Method, int, int>, std::unique_ptr<SessionMemory>> spectra;
 };
 
 // y or grad_x by FFT.
