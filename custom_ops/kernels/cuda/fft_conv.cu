@@ -28,8 +28,9 @@ void make_spectra(const Context& context, const Plan& plan, const Layout& layout
 }
 
 // The spectra of a constant weight, for each method and size of tiles that calls came with, and for
-// folded lines besides (images of height 1, among others of one session). They are made by the first such call, which alone waits for the GPU; while a CUDA graph records, or
-// where memory is short, calls make their own.
+// folded lines (one session may see images of height 1 and higher ones). They are made by the first
+// such call, which alone waits for the GPU; while a CUDA graph records, or where memory is short,
+// calls make their own.
 struct ConstantWeight : Prepared {
   const Complex* find(const Context& context, const Plan& plan, const Layout& layout) const {
     const std::lock_guard<std::mutex> lock(mutex);
