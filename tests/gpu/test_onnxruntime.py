@@ -5,6 +5,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from torch.nn import functional
 
 import graphscale
 from graphscale.layers.operator import DOMAIN, OPERATORS, VERSION
@@ -21,12 +22,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def model(name, inputs, attributes, constant=()):
+def model(name, inputs, attributes, constant=(), any_shape=False):
     """One node; the inputs at positions ``constant`` are initializers."""
     values = []
     for i, tensor in enumerate(inputs):
+        known = i in constant or not any_shape
+        shape = tensor.shape if known else [f"dim_{d}" for d in range(tensor.ndim)]
         value = ir.Value(
-            name=f"input_{i}", type=ir.TensorType(TYPES[tensor.dtype]), shape=ir.Shape(tensor.shape)
+            name=f"input_{i}", type=ir.TensorType(TYPES[tensor.dtype]), shape=ir.Shape(shape)
         )
         if i in constant:
             value.const_value = ir.tensor(tensor.numpy(), name=value.name)
@@ -98,6 +101,19 @@ def test_a_cuda_graph_can_record_a_session(name, inputs, attributes):
     given["input_0"].update_inplace(other["input_0"])
     session.run_with_iobinding(binding)
     assert_close([value.numpy() for value in found], wanted)
+
+
+def test_a_constant_weight_serves_images_of_any_height(monkeypatch):
+    """Lines are folded into tiles, higher images are not."""
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "per_channel 32x32")
+    torch.manual_seed(0)
+    images = [torch.randn(1, 2, height, 300) for height in (1, 3, 1)]
+    weight = torch.randn(2, 1, 1, 21)
+    data = model("FFTConv", [images[0], weight], {"group": 2}, (1,), any_shape=True)
+    session = open_session(data, "CUDAExecutionProvider")
+    for x in images:
+        wanted = functional.conv2d(x.double(), weight.double(), groups=2).numpy()
+        assert_close(session.run(None, {"input_0": x.numpy()}), [wanted])
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
