@@ -230,9 +230,14 @@ def _rewrite(model: ir.Model, result: Acceleration, original: Original) -> None:
     best = fastest(seconds, _BEFORE)
     result.before, result.after = seconds[_BEFORE], seconds[best]
     _planned(model, sets[best])
+    reason = (
+        "the whole model would not be 5 % faster"
+        if best == _BEFORE
+        else "so the whole model is faster"
+    )
     for choice, node in zip(choices, convolutions(model), strict=True):
         if choice.path != RUNTIME and plan_of(node) is None:
-            choice.path, choice.reason = RUNTIME, "so the whole model is faster"
+            choice.path, choice.reason = RUNTIME, reason
 
 
 def _planned(model: ir.Model, plans: dict[int, str | None]) -> ir.Model:
