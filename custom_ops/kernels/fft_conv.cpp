@@ -80,8 +80,14 @@ class ConstantWeights : public Prepared {
       if (memory == nullptr) fail("no memory for the spectra of W");
       fft_conv::prepare(p, pass, plan, weight, memory.get(), context);
       kept = std::move(memory);
+      bytes_ += bytes;
     }
     return kept.get();
+  }
+
+  size_t bytes() const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return bytes_;
   }
 
  private:
@@ -89,6 +95,7 @@ class ConstantWeights : public Prepared {
     void operator()(void* memory) const { std::free(memory); }
   };
   mutable std::mutex mutex_;
+  mutable size_t bytes_ = 0;
   mutable std::map<std::tuple<fft_conv::Method, int, int>, std::unique_ptr<void, Free>> kept_;
 };
 
@@ -225,7 +232,7 @@ Operator fft_convolution() {
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
       })
-      .prepare(prepare_weights<0, fft_conv::Pass::kForward>);
+      .prepare(1, prepare_weights<0, fft_conv::Pass::kForward>);
 }
 
 Operator fft_convolution_grad_input() {
@@ -242,7 +249,7 @@ Operator fft_convolution_grad_input() {
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
       })
-      .prepare(prepare_weights<2, fft_conv::Pass::kGradientInput>);
+      .prepare(1, prepare_weights<2, fft_conv::Pass::kGradientInput>);
 }
 
 Operator fft_convolution_grad_weight() {

@@ -112,7 +112,8 @@ Operator&& Operator::kernel(Kernel function) && {
   cpu_kernel = function;
   return std::move(*this);
 }
-Operator&& Operator::prepare(PrepareFunction function) && {
+Operator&& Operator::prepare(size_t input, PrepareFunction function) && {
+  prepared_input = input;
   prepare_function = function;
   return std::move(*this);
 }

@@ -60,9 +60,10 @@ struct ShapeCall {
   const std::vector<std::string>& input_names;
 };
 
-// What is left of constant inputs after an operator prepared them once.
+// What an operator prepared once of its constant weights.
 struct Prepared {
   virtual ~Prepared() = default;
+  virtual size_t bytes() const = 0;
 };
 
 struct Call {
@@ -76,8 +77,9 @@ struct Call {
 
 using ShapeFunction = void (*)(ShapeCall&);
 using Kernel = void (*)(const Call&);
-// inputs[i].present only for those that are constant; of the others the shape is there when a session knows
-// it (a dimension it does not know is -1, an unknown rank 0). Returns null when nothing can be prepared.
+// Of the inputs only prepared_input is present, and only where it is constant; of the others the shape is
+// there when the caller knows it (a dimension it does not know is -1, an unknown rank 0). Returns null when
+// nothing can be prepared.
 using PrepareFunction = std::unique_ptr<Prepared> (*)(const Context&, const Attributes&, Type type,
                                                       const std::vector<Tensor>& inputs);
 
@@ -116,7 +118,7 @@ class Operator {
   Operator&& types(std::vector<Type> types) &&;
   Operator&& shape(ShapeFunction function) &&;
   Operator&& kernel(Kernel function) &&;
-  Operator&& prepare(PrepareFunction function) &&;
+  Operator&& prepare(size_t input, PrepareFunction function) &&;
   Operator&& plans(PlansFunction function) &&;
 
   std::vector<std::string> input_names() const;
@@ -131,6 +133,7 @@ class Operator {
   ShapeFunction shape_function = nullptr;
   Kernel cpu_kernel = nullptr;
   PrepareFunction prepare_function = nullptr;
+  size_t prepared_input = 0;
   PlansFunction plans_function = nullptr;
 };
 

@@ -43,6 +43,7 @@ MatrixView<const Wide> windows(const Sizes& s, const Wide* x) {
 template <typename Wide>
 struct PackedWeight : Prepared {
   std::vector<Wide> values;
+  size_t bytes() const override { return values.size() * sizeof(Wide); }
 };
 
 void forward_shape(ShapeCall& call) {
@@ -163,7 +164,7 @@ Operator temporal_conv() {
       .output("y", "[N, floor((T - K) / stride) + 1, C_out].")
       .attribute("stride", int64_t{1}, "Frames between two outputs.")
       .shape(forward_shape)
-      .prepare(prepare)
+      .prepare(1, prepare)
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
       });

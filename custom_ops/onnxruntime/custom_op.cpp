@@ -34,7 +34,8 @@ struct Node {
     for (size_t i = 0; i < constants.size(); ++i) {
       int is_constant = 0;
       const OrtValue* value = nullptr;
-      if (succeeded(api->KernelInfoGetConstantInput_tensor(info, i, &is_constant, &value)) &&
+      if (i == op.op.prepared_input &&
+          succeeded(api->KernelInfoGetConstantInput_tensor(info, i, &is_constant, &value)) &&
           is_constant != 0) {
         constants[i] = view(value);
       } else {

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "kernels/cuda_library.h"
+#include "python/prepared_cache.h"
 #include "python/scratch_cache.h"
 #include "python/thread_pool.h"
 
@@ -143,7 +144,11 @@ void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t 
            to_string(shapes[i]));
     }
   }
-  if (place.on_gpu == 0) return op.cpu_kernel(call);
+  if (place.on_gpu == 0) {
+    const std::shared_ptr<const Prepared> kept = keep_prepared(op, call);
+    call.prepared = kept.get();
+    return op.cpu_kernel(call);
+  }
   const CudaKernel* kernel = find_cuda_kernel(op.name, call.type);
   if (kernel == nullptr) {
     fail(cuda_library_error().empty()

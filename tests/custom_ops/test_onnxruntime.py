@@ -212,5 +212,5 @@ def test_scratch_memory_is_given_back(tmp_path):
 
 
 def test_session_of_a_missing_file():
-    with pytest.raises(graphscale.GraphScaleError, match=r"nowhere\.onnx does not exist"):
+    with pytest.raises(graphscale.GraphScaleError, match=r"nowhere\.onnx is not a file"):
         graphscale.session("nowhere.onnx")

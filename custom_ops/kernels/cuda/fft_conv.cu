@@ -42,12 +42,19 @@ struct ConstantWeight : Prepared {
       if (memory == nullptr) return nullptr;
       make_spectra(context, plan, layout, static_cast<Complex*>(memory->get()));
       wait_for(context);
+      kept += bytes;
     }
     return static_cast<const Complex*>(memory->get());
   }
 
+  size_t bytes() const override {
+    const std::lock_guard<std::mutex> lock(mutex);
+    return kept;
+  }
+
   mutable std::mutex mutex;
   mutable std::map<std::tuple<Method, int, int>, std::unique_ptr<SessionMemory>> spectra;
+  mutable size_t kept = 0;
 };
 
 // y or grad_x by FFT.
