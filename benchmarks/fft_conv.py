@@ -1,30 +1,23 @@
 """FFT convolution on a CPU against onnxruntime, torch and scipy: python benchmarks/fft_conv.py
 
-Parts can be named: goals, round_trip (forward and both gradients), networks (five layers of
-convnet-benchmarks, batch 128), grid (kernel x channels), round_trip_grid, depthwise, long
-(one-dimensional kernels); all of them by default. 'graphscale' is FFTConv with the plan that was
-measured to be the fastest, as `graphscale accelerate` writes it, 'graphscale auto' with the cost
-model's; on round trips they are a module after graphscale.layers.accelerate, and FFTConv2d. The
-alternatives of a point take turns in one process, on as many threads as the machine has cores;
-medians and minima of the turns are written to results/fft_conv.json, heat maps (red slower, green
-faster than the better of onnxruntime and torch) to results/fft_conv_*.png. Peak memory is that of a
-process of its own per alternative, less one that runs nothing. Other work on the machine shows as a
-gap between median and minimum.
+Parts can be named: goals, networks (five layers of convnet-benchmarks, batch 128), grid (kernel x
+channels), depthwise, long (one-dimensional kernels); all of them by default. All are forward, in
+onnxruntime; fft_conv_torch.py measures torch and training. 'graphscale' is FFTConv with the plan
+that was measured to be the fastest, as `graphscale accelerate` writes it, 'graphscale auto' with
+the cost model's. Alternatives take turns on as many threads as the machine has cores; medians and
+minima are written to results/fft_conv.json, heat maps to results/fft_conv_*.png. Peak memory is
+that of a process of its own per alternative, less one that runs nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,15 +28,14 @@ import onnxruntime
 import scipy
 import scipy.signal
 import torch
+from heat_map import draw
+from turns import REST, THREADS, Times, record, take_turns
 
-from graphscale.layers import FFTConv2d, accelerate, library
+from graphscale.layers import library
 from graphscale.runtime import get_library_path, session
 from graphscale.tuning import measure
 
 RESULTS = Path(__file__).parent / "results"
-THREADS = os.cpu_count() or 1
-TURNS = 15
-REST = 0.05  # seconds between alternatives, for the threads of the last one to stop spinning
 
 
 @dataclass(frozen=True)
@@ -80,42 +72,12 @@ NETWORKS = [  # convnet-benchmarks' five
     Layer(128, 128, 128, (16, 16), (7, 7)),
     Layer(128, 384, 384, (13, 13), (3, 3)),
 ]
-# Not all: for 32 channels and 31x31 torch's gradient to the weights takes minutes.
-ROUND_TRIPS = [*[each for each in GOALS if each.in_channels > 32], *NETWORKS]
 GRID_KERNELS = (3, 5, 7, 9, 11, 13)
 GRID_CHANNELS = (3, 16, 32, 64, 128)
 DEPTHWISE_KERNELS = (7, 9, 11, 13, 21, 31, 51)
 DEPTHWISE_IMAGES = (14, 28, 56, 112)
 LONG_TAPS = (1024, 4096, 16384, 65536)
 LONGEST_DIRECT = 16384  # beyond it onnxruntime and torch take many seconds a call
-
-
-@dataclass
-class Times:
-    median: float  # seconds
-    minimum: float
-
-
-def take_turns(ways: dict[str, Callable[[], object]], budget: float = 2.5) -> dict[str, Times]:
-    """Seconds per call of each way; fast ones are called several times in a turn."""
-    calls, taken = {}, {name: [] for name in ways}
-    for name, way in ways.items():
-        way()
-        started = time.perf_counter()
-        way()
-        calls[name] = max(1, int(0.01 / (time.perf_counter() - started)))
-    started = time.perf_counter()
-    for turn in range(TURNS):
-        for name, way in ways.items():
-            time.sleep(REST)
-            way()
-            begun = time.perf_counter()
-            for _ in range(calls[name]):
-                way()
-            taken[name].append((time.perf_counter() - begun) / calls[name])
-        if turn >= 2 and time.perf_counter() - started > budget:
-            break
-    return {name: Times(statistics.median(each), min(each)) for name, each in taken.items()}
 
 
 def make_tensors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
@@ -246,36 +208,6 @@ def measure_goals() -> list[dict[str, object]]:
     return points
 
 
-def measure_round_trip(layer: Layer) -> dict[str, object]:
-    """Forward and both gradients, from the weights as they are: what a step of training costs."""
-    x, w = map(torch.from_numpy, make_tensors(layer))
-    channels = layer.in_channels, layer.out_channels
-    sizes = {"padding": layer.pad, "groups": layer.groups, "bias": False}
-
-    def make_way(kind: type[torch.nn.Conv2d], memory_format: torch.memory_format, tuned: bool):
-        convolution = kind(*channels, layer.kernel, **sizes)
-        convolution.weight = torch.nn.Parameter(w.to(memory_format=memory_format))
-        if tuned:
-            convolution = accelerate(convolution)
-        image = x.to(memory_format=memory_format).requires_grad_()
-
-        def step() -> None:
-            y = convolution(image)
-            torch.autograd.grad(y, (image, convolution.weight), y.detach())
-
-        return step
-
-    plain, last = torch.contiguous_format, torch.channels_last
-    ways = {
-        "graphscale": make_way(torch.nn.Conv2d, plain, True),
-        "graphscale auto": make_way(FFTConv2d, plain, False),
-        "torch": make_way(torch.nn.Conv2d, plain, False),
-    }
-    if layer.groups == 1:
-        ways["torch channels_last"] = make_way(torch.nn.Conv2d, last, False)
-    return report(layer, take_turns(ways))
-
-
 def measure_long() -> list[dict[str, object]]:
     points = []
     for taps in LONG_TAPS:
@@ -337,47 +269,21 @@ def print_peak_memory(way: str, text: str) -> None:
     print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
 
 
-def draw(points: list[dict], rows: str, columns: str, file: str) -> None:
-    """Heat map of the ratios: rows and columns name what distinguishes the points."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pick = {
-        "kernel": lambda layer: layer["kernel"][0],
-        "image": lambda layer: layer["image"][0],
+def draw_points(points: list[dict], columns: str, file: str) -> None:
+    """Ratios by kernel, and by channels or image."""
+    places = {
         "channels": lambda layer: layer["in_channels"],
+        "image": lambda layer: layer["image"][0],
     }
-    ys = sorted({pick[rows](p["layer"]) for p in points})
-    xs = sorted({pick[columns](p["layer"]) for p in points})
-    ratios = np.full((len(ys), len(xs)), np.nan)
-    for p in points:
-        ratios[ys.index(pick[rows](p["layer"])), xs.index(pick[columns](p["layer"]))] = p["ratio"]
-    figure, axes = pyplot.subplots(figsize=(1.1 * len(xs) + 2, 0.6 * len(ys) + 1.5))
-    axes.imshow(np.log2(ratios), cmap="RdYlGn", vmin=-4, vmax=4, aspect="auto")
-    axes.set(xlabel=columns, ylabel=rows, xticks=range(len(xs)), yticks=range(len(ys)))
-    axes.set(xticklabels=xs, yticklabels=ys)
-    for y, x in np.ndindex(ratios.shape):
-        axes.text(x, y, f"{ratios[y, x]:.1f}", ha="center", va="center")
-    axes.set_title("times faster than the better of onnxruntime and torch")
-    figure.tight_layout()
-    figure.savefig(RESULTS / file, dpi=120)
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return platform.processor()
+    ratios = {(p["layer"]["kernel"][0], places[columns](p["layer"])): p["ratio"] for p in points}
+    title = "times faster than the better of onnxruntime and torch"
+    draw(ratios, "kernel", columns, title, RESULTS / file)
 
 
 PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "goals": measure_goals,
-    "round_trip": lambda: [measure_round_trip(each) for each in ROUND_TRIPS],
     "networks": lambda: [measure_forward(layer) for layer in NETWORKS],
     "grid": lambda: [measure_forward(layer) for layer in grid()],
-    "round_trip_grid": lambda: [measure_round_trip(layer) for layer in grid()],
     "depthwise": measure_depthwise,
     "long": measure_long,
 }
@@ -394,28 +300,11 @@ def main() -> None:
     get_library_path()
     torch.set_num_threads(THREADS)
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measure anew, whatever was known
-    file = RESULTS / "fft_conv.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
-    parts = arguments.parts or list(PARTS)
-    for part in parts:
-        results[part] = {
-            "device": f"{processor()}, {THREADS} cores",
-            "versions": {
-                "onnxruntime": onnxruntime.__version__,
-                "torch": torch.__version__,
-                "scipy": scipy.__version__,
-            },
-            "date": datetime.date.today().isoformat(),
-            "points": PARTS[part](),
-        }
-        file.write_text(json.dumps(results, indent=1) + "\n")
-    if "grid" in parts:
-        draw(results["grid"]["points"], "kernel", "channels", "fft_conv_grid.png")
-    if "round_trip_grid" in parts:
-        points = results["round_trip_grid"]["points"]
-        draw(points, "kernel", "channels", "fft_conv_round_trip_grid.png")
-    if "depthwise" in parts:
-        draw(results["depthwise"]["points"], "kernel", "image", "fft_conv_depthwise.png")
+    for part in arguments.parts or list(PARTS):
+        points = PARTS[part]()
+        record(RESULTS / "fft_conv.json", part, points)
+        if part in ("grid", "depthwise"):
+            draw_points(points, "channels" if part == "grid" else "image", f"fft_conv_{part}.png")
 
 
 if __name__ == "__main__":

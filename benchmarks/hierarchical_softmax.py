@@ -1,29 +1,27 @@
 """HierarchicalSoftmax beside torch's losses: python benchmarks/hierarchical_softmax.py
 
-One step is loss, gradients and plain SGD. The alternatives take turns in one process; medians are
-written to results/hierarchical_softmax.json. Targets follow Zipf's law, as words do; torch's
-AdaptiveLogSoftmaxWithLoss gets its usual cutoffs, a full softmax is a Linear and cross_entropy.
-Peak memory is not measured here. At a million classes a full softmax is left out.
+One step is loss, gradients and plain SGD. The alternatives take turns in one process; medians and
+minima are written to results/hierarchical_softmax.json. Targets follow Zipf's law, as words do;
+torch's AdaptiveLogSoftmaxWithLoss gets its usual cutoffs, a full softmax is a Linear and
+cross_entropy. Peak memory is not measured here. At a million classes a full softmax is left out.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
-import os
-import statistics
-import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
+from turns import THREADS, record, take_turns
 
 from graphscale.layers import HierarchicalSoftmax
 
 RESULTS = Path(__file__).parent / "results" / "hierarchical_softmax.json"
-FEATURES, BATCH, ROUNDS = 256, 128, 7
+FEATURES, BATCH = 256, 128
 CLASSES = (10_000, 100_000, 1_000_000)
 LARGEST_FULL = 100_000
 
@@ -58,33 +56,20 @@ def alternatives(classes: int, frequencies: torch.Tensor) -> dict[str, Callable]
 
 def main() -> None:
     torch.manual_seed(0)
-    results: dict[str, object] = {
-        "date": datetime.date.today().isoformat(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "features": FEATURES,
-        "batch": BATCH,
-    }
+    torch.set_num_threads(THREADS)
+    points = []
     for classes in CLASSES:
         frequencies = 1 / torch.arange(1, classes + 1, dtype=torch.float64)
         target = torch.multinomial(frequencies[: 1 << 24], BATCH, replacement=True)
         x = torch.randn(BATCH, FEATURES)
         runs = alternatives(classes, frequencies)
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        for turn in range(ROUNDS + 1):
-            for name, run in runs.items():
-                started = time.perf_counter()
-                run(x, target)
-                if turn:  # the first is not counted
-                    seconds[name].append(time.perf_counter() - started)
-        medians = {name: statistics.median(each) for name, each in seconds.items()}
-        results[f"{classes} classes, seconds per step"] = medians
+        times = take_turns({name: partial(run, x, target) for name, run in runs.items()}, 20.0)
+        sizes = {"classes": classes, "features": FEATURES, "batch": BATCH}
+        points.append({**sizes, "seconds": {name: asdict(each) for name, each in times.items()}})
         print(f"{classes} classes")
-        for name, median in medians.items():
-            print(f"  {name:40} {median * 1e3:9.2f} ms")
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        for name, each in times.items():
+            print(f"  {name:40} {each.median * 1e3:9.2f} ms (minimum {each.minimum * 1e3:.2f})")
+    record(RESULTS, "training step", points)
 
 
 if __name__ == "__main__":

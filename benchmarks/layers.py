@@ -25,10 +25,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from fft_conv import THREADS, processor, take_turns
 from layer_alternatives import CASES, Case
 from rich.console import Console
 from rich.table import Table
+from turns import THREADS, processor, take_turns
 
 import graphscale
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphscale.layers import library
+from graphscale.layers.export import knows_our_operators
 from graphscale.layers.fft_conv import (
     convolve,
     fft_conv,
@@ -34,8 +35,11 @@ def accelerate(module: nn.Module) -> nn.Module:
     torch's own convolution and the plans of FFTConv worth it, for the forward pass and, where
     gradients are wanted, for each of them on its own, and keeps the fastest; the choices are
     remembered on disk for this machine and torch version. Layers with kernels of one tap, and
-    subclasses of torch's layers, are left as they are. Under torch.compile and export a layer takes
-    the way that it has chosen for its forward pass before, else torch's own.
+    subclasses of torch's layers (parametrized ones are: parametrize afterwards), are left as they
+    are. Under torch.compile and `graphscale.export` a layer takes the way that it has chosen for
+    its forward pass before, else torch's own; torch's also for other types than float32, under
+    autocast and torch.func, and in every other trace or export. torch.jit.script cannot read these
+    layers.
 
     Returns:
         `module` itself.
@@ -103,6 +107,21 @@ class _Convolution(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None
 
 
+def _only_torch_computes(x: Tensor, weight: Tensor) -> bool:
+    """Other types, and what an autograd function of our own has no rule for."""
+    if isinstance(x, torch.fx.Proxy):
+        return True
+    if not x.dtype == weight.dtype == torch.float32 or x.numel() == 0:
+        return True
+    if torch.is_autocast_enabled(x.device.type):
+        return True
+    return not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
+    )
+
+
 class _Automatic:
     """What AutoConv1d and AutoConv2d share; `_direct` is torch's layer."""
 
@@ -110,8 +129,7 @@ class _Automatic:
     _chosen: dict[str, str]
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        plain = input.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled()
-        if not plain or input.numel() == 0:
+        if _only_torch_computes(input, weight):
             return self._direct._conv_forward(self, input, weight, bias)
         return convolve(self, input, weight, bias, self._choose_and_run)
 
@@ -122,38 +140,45 @@ class _Automatic:
             reversed_pairs = [pads[i + d] for d in reversed(range(spatial)) for i in (0, spatial)]
             x, pads = functional.pad(x, reversed_pairs), [0] * 2 * spatial
         window = (dilations, group, kernel_shape, pads, strides)
+        learns = torch.is_grad_enabled() and weight.requires_grad
         if torch.compiler.is_compiling():
-            way = self.__dict__.get("_chosen", {}).get(_key("forward", x, weight, window), _TORCH)
+            key = _key("forward", x, weight, window, learns)
+            chosen = self.__dict__.get("_chosen", {}) if knows_our_operators() else {}
+            way = chosen.get(key, _TORCH)
             return _forward(x, weight, bias, window, way)
-        training = torch.is_grad_enabled()
-        ways = {"forward": self._way("forward", x, weight, window)}
-        if training and x.requires_grad:
-            ways["grad_input"] = self._way("grad_input", x, weight, window)
-        if training and weight.requires_grad:
-            ways["grad_weight"] = self._way("grad_weight", x, weight, window)
+        ways = {"forward": self._way("forward", x, weight, window, learns)}
+        if torch.is_grad_enabled() and x.requires_grad:
+            ways["grad_input"] = self._way("grad_input", x, weight, window, learns)
+        if learns:
+            ways["grad_weight"] = self._way("grad_weight", x, weight, window, learns)
         if set(ways.values()) == {_TORCH}:
             return _forward(x, weight, bias, window, _TORCH)
         return _Convolution.apply(x, weight, bias, window, ways)
 
-    def _way(self, pass_: str, x: Tensor, weight: Tensor, window: _Window) -> str:
-        key = _key(pass_, x, weight, window)
+    def _way(self, pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> str:
+        key = _key(pass_, x, weight, window, learns)
         chosen = self.__dict__.setdefault("_chosen", {})
         if key not in chosen:
             tuner = _tuner(x.device)
             with torch.no_grad():
-                seconds = tuner.seconds(key, lambda: _measurable(pass_, x, weight, window))
+                seconds = tuner.seconds(key, lambda: _measurable(pass_, x, weight, window, learns))
             chosen[key] = fastest(seconds, _TORCH)
         return chosen[key]
 
 
-def _key(pass_: str, x: Tensor, weight: Tensor, window: _Window) -> str:
+def _key(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> str:
     dilations, group, _, pads, strides = window
-    sizes = f"x={tuple(x.shape)} weight={tuple(weight.shape)} strides={strides} pads={pads}"
+    kind = "learning weight" if learns else "weight"
+    sizes = f"x={tuple(x.shape)} {kind}={tuple(weight.shape)} strides={strides} pads={pads}"
     return f"{pass_} {sizes} dilations={dilations} group={group}"
 
 
-def _measurable(pass_: str, x: Tensor, weight: Tensor, window: _Window) -> Ways:
-    """Every way to compute a pass."""
+def _measurable(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> Ways:
+    """Every way to compute a pass; a weight that learns is another one at each call."""
+    change = None
+    if learns:  # so that nothing prepared of it is kept
+        weight = weight.clone()
+        change = weight[(0,) * weight.dim()].fill_(1).neg_
     names = ("dilations", "group", "kernel_shape", "pads", "strides")
     attributes = dict(zip(names, window, strict=True))
     if pass_ == "forward":
@@ -167,13 +192,17 @@ def _measurable(pass_: str, x: Tensor, weight: Tensor, window: _Window) -> Ways:
         else:
             plans = library.plans("FFTConvGradWeight", [grad, x, weight], attributes)
             run = partial(_grad_weight, grad, x, weight, window)
-    return {way: _finished(partial(run, way), x.device) for way in (_TORCH, *plans)}
+    return {way: _turn(change, partial(run, way), x.device) for way in (_TORCH, *plans)}
 
 
-def _finished(run: Callable[[], Tensor], device: torch.device) -> Callable[[], None]:
-    """The same, done only when a GPU is, too."""
+def _turn(
+    change: Callable[[], Tensor] | None, run: Callable[[], Tensor], device: torch.device
+) -> Callable[[], None]:
+    """Both, done only when a GPU is, too."""
 
     def finished() -> None:
+        if change is not None:
+            change()
         run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

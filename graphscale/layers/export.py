@@ -12,6 +12,13 @@ from graphscale.errors import GraphScaleError
 from graphscale.layers.operator import DOMAIN, OPERATORS
 from graphscale.model import save_model
 
+_with_our_rules = False  # torch's own flag is of the whole process, too
+
+
+def knows_our_operators() -> bool:
+    """Whether a module may use our operators now: not in an ONNX export without our rules."""
+    return _with_our_rules or not torch.onnx.is_in_onnx_export()
+
 
 def export(
     module: torch.nn.Module,
@@ -43,6 +50,8 @@ def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Mode
     table = {op.torch_op: op.export_rule() for op in OPERATORS.values()}
     table.update(kwargs.pop("custom_translation_table", {}))
     kwargs.setdefault("verbose", False)
+    global _with_our_rules
+    before, _with_our_rules = _with_our_rules, True
     try:
         return torch.onnx.export(
             module, example_inputs, dynamo=True, custom_translation_table=table, **kwargs
@@ -53,6 +62,8 @@ def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Mode
             f"torch cannot export {type(module).__name__}: {reason}; change the module or export "
             "it with torch.onnx.export to see where"
         ) from error
+    finally:
+        _with_our_rules = before
 
 
 def add_function_bodies(model: ir.Model) -> None:

@@ -1,11 +1,14 @@
 """Convolutions that choose their path: the same numbers on either, choices that are remembered."""
 
+import copy
 import json
 
+import onnx
 import pytest
 import torch
 from torch import nn
 
+import graphscale
 from graphscale.layers import AutoConv2d, accelerate, auto_conv
 from graphscale.tuning import Tuner, fastest, measure
 
@@ -98,6 +101,56 @@ def test_choices_are_measured_once_and_kept_in_a_file(empty_cache, monkeypatch):
 def test_other_types_take_torchs_way():
     module, x = accelerate(network().double()), torch.randn(1, 2, 12, 10, dtype=torch.float64)
     torch.testing.assert_close(module(x), network().double()(x))
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """A layer whose passes have all chosen a way of ours, torch's twin of it, and an image."""
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "dense 16x16": 1.0})
+    torch.manual_seed(0)
+    twin = torch.nn.Conv2d(2, 3, 5)
+    layer = accelerate(copy.deepcopy(twin))
+    x = torch.randn(2, 2, 12, 10)
+    layer(x.clone().requires_grad_()).sum().backward()
+    with torch.no_grad():
+        layer(x)
+    return layer, twin, x
+
+
+def test_autocast_computes_in_its_type(chosen):
+    layer, twin, x = chosen
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == twin(x).dtype == torch.bfloat16
+
+
+def test_transforms_and_traces_take_torchs_way(chosen):
+    layer, twin, x = chosen
+    weights = dict(twin.named_parameters())
+
+    def loss(weights, x, module):
+        return torch.func.functional_call(module, weights, (x,)).square().sum()
+
+    for ours, wanted in zip(
+        torch.func.grad(loss)(weights, x, layer).values(),
+        torch.func.grad(loss)(weights, x, twin).values(),
+    ):
+        torch.testing.assert_close(ours, wanted)
+    torch.testing.assert_close(torch.func.vmap(layer)(x[None]), twin(x)[None])
+    torch.testing.assert_close(torch.func.jvp(layer, (x,), (x,)), torch.func.jvp(twin, (x,), (x,)))
+    for traced in (torch.jit.trace(layer, x), torch.fx.symbolic_trace(layer)):
+        torch.testing.assert_close(traced(x), twin(x))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the older exporter, which is still asked for
+def test_torchs_own_exporters_write_conv(chosen, tmp_path):
+    layer, _, x = chosen
+    for dynamo in (False, True):
+        torch.onnx.export(layer, (x,), tmp_path / "torch.onnx", dynamo=dynamo, verbose=False)
+        (node,) = onnx.load(tmp_path / "torch.onnx").graph.node
+        assert node.op_type == "Conv"
+    graphscale.export(layer, (x,), tmp_path / "ours.onnx")
+    (node,) = onnx.load(tmp_path / "ours.onnx").graph.node
+    assert node.op_type == "FFTConv"
 
 
 def test_compiles_with_torchs_way_where_nothing_is_chosen():

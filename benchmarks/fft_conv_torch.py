@@ -1,0 +1,99 @@
+"""FFT convolution in torch on a CPU: python benchmarks/fft_conv_torch.py
+
+Parts can be named: inference (forward, without gradients, always the same weights), round_trip
+(forward and both gradients, weights that change from step to step), round_trip_grid (the same,
+kernel x channels); all of them by default. 'graphscale' is torch's layer after
+graphscale.layers.accelerate, 'graphscale auto' is FFTConv2d; the alternatives are torch's layer in
+either memory format. They take turns, as in fft_conv.py, whose layers these are; results go to
+results/fft_conv_torch.json, a heat map to results/fft_conv_round_trip_grid.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+
+import torch
+from fft_conv import GOALS, NETWORKS, RESULTS, Layer, draw_points, grid, make_tensors, report
+from turns import THREADS, record, take_turns
+
+from graphscale.layers import FFTConv2d, accelerate
+from graphscale.runtime import get_library_path
+
+# Not all: for 32 channels and 31x31 torch's gradient to the weights takes minutes.
+ROUND_TRIPS = [*[each for each in GOALS if each.in_channels > 32], *NETWORKS]
+
+
+def convolutions(layer: Layer) -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
+    """By way, the layer with its weights and an image in its memory format."""
+    x, w = map(torch.from_numpy, make_tensors(layer))
+    channels = layer.in_channels, layer.out_channels
+    sizes = {"padding": layer.pad, "groups": layer.groups, "bias": False}
+
+    def make(kind: type[torch.nn.Conv2d], memory_format: torch.memory_format):
+        convolution = kind(*channels, layer.kernel, **sizes)
+        convolution.weight = torch.nn.Parameter(w.clone(memory_format=memory_format))
+        return convolution, x.to(memory_format=memory_format)
+
+    ways = {
+        "graphscale": make(torch.nn.Conv2d, torch.contiguous_format),
+        "graphscale auto": make(FFTConv2d, torch.contiguous_format),
+        "torch": make(torch.nn.Conv2d, torch.contiguous_format),
+    }
+    accelerate(ways["graphscale"][0])
+    if layer.groups == 1:
+        ways["torch channels_last"] = make(torch.nn.Conv2d, torch.channels_last)
+    return ways
+
+
+def inference(convolution: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            return convolution(x)
+
+    return run
+
+
+def step(convolution: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    """Forward and both gradients with new weights, as in training."""
+    x = x.detach().requires_grad_()
+    one = convolution.weight.data[0, 0, 0, 0]
+
+    def run() -> None:
+        one.neg_()
+        y = convolution(x)
+        torch.autograd.grad(y, (x, convolution.weight), y.detach())
+
+    return run
+
+
+def measure(layer: Layer, make_way: Callable) -> dict[str, object]:
+    ways = {name: make_way(*each) for name, each in convolutions(layer).items()}
+    return report(layer, take_turns(ways))
+
+
+PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
+    "inference": lambda: [measure(layer, inference) for layer in [*GOALS, *NETWORKS]],
+    "round_trip": lambda: [measure(layer, step) for layer in ROUND_TRIPS],
+    "round_trip_grid": lambda: [measure(layer, step) for layer in grid()],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
+    arguments = parser.parse_args()
+    get_library_path()
+    torch.set_num_threads(THREADS)
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measure anew, whatever was known
+    for part in arguments.parts or list(PARTS):
+        points = PARTS[part]()
+        record(RESULTS / "fft_conv_torch.json", part, points)
+        if part == "round_trip_grid":
+            draw_points(points, "channels", "fft_conv_round_trip_grid.png")
+
+
+if __name__ == "__main__":
+    main()
