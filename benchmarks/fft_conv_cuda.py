@@ -43,6 +43,7 @@ from fft_conv_cuda_alternatives import (
     passes,
     tensors,
 )
+from heat_map import draw
 
 import graphscale
 from graphscale.layers import library
@@ -268,34 +269,14 @@ def measure_tiles(layer: Layer) -> list[dict]:
     return points
 
 
-def draw(points: list[dict], rows: str, columns: str, path: Path) -> None:
-    """Heat map of the round trips' ratios."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import numpy as np
-    from matplotlib import pyplot
-
-    ys, xs = (sorted({p[axis] for p in points}) for axis in (rows, columns))
-    ratios = np.full((len(ys), len(xs)), np.nan)
-    for p in points:
-        ratios[ys.index(p[rows]), xs.index(p[columns])] = p["round_trip"]["ratio"]
-    figure, axes = pyplot.subplots(figsize=(1.1 * len(xs) + 2, 0.6 * len(ys) + 1.5))
-    axes.imshow(np.log2(ratios), cmap="RdYlGn", vmin=-4, vmax=4, aspect="auto")
-    axes.set(xlabel=columns, ylabel=rows, xticks=range(len(xs)), yticks=range(len(ys)))
-    axes.set(xticklabels=xs, yticklabels=ys)
-    for y, x in np.ndindex(ratios.shape):
-        axes.text(x, y, f"{ratios[y, x]:.1f}", ha="center", va="center")
-    axes.set_title(f"times faster than cuDNN, {points[0]['precision']}")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
 def draw_all(folder: Path, part: str, points: list[dict]) -> None:
     for precision in PRECISIONS:
         done = [p for p in points if p["precision"] == precision and "round_trip" in p]
         if done:
-            draw(done, "kernel", "in_channels", folder / f"fft_conv_cuda_{part}_{precision}.png")
+            ratios = {(p["kernel"], p["in_channels"]): p["round_trip"]["ratio"] for p in done}
+            title = f"times faster than cuDNN, {precision}"
+            path = folder / f"fft_conv_cuda_{part}_{precision}.png"
+            draw(ratios, "kernel", "channels", title, path)
 
 
 def record(folder: Path, part: str, found: dict) -> None:
