@@ -118,7 +118,8 @@ void pack_b(const Context& context, int64_t n, int64_t k, const MatrixView<const
   const int64_t padded = padded_columns<T>(n);
   const int64_t panels = (n + block.columns - 1) / block.columns;
   const int64_t depths = (k + kDepth - 1) / kDepth;
-  const int64_t grain = std::max<int64_t>(1, (1 << 14) / (block.columns * std::min(k, kDepth)));
+  const int64_t each = block.columns * std::clamp<int64_t>(k, 1, kDepth);
+  const int64_t grain = std::max<int64_t>(1, (1 << 14) / each);
   parallel_ranges(context, panels * depths, grain, [&](int64_t begin, int64_t end) {
     const T* from[kWidest];
     for (int64_t task = begin; task < end; ++task) {
