@@ -8,6 +8,9 @@
 
 namespace graphscale::fft_conv {
 
+// Rows are asked for so long before they are needed: no processor follows L streams of short rows by itself.
+constexpr int64_t kRowsAhead = 6;
+
 template <int L>
 struct Planes {
   float* base[L];        // lanes from `count` on repeat a valid plane
@@ -50,7 +53,9 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
         unroll<L>([&](auto i) { square[i] = Vector<L>{}; });
       } else {
         unroll<L>([&](auto i) {
-          square[i] = load_range<L>(planes.base[i] + at * pitch + c, begin, end);
+          const float* const from = planes.base[i] + at * pitch + c;
+          fetch<false>(from + kRowsAhead * pitch, 1);
+          square[i] = load_range<L>(from, begin, end);
         });
         transpose<L>(square);
       }
@@ -100,7 +105,9 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
       unroll<L>([&](auto j) { square[j] = scale * load<L>(in + (u + j) * stride) + bias; });
       transpose<L>(square);
       unroll<L>([&](auto i) {
-        if (i < planes.count) store_first<L>(planes.base[i] + at * pitch + origin + u, square[i], end);
+        float* const to = planes.base[i] + at * pitch + origin + u;
+        fetch<true>(to + kRowsAhead * pitch, 1);
+        if (i < planes.count) store_first<L>(to, square[i], end);
       });
     }
     return;

@@ -106,6 +106,14 @@ FFT_CONV_INLINE Vector<L> load_range(const float* p, int first, int last) {
   return load_range<L>(p, LaneRange<L>(first, last));
 }
 
+// Asks the memory for `count` floats, to be read or (kWrite) written; they need not exist.
+template <bool kWrite>
+FFT_CONV_INLINE void fetch(const float* p, int64_t count) {
+  constexpr int64_t kCacheLine = 16;
+  constexpr int kSecondLevel = 2;
+  for (int64_t i = 0; i < count; i += kCacheLine) __builtin_prefetch(p + i, kWrite, kSecondLevel);
+}
+
 // Writes lanes 0 <= j < last.
 template <int L>
 FFT_CONV_INLINE void store_first(float* p, const Vector<L>& v, int last) {
