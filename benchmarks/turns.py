@@ -18,7 +18,7 @@ from pathlib import Path
 
 THREADS = os.cpu_count() or 1
 TURNS = 15
-REST = 0.05  # seconds between alternatives, for the threads of the last one to stop spinning
+REST = 0.1  # seconds between alternatives, for the threads of the last one to stop spinning
 
 
 @dataclass
