@@ -14,19 +14,26 @@ def register_gradients(
     grad_input: Operator,
     grad_weight: Operator,
     grad_bias: Callable[[Tensor], Tensor] | None = None,
+    shared: int | None = None,
+    resolve: Callable[..., tuple] = lambda x, weight, *attributes: attributes,
 ) -> None:
     """Give the three operators of such a layer their gradients, all made of one another.
 
     forward(x, weight, *attributes), grad_input(grad, weight, x, *attributes) and
     grad_weight(grad, x, weight, *attributes), whose last tensors lend their shape only; where
-    ``grad_bias`` gives the gradient to a bias, forward takes that after weight.
+    ``grad_bias`` gives the gradient to a bias, forward takes that after weight. They call one
+    another with the first ``shared`` attributes (all, by default), which ``resolve`` makes of x,
+    weight and the attributes of forward.
     """
     bias = () if grad_bias is None else (None,)
     count = 2 + len(bias)
 
     def keep(ctx, inputs, output) -> None:
-        ctx.save_for_backward(*inputs[:2])
-        ctx.attributes = inputs[count:]
+        x, weight, *_ = inputs
+        ctx.save_for_backward(x, weight)
+        given = inputs[count:]
+        ctx.attributes = resolve(x, weight, *given)[:shared]
+        ctx.rest = (None,) * len(given)
 
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
@@ -38,11 +45,13 @@ def register_gradients(
             to_weight = grad_weight(grad, x, weight, *ctx.attributes)
         if bias and needs_gradient(ctx, 2):
             to_bias = (grad_bias(grad),)
-        return to_x, to_weight, *to_bias, *(None for _ in ctx.attributes)
+        return to_x, to_weight, *to_bias, *ctx.rest
 
     def keep_gradient(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs[:2])
-        ctx.attributes = inputs[3:]
+        given = inputs[2:]
+        ctx.attributes = given[1:][:shared]
+        ctx.rest = (None,) * len(given)
 
     def backward_grad_input(ctx, to_x: Tensor):
         grad, weight = ctx.saved_tensors
@@ -51,7 +60,7 @@ def register_gradients(
             to_grad = forward(to_x, weight, *bias, *ctx.attributes)
         if needs_gradient(ctx, 1):
             to_weight = grad_weight(grad, to_x, weight, *ctx.attributes)
-        return to_grad, to_weight, None, *(None for _ in ctx.attributes)
+        return to_grad, to_weight, *ctx.rest
 
     def backward_grad_weight(ctx, to_weight: Tensor):
         grad, x = ctx.saved_tensors
@@ -60,7 +69,7 @@ def register_gradients(
             to_grad = forward(x, to_weight, *bias, *ctx.attributes)
         if needs_gradient(ctx, 1):
             to_x = grad_input(grad, to_weight, x, *ctx.attributes)
-        return to_grad, to_x, None, *(None for _ in ctx.attributes)
+        return to_grad, to_x, *ctx.rest
 
     forward.register_backward(backward, keep)
     grad_input.register_backward(backward_grad_input, keep_gradient)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphscale.errors import GraphScaleError
-from graphscale.layers.operator import Operator, needs_gradient
+from graphscale.layers.bilinear_gradients import register_gradients
+from graphscale.layers.operator import Operator
 
 _WINDOW = "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
 _WINDOW_BODY = '<dilations, kernel_shape, pads, strides, group: int = 1, plan: string = "auto">'
@@ -161,54 +162,22 @@ fft_conv_grad_weight = Operator(
 )
 
 
-def _keep(ctx, inputs, output) -> None:
-    x, weight, _, dilations, group, kernel_shape, pads, strides, auto_pad, _ = inputs
-    ctx.save_for_backward(x, weight)
+def _resolved(
+    x: Tensor, weight: Tensor, dilations, group, kernel_shape, pads, strides, auto_pad, plan
+) -> tuple:
     pads = _resolved_pads(x, weight, auto_pad, dilations, pads, strides)
-    ctx.window = (dilations, group, kernel_shape, pads, strides)
+    return dilations, group, kernel_shape, pads, strides
 
 
-def _backward(ctx, grad: Tensor):
-    x, weight = ctx.saved_tensors
-    grad_x = grad_weight = grad_bias = None
-    if needs_gradient(ctx, 0):
-        grad_x = fft_conv_grad_input(grad, weight, x, *ctx.window)
-    if needs_gradient(ctx, 1):
-        grad_weight = fft_conv_grad_weight(grad, x, weight, *ctx.window)
-    if needs_gradient(ctx, 2):
-        grad_bias = grad.sum([0, *range(2, grad.dim())])
-    return grad_x, grad_weight, grad_bias, *(None,) * 7
-
-
-# The gradients are linear in both of their arguments, and theirs are convolutions again.
-def _keep_gradient(ctx, inputs, output) -> None:
-    grad, other, shaped, *ctx.window, _ = inputs
-    ctx.save_for_backward(grad, other, shaped)
-
-
-def _backward_grad_input(ctx, grad_x: Tensor):
-    grad, weight, _ = ctx.saved_tensors
-    grad_grad = grad_weight = None
-    if needs_gradient(ctx, 0):
-        grad_grad = fft_conv(grad_x, weight, None, *ctx.window)
-    if needs_gradient(ctx, 1):
-        grad_weight = fft_conv_grad_weight(grad, grad_x, weight, *ctx.window)
-    return grad_grad, grad_weight, *(None,) * 7
-
-
-def _backward_grad_weight(ctx, grad_weight: Tensor):
-    grad, x, _ = ctx.saved_tensors
-    grad_grad = grad_x = None
-    if needs_gradient(ctx, 0):
-        grad_grad = fft_conv(x, grad_weight, None, *ctx.window)
-    if needs_gradient(ctx, 1):
-        grad_x = fft_conv_grad_input(grad, grad_weight, x, *ctx.window)
-    return grad_grad, grad_x, *(None,) * 7
-
-
-fft_conv.register_backward(_backward, _keep)
-fft_conv_grad_input.register_backward(_backward_grad_input, _keep_gradient)
-fft_conv_grad_weight.register_backward(_backward_grad_weight, _keep_gradient)
+# A plan was measured for one of them: the others choose their own.
+register_gradients(
+    fft_conv,
+    fft_conv_grad_input,
+    fft_conv_grad_weight,
+    grad_bias=lambda grad: grad.sum([0, *range(2, grad.dim())]),
+    shared=5,
+    resolve=_resolved,
+)
 
 
 def convolve(
