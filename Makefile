@@ -54,12 +54,15 @@ lib:
 RESULTS ?= benchmarks/results
 PARTS ?=
 MINUTES ?= 60
-GPU = $(shell $(PYTHON) -c "import torch; print('%d%d-real' % torch.cuda.get_device_capability())")
+GPU = $(shell $(PYTHON) -c "import torch; print('%d%d-real' % torch.cuda.get_device_capability())" \
+	2>/dev/null)
 IN_TREE = PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(PYTHON)
 
 gpu: gpu-test gpu-bench
 
 gpu-lib:
+	@test -n "$(GPU)" || { echo "make gpu: the torch of PYTHON=$(PYTHON) is missing or sees no GPU;" \
+		"give a python whose torch does"; exit 2; }
 	cmake -S . -B build/gpu -DCMAKE_INSTALL_PREFIX=graphscale -DGRAPHSCALE_CUDA=ON \
 		-DCMAKE_CUDA_ARCHITECTURES=$(GPU) -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF
 	cmake --build build/gpu --parallel $(shell nproc)
