@@ -289,6 +289,23 @@ PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {
 }
 
 
+def measure_parts(
+    chosen: list[str],
+    parts: dict[str, Callable[[], list[dict[str, object]]]],
+    file: str,
+    columns: dict[str, str],
+) -> None:
+    """Measure the chosen parts, or all of them, into a file; draw those that have columns."""
+    get_library_path()
+    torch.set_num_threads(THREADS)
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measure anew, whatever was known
+    for part in chosen or list(parts):
+        points = parts[part]()
+        record(RESULTS / file, part, points)
+        if part in columns:
+            draw_points(points, columns[part], f"fft_conv_{part}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
@@ -297,14 +314,9 @@ def main() -> None:
     if arguments.peak:
         print_peak_memory(*arguments.peak)
         return
-    get_library_path()
-    torch.set_num_threads(THREADS)
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measure anew, whatever was known
-    for part in arguments.parts or list(PARTS):
-        points = PARTS[part]()
-        record(RESULTS / "fft_conv.json", part, points)
-        if part in ("grid", "depthwise"):
-            draw_points(points, "channels" if part == "grid" else "image", f"fft_conv_{part}.png")
+    measure_parts(
+        arguments.parts, PARTS, "fft_conv.json", {"grid": "channels", "depthwise": "image"}
+    )
 
 
 if __name__ == "__main__":

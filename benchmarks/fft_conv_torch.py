@@ -11,16 +11,13 @@ results/fft_conv_torch.json, a heat map to results/fft_conv_round_trip_grid.png.
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from collections.abc import Callable
 
 import torch
-from fft_conv import GOALS, NETWORKS, RESULTS, Layer, draw_points, grid, make_tensors, report
-from turns import THREADS, record, take_turns
+from fft_conv import GOALS, NETWORKS, Layer, grid, make_tensors, measure_parts, report
+from turns import take_turns
 
 from graphscale.layers import FFTConv2d, accelerate
-from graphscale.runtime import get_library_path
 
 # Not all: for 32 channels and 31x31 torch's gradient to the weights takes minutes.
 ROUND_TRIPS = [*[each for each in GOALS if each.in_channels > 32], *NETWORKS]
@@ -85,14 +82,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
     arguments = parser.parse_args()
-    get_library_path()
-    torch.set_num_threads(THREADS)
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measure anew, whatever was known
-    for part in arguments.parts or list(PARTS):
-        points = PARTS[part]()
-        record(RESULTS / "fft_conv_torch.json", part, points)
-        if part == "round_trip_grid":
-            draw_points(points, "channels", "fft_conv_round_trip_grid.png")
+    columns = {"round_trip_grid": "channels"}
+    measure_parts(arguments.parts, PARTS, "fft_conv_torch.json", columns)
 
 
 if __name__ == "__main__":
