@@ -85,12 +85,13 @@ class PreparedCache {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       Entry& entry = entries_[key];
-      const bool known = entry.used != 0 && entry.values == values;
+      const bool is_new = entry.used == 0;
+      const bool known = !is_new && entry.values == values;
       entry.used = ++clock_;
       if (!known) {
         entry.values = values;
         entry.prepared = nullptr;
-        drop_oldest();
+        if (is_new) drop_oldest();
         return nullptr;
       }
       if (entry.prepared != nullptr) return entry.prepared;

@@ -209,8 +209,8 @@ def _current(device: torch.device) -> contextlib.AbstractContextManager:
     return _ANYWHERE if device is _CPU else torch.cuda.device(device)
 
 
-def _place(device: torch.device) -> ctypes.Array:
-    """Where and how a call runs."""
+def _place(device: torch.device) -> object:
+    """Where and how a call runs, by reference."""
     if device is _CPU:
         return _cpu_place(torch.get_num_threads())
     stream = torch.cuda.current_stream(device).cuda_stream
@@ -218,7 +218,7 @@ def _place(device: torch.device) -> ctypes.Array:
 
 
 @functools.cache
-def _cpu_place(threads: int) -> ctypes.Array:
+def _cpu_place(threads: int) -> object:
     return ctypes.byref(_Place(0, threads, None, _Allocate(), _Release()))
 
 
