@@ -6,7 +6,17 @@ from functools import partial
 
 import torch
 
-from . import compact, inception, mobile, modern, multiscale, plain, residual, segmentation
+from . import (
+    compact,
+    inception,
+    large_kernels,
+    mobile,
+    multiscale,
+    plain,
+    repvgg,
+    residual,
+    segmentation,
+)
 from .blocks import randomise
 
 
@@ -61,10 +71,14 @@ NETWORKS: dict[str, Entry] = {
     "efficientnet_b1": Entry(_inverted(mobile.EFFICIENTNET, 1280, SiLU, depth=1.1), 240),
     "mixnet": Entry(_inverted(mobile.MIXNET, 1536, SiLU), 224),
     "ghostnet": Entry(mobile.ghostnet, 224),
-    "convnext_tiny": Entry(modern.convnext_tiny, 224),
-    "replknet": Entry(modern.replknet, 224),
-    "repvgg_train": Entry(modern.repvgg, 224),
-    "repvgg_fused": Entry(partial(modern.repvgg, fused=True), 224),
+    "convnext_tiny": Entry(large_kernels.convnext_tiny, 224),
+    "slak_tiny": Entry(large_kernels.slak_tiny, 224),
+    "replknet_train": Entry(large_kernels.replknet, 224),
+    "replknet_merged": Entry(partial(large_kernels.replknet, merged=True), 224),
+    "unireplknet_train": Entry(large_kernels.unireplknet_tiny, 224),
+    "unireplknet_merged": Entry(partial(large_kernels.unireplknet_tiny, merged=True), 224),
+    "repvgg_train": Entry(repvgg.repvgg, 224),
+    "repvgg_fused": Entry(partial(repvgg.repvgg, fused=True), 224),
     "hrnet_w18": Entry(multiscale.hrnet_w18, 224),
     "fpn_scale": Entry(partial(multiscale.fpn, True), 224, 80),
     "fpn_size": Entry(partial(multiscale.fpn, False), 200, 80),
