@@ -1,0 +1,236 @@
+"""Whole networks before and after acceleration on a CPU: python benchmarks/networks.py
+
+Parts can be named: inference (in onnxruntime, the file that torch.onnx.export writes against the
+same after `graphscale accelerate`), training (in torch, one step of forward, loss, backward and
+SGD, before and after graphscale.layers.accelerate); both by default. So can networks, with
+--networks, and batches, with --batches. Before and after take turns on as many threads as the
+machine has cores; medians and minima are written to results/networks.json, one entry per part and
+network. Nothing that was measured before counts: how long measuring takes is recorded, too. Peak
+memory is that of a process of its own that opens the file and runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from memory import peak
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from turns import THREADS, Times, record, take_turns
+
+from graphscale.acceleration import accelerate_model
+from graphscale.layers import accelerate
+from graphscale.layers.auto_conv import AutoConv1d, AutoConv2d
+from graphscale.model import load_model, save_model
+from graphscale.passes.accelerate import plan_of
+from graphscale.passes.find_convolutions import convolutions
+from graphscale.runtime import session
+from graphscale.whole_model import difference
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from zoo import NETWORKS as ZOO
+from zoo import build, export
+
+RESULTS = Path(__file__).parent / "results" / "networks.json"
+# Name: the zoo's networks as they are deployed and as they are trained.
+NETWORKS = {
+    "RepLKNet-31B": ("replknet_merged", "replknet_train"),
+    "SLaK-T": ("slak_tiny", "slak_tiny"),
+    "UniRepLKNet-T": ("unireplknet_merged", "unireplknet_train"),
+    "ConvNeXt-T": ("convnext_tiny", "convnext_tiny"),
+    "OverFeat-fast": ("overfeat_fast", "overfeat_fast"),
+    "AlexNet": ("alexnet", "alexnet"),
+    "VGG-16": ("vgg16", "vgg16_bn"),
+    "ResNet-50": ("resnet50", "resnet50"),
+    "U-Net": ("unet_transpose", "unet_transpose"),
+}
+BATCHES = {"inference": (1, 8), "training": (8,)}
+SECONDS = 15.0  # of turns
+
+
+def pictures(name: str, batch: int) -> np.ndarray:
+    size = ZOO[name].input_size
+    return np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)
+
+
+def open_file(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    options.log_severity_level = 3
+    return session(path, sess_options=options, providers=["CPUExecutionProvider"])
+
+
+def measure_inference(network: str, batch: int, folder: Path) -> dict[str, object]:
+    name, _ = NETWORKS[network]
+    files = {way: folder / f"{way}.onnx" for way in ("before", "after")}
+    model = load_model(export(name, "dynamo"))
+    save_model(model, files["before"])
+    started = time.perf_counter()
+    accelerate_model(model, batch=batch)
+    tuning = time.perf_counter() - started
+    save_model(model, files["after"])
+    plans = [plan_of(node) for node in convolutions(model)]
+    del model
+
+    x = pictures(name, batch)
+    sessions = {way: open_file(path) for way, path in files.items()}
+    outputs = {way: opened.run(None, {"image": x}) for way, opened in sessions.items()}
+    ways = {
+        way: lambda opened=opened: opened.run(None, {"image": x})
+        for way, opened in sessions.items()
+    }
+    times = take_turns(ways, SECONDS)
+    del sessions, ways
+    memory = {way: peak_memory(path, name, batch) for way, path in files.items()}
+    return point(
+        times,
+        batch=batch,
+        difference=max(map(difference, outputs["before"], outputs["after"])),
+        rewritten=sum(plan is not None for plan in plans),
+        convolutions=len(plans),
+        tuning_seconds=tuning,
+        peak_memory=memory,
+    )
+
+
+def measure_training(network: str, batch: int, folder: Path) -> dict[str, object]:
+    _, name = NETWORKS[network]
+    x = torch.from_numpy(pictures(name, batch))
+    before = build(name).train()
+    after = accelerate(copy.deepcopy(before))
+    map_size = before(x[:2]).shape[2:]  # of a segmentation's classes; nothing of a picture's
+    target = torch.zeros(batch, *map_size, dtype=torch.int64)
+    modules = {"before": before, "after": after}
+    steps = {way: step(module, x, target) for way, module in modules.items()}
+    steps["before"]()
+    started = time.perf_counter()
+    steps["after"]()
+    tuning = time.perf_counter() - started
+    gradients = {way: gradient(module) for way, module in modules.items()}
+    channels_last = copy.deepcopy(before).to(memory_format=torch.channels_last)
+    images = x.to(memory_format=torch.channels_last)
+    steps["before, channels_last"] = step(channels_last, images, target)
+    return point(
+        take_turns(steps, SECONDS),
+        batch=batch,
+        difference=difference(gradients["before"], gradients["after"]),
+        rewritten=sum(isinstance(each, AutoConv1d | AutoConv2d) for each in after.modules()),
+        tuning_seconds=tuning,
+    )
+
+
+def step(module: torch.nn.Module, x: torch.Tensor, target: torch.Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-6)  # all targets are class 0
+
+    def run() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(x), target).backward()
+        optimizer.step()
+
+    return run
+
+
+def gradient(module: torch.nn.Module) -> np.ndarray:
+    return torch.cat([each.grad.flatten() for each in module.parameters()]).numpy()
+
+
+def point(times: dict[str, Times], **more: object) -> dict[str, object]:
+    """A point of the results; its ratios are of the fastest before to after."""
+    others = [each for way, each in times.items() if way != "after"]
+    after = times["after"]
+    return {
+        "seconds": {way: asdict(each) for way, each in times.items()},
+        "ratio": min(each.median for each in others) / after.median,
+        "ratio_of_minima": min(each.minimum for each in others) / after.minimum,
+        **more,
+    }
+
+
+def peak_memory(path: Path, name: str, batch: int) -> int:
+    """Peak bytes of a process that runs a file a few times."""
+    command = [sys.executable, __file__, "--peak", str(path), name, str(batch)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def print_peak_memory(path: str, name: str, batch: str) -> None:
+    opened, x = open_file(Path(path)), pictures(name, int(batch))
+    for _ in range(3):
+        opened.run(None, {"image": x})
+    print(peak())
+
+
+def show(points: dict[tuple[str, str], list[dict]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("network")
+    for column in ("batch", "before", "after", "ratio", "of minima", "rewritten", "difference"):
+        table.add_column(column, justify="right")
+    for column in ("measuring", "memory"):
+        table.add_column(column, justify="right")
+    for (part, network), each in points.items():
+        for found in each:
+            seconds, memory = found["seconds"], found.get("peak_memory")
+            before = min(times["median"] for way, times in seconds.items() if way != "after")
+            table.add_row(
+                f"{network}, {part}",
+                str(found["batch"]),
+                f"{1e3 * before:.1f} ms",
+                f"{1e3 * seconds['after']['median']:.1f} ms",
+                f"{found['ratio']:.2f}",
+                f"{found['ratio_of_minima']:.2f}",
+                str(found["rewritten"])
+                + (f" of {found['convolutions']}" if "convolutions" in found else ""),
+                f"{found['difference']:.1e}",
+                f"{found['tuning_seconds']:.0f} s",
+                " → ".join(f"{1e-6 * size:.0f}" for size in memory.values()) + " MB"
+                if memory
+                else "",
+            )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+PARTS: dict[str, Callable[[str, int, Path], dict[str, object]]] = {
+    "inference": measure_inference,
+    "training": measure_training,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--batches", nargs="+", type=int)
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        print_peak_memory(*arguments.peak)
+        return
+    torch.set_num_threads(THREADS)
+    torch.manual_seed(0)
+    points: dict[tuple[str, str], list[dict]] = {}
+    chosen = [(p, n) for p in arguments.parts or PARTS for n in arguments.networks]
+    for part, network in track(chosen, console=Console(stderr=True), transient=True):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = folder  # measure anew, whatever was known
+            points[part, network] = [
+                PARTS[part](network, batch, Path(folder))
+                for batch in arguments.batches or BATCHES[part]
+            ]
+        record(RESULTS, f"{part} {network}", points[part, network])
+    show(points)
+
+
+if __name__ == "__main__":
+    main()
