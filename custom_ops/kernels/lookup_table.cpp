@@ -2,26 +2,60 @@
 //
 // The gradient sorts the indices and sums the rows of equal index one after another: every row of the
 // result is written once, whatever the frequency of its word, and the sums do not depend on threads.
-// Cost: the bytes of the rows read and written, and n log n for the sort.
+// Cost: the bytes of the rows read and written; the sort, digit by digit, is little beside that.
 #include <algorithm>
-#include <numeric>
+#include <type_traits>
+#include <utility>
 
-#include "kernels/widen.h"
+#include "kernels/operator.h"
 
 namespace graphscale {
 namespace {
 
 constexpr int64_t kNoPadding = -1;
 
+// Rows are anywhere in the table. Where that is larger than a cache, memory is asked for the beginning of a
+// row, kEarly bytes, when the row kAhead places before it is copied.
+constexpr int64_t kEarly = 512;
+constexpr int64_t kAhead = 4;
+constexpr int64_t kCache = 1 << 20;
+
+template <typename T>
+int64_t early_bytes(int64_t rows, int64_t width) {
+  const int64_t row_bytes = width * static_cast<int64_t>(sizeof(T));
+  return rows * row_bytes > kCache ? std::min(row_bytes, kEarly) : 0;
+}
+
+template <typename T>
+void ask_for(const T* row, int64_t bytes) {
+  const char* const begin = reinterpret_cast<const char*>(row);
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(begin + at);
+}
+
 bool is_padding(int64_t index, int64_t padding) { return padding != kNoPadding && index == padding; }
 
 void check_indices(const int64_t* indices, int64_t count, int64_t rows, int64_t padding) {
+  // The highest bit shows a number below 0.
+  const uint64_t last = static_cast<uint64_t>(rows) - 1;
+  uint64_t signs = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t index = static_cast<uint64_t>(indices[i]);
+    signs |= index | (last - index);
+  }
+  if (static_cast<int64_t>(signs) >= 0) return;
   for (int64_t i = 0; i < count; ++i) {
     if ((indices[i] < 0 || indices[i] >= rows) && !is_padding(indices[i], padding)) {
       fail("index " + std::to_string(indices[i]) + " at position " + std::to_string(i) +
            " is not in the table, whose indices are 0 to " + std::to_string(rows - 1));
     }
   }
+}
+
+// sum += factor * row
+template <typename T, typename Wide>
+void add_scaled(int64_t width, T factor, const T* row, Wide* sum) {
+  const Wide wide = static_cast<Wide>(factor);
+  for (int64_t d = 0; d < width; ++d) sum[d] += wide * static_cast<Wide>(row[d]);
 }
 
 void require_row_weights(ShapeCall& call, size_t indices, size_t row_weights) {
@@ -50,9 +84,13 @@ void lookup(const Call& call, const T* factors) {
   check_indices(indices, count, weight.shape[0], padding);
   const T* const table = weight.data<T>();
   T* const out = call.outputs[0].data<T>();
+  const int64_t early = early_bytes<T>(weight.shape[0], width);
   const int64_t grain = std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(width, 1));
   parallel_ranges(call.context, count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
+      if (early > 0 && i + kAhead < end && !is_padding(indices[i + kAhead], padding)) {
+        ask_for(table + indices[i + kAhead] * width, early);
+      }
       T* const row = out + i * width;
       if (is_padding(indices[i], padding)) {
         std::fill_n(row, width, T(0));
@@ -81,9 +119,70 @@ void grad_shape(ShapeCall& call) {
   call.outputs[0] = call.inputs[weight];
 }
 
+// The positions of all indices but the padding's, sorted by index, equal ones in their order.
+class SortedPositions {
+ public:
+  SortedPositions(const Context& context, const int64_t* indices, int64_t count, int64_t rows,
+                  int64_t padding)
+      : indices_(indices), order_(context, count), other_(context, count) {
+    for (int64_t i = 0; i < count; ++i) {
+      if (!is_padding(indices[i], padding)) order_[count_++] = i;
+    }
+    int64_t* from = order_.get();
+    int64_t* to = other_.get();
+    for (int shift = 0; ((rows - 1) >> shift) > 0; shift += kDigit) {
+      sort_by_digit(shift, from, to);
+      std::swap(from, to);
+    }
+    sorted_ = from;
+  }
+
+  int64_t count() const { return count_; }
+  int64_t position(int64_t i) const { return sorted_[i]; }
+  int64_t index(int64_t i) const { return indices_[sorted_[i]]; }
+  // How many indices are below that row.
+  int64_t below(int64_t row) const {
+    return std::lower_bound(sorted_, sorted_ + count_, row,
+                            [this](int64_t at, int64_t wanted) { return indices_[at] < wanted; }) -
+           sorted_;
+  }
+
+ private:
+  static constexpr int kDigit = 8;  // bits
+
+  void sort_by_digit(int shift, const int64_t* from, int64_t* to) const {
+    constexpr int64_t kDigits = int64_t{1} << kDigit;
+    const auto digit = [&](int64_t at) { return (indices_[at] >> shift) & (kDigits - 1); };
+    int64_t start[kDigits + 1] = {};
+    for (int64_t i = 0; i < count_; ++i) ++start[digit(from[i]) + 1];
+    for (int64_t d = 0; d < kDigits; ++d) start[d + 1] += start[d];
+    for (int64_t i = 0; i < count_; ++i) to[start[digit(from[i])]++] = from[i];
+  }
+
+  const int64_t* indices_;
+  ScratchArray<int64_t> order_, other_;
+  const int64_t* sorted_;
+  int64_t count_ = 0;
+};
+
+// The table's first row of a piece of the work, which is rows to write and positions to read.
+int64_t first_row(const SortedPositions& sorted, int64_t rows, int64_t work) {
+  int64_t low = 0;
+  for (int64_t high = rows; low < high;) {
+    const int64_t row = low + (high - low) / 2;
+    if (row + sorted.below(row) < work) {
+      low = row + 1;
+    } else {
+      high = row;
+    }
+  }
+  return low;
+}
+
 template <typename T>
 void grad(const Call& call, const T* factors) {
   using Wide = typename Accumulator<T>::type;
+  constexpr bool kSame = std::is_same_v<T, Wide>;
   const T* const from = call.inputs[0].data<T>();
   const int64_t* const indices = call.inputs[1].data<int64_t>();
   const int64_t count = call.inputs[1].size();
@@ -92,32 +191,38 @@ void grad(const Call& call, const T* factors) {
   const int64_t width = result.shape[1];
   const int64_t padding = call.attributes.integer("padding_idx");
   check_indices(indices, count, rows, padding);
-
-  const ScratchArray<int64_t> order(call.context, count);
-  std::iota(order.get(), order.get() + count, int64_t{0});
-  std::sort(order.get(), order.get() + count, [&](int64_t left, int64_t right) {
-    return indices[left] != indices[right] ? indices[left] < indices[right] : left < right;
-  });
+  const SortedPositions sorted(call.context, indices, count, rows, padding);
   T* const out = result.data<T>();
-  parallel_ranges(call.context, rows * width, 1 << 16, [&](int64_t begin, int64_t end) {
-    std::fill(out + begin, out + end, T(0));
-  });
+  const int64_t early = early_bytes<T>(count, width);
   const int64_t grain = std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(width, 1));
-  parallel_ranges(call.context, count, grain, [&](int64_t begin, int64_t end) {
-    // A piece begins with its first new index and goes on to the end of its last one.
-    while (begin > 0 && begin < end && indices[order[begin]] == indices[order[begin - 1]]) ++begin;
-    if (begin >= end) return;
-    const ScratchArray<Wide> sum(call.context, width);
-    for (int64_t i = begin; i < end;) {
-      const int64_t index = indices[order[i]];
-      std::fill_n(sum.get(), width, Wide(0));
-      for (; i < count && indices[order[i]] == index; ++i) {
-        const T* const row = from + order[i] * width;
-        const Wide factor = factors == nullptr ? Wide(1) : static_cast<Wide>(factors[order[i]]);
-        for (int64_t d = 0; d < width; ++d) sum[d] += factor * static_cast<Wide>(row[d]);
+  parallel_ranges(call.context, rows + sorted.count(), grain, [&](int64_t begin, int64_t end) {
+    const int64_t last = first_row(sorted, rows, end);
+    int64_t row = first_row(sorted, rows, begin);
+    const ScratchArray<Wide> wide_sum(call.context, kSame ? 0 : width);
+    for (int64_t i = sorted.below(row); row < last; ++row) {
+      const int64_t next = i < sorted.count() ? std::min(sorted.index(i), last) : last;
+      std::fill(out + row * width, out + next * width, T(0));
+      row = next;
+      if (row == last) break;
+      T* const to = out + row * width;
+      Wide* sum;
+      if constexpr (kSame) {
+        sum = to;
+      } else {
+        sum = wide_sum.get();
       }
-      if (is_padding(index, padding)) continue;
-      for (int64_t d = 0; d < width; ++d) out[index * width + d] = T(sum[d]);
+      std::fill_n(sum, width, Wide(0));
+      for (; i < sorted.count() && sorted.index(i) == row; ++i) {
+        if (early > 0 && i + kAhead < sorted.count()) {
+          ask_for(from + sorted.position(i + kAhead) * width, early);
+        }
+        const int64_t position = sorted.position(i);
+        add_scaled(width, factors == nullptr ? T(1) : factors[position], from + position * width,
+                   sum);
+      }
+      if constexpr (!kSame) {
+        for (int64_t d = 0; d < width; ++d) to[d] = T(sum[d]);
+      }
     }
   });
 }

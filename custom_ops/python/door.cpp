@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "kernels/cuda_library.h"
+#include "python/huge_pages.h"
 #include "python/prepared_cache.h"
 #include "python/scratch_cache.h"
 #include "python/thread_pool.h"
@@ -145,6 +146,10 @@ void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t 
     }
   }
   if (place.on_gpu == 0) {
+    for (const Tensor& output : call.outputs) {
+      const int64_t bytes = output.present ? output.size() * type_size(output.type) : 0;
+      prefer_huge_pages(output.memory, static_cast<size_t>(bytes));
+    }
     const std::shared_ptr<const Prepared> kept = keep_prepared(op, call);
     call.prepared = kept.get();
     return op.cpu_kernel(call);

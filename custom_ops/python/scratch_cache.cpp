@@ -4,6 +4,8 @@
 #include <mutex>
 #include <vector>
 
+#include "python/huge_pages.h"
+
 namespace graphscale::python {
 namespace {
 
@@ -64,6 +66,7 @@ void* take_scratch(size_t bytes) {
   if (void* const memory = cache().take(rounded)) return memory;
   void* const block = std::aligned_alloc(kAlignment, rounded + kAlignment);
   if (block == nullptr) return nullptr;
+  prefer_huge_pages(block, rounded + kAlignment);
   void* const memory = static_cast<char*>(block) + kAlignment;
   size_of(memory) = rounded;
   return memory;

@@ -10,6 +10,8 @@ from graphscale.errors import GraphScaleError
 from graphscale.layers.operator import Operator, needs_gradient
 
 _NO_PADDING = -1
+# Numbers read and written, below which a gradient of our own does not pay for a slower call.
+_SMALL = 1 << 18
 
 lookup_table = Operator(
     "LookupTable",
@@ -232,9 +234,22 @@ class LookupTable(nn.Module):
             with torch.no_grad():
                 # Only its side effect is wanted: it shortens the rows in place.
                 functional.embedding(indices, self.weight, None, self.max_norm, self.norm_type)
+        if self._torch_is_faster(indices):
+            try:
+                return functional.embedding(indices, self.weight, sparse=self.sparse)
+            except IndexError:
+                pass  # our operator says which index it is
         if self.sparse and torch.is_grad_enabled():
             return _SparseLookup.apply(self.weight, indices, padding)
         return lookup_table(self.weight, indices, padding)
+
+    def _torch_is_faster(self, indices: Tensor) -> bool:
+        """Calls of torch's own lookup cost less; of a dense gradient it touches more memory."""
+        if self.padding_idx is not None or not indices.is_cpu or torch.compiler.is_compiling():
+            return False
+        if self.sparse or not (torch.is_grad_enabled() and self.weight.requires_grad):
+            return True
+        return self.weight.numel() + indices.numel() * self.embedding_dim < _SMALL
 
     def _shortened(self, rows: Tensor) -> Tensor:
         """An exported model cannot change its table: the rows are shortened on their way out."""

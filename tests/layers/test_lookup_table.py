@@ -46,6 +46,25 @@ def test_an_unknown_index_need_not_be_in_the_table():
     assert torch.equal(lookup_table(torch.ones(3, 2), torch.tensor([9, 1]), 9)[0], torch.zeros(2))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [1, 255, 257, 70_000])
+def test_gradient_of_many_rows(rows, threads):
+    weight = torch.zeros(rows, 3, dtype=torch.float64, requires_grad=True)
+    indices = torch.randint(0, rows, (5, 400))
+    grad = torch.randn(5, 400, 3, dtype=torch.float64)
+    wanted = torch.autograd.grad(functional.embedding(indices, weight), weight, grad)[0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        got = torch.autograd.grad(lookup_table(weight, indices), weight, grad)[0]
+        padded = torch.autograd.grad(lookup_table(weight, indices, 0), weight, grad)[0]
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(got, wanted)
+    assert not padded[0].any()
+    torch.testing.assert_close(padded[1:], wanted[1:])
+
+
 @pytest.mark.parametrize("index", [-1, 11, 2**62, -(2**63)])
 def test_wrong_indices(index):
     weight, indices = torch.randn(11, 6), torch.tensor([3, index])
@@ -84,6 +103,29 @@ def test_sparse_gradient():
     assert grad.is_sparse
     assert grad._indices().tolist() == [[8, 3, 3, 3, 1]]  # all but the padding's
     torch.testing.assert_close(grad.to_dense(), dense.weight.grad)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("rows", [9, 70_000])  # torch's own gradient, and ours
+def test_gradients_of_small_and_large_tables(rows, sparse):
+    layer, relative = LookupTable(rows, 4, sparse=sparse), torch.nn.Embedding(rows, 4)
+    relative.load_state_dict(layer.state_dict())
+    indices = torch.randint(0, rows, (2, 50))
+    indices[:, ::3] = rows - 1
+    scale = torch.randn(2, 50, 4)
+    for each in (layer, relative):
+        (each(indices) * scale).sum().backward()
+    torch.testing.assert_close(layer(indices), relative(indices))
+    assert layer.weight.grad.is_sparse == sparse
+    torch.testing.assert_close(layer.weight.grad.to_dense(), relative.weight.grad)
+
+
+@pytest.mark.parametrize("rows", [9, 70_000])
+@pytest.mark.parametrize("options", [{}, {"sparse": True}, {"padding_idx": 1}])
+def test_layer_says_which_index_is_wrong(rows, options):
+    layer = LookupTable(rows, 4, **options)
+    with pytest.raises(GraphScaleError, match=f"index {rows} at position 1"):
+        layer(torch.tensor([0, rows]))
 
 
 def test_weighted_table():
