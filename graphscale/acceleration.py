@@ -33,6 +33,7 @@ RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
 # Seconds after a session's turn until its threads have stopped spinning: they would slow the next
 # session's down several times.
 REST = 0.05
+_LONGEST = 15.0  # seconds of trying whole models
 _BEFORE = "before"  # the original among the models that are tried
 _LARGEST_DIFFERENCE = 1e-4  # relative, of the outputs
 # A layer measured alone does not show what its neighbours lose when it leaves the runtime's own
@@ -226,6 +227,7 @@ def _rewrite(model: ir.Model, result: Acceleration, original: Original) -> None:
             for name, opened in sessions.items()
         },
         REST,
+        _LONGEST,
     )
     best = fastest(seconds, _BEFORE)
     result.before, result.after = seconds[_BEFORE], seconds[best]

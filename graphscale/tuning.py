@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
-import statistics
 import threading
 import time
 import warnings
@@ -24,6 +24,7 @@ _HOPELESS = 20  # times the fastest
 _HOPELESS_SECONDS = 0.5
 _LONGEST = 3.0  # seconds spent on one problem, when it is slow
 _WARM_UP = 0.005  # seconds of a turn that are not counted: threads and processors wake up
+_LONG_RUN = 0.1  # seconds, beside which a warm-up would be nothing
 _TURN = 0.005  # seconds that are; fast ways run several times
 
 Ways = dict[str, Callable[[], object]]
@@ -108,38 +109,50 @@ def fastest(seconds: dict[str, float], usual: str) -> str:
     return best if seconds[best] < _LEAST_GAIN * seconds[usual] else usual
 
 
-def measure(ways: Ways, rest: float = 0.0) -> dict[str, float]:
-    """Median seconds per run of functions that take turns.
+def measure(ways: Ways, rest: float = 0.0, longest: float = _LONGEST) -> dict[str, float]:
+    """Seconds of the fastest run of each of functions that take turns.
 
-    Each runs once before; those hopelessly slow (torch's gradients of large kernels can take
-    minutes) have no turn, those far behind the fastest have few. `rest` seconds lie before
-    each turn, for ways whose threads go on spinning after their turns.
+    Not of a run in the middle: work of others on the machine only adds, for a thread that waits for
+    its core several times what a run takes. Each runs once before; those hopelessly slow (torch's
+    gradients of large kernels can take minutes) have no turn, those far behind the fastest have
+    few. `rest` seconds lie before each turn, for ways whose threads go on spinning after their
+    turns; where `longest` seconds are spent two rounds are enough.
     """
-    first = {name: _run_for(0, run) for name, run in ways.items()}
-    hopeless = max(_HOPELESS_SECONDS, _HOPELESS * min(first.values()))
-    running = [name for name in ways if first[name] <= hopeless]
-    taken = {name: [] if name in running else [first[name]] for name in ways}
+    best = {name: _seconds(run) for name, run in ways.items()}
+    hopeless = max(_HOPELESS_SECONDS, _HOPELESS * min(best.values()))
+    running = {name: run for name, run in ways.items() if best[name] <= hopeless}
+    quick = {name for name in running if best[name] < _LONG_RUN}
+    best.update(dict.fromkeys(running, math.inf))  # first runs prepare weights, too
     started = time.perf_counter()
-    for done in range(_ROUNDS):
-        for name in running:
+    for done in range(1, _ROUNDS + 1):
+        for name, run in running.items():
             time.sleep(rest)
-            _run_for(_WARM_UP, ways[name])
-            taken[name].append(_run_for(_TURN, ways[name]))
-        if time.perf_counter() - started > _LONGEST:
+            if name in quick:
+                _fastest_run(run, _WARM_UP)
+            best[name] = min(best[name], _fastest_run(run, _TURN))
+        if done < _ROUNDS_FOR_ALL:
+            continue
+        if time.perf_counter() - started > longest:
             break
-        if done + 1 == _ROUNDS_FOR_ALL:
-            limit = _WORTH_ANOTHER_ROUND * min(map(min, taken.values()))
-            running = [name for name in running if min(taken[name]) <= limit]
-    return {name: statistics.median(each) for name, each in taken.items()}
+        if done == _ROUNDS_FOR_ALL:
+            limit = _WORTH_ANOTHER_ROUND * min(best.values())
+            running = {name: run for name, run in running.items() if best[name] <= limit}
+    return best
 
 
-def _run_for(least: float, run: Callable[[], object]) -> float:
-    """Seconds per run, of one run or as many as take `least` seconds."""
-    runs, started = 0, time.perf_counter()
-    while (taken := time.perf_counter() - started) < least or runs == 0:
-        run()
-        runs += 1
-    return taken / runs
+def _fastest_run(run: Callable[[], object], least: float) -> float:
+    """Seconds of the fastest of as many runs as take `least` seconds, or of one."""
+    started = time.perf_counter()
+    found = _seconds(run)
+    while time.perf_counter() - started < least:
+        found = min(found, _seconds(run))
+    return found
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
 
 
 def _default_path() -> Path | None:

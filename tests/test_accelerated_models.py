@@ -26,7 +26,7 @@ def fft_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {RUNTIME: 2.0, "dense 16x16": 1.0})
     monkeypatch.setattr(
         "graphscale.acceleration.measure_seconds",
-        lambda ways, rest: {name: 2.0 if name == "before" else 1.0 for name in ways},
+        lambda ways, rest, longest: {name: 2.0 if name == "before" else 1.0 for name in ways},
     )
 
 

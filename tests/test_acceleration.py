@@ -32,7 +32,7 @@ def fft_wins(monkeypatch):
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
         "graphscale.acceleration.measure_seconds",
-        lambda ways, rest: {name: 2.0 if name == "before" else 1.0 for name in ways},
+        lambda ways, rest, longest: {name: 2.0 if name == "before" else 1.0 for name in ways},
     )
 
 
@@ -116,7 +116,8 @@ def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatc
 
 def test_a_model_that_is_slower_as_a_whole_stays(model_file, fft_wins, monkeypatch, capsys):
     monkeypatch.setattr(
-        "graphscale.acceleration.measure_seconds", lambda ways, rest: dict.fromkeys(ways, 1.0)
+        "graphscale.acceleration.measure_seconds",
+        lambda ways, rest, longest: dict.fromkeys(ways, 1.0),
     )
     assert main(["accelerate", str(model_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -137,7 +138,7 @@ def test_only_the_layers_with_large_gains_where_the_model_is_the_fastest_so(
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
         "graphscale.acceleration.measure_seconds",
-        lambda ways, rest: {name: 1.0 if "3.0" in name else 2.0 for name in ways},
+        lambda ways, rest, longest: {name: 1.0 if "3.0" in name else 2.0 for name in ways},
     )
     rewritten = graphscale.accelerate(onnx.load(model_file))
     assert [node.op_type for node in rewritten.graph.node] == ["FFTConv", "Conv", "Conv", "Conv"]

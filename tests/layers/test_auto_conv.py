@@ -10,7 +10,7 @@ from torch import nn
 
 import graphscale
 from graphscale.layers import AutoConv2d, accelerate, auto_conv
-from graphscale.tuning import Tuner, fastest, measure
+from graphscale.tuning import Tuner, fastest
 
 
 @pytest.fixture(autouse=True)
@@ -179,25 +179,3 @@ def test_a_damaged_file_is_measured_anew(empty_cache):
 def test_a_tie_goes_to_the_usual_way():
     assert fastest({"usual": 1.0, "other": 0.96}, "usual") == "usual"
     assert fastest({"usual": 1.0, "other": 0.90}, "usual") == "other"
-
-
-def test_ways_run_in_turn_and_slow_ones_are_dropped(monkeypatch):
-    runs, clock = [], [0.0]
-    monkeypatch.setattr("graphscale.tuning.time.perf_counter", lambda: clock[0])
-
-    def way(name, seconds):
-        def run():
-            runs.append(name)
-            clock[0] += seconds
-
-        return run
-
-    found = measure({"slow": way("slow", 0.02), "one": way("one", 0.01), "two": way("two", 0.01)})
-    one_round = ["slow", "slow", "one", "one", "two", "two"]
-    assert runs[:15] == ["slow", "one", "two", *one_round, *one_round]
-    assert runs[15:] == one_round[2:] * (len(runs[15:]) // 4) != []
-    assert found == pytest.approx({"slow": 0.02, "one": 0.01, "two": 0.01})
-    runs.clear()
-    found = measure({"hopeless": way("hopeless", 400.0), "one": way("one", 0.01)})
-    assert runs.count("hopeless") == 1
-    assert found == pytest.approx({"hopeless": 400.0, "one": 0.01})
