@@ -1,5 +1,7 @@
 """FFT convolution on CUDA, emulated on the host, against torch's convolution in float64."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
@@ -13,9 +15,12 @@ PER_CHANNEL = [16, 24, 32, 40, 48, 64, 72, 84, 96]
 DENSE = [16, 24, 32, 40, 48, 64]
 
 
-def random(*shape, dtype, seed):
+def random(*shape, dtype, seed, offset=0):
+    """``offset`` numbers behind where memory begins."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+    count = math.prod(shape)
+    numbers = torch.randn(offset + count, generator=generator, dtype=torch.float64).to(dtype)
+    return numbers[offset:].view(shape)
 
 
 def reference(x, weight, bias, group, strides, dilations, pads):
@@ -46,13 +51,14 @@ def check(on_cuda, monkeypatch):
         dtype=torch.float32,
         passes=(FORWARD, TO_INPUT, TO_WEIGHT),
         tolerance=None,
+        offset=0,
     ):
         if plan is not None:
             monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
         tolerance = tolerance or TOLERANCE[dtype]
         spatial = len(x_shape) - 2
-        x = random(*x_shape, dtype=dtype, seed=0)
-        weight = random(*weight_shape, dtype=dtype, seed=1)
+        x = random(*x_shape, dtype=dtype, seed=0, offset=offset)
+        weight = random(*weight_shape, dtype=dtype, seed=1, offset=offset)
         bias = random(weight_shape[0], dtype=dtype, seed=2)
         window = {
             "group": group,
@@ -62,7 +68,7 @@ def check(on_cuda, monkeypatch):
         }
         wide = [t.double().requires_grad_() for t in (x, weight)]
         y = reference(*wide, bias.double(), **window)
-        grad = random(*y.shape, dtype=dtype, seed=3)
+        grad = random(*y.shape, dtype=dtype, seed=3, offset=offset)
         to_x, to_weight = torch.autograd.grad(y, wide, grad.double())
         if FORWARD in passes:
             got = on_cuda(OPERATORS[FORWARD], x, weight, bias, **window)
@@ -175,6 +181,110 @@ def test_several_filters_of_each_channel(check):
 def test_16_bit_floats(check, dtype, plan):
     group = 3 if plan.startswith("per") else 1
     check(plan, (2, 3, 30, 25), (3, 3 // group, 7, 5), group=group, dtype=dtype)
+
+
+def rounding(wanted, dtype=torch.bfloat16):
+    """The error of a result that is exact before it is rounded."""
+    return relative_error(wanted.to(dtype), wanted)
+
+
+def convolutions(x, weight, grad, pad):
+    """Operator, inputs and exact result of each pass."""
+    wide = [t.double().requires_grad_() for t in (x, weight)]
+    y = functional.conv2d(*wide, padding=pad)
+    to_x, to_weight = torch.autograd.grad(y, wide, grad.double())
+    return [
+        (FORWARD, [x, weight], y.detach()),
+        (TO_INPUT, [grad, weight, x], to_x),
+        (TO_WEIGHT, [grad, x, weight], to_weight),
+    ]
+
+
+# At most twice the error of a direct convolution with float32 sums is asked for.
+BFLOAT16 = 1.15
+
+
+@pytest.mark.parametrize(
+    ("size", "ins", "outs", "kernel", "extent"),
+    [(16, 70, 37, 5, 20), (32, 37, 19, 13, 40), (64, 10, 4, 31, 40)],
+)
+@pytest.mark.parametrize("mean", [0, 3])
+def test_bfloat16_is_as_accurate_as_float32_sums(
+    on_cuda, monkeypatch, mean, size, ins, outs, kernel, extent
+):
+    """Large means that kernels of mean 0 take away again are the hardest for spectra."""
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", f"dense {size}x{size}")
+    monkeypatch.setenv("GRAPHSCALE_CUDA_SPECTRA_MB", "1")
+    x = (random(3, ins, extent, extent, dtype=torch.float64, seed=0) + mean).clamp_min(0)
+    weight = random(outs, ins, kernel, kernel, dtype=torch.float64, seed=1)
+    weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / 30
+    grad = random(3, outs, extent, extent, dtype=torch.float64, seed=2)
+    given = [t.bfloat16() for t in (x, weight, grad)]
+    for name, inputs, wanted in convolutions(*given, kernel // 2):
+        got = on_cuda(OPERATORS[name], *inputs, pads=(kernel // 2,) * 4)
+        assert relative_error(got, wanted) < BFLOAT16 * rounding(wanted)
+
+
+@pytest.mark.parametrize(
+    ("x_scale", "weight_scale"), [(1, 1), (2.0**100, 2.0**-110), (2.0**-126, 2.0**100), (0, 1)]
+)
+def test_bfloat16_of_any_magnitude(on_cuda, monkeypatch, x_scale, weight_scale):
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "dense 32x32")
+    x = (random(2, 5, 30, 20, dtype=torch.float64, seed=0) * x_scale).bfloat16()
+    weight = (random(6, 5, 9, 7, dtype=torch.float64, seed=1) * weight_scale).bfloat16()
+    bias = random(6, dtype=torch.bfloat16, seed=2)
+    wanted = functional.conv2d(x.double(), weight.double(), bias.double())
+    got = on_cuda(OPERATORS[FORWARD], x, weight, bias)
+    assert relative_error(got, wanted) < BFLOAT16 * rounding(wanted) + 1e-9
+
+
+def test_bfloat16_images_do_not_disturb_each_other(on_cuda, monkeypatch):
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "dense 16x16")
+    x = random(4, 6, 20, 20, dtype=torch.bfloat16, seed=0)
+    weight = random(4, 6, 5, 5, dtype=torch.bfloat16, seed=1)
+    x *= torch.tensor([1, 1e-12, 1e12, 1]).bfloat16()[:, None, None, None]
+    x[0, 0, 10, 10] = float("inf")
+    wanted = functional.conv2d(x.double(), weight.double())
+    got = on_cuda(OPERATORS[FORWARD], x, weight)
+    assert not got[0].isfinite().all()
+    for image in (1, 2, 3):
+        assert relative_error(got[image], wanted[image]) < BFLOAT16 * rounding(wanted[image])
+
+
+def test_bfloat16_without_overflow(on_cuda, monkeypatch):
+    """Everything adds up: no sum of a tile can be larger."""
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "dense 16x16")
+    x = torch.full((2, 33, 16, 16), 1.9921875).bfloat16()  # just below a power of two
+    weight = torch.full((3, 33, 8, 8), -1.9921875).bfloat16()
+    grad = torch.full((2, 3, 9, 9), 1.9921875).bfloat16()
+    for name, inputs, wanted in convolutions(x, weight, grad, 0):
+        assert relative_error(on_cuda(OPERATORS[name], *inputs), wanted) < 3e-3
+
+
+def test_bfloat16_in_windows_groups_lines_and_unaligned_memory(check):
+    check("dense 16x16", (3, 6, 19, 18), (4, 3, 3, 4), 2, dtype=torch.bfloat16, offset=1)
+    check("dense 16x16", (2, 1, 19, 18), (1, 1, 3, 4), dtype=torch.bfloat16, offset=3)
+    for window in WINDOWS.values():
+        check("dense 16x16", (2, 4, 20, 18), (6, 2, 3, 4), 2, dtype=torch.bfloat16, **window)
+    for window in LINES.values():
+        check("dense 16x16", (2, 4, 391), (6, 2, 30), 2, dtype=torch.bfloat16, **window)
+    check("dense 16x16", (2, 3, 500), (2, 3, 150), dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("size", DENSE)
+def test_bfloat16_in_tiles(check, size):
+    kernel = size // 2 - 1
+    extent = size + 5
+    shapes = (1, 10, extent, 7), (9, 10, kernel, 3)
+    check(f"dense {size}x{size}", *shapes, pads=(1, 2, 0, 1), dtype=torch.bfloat16, tolerance=2e-3)
+
+
+def test_bfloat16_with_float32_spectra(on_cuda, check, monkeypatch):
+    plan = "dense 32x32 tf32"
+    check(plan, (2, 3, 30, 25), (3, 3, 7, 5), dtype=torch.bfloat16, tolerance=2e-3)
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+    with pytest.raises(Exception, match=f"{plan}.*does not compute this convolution"):
+        on_cuda(OPERATORS[FORWARD], torch.ones(1, 2, 40, 40).half(), torch.ones(2, 2, 9, 9).half())
 
 
 @pytest.mark.parametrize("spatial", [1, 2, 3])

@@ -215,8 +215,22 @@ class Block {
     const int lane = thread_ % 32;
     for (int i = 0; i < 4; ++i) to[i] = rows[i * 8 + lane / 4][lane % 4];
   }
-  // The fragments as the PTX manual lays them out over the lanes of a warp.
   void multiply_add(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const {
+    multiply_words(sum, a, b, [](uint32_t left, uint32_t right) {
+      return read_tf32(left) * read_tf32(right);
+    });
+  }
+  void multiply_add_halves(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) const {
+    multiply_words(sum, a, b, [](uint32_t left, uint32_t right) {
+      return read_half(left) * read_half(right) + read_half(left >> 16) * read_half(right >> 16);
+    });
+  }
+
+ private:
+  // The fragments as the PTX manual lays them out over the lanes of a warp: 16 x 8 and 8 x 8 words.
+  template <typename Product>
+  void multiply_words(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                      const Product& product) const {
     struct Operands {
       uint32_t a[4], b[2];
     };
@@ -231,17 +245,20 @@ class Block {
       for (int k = 0; k < 8; ++k) {
         const uint32_t left = all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2];
         const uint32_t right = all[column * 4 + k % 4].b[k / 4];
-        sum[i] += read_tf32(left) * read_tf32(right);
+        sum[i] += product(left, right);
       }
     }
   }
-
- private:
   static float read_tf32(uint32_t bits) {
     bits &= ~0x1fffu;  // tensor cores do not look at the rest
     float value;
     std::memcpy(&value, &bits, 4);
     return value;
+  }
+  static float read_half(uint32_t bits) {
+    Float16 half;
+    half.bits = static_cast<uint16_t>(bits);
+    return half;
   }
 
   BlockEmulator& emulator_;

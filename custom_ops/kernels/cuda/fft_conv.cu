@@ -2,7 +2,7 @@
 // a constant of a session), and the kernels of fft/ or conv_direct.h.
 #include <map>
 #include <mutex>
-#include <tuple>
+#include <utility>
 
 #include "kernels/cuda/conv_direct.h"
 #include "kernels/cuda/fft/dense.h"
@@ -14,37 +14,34 @@
 namespace graphscale::cuda {
 namespace {
 
-int64_t spectra_count(const Plan& plan, const Layout& layout) {
-  return plan.method == Method::kDense ? dense_spectra_count(layout, plan.size)
-                                       : channel_spectra_count(layout, plan.size);
+size_t spectra_bytes(const Plan& plan, const Layout& layout) {
+  if (plan.method == Method::kDense) return dense_spectra_bytes(plan, layout);
+  return static_cast<size_t>(channel_spectra_count(layout, plan.size)) * sizeof(Complex);
 }
 
-void make_spectra(const Context& context, const Plan& plan, const Layout& layout,
-                  Complex* spectra) {
-  if (plan.method == Method::kDense) {
-    return make_dense_spectra(context, plan.size, layout, spectra);
-  }
-  make_channel_spectra(context, plan.size, layout, spectra);
+void make_spectra(const Context& context, const Plan& plan, const Layout& layout, void* spectra) {
+  if (plan.method == Method::kDense) return make_dense_spectra(context, plan, layout, spectra);
+  make_channel_spectra(context, plan.size, layout, static_cast<Complex*>(spectra));
 }
 
-// The spectra of a constant weight, for each method and size of tiles that calls came with, and for
-// folded lines (one session may see images of height 1 and higher ones). They are made by the first
-// such call, which alone waits for the GPU; while a CUDA graph records, or where memory is short,
-// calls make their own.
+// The spectra of a constant weight, for each plan that calls came with, and for folded lines (one
+// session may see images of height 1 and higher ones). They are made by the first such call, which
+// alone waits for the GPU; while a CUDA graph records, or where memory is short, calls make their
+// own.
 struct ConstantWeight : Prepared {
-  const Complex* find(const Context& context, const Plan& plan, const Layout& layout) const {
+  const void* find(const Context& context, const Plan& plan, const Layout& layout) const {
     const std::lock_guard<std::mutex> lock(mutex);
-    std::unique_ptr<SessionMemory>& memory = spectra[{plan.method, plan.size, layout.in.fold}];
+    std::unique_ptr<SessionMemory>& memory = spectra[{plan, layout.in.fold}];
     if (memory == nullptr) {
       if (is_recording(context)) return nullptr;
-      const size_t bytes = static_cast<size_t>(spectra_count(plan, layout)) * sizeof(Complex);
+      const size_t bytes = spectra_bytes(plan, layout);
       memory.reset(SessionMemory::allocate(bytes));
       if (memory == nullptr) return nullptr;
-      make_spectra(context, plan, layout, static_cast<Complex*>(memory->get()));
+      make_spectra(context, plan, layout, memory->get());
       wait_for(context);
       kept += bytes;
     }
-    return static_cast<const Complex*>(memory->get());
+    return memory->get();
   }
 
   size_t bytes() const override {
@@ -53,18 +50,18 @@ struct ConstantWeight : Prepared {
   }
 
   mutable std::mutex mutex;
-  mutable std::map<std::tuple<Method, int, int>, std::unique_ptr<SessionMemory>> spectra;
+  mutable std::map<std::pair<Plan, int>, std::unique_ptr<SessionMemory>> spectra;
   mutable size_t kept = 0;
 };
 
 // y or grad_x by FFT.
 void convolve(const Call& call, const Plan& plan, const Layout& planes, const Tensor* bias) {
-  const Complex* spectra = nullptr;
+  const void* spectra = nullptr;
   if (const auto* constant = static_cast<const ConstantWeight*>(call.prepared)) {
     spectra = constant->find(call.context, plan, planes);
   }
-  const ScratchArray<Complex> room(call.context,
-                                   spectra == nullptr ? spectra_count(plan, planes) : 0);
+  const size_t bytes = spectra == nullptr ? spectra_bytes(plan, planes) : 0;
+  const ScratchArray<unsigned char> room(call.context, static_cast<int64_t>(bytes));
   if (spectra == nullptr) {
     make_spectra(call.context, plan, planes, room.get());
     spectra = room.get();
@@ -78,7 +75,8 @@ void convolve(const Call& call, const Plan& plan, const Layout& planes, const Te
   if (plan.method == Method::kDense) {
     convolve_dense(call.context, plan, planes, spectra, given);
   } else {
-    convolve_per_channel(call.context, plan.size, planes, spectra, given);
+    convolve_per_channel(call.context, plan.size, planes, static_cast<const Complex*>(spectra),
+                         given);
   }
 }
 

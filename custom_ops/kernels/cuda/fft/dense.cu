@@ -1,198 +1,28 @@
-// Layout of spectra: [frequency][tile][channel], so that a matrix product finds its operands as
-// they are and a block, which works on neighbouring channels of one tile, reads and writes whole
-// sectors. Frequencies: the rows 1 ... S/2 - 1 of S each, then columns 0 ... S/2 of row 0 and of
-// row S/2. Nothing is transposed. Spectra of tiles are conjugated, those of kernels are not.
 #include "kernels/cuda/fft/dense.h"
 
 #include <algorithm>
 #include <cstdlib>
 
-#include "kernels/cuda/fft/block_tiles.h"
+#include "kernels/cuda/fft/dense_kernels.h"
+#include "kernels/cuda/fft/exponents.h"
+#include "kernels/cuda/fft/product.h"
 
 namespace graphscale::cuda {
 namespace {
 
 constexpr int64_t frequencies(int size) { return static_cast<int64_t>(size) * size / 2 + 2; }
 
-// Row j of a tile, to its frequencies `step` numbers apart.
-template <int S>
-GRAPHSCALE_DEVICE void write_row(const Line<S>& line, int j, float scale, float im_scale,
-                                 int64_t step, Complex* to) {
-  constexpr int kHalf = S / 2;
-  if (j != 0) {
-    Complex* const row = to + static_cast<int64_t>(j - 1) * S * step;
-    unrolled<S>([&](auto i) {
-      constexpr int k = decltype(i)::value;
-      constexpr int at = position<S>(k);
-      row[k * step] = {scale * line.re[at], im_scale * line.im[at]};
-    });
-  } else {
-    Complex* const zero = to + (kHalf - 1) * S * step;
-    Complex* const half = zero + (kHalf + 1) * step;
-    unrolled<kHalf + 1>([&](auto i) {
-      constexpr int k = decltype(i)::value;
-      constexpr int at = position<S>(k);
-      constexpr int mirror = position<S>((S - k) % S);
-      const Pair pair = unpack(line.re[at], line.im[at], line.re[mirror], line.im[mirror]);
-      zero[k * step] = {scale * pair.a_re, im_scale * pair.a_im};
-      half[k * step] = {scale * pair.b_re, im_scale * pair.b_im};
-    });
-  }
-}
-
-template <int S>
-GRAPHSCALE_DEVICE void read_row(const Complex* from, int j, int64_t step, Line<S>& line) {
-  constexpr int kHalf = S / 2;
-  if (j != 0) {
-    const Complex* const row = from + static_cast<int64_t>(j - 1) * S * step;
-    unrolled<S>([&](auto i) {
-      constexpr int k = decltype(i)::value;
-      const Complex value = row[k * step];
-      line.re[k] = value.re;
-      line.im[k] = value.im;
-    });
-  } else {
-    const Complex* const zero = from + (kHalf - 1) * S * step;
-    const Complex* const half = zero + (kHalf + 1) * step;
-    unrolled<kHalf + 1>([&](auto i) {
-      constexpr int k = decltype(i)::value;
-      const Complex a = zero[k * step];
-      const Complex b = half[k * step];
-      pack<S, k>(Pair{a.re, a.im, b.re, b.im}, line);
-    });
-  }
-}
-
-template <int S>
-struct TilesToSpectra {
-  using Shape = Tile<S, tiles_per_block(S)>;
-  static constexpr int kThreads = Shape::kThreads;
-  Plane from;
-  Complex* spectra;
-  int64_t first, tiles, channels;  // tiles [first, first + tiles)
-  float scale;
-  Columns columns;
-  int room;
-
-  GRAPHSCALE_DEVICE void operator()(const Block& block) const {
-    const int g = Shape::tile_of(block.thread());
-    Complex* const memory = block.shared<Complex>();
-    const int64_t blocks = divide_up(channels, Shape::kTiles);
-    const int64_t m = block.index() / blocks;
-    const int64_t channel = block.index() % blocks * Shape::kTiles;
-    load_columns<Shape, S>(
-        block, from, columns, room, [&](int t) { return channel + t < channels; },
-        [&](int t) { return from.place(first + m, channel + t); }, memory);
-    block.sync();
-    if (channel + g >= channels) return;
-    Line<S> line;
-    const int j = Shape::row_of(block.thread());
-    Shape::read_row(memory + g * room, j, columns, line);
-    transform<S>(line.re, line.im);
-    write_row<S>(line, j, scale, -scale, tiles * channels, spectra + m * channels + channel + g);
-  }
-};
-
-// "Tile" i is an input of a group, channels are the outputs of all groups.
-template <int S>
-struct KernelsToSpectra {
-  using Shape = Tile<S, tiles_per_block(S)>;
-  static constexpr int kThreads = Shape::kThreads;
-  Taps taps;
-  Complex* spectra;
-  int64_t ins, outs;
-  float scale;
-  Columns columns;
-  int room;
-
-  GRAPHSCALE_DEVICE void operator()(const Block& block) const {
-    const int g = Shape::tile_of(block.thread());
-    Complex* const memory = block.shared<Complex>();
-    const int64_t blocks = divide_up(outs, Shape::kTiles);
-    const int64_t in = block.index() / blocks;
-    const int64_t out = block.index() % blocks * Shape::kTiles;
-    load_kernel_columns<Shape, S>(
-        block, taps, columns, room, [&](int t) { return out + t < outs; },
-        [&](int t) { return taps.place(out + t, in); }, memory);
-    block.sync();
-    if (out + g >= outs) return;
-    Line<S> line;
-    const int j = Shape::row_of(block.thread());
-    Shape::read_row(memory + g * room, j, columns, line);
-    transform<S>(line.re, line.im);
-    write_row<S>(line, j, scale, scale, ins * outs, spectra + in * outs + out + g);
-  }
-};
-
-template <int S>
-struct SpectraToTiles {
-  using Shape = Tile<S, tiles_per_block(S)>;
-  static constexpr int kThreads = Shape::kThreads;
-  Plane to, bias;
-  const Complex* spectra;
-  int64_t first, tiles, channels;
-  bool has_bias;
-  Columns columns;
-  int room;
-
-  GRAPHSCALE_DEVICE void operator()(const Block& block) const {
-    const int g = Shape::tile_of(block.thread());
-    const int j = Shape::row_of(block.thread());
-    Complex* const memory = block.shared<Complex>();
-    const int64_t blocks = divide_up(channels, Shape::kTiles);
-    const int64_t m = block.index() / blocks;
-    const int64_t channel = block.index() % blocks * Shape::kTiles;
-    Line<S> line;
-    read_row<S>(spectra + m * channels + least(channel + g, channels - 1), j, tiles * channels,
-                line);
-    transform<S>(line.re, line.im);
-    Shape::write_row(line, j, columns, memory + g * room);
-    block.sync();
-    store_columns<Shape, S>(
-        block, to, columns, room, [&](int t) { return channel + t < channels; },
-        [&](int t) { return to.place(first + m, channel + t); },
-        [&](int t) { return has_bias ? bias.read(channel + t) : 0.0f; }, memory);
-  }
-};
-
-template <int S>
-struct SpectraToKernels {
-  using Shape = Tile<S, tiles_per_block(S)>;
-  static constexpr int kThreads = Shape::kThreads;
-  Taps taps;
-  const Complex* spectra;
-  int64_t ins, outs;
-  Columns columns;
-  int room;
-
-  GRAPHSCALE_DEVICE void operator()(const Block& block) const {
-    const int g = Shape::tile_of(block.thread());
-    const int j = Shape::row_of(block.thread());
-    Complex* const memory = block.shared<Complex>();
-    const int64_t blocks = divide_up(outs, Shape::kTiles);
-    const int64_t in = block.index() / blocks;
-    const int64_t out = block.index() % blocks * Shape::kTiles;
-    Line<S> line;
-    read_row<S>(spectra + in * outs + least(out + g, outs - 1), j, ins * outs, line);
-    transform<S>(line.re, line.im);
-    Shape::write_row(line, j, columns, memory + g * room);
-    block.sync();
-    store_kernel_columns<Shape, S>(
-        block, taps, columns, room, [&](int t) { return out + t < outs; },
-        [&](int t) { return taps.place(out + t, in); }, memory);
-  }
-};
-
 template <typename Shape>
 size_t tile_bytes(const Columns& columns) {
   return static_cast<size_t>(Shape::kTiles * Shape::room(columns.count())) * sizeof(Complex);
 }
 
+template <typename Number>
 void tiles_to_spectra(const Context& context, int size, const Plane& from, const Columns& columns,
-                      int64_t first, int64_t tiles, int64_t channels, float scale,
-                      Complex* spectra) {
+                      int64_t first, int64_t tiles, int64_t channels, const Scale& scale,
+                      Number* spectra) {
   DenseSizes::choose(size, [&](auto s) {
-    using Kernel = TilesToSpectra<decltype(s)::value>;
+    using Kernel = TilesToSpectra<decltype(s)::value, Number>;
     using Shape = typename Kernel::Shape;
     launch_blocks(context, tiles * divide_up(channels, Shape::kTiles), tile_bytes<Shape>(columns),
                   Kernel{from, spectra, first, tiles, channels, scale, columns,
@@ -200,48 +30,82 @@ void tiles_to_spectra(const Context& context, int size, const Plane& from, const
   });
 }
 
-void spectra_to_tiles(const Context& context, int size, const Complex* spectra, int64_t first,
-                      int64_t tiles, const Layout& layout, const Plane* bias) {
+template <typename Number>
+void spectra_to_tiles(const Context& context, int size, const Number* spectra, int64_t first,
+                      int64_t tiles, const Layout& layout, const ScaleBack<Number>& scale,
+                      const Plane* bias) {
   const Columns& columns = layout.out_columns;
   DenseSizes::choose(size, [&](auto s) {
-    using Kernel = SpectraToTiles<decltype(s)::value>;
+    using Kernel = SpectraToTiles<decltype(s)::value, Number>;
     using Shape = typename Kernel::Shape;
     const int64_t channels = layout.all_outs();
-    launch_blocks(context, tiles * divide_up(channels, Shape::kTiles), tile_bytes<Shape>(columns),
-                  Kernel{layout.out, bias == nullptr ? Plane{} : *bias, spectra, first, tiles,
-                         channels, bias != nullptr, columns, Shape::room(columns.count())});
+    launch_blocks(
+        context, tiles * divide_up(channels, Shape::kTiles), tile_bytes<Shape>(columns),
+        Kernel{layout.out, bias == nullptr ? Plane{} : *bias, spectra, first, tiles, channels,
+               scale, bias != nullptr, columns, Shape::room(columns.count())});
   });
 }
 
-// launch(Kernel type's shape ...) for kernels, a block for some outputs of one input.
-template <template <int> class Kernel, typename Spectra, typename... Scale>
+// Kernel<S, Number> for kernels, a block for some outputs of one input.
+template <template <int, typename> class Kernel, typename Number, typename Spectra, typename Factor>
 void launch_kernels(const Context& context, int size, const Layout& layout, Spectra* spectra,
-                    Scale... scale) {
+                    const Factor& scale) {
   const Columns columns = kernel_columns(layout.taps);
   DenseSizes::choose(size, [&](auto s) {
     constexpr int S = decltype(s)::value;
-    using Shape = typename Kernel<S>::Shape;
+    using Shape = typename Kernel<S, Number>::Shape;
     launch_blocks(context, layout.ins * divide_up(layout.all_outs(), Shape::kTiles),
                   kernel_columns_bytes<Shape, S>(columns),
-                  Kernel<S>{layout.taps, spectra, layout.ins, layout.all_outs(), scale..., columns,
-                            Shape::room(columns.count())});
+                  Kernel<S, Number>{layout.taps, spectra, layout.ins, layout.all_outs(), scale,
+                                    columns, Shape::room(columns.count())});
   });
 }
 
+// What the spectra of two operands, or a product's, are multiplied by.
 float product_scale(int size) {
   return 0.25f / (static_cast<float>(size) * static_cast<float>(size));
 }
 
-// Sizes and results of the products of a pass, in the plan's precision; 16-bit tensors need no more
-// than tf32.
-void multiply(const Context& context, const Plan& plan, const Layout& layout,
-              SpectraProduct product) {
+// The least e with 2^e >= count.
+int exponent_above(int64_t count) {
+  int exponent = 0;
+  while (int64_t{1} << exponent < count) ++exponent;
+  return exponent;
+}
+
+// How much larger than 2^0 times the numbers of a tile, or of a kernel, its spectrum may be: all of
+// them added up, and doubled (tile.h).
+int tile_growth(int size) { return exponent_above(int64_t{2} * size * size); }
+int kernel_growth(const Taps& taps) {
+  return exponent_above(int64_t{2} * taps.plane.y.limit * taps.plane.x.limit);
+}
+
+const BFloat16* bfloat16_numbers(const Plane& plane) {
+  return static_cast<const BFloat16*>(plane.data);
+}
+
+// Sizes and results of the products of a pass.
+template <typename In, typename Out>
+SpectraProduct<In, Out> make_product(const Plan& plan, const Layout& layout) {
+  SpectraProduct<In, Out> product{};
   product.frequencies = frequencies(plan.size);
   product.groups = layout.groups;
   product.columns = layout.outs;
   product.out_group = layout.outs;
   product.out_row = layout.all_outs();
+  product.scale = 1;
+  return product;
+}
+
+// In the plan's precision; 16-bit tensors need no more than tf32.
+void multiply(const Context& context, const Plan& plan, const Layout& layout,
+              const SpectraProduct<Complex, Complex>& product) {
   multiply_spectra(context, product, plan.tf32 || layout.in.type != Type::kFloat32);
+}
+template <typename Out>
+void multiply(const Context& context, const Plan&, const Layout&,
+              const SpectraProduct<HalfComplex, Out>& product) {
+  multiply_spectra(context, product);
 }
 
 // Memory for the spectra of the images that go through it at once; the environment variable
@@ -253,62 +117,101 @@ int64_t spectra_bytes() {
 }
 
 // Tiles whose spectra go through memory at once.
+template <typename Number>
 int64_t tiles_at_once(int size, const Layout& layout) {
   const int64_t bytes = frequencies(size) * (layout.all_ins() + layout.all_outs()) *
-                        static_cast<int64_t>(sizeof(Complex));
+                        static_cast<int64_t>(sizeof(Number));
   return std::clamp<int64_t>(spectra_bytes() / bytes, 1, layout.tiles);
 }
 
-}  // namespace
-
-int64_t dense_spectra_count(const Layout& layout, int size) {
+int64_t spectra_count(const Layout& layout, int size) {
   return frequencies(size) * layout.kernels();
 }
 
-// [frequency][input of its group][output].
-void make_dense_spectra(const Context& context, int size, const Layout& layout, Complex* spectra) {
-  launch_kernels<KernelsToSpectra>(context, size, layout, spectra, product_scale(size));
+// Spectra of kernels, [frequency][input of its group][output]; behind those of halves their
+// exponent.
+const int* exponent_behind(const HalfComplex* spectra, const Layout& layout, int size) {
+  return reinterpret_cast<const int*>(spectra + spectra_count(layout, size));
 }
 
-void convolve_dense(const Context& context, const Plan& plan, const Layout& layout,
-                    const Complex* spectra, const Plane* bias) {
+template <typename Number>
+void convolve(const Context& context, const Plan& plan, const Layout& layout,
+              const Number* spectra, const Plane* bias) {
   const int size = plan.size;
   const int64_t ins = layout.all_ins();
   const int64_t outs = layout.all_outs();
-  const int64_t most = tiles_at_once(size, layout);
-  const ScratchArray<Complex> in_spectra(context, frequencies(size) * most * ins);
-  const ScratchArray<Complex> out_spectra(context, frequencies(size) * most * outs);
+  const int64_t most = tiles_at_once<Number>(size, layout);
+  const ScratchArray<Number> in_spectra(context, frequencies(size) * most * ins);
+  const ScratchArray<Number> out_spectra(context, frequencies(size) * most * outs);
+  const int64_t image_tiles = layout.image_tiles();
+  const ScratchArray<int> exponents(context, kHalves<Number> ? layout.tiles / image_tiles : 0);
+  Scale scale{1.0f, {}};
+  ScaleBack<Number> back{};
+  float product_factor = 1;
+  if constexpr (kHalves<Number>) {
+    // Sums of `ins` products of numbers up to 2^15 are to be no larger than these.
+    const int lost = 15 + exponent_above(layout.ins);
+    product_factor = power_of_two(-lost);
+    scale.exponents = {exponents.get(), image_tiles};
+    back = {product_scale(size), scale.exponents, exponent_behind(spectra, layout, size), lost};
+  }
   for (int64_t first = 0; first < layout.tiles; first += most) {
     const int64_t tiles = std::min(most, layout.tiles - first);
-    tiles_to_spectra(context, size, layout.in, layout.in_columns, first, tiles, ins, 1.0f,
+    if constexpr (kHalves<Number>) {
+      // Of these tiles' images only: what is read here is soon read again.
+      const int64_t image = first / image_tiles;
+      find_exponents(context, bfloat16_numbers(layout.in) + image * layout.in.image,
+                     (first + tiles - 1) / image_tiles + 1 - image, layout.in.image,
+                     tile_growth(size), exponents.get() + image);
+    }
+    tiles_to_spectra(context, size, layout.in, layout.in_columns, first, tiles, ins, scale,
                      in_spectra.get());
-    SpectraProduct product{};
+    auto product = make_product<Number, Number>(plan, layout);
     product.left = {in_spectra.get(), tiles * ins, layout.ins, ins, 1};
     product.right = {spectra, layout.kernels(), layout.outs, 1, outs};
     product.out = out_spectra.get();
     product.out_frequency = tiles * outs;
     product.rows = tiles;
     product.depth = layout.ins;
+    product.scale = product_factor;
     multiply(context, plan, layout, product);
-    spectra_to_tiles(context, size, out_spectra.get(), first, tiles, layout, bias);
+    spectra_to_tiles(context, size, out_spectra.get(), first, tiles, layout, back, bias);
   }
 }
 
-void correlate_dense(const Context& context, const Plan& plan, const Layout& layout) {
+template <typename Number>
+void correlate(const Context& context, const Plan& plan, const Layout& layout) {
   const int size = plan.size;
   const int64_t ins = layout.all_ins();
   const int64_t outs = layout.all_outs();
-  const int64_t most = tiles_at_once(size, layout);
-  const ScratchArray<Complex> in_spectra(context, frequencies(size) * most * ins);
-  const ScratchArray<Complex> grad_spectra(context, frequencies(size) * most * outs);
-  const ScratchArray<Complex> sums(context, dense_spectra_count(layout, size));
+  const int64_t most = tiles_at_once<Number>(size, layout);
+  const ScratchArray<Number> in_spectra(context, frequencies(size) * most * ins);
+  const ScratchArray<Number> grad_spectra(context, frequencies(size) * most * outs);
+  const ScratchArray<Complex> sums(context, spectra_count(layout, size));
+  const ScratchArray<int> exponents(context, kHalves<Number> ? 2 : 0);
+  Scale in_scale{product_scale(size), {}};
+  Scale grad_scale{1.0f, {}};
+  ScaleBack<Number> back{};
+  if constexpr (kHalves<Number>) {
+    // All images are added up, so all have the same exponent.
+    const int64_t images = layout.tiles / layout.image_tiles();
+    int* const in = exponents.get();
+    int* const grad = in + 1;
+    for (const auto& [plane, exponent] : {std::pair(&layout.in, in), std::pair(&layout.out, grad)}) {
+      find_exponents(context, bfloat16_numbers(*plane), 1, images * plane->image,
+                     tile_growth(size), exponent);
+    }
+    in_scale = {1.0f, {in, layout.tiles}};
+    grad_scale = {1.0f, {grad, layout.tiles}};
+    back = {product_scale(size), in_scale.exponents, grad, 0};
+  }
   for (int64_t first = 0; first < layout.tiles; first += most) {
     const int64_t tiles = std::min(most, layout.tiles - first);
-    tiles_to_spectra(context, size, layout.in, layout.in_columns, first, tiles, ins,
-                     product_scale(size), in_spectra.get());
-    tiles_to_spectra(context, size, layout.out, layout.out_columns, first, tiles, outs, 1.0f,
+    tiles_to_spectra(context, size, layout.in, layout.in_columns, first, tiles, ins, in_scale,
+                     in_spectra.get());
+    tiles_to_spectra(context, size, layout.out, layout.out_columns, first, tiles, outs, grad_scale,
                      grad_spectra.get());
-    SpectraProduct product{};
+    auto product = make_product<Number, Complex>(plan, layout);
     product.left = {in_spectra.get(), tiles * ins, layout.ins, 1, ins};
     product.right = {grad_spectra.get(), tiles * outs, layout.outs, 1, outs};
     product.out = sums.get();
@@ -319,7 +222,54 @@ void correlate_dense(const Context& context, const Plan& plan, const Layout& lay
     product.conjugate_right = true;
     multiply(context, plan, layout, product);
   }
-  launch_kernels<SpectraToKernels>(context, size, layout, static_cast<const Complex*>(sums.get()));
+  launch_kernels<SpectraToKernels, Number>(context, size, layout,
+                                           static_cast<const Complex*>(sums.get()), back);
+}
+
+// function(Number()) for the numbers that a plan's spectra have.
+template <typename F>
+void with_numbers(const Plan& plan, const Layout& layout, const F& function) {
+  if (has_half_spectra(plan, layout.in.type)) {
+    function(HalfComplex());
+  } else {
+    function(Complex());
+  }
+}
+
+}  // namespace
+
+size_t dense_spectra_bytes(const Plan& plan, const Layout& layout) {
+  const size_t count = static_cast<size_t>(spectra_count(layout, plan.size));
+  return has_half_spectra(plan, layout.in.type) ? count * sizeof(HalfComplex) + sizeof(int)
+                                                : count * sizeof(Complex);
+}
+
+void make_dense_spectra(const Context& context, const Plan& plan, const Layout& layout,
+                        void* memory) {
+  with_numbers(plan, layout, [&](auto number) {
+    using Number = decltype(number);
+    Number* const spectra = static_cast<Number*>(memory);
+    Scale scale{product_scale(plan.size), {}};
+    if constexpr (kHalves<Number>) {
+      int* const exponent = const_cast<int*>(exponent_behind(spectra, layout, plan.size));
+      find_exponents(context, bfloat16_numbers(layout.taps.plane), 1,
+                     layout.groups * layout.taps.group, kernel_growth(layout.taps), exponent);
+      scale = {1.0f, {exponent, 1}};
+    }
+    launch_kernels<KernelsToSpectra, Number>(context, plan.size, layout, spectra, scale);
+  });
+}
+
+void convolve_dense(const Context& context, const Plan& plan, const Layout& layout,
+                    const void* spectra, const Plane* bias) {
+  with_numbers(plan, layout, [&](auto number) {
+    convolve(context, plan, layout, static_cast<const decltype(number)*>(spectra), bias);
+  });
+}
+
+void correlate_dense(const Context& context, const Plan& plan, const Layout& layout) {
+  with_numbers(plan, layout,
+               [&](auto number) { correlate<decltype(number)>(context, plan, layout); });
 }
 
 }  // namespace graphscale::cuda

@@ -1,21 +1,25 @@
 // Convolution of many channels: tiles -> spectra in memory -> one complex matrix product per
-// frequency on tensor cores -> tiles.
+// frequency on tensor cores -> tiles. Spectra of bfloat16 tensors are float16, scaled by powers of
+// two so that nothing overflows: bfloat16 would round them eight times as coarsely, and three times
+// in a row.
 #pragma once
 
 #include "kernels/cuda/fft/layout.h"
+#include "kernels/cuda/launch.h"
 
 namespace graphscale::cuda {
 
-// Numbers of type Complex that the kernels' spectra take.
-int64_t dense_spectra_count(const Layout& layout, int size);
+// Memory that the kernels' spectra take.
+size_t dense_spectra_bytes(const Plan& plan, const Layout& layout);
 
 // The spectra of all kernels, scaled.
-void make_dense_spectra(const Context& context, int size, const Layout& layout, Complex* spectra);
+void make_dense_spectra(const Context& context, const Plan& plan, const Layout& layout,
+                        void* spectra);
 
 // out <- in with the kernels, + bias where it is not null. As many tiles at a time as memory is
 // allowed for.
 void convolve_dense(const Context& context, const Plan& plan, const Layout& layout,
-                    const Complex* spectra, const Plane* bias);
+                    const void* spectra, const Plane* bias);
 
 // taps <- the sum over all tiles of in with out, the gradient to y.
 void correlate_dense(const Context& context, const Plan& plan, const Layout& layout);

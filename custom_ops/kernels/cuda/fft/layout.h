@@ -16,6 +16,9 @@ struct Layout {
   Columns in_columns;    // of a tile, those that can have other numbers than zero
   Columns out_columns;   // those that are asked for
 
+  int64_t image_tiles() const {
+    return int64_t{in.y.tiles} * in.x.tiles * in.y.batch_phases * in.x.batch_phases;
+  }
   int64_t all_ins() const { return groups * ins; }
   int64_t all_outs() const { return groups * outs; }
   int64_t kernels() const { return all_outs() * ins; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/fft/layout.h"
+#include "kernels/cuda/launch.h"
 
 namespace graphscale::cuda {
 

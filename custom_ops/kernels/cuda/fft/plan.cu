@@ -16,6 +16,7 @@ constexpr double kBytesPerSecond = 4.0e12;
 constexpr double kTransformFlops = 25e12;       // counted as 5 n log2 n
 constexpr double kProductFlops = 180e12;        // of tensor cores, tf32
 constexpr double kSplitProductFlops = 60e12;    // three tf32 products for one
+constexpr double kHalfProductFlops = 360e12;
 constexpr double kDirectFlops = 2e12;           // of the direct kernels here
 constexpr double kLaunchSeconds = 4e-6;
 constexpr size_t kMostOfMethod = 4;  // candidates
@@ -41,14 +42,17 @@ int64_t shared_limit() {
 }
 
 // The most that the kernels of a plan take, with all columns.
-int64_t shared_bytes(const TiledCore& c, Pass pass, const Plan& plan) {
+int64_t shared_bytes(const TiledCore& c, Pass pass, const Plan& plan, Type type) {
   const int64_t spectrum = int64_t{4} * plan.size * plan.size;
   const int64_t tile = spectrum + 8 * plan.size + 128;
   if (plan.method == Method::kPerChannel && pass == Pass::kGradientWeight) {
     const int64_t sums = summed_tiles_per_block(plan.size) * (tile + 2 * spectrum);
     return std::max(sums, tiles_per_block(plan.size) * tile);
   }
-  const bool added_up = plan.method == Method::kPerChannel && c.ins() > 1;
+  if (plan.method == Method::kDense) {
+    return dense_tiles_per_block(plan.size, has_half_spectra(plan, type)) * tile;
+  }
+  const bool added_up = c.ins() > 1;
   return tiles_per_block(plan.size) * (tile + (added_up ? spectrum : 0));
 }
 
@@ -91,7 +95,13 @@ std::string join(const std::vector<Plan>& plans) {
   return text;
 }
 
-bool single_products(const Plan& plan, Type type) { return plan.tf32 || type != Type::kFloat32; }
+double product_flops(const Plan& plan, Type type) {
+  if (has_half_spectra(plan, type)) return kHalfProductFlops;
+  return plan.tf32 || type != Type::kFloat32 ? kProductFlops : kSplitProductFlops;
+}
+
+// tf32 is a choice where it is not all there is.
+bool has_tf32(Type type) { return type == Type::kFloat32 || type == Type::kBFloat16; }
 
 }  // namespace
 
@@ -115,9 +125,13 @@ std::optional<Plan> parse_plan(const std::string& text) {
   return std::nullopt;
 }
 
+bool has_half_spectra(const Plan& plan, Type type) {
+  return plan.method == Method::kDense && type == Type::kBFloat16 && !plan.tf32;
+}
+
 std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Plan& plan, Type type) {
   if (plan.method == Method::kDirect || !known_size(plan) || type == Type::kFloat64 ||
-      fft_conv::is_empty(p) || (plan.tf32 && type != Type::kFloat32)) {
+      fft_conv::is_empty(p) || (plan.tf32 && !has_tf32(type))) {
     return std::nullopt;
   }
   const int64_t width = p.width + p.pad_left + p.pad_right;
@@ -137,7 +151,7 @@ std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Plan& plan,
   const int64_t kernels = c.core.groups * c.core.outs() * ins;
   if (c.core.tiles() > kMostPositions || kernels > kMostPositions) return std::nullopt;
   if (plan.method == Method::kPerChannel && ins > kMostSummed) return std::nullopt;
-  if (shared_bytes(c, pass, plan) > shared_limit()) return std::nullopt;
+  if (shared_bytes(c, pass, plan, type) > shared_limit()) return std::nullopt;
   return c;
 }
 
@@ -160,9 +174,10 @@ double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, Type typ
   const double groups = static_cast<double>(core.groups);
   const double core_ins = groups * static_cast<double>(cut->ins());
   const double core_outs = groups * static_cast<double>(core.outs());
-  const double plane_bytes =
-      static_cast<double>(type_size(type)) * batch *
-      (ins * static_cast<double>(p.height * p.width) + outs * y_size) / kBytesPerSecond;
+  const double each_bytes = static_cast<double>(type_size(type)) * batch;
+  const double x_bytes = each_bytes * ins * static_cast<double>(p.height * p.width);
+  const double y_bytes = each_bytes * outs * y_size;
+  const double plane_bytes = (x_bytes + y_bytes) / kBytesPerSecond;
   if (plan.method == Method::kPerChannel) {
     const double each = pass == Pass::kGradientWeight
                             ? 2 * static_cast<double>(cut->ins())
@@ -170,10 +185,18 @@ double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, Type typ
     return kLaunchSeconds + std::max(plane_bytes, tiles * core_outs * each * transform);
   }
   const double frequencies = size * size / 2 + 2;
-  const double spectra = 2 * 8 * frequencies * tiles * (core_ins + core_outs) / kBytesPerSecond;
-  const double products = 8 * frequencies * tiles * core_ins * core_outs / groups /
-                          (single_products(plan, type) ? kProductFlops : kSplitProductFlops);
-  return 3 * kLaunchSeconds +
+  const bool halves = has_half_spectra(plan, type);
+  const double number = halves ? 4 : 8;
+  const double spectra =
+      2 * number * frequencies * tiles * (core_ins + core_outs) / kBytesPerSecond;
+  const double products =
+      8 * frequencies * tiles * core_ins * core_outs / groups / product_flops(plan, type);
+  // Halves need the largest number of what is read first.
+  const double read_bytes = pass == Pass::kForward         ? x_bytes
+                            : pass == Pass::kGradientInput ? y_bytes
+                                                           : x_bytes + y_bytes;
+  const double scales = halves ? 2 * kLaunchSeconds + read_bytes / kBytesPerSecond : 0;
+  return 3 * kLaunchSeconds + scales +
          std::max(tiles * (core_ins + core_outs) * transform, plane_bytes + spectra) + products;
 }
 

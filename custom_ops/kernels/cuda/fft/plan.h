@@ -19,7 +19,7 @@ using fft_conv::Problem;
 struct Plan {
   Method method = Method::kDirect;
   int size = 0;       // of a tile's sides
-  bool tf32 = false;  // dense: float32 products as single tf32 numbers
+  bool tf32 = false;  // dense: float32 spectra, products of single tf32 numbers
 
   bool operator<(const Plan& other) const {
     if (method != other.method) return method < other.method;
@@ -52,6 +52,11 @@ constexpr int tiles_per_block(int size) {
   if (size <= 40) return size <= 16 ? 16 : 8;
   return size <= 72 ? 4 : size == 84 ? 3 : 2;
 }
+// The dense method's blocks write a number of each tile next to each other: at least 32 bytes.
+constexpr int dense_tiles_per_block(int size, bool halves) {
+  const int tiles = tiles_per_block(size);
+  return halves && tiles < 8 ? 8 : tiles;
+}
 // The gradient to the weight keeps two spectra in shared memory beside its tiles.
 constexpr int summed_tiles_per_block(int size) {
   return size < 72 ? tiles_per_block(size) / 2 : 1;
@@ -67,6 +72,10 @@ struct TiledCore {
 
   int64_t ins() const { return core.ins() * parts; }  // of a group, with phases and parts
 };
+
+// Whether spectra in memory are float16, scaled, as are the products' operands: of bfloat16 tensors,
+// unless the plan says tf32.
+bool has_half_spectra(const Plan& plan, Type type);
 
 // Nothing where the plan is direct or does not fit the problem, its type or this GPU.
 std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Plan& plan, Type type);

@@ -1,6 +1,7 @@
-// A block makes 64 x 64 numbers, its four warps 32 x 32 each; 16 of the depth are in shared memory
-// while the next 16 are on their way to registers. Real and imaginary parts lie in planes of their
-// own, [row or column][16 of the depth], already as tf32, so that ldmatrix brings whole fragments.
+// A block makes 64 x 64 numbers, its four warps 32 x 32 each; 16 of the depth (32 of halves) are in
+// shared memory while the next are on their way to registers. Real and imaginary parts lie in planes
+// of their own, [row or column][16 words], as the tensor cores take them (tf32, or two float16), so
+// that ldmatrix brings whole fragments.
 #include "kernels/cuda/fft/product.h"
 
 #include <cstring>
@@ -18,95 +19,169 @@ GRAPHSCALE_DEVICE uint32_t to_bits(float value) {
 #endif
 }
 
-template <bool kSplit, bool kLeftByDepth>
-struct Multiply {
-  static constexpr int kThreads = 128;
-  static constexpr int kTile = 64;
-  static constexpr int kDepth = 16;
-  static constexpr int kPlane = kTile * kDepth;
-  static constexpr int kParts = kSplit ? 2 : 1;
-  static constexpr int kOperand = 2 * kParts * kPlane;  // re, im, and their rests
-  static constexpr size_t kSharedBytes = 2 * kOperand * sizeof(uint32_t);
+// What shared memory holds of complex numbers: words of 32 bits, kNumbers of the depth in each. A
+// part is the real or the imaginary part; an operand may have rests, in planes of their own.
+struct Words {
+  uint32_t high, low;
+};
+
+template <bool kHasRests>
+struct Tf32 {
+  using Number = Complex;
+  using Raw = Complex;
+  static constexpr int kNumbers = 1;
+  static constexpr bool kSplit = kHasRests;
   static constexpr int kBlocks = kSplit ? 2 : 3;
-  SpectraProduct p;
-  bool paired;  // every other number of the result is aligned to 16 bytes
+  static constexpr uint32_t kSigns = 0x80000000u;
 
-  int64_t blocks() const {
-    return p.frequencies * p.groups * divide_up(p.rows, kTile) * divide_up(p.columns, kTile);
-  }
-
-  // Where in a plane number k of the depth of a line (a row or column) is. The four pieces of 16
-  // bytes of a line change places every two lines, so that one piece of eight lines, or all of two,
-  // is in different banks.
-  GRAPHSCALE_DEVICE static int place(int line, int k) {
-    return line * kDepth + (k / 4 ^ (line / 2 & 3)) * 4 + k % 4;
-  }
-
-  // Numbers on their way, and which they are: neighbours in memory belong to neighbouring threads.
-  static constexpr int kLoads = kTile * kDepth / kThreads;
-  struct Staged {
-    Complex values[kLoads];
-  };
-  template <bool kByDepth>
-  GRAPHSCALE_DEVICE static int line_of(int thread, int load) {
-    return kByDepth ? thread / kDepth + load * (kThreads / kDepth) : thread % kTile;
-  }
-  template <bool kByDepth>
-  GRAPHSCALE_DEVICE static int depth_of(int thread, int load) {
-    return kByDepth ? thread % kDepth : (thread / kTile + load / 4 * 2) * 4 + load % 4;
-  }
-
-  // from: number (0, 0) of the tile; `stride`: from line to line, or along the depth. Lines behind
-  // the last one repeat it: nobody stores what comes of them.
-  template <bool kByDepth>
-  GRAPHSCALE_DEVICE static void fetch(const Complex* from, int64_t stride, int lines,
-                                      int64_t depth_left, int thread, Staged& staged) {
-    const int depth = static_cast<int>(least<int64_t>(depth_left, kDepth));
-#pragma unroll
-    for (int load = 0; load < kLoads; ++load) {
-      const int line = least(line_of<kByDepth>(thread, load), lines - 1);
-      const int k = depth_of<kByDepth>(thread, load);
-      const Complex* const at = kByDepth ? from + line * stride + k : from + k * stride + line;
-      staged.values[load] = k < depth ? *at : Complex{0, 0};
-    }
-  }
-
-  // sign * value as tf32 (the tensor cores do not look at the lower 13 bits; a little more than the
+  // sign * part as tf32 (the tensor cores do not look at the lower 13 bits; a little more than the
   // number makes that nearly the nearest), and the rest.
-  struct Parts {
-    uint32_t high, low;
-  };
-  GRAPHSCALE_DEVICE static Parts parts(float value, float sign) {
+  GRAPHSCALE_DEVICE static Words words(const Raw (&numbers)[kNumbers], bool real, float sign) {
     constexpr float kMore = 1 + 1.5f / 4096;
+    const float value = real ? numbers[0].re : numbers[0].im;
     const uint32_t high = to_bits(value * (sign * kMore));
     if constexpr (!kSplit) return {high, 0};
     const uint32_t kept = high & 0xffffe000u;
     return {kept, to_bits((sign * value - from_bits(kept)) * kMore)};
   }
+  GRAPHSCALE_DEVICE static void multiply_add(const Block& block, float (&sum)[4],
+                                             const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    block.multiply_add(sum, a, b);
+  }
+};
 
-  template <bool kByDepth>
+struct Halves {
+  using Number = HalfComplex;
+  using Raw = uint32_t;  // the imaginary part above the real one
+  static constexpr int kNumbers = 2;
+  static constexpr bool kSplit = false;
+  static constexpr int kBlocks = 3;
+  static constexpr uint32_t kSigns = 0x80008000u;
+
+  GRAPHSCALE_DEVICE static Words words(const Raw (&numbers)[kNumbers], bool real, float sign) {
+    const uint32_t both = real ? (numbers[0] & 0xffffu) | numbers[1] << 16
+                               : numbers[0] >> 16 | (numbers[1] & 0xffff0000u);
+    return {sign < 0 ? both ^ kSigns : both, 0};
+  }
+  GRAPHSCALE_DEVICE static void multiply_add(const Block& block, float (&sum)[4],
+                                             const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    block.multiply_add_halves(sum, a, b);
+  }
+};
+
+// How neighbours of an operand in memory lie: along its lines' numbers (by line), or along the depth,
+// with or without aligned words of it.
+enum class Order { kByLine, kByDepth, kByWords };
+
+template <typename Format, Order kLeftOrder, typename Out>
+struct Multiply {
+  using Number = typename Format::Number;
+  using Raw = typename Format::Raw;
+  static_assert(sizeof(Raw) == sizeof(Number));
+  static constexpr bool kSplit = Format::kSplit;
+  static constexpr int kNumbers = Format::kNumbers;
+  static constexpr int kThreads = 128;
+  static constexpr int kTile = 64;
+  static constexpr int kWords = 16;                  // of a line, in shared memory at once
+  static constexpr int kDepth = kWords * kNumbers;
+  static constexpr int kPlane = kTile * kWords;
+  static constexpr int kParts = kSplit ? 2 : 1;
+  static constexpr int kOperand = 2 * kParts * kPlane;  // re, im, and their rests
+  static constexpr size_t kSharedBytes = 2 * kOperand * sizeof(uint32_t);
+  static constexpr int kBlocks = Format::kBlocks;
+  SpectraProduct<Number, Out> p;
+  bool out_even;  // every other number of the result is aligned with the next
+
+  int64_t blocks() const {
+    return p.frequencies * p.groups * divide_up(p.rows, kTile) * divide_up(p.columns, kTile);
+  }
+
+  // Where in a plane a word of a line (a row or column) is. The four pieces of 16 bytes of a line
+  // change places every two lines, so that one piece of eight lines, or all of two, is in different
+  // banks.
+  GRAPHSCALE_DEVICE static int place(int line, int word) {
+    return line * kWords + (word / 4 ^ (line / 2 & 3)) * 4 + word % 4;
+  }
+
+  // Numbers on their way, and which they are: neighbours in memory belong to neighbouring threads.
+  static constexpr int kLoads = kTile * kWords / kThreads;
+  struct alignas(kNumbers * sizeof(Raw)) Load {
+    Raw numbers[kNumbers];
+  };
+  struct Staged {
+    Load loads[kLoads];
+  };
+  template <Order kOrder>
+  GRAPHSCALE_DEVICE static int line_of(int thread, int load) {
+    return kOrder != Order::kByLine ? thread / kWords + load * (kThreads / kWords) : thread % kTile;
+  }
+  template <Order kOrder>
+  GRAPHSCALE_DEVICE static int word_of(int thread, int load) {
+    return kOrder != Order::kByLine ? thread % kWords
+                                    : (thread / kTile + load / 4 * 2) * 4 + load % 4;
+  }
+
+  // from: number (0, 0) of the tile; `stride`: from line to line, or along the depth. Lines behind
+  // the last one repeat it: nobody stores what comes of them.
+  template <Order kOrder>
+  GRAPHSCALE_DEVICE static void fetch(const Number* from, int64_t stride, int lines,
+                                      int64_t depth_left, int thread, Staged& staged) {
+    const int depth = static_cast<int>(least<int64_t>(depth_left, kDepth));
+    const int first_k = word_of<kOrder>(thread, 0) * kNumbers;
+    if constexpr (kOrder == Order::kByLine) {
+      const int line = least(line_of<kOrder>(thread, 0), lines - 1);
+      const Raw* at = raw(from + first_k * stride + line);
+#pragma unroll
+      for (int load = 0; load < kLoads; ++load) {
+        const int k = word_of<kOrder>(0, load) * kNumbers;
+#pragma unroll
+        for (int e = 0; e < kNumbers; ++e, at += stride) {
+          staged.loads[load].numbers[e] = k + e < depth - first_k ? *at : Raw{};
+        }
+        if (load % 4 == 3) at += (word_of<kOrder>(0, load + 1) * kNumbers - k - kNumbers) * stride;
+      }
+    } else {
+#pragma unroll
+      for (int load = 0; load < kLoads; ++load) {
+        const int line = least(line_of<kOrder>(thread, load), lines - 1);
+        const Raw* const at = raw(from + line * stride + first_k);
+        Load& to = staged.loads[load];
+        if constexpr (kOrder == Order::kByWords) {  // then the depth is even
+          to = first_k < depth ? *reinterpret_cast<const Load*>(at) : Load{};
+        } else {
+#pragma unroll
+          for (int e = 0; e < kNumbers; ++e) to.numbers[e] = first_k + e < depth ? at[e] : Raw{};
+        }
+      }
+    }
+  }
+  GRAPHSCALE_DEVICE static const Raw* raw(const Number* numbers) {
+    return reinterpret_cast<const Raw*>(numbers);
+  }
+
+  template <Order kOrder>
   GRAPHSCALE_DEVICE static void put(const Staged& staged, int thread, float im_sign,
                                     uint32_t* operand) {
     struct alignas(16) Four {
       uint32_t bits[4];
     };
-    constexpr int kTogether = kByDepth ? 1 : 4;
+    constexpr int kTogether = kOrder == Order::kByLine ? 4 : 1;
 #pragma unroll
     for (int load = 0; load < kLoads; load += kTogether) {
       uint32_t* const to =
-          operand + place(line_of<kByDepth>(thread, load), depth_of<kByDepth>(thread, load));
+          operand + place(line_of<kOrder>(thread, load), word_of<kOrder>(thread, load));
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
         Four high, low;
 #pragma unroll
         for (int e = 0; e < kTogether; ++e) {
-          const Complex value = staged.values[load + e];
-          const Parts p = part == 0 ? parts(value.re, 1.0f) : parts(value.im, im_sign);
-          high.bits[e] = p.high;
-          low.bits[e] = p.low;
+          const Words words = Format::words(staged.loads[load + e].numbers, part == 0,
+                                            part == 0 ? 1.0f : im_sign);
+          high.bits[e] = words.high;
+          low.bits[e] = words.low;
         }
         uint32_t* const plane = to + part * kPlane;
-        if constexpr (kByDepth) {
+        if constexpr (kTogether == 1) {
           *plane = high.bits[0];
           if constexpr (kSplit) plane[2 * kPlane] = low.bits[0];
         } else {
@@ -124,15 +199,15 @@ struct Multiply {
     Left result;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      result.high[i] = a.high[i] ^ 0x80000000u;
-      if constexpr (kSplit) result.low[i] = a.low[i] ^ 0x80000000u;
+      result.high[i] = a.high[i] ^ Format::kSigns;
+      if constexpr (kSplit) result.low[i] = a.low[i] ^ Format::kSigns;
     }
     return result;
   }
   GRAPHSCALE_DEVICE static Left left_fragment(const Block& block, const uint32_t* plane, int row,
-                                              int k) {
+                                              int word) {
     const int lane = block.thread() % kWarp;
-    const uint32_t* const at = plane + place(row + lane % 16, k + lane / 16 * 4);
+    const uint32_t* const at = plane + place(row + lane % 16, word + lane / 16 * 4);
     Left fragment;
     block.load_matrices(at, fragment.high);
     if constexpr (kSplit) block.load_matrices(at + 2 * kPlane, fragment.low);
@@ -140,10 +215,10 @@ struct Multiply {
   }
   // Of 16 columns: numbers 0 and 1 are the first eight's fragment, 2 and 3 the others'.
   GRAPHSCALE_DEVICE static Left right_fragments(const Block& block, const uint32_t* plane,
-                                                int column, int k) {
+                                                int column, int word) {
     const int lane = block.thread() % kWarp;
     const uint32_t* const at =
-        plane + place(column + lane % 8 + lane / 16 * 8, k + lane / 8 % 2 * 4);
+        plane + place(column + lane % 8 + lane / 16 * 8, word + lane / 8 % 2 * 4);
     Left fragment;
     block.load_matrices(at, fragment.high);
     if constexpr (kSplit) block.load_matrices(at + 2 * kPlane, fragment.low);
@@ -154,10 +229,10 @@ struct Multiply {
     const uint32_t high[2] = {b.high[2 * half], b.high[2 * half + 1]};
     if constexpr (kSplit) {
       const uint32_t low[2] = {b.low[2 * half], b.low[2 * half + 1]};
-      block.multiply_add(sum, a.low, high);
-      block.multiply_add(sum, a.high, low);
+      Format::multiply_add(block, sum, a.low, high);
+      Format::multiply_add(block, sum, a.high, low);
     }
-    block.multiply_add(sum, a.high, high);
+    Format::multiply_add(block, sum, a.high, high);
   }
 
   // sums (re, im of 2 x 4 fragments) += the tiles in shared memory.
@@ -165,19 +240,19 @@ struct Multiply {
                                                const uint32_t* right, int warp_row, int warp_column,
                                                int warp_columns, float (&sums)[2][4][2][4]) {
 #pragma unroll
-    for (int k = 0; k < kDepth; k += 8) {
+    for (int word = 0; word < kWords; word += 8) {
       Left re[2];
       Left im[2];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        re[m] = left_fragment(block, left, warp_row + m * 16, k);
-        im[m] = left_fragment(block, left + kPlane, warp_row + m * 16, k);
+        re[m] = left_fragment(block, left, warp_row + m * 16, word);
+        im[m] = left_fragment(block, left + kPlane, warp_row + m * 16, word);
       }
 #pragma unroll
       for (int n = 0; n < 2; ++n) {
         if (n * 16 >= warp_columns) break;  // alike in all lanes of a warp
-        const Left b_re = right_fragments(block, right, warp_column + n * 16, k);
-        const Left b_im = right_fragments(block, right + kPlane, warp_column + n * 16, k);
+        const Left b_re = right_fragments(block, right, warp_column + n * 16, word);
+        const Left b_im = right_fragments(block, right + kPlane, warp_column + n * 16, word);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -193,27 +268,25 @@ struct Multiply {
     }
   }
 
-  // Two neighbours of the result, of which `left` are there, in one access of 16 bytes if possible.
-  struct alignas(16) Two {
-    Complex values[2];
+  // Two neighbours of the result, of which `left` are there, in one access if possible.
+  struct alignas(2 * sizeof(Out)) Two {
+    Out numbers[2];
   };
-  GRAPHSCALE_DEVICE void store(Two sum, int left, Complex* to) const {
-    if (paired && left > 1) {
+  GRAPHSCALE_DEVICE void store(const Complex (&sums)[2], int left, Out* to) const {
+    if (out_even && left > 1) {
       Two* const both = reinterpret_cast<Two*>(to);
-      if (p.accumulate) {
-        const Two before = *both;
-        sum = {{add(sum.values[0], before.values[0]), add(sum.values[1], before.values[1])}};
-      }
-      *both = sum;
+      const Two before = p.accumulate ? *both : Two{};
+      *both = {{result(sums[0], before.numbers[0]), result(sums[1], before.numbers[1])}};
       return;
     }
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      if (e < left) to[e] = p.accumulate ? add(sum.values[e], to[e]) : sum.values[e];
+      if (e < left) to[e] = result(sums[e], p.accumulate ? to[e] : Out{});
     }
   }
-  GRAPHSCALE_DEVICE static Complex add(const Complex& a, const Complex& b) {
-    return {a.re + b.re, a.im + b.im};
+  GRAPHSCALE_DEVICE Out result(const Complex& sum, const Out& before) const {
+    const Complex base = widen(before);
+    return make_number<Out>(base.re + p.scale * sum.re, base.im + p.scale * sum.im);
   }
 
   GRAPHSCALE_DEVICE void operator()(const Block& block) const {
@@ -227,9 +300,9 @@ struct Multiply {
     const int64_t group = matrix % p.groups;
     const int64_t row0 = tile / column_tiles * kTile;
     const int64_t column0 = tile % column_tiles * kTile;
-    const Complex* a = p.left.data + frequency * p.left.frequency + group * p.left.group;
-    const Complex* b = p.right.data + frequency * p.right.frequency + group * p.right.group;
-    const int64_t left_stride = kLeftByDepth ? p.left.row : p.left.depth;
+    const Number* a = p.left.data + frequency * p.left.frequency + group * p.left.group;
+    const Number* b = p.right.data + frequency * p.right.frequency + group * p.right.group;
+    const int64_t left_stride = kLeftOrder == Order::kByLine ? p.left.depth : p.left.row;
     a += row0 * p.left.row;
     b += column0;
     const int rows = static_cast<int>(least<int64_t>(p.rows - row0, kTile));
@@ -244,25 +317,25 @@ struct Multiply {
     float sums[2][4][2][4] = {};
     Staged next_left;
     Staged next_right;
-    fetch<kLeftByDepth>(a, left_stride, rows, p.depth, thread, next_left);
-    fetch<false>(b, p.right.depth, columns, p.depth, thread, next_right);
+    fetch<kLeftOrder>(a, left_stride, rows, p.depth, thread, next_left);
+    fetch<Order::kByLine>(b, p.right.depth, columns, p.depth, thread, next_right);
     for (int64_t k0 = 0; k0 < p.depth; k0 += kDepth) {
       block.sync();
-      put<kLeftByDepth>(next_left, thread, 1.0f, left);
-      put<false>(next_right, thread, right_sign, right);
+      put<kLeftOrder>(next_left, thread, 1.0f, left);
+      put<Order::kByLine>(next_right, thread, right_sign, right);
       block.sync();
       a += kDepth * p.left.depth;
       b += kDepth * p.right.depth;
       const int64_t depth_left = p.depth - k0 - kDepth;
       if (depth_left > 0) {
-        fetch<kLeftByDepth>(a, left_stride, rows, depth_left, thread, next_left);
-        fetch<false>(b, p.right.depth, columns, depth_left, thread, next_right);
+        fetch<kLeftOrder>(a, left_stride, rows, depth_left, thread, next_left);
+        fetch<Order::kByLine>(b, p.right.depth, columns, depth_left, thread, next_right);
       }
       if (busy) multiply_tiles(block, left, right, warp_row, warp_column, warp_columns, sums);
     }
 
     const int lane = thread % kWarp;
-    Complex* const out = p.out + frequency * p.out_frequency + group * p.out_group +
+    Out* const out = p.out + frequency * p.out_frequency + group * p.out_group +
                          row0 * p.out_row + column0;
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
@@ -274,7 +347,7 @@ struct Multiply {
           const int column = warp_column + n * 8 + lane % 4 * 2;
           if (row >= rows || column >= columns) continue;
           const float(&sum)[2][4] = sums[m][n];
-          store({{{sum[0][i], sum[1][i]}, {sum[0][i + 1], sum[1][i + 1]}}}, columns - column,
+          store({{sum[0][i], sum[1][i]}, {sum[0][i + 1], sum[1][i + 1]}}, columns - column,
                 out + row * p.out_row + column);
         }
       }
@@ -282,23 +355,48 @@ struct Multiply {
   }
 };
 
-template <bool kSplit, bool kLeftByDepth>
-void launch(const Context& context, const SpectraProduct& product) {
-  const bool even = (product.out_row | product.out_frequency | product.out_group) % 2 == 0;
-  const bool aligned = reinterpret_cast<uintptr_t>(product.out) % (2 * sizeof(Complex)) == 0;
-  const Multiply<kSplit, kLeftByDepth> kernel{product, even && aligned};
+// Whether pairs of numbers that lie at even distances from data are aligned.
+template <typename Number, typename... Distance>
+bool pairs_are_aligned(const Number* data, Distance... distances) {
+  return (distances | ...) % 2 == 0 && reinterpret_cast<uintptr_t>(data) % (2 * sizeof(Number)) == 0;
+}
+
+template <typename Format, Order kLeftOrder, typename Out>
+void launch(const Context& context, const SpectraProduct<typename Format::Number, Out>& product) {
+  const Multiply<Format, kLeftOrder, Out> kernel{
+      product,
+      pairs_are_aligned(product.out, product.out_frequency, product.out_group, product.out_row)};
   launch_blocks(context, kernel.blocks(), kernel.kSharedBytes, kernel);
+}
+
+template <bool kSplit>
+void launch_tf32(const Context& context, const SpectraProduct<Complex, Complex>& product) {
+  if (product.left.depth == 1) {
+    launch<Tf32<kSplit>, Order::kByDepth>(context, product);
+  } else {
+    launch<Tf32<kSplit>, Order::kByLine>(context, product);
+  }
 }
 
 }  // namespace
 
-void multiply_spectra(const Context& context, const SpectraProduct& product, bool single) {
-  const bool by_depth = product.left.depth == 1;
-  if (single) {
-    by_depth ? launch<false, true>(context, product) : launch<false, false>(context, product);
+void multiply_spectra(const Context& context, const SpectraProduct<Complex, Complex>& product,
+                      bool single) {
+  single ? launch_tf32<false>(context, product) : launch_tf32<true>(context, product);
+}
+
+void multiply_spectra(const Context& context,
+                      const SpectraProduct<HalfComplex, HalfComplex>& product) {
+  const auto& left = product.left;
+  if (pairs_are_aligned(left.data, left.frequency, left.group, left.row, product.depth)) {
+    launch<Halves, Order::kByWords>(context, product);
   } else {
-    by_depth ? launch<true, true>(context, product) : launch<true, false>(context, product);
+    launch<Halves, Order::kByDepth>(context, product);
   }
+}
+
+void multiply_spectra(const Context& context, const SpectraProduct<HalfComplex, Complex>& product) {
+  launch<Halves, Order::kByLine>(context, product);
 }
 
 }  // namespace graphscale::cuda

@@ -12,7 +12,7 @@
 #pragma once
 
 #include "kernels/cuda/fft/line.h"
-#include "kernels/cuda/fft/product.h"
+#include "kernels/cuda/fft/number.h"
 
 namespace graphscale::cuda {
 
