@@ -159,6 +159,12 @@ void lp_grad_of_few_columns(const Context& context, const Windows& w, Wide power
     const ScratchArray<Wide> parts(context, count);
     for (int64_t sample = begin; sample < end; ++sample) {
       const int64_t first = sample * w.features * w.inner;
+      if (w.inner == 1 && w.stride == w.width &&
+          loops.norm_gradient_of_windows(count, w.width, grad + sample * count, x + first,
+                                         y + sample * count, power - 1, result + first)) {
+        std::fill(result + first + count * w.width, result + first + w.features, Wide(0));
+        continue;
+      }
       std::fill_n(result + first, w.features * w.inner, Wide(0));
       for (int64_t i = 0; i < w.width; ++i) {
         gather_members(w, x + first + i * w.inner, w.outputs, members.get());

@@ -179,8 +179,9 @@ void loss(const Call& call) {
 // values <- factor * (softmax(values) - onehot(target)).
 template <typename Wide>
 void softmax_gradient(Wide* values, int64_t count, int64_t target, Wide factor) {
-  const Wide total = log_sum_exp(values, count);
-  for (int64_t i = 0; i < count; ++i) values[i] = factor * std::exp(values[i] - total);
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
+  const Wide sum = loops.exponentials(count, values, loops.most(count, values), values);
+  for (int64_t i = 0; i < count; ++i) values[i] *= factor / sum;
   values[target] -= factor;
 }
 
@@ -250,23 +251,30 @@ void loss_grad(const Call& call) {
                {cluster_weight.get(), width, 1}, grad_x.get(), width, false);
   matmul<Wide>(call.context, tree.clusters, width, samples, {errors.get(), 1, tree.clusters},
                {x.get(), width, 1}, grad_cluster_weight.get(), width, false);
-  std::fill_n(grad_cluster_bias.get(), tree.clusters, Wide(0));
-  for (int64_t i = 0; i < samples * tree.clusters; ++i) {
-    grad_cluster_bias.get()[i % tree.clusters] += errors[i];
-  }
+  this_machines_loops<Wide>().sum(tree.clusters, samples, tree.clusters, errors.get(),
+                                  grad_cluster_bias.get());
 
   // The softmax within each target's cluster. All gradients of other clusters are zero.
   T* const grad_weight = call.outputs[3].data<T>();
   T* const grad_bias = call.outputs[4].data<T>();
-  parallel_ranges(call.context, rows * width, 1 << 16, [&](int64_t begin, int64_t end) {
-    std::fill(grad_weight + begin, grad_weight + end, T(0));
+  std::vector<bool> is_zero(first.size(), true);
+  for (int64_t group = 0; group < targets.groups(); ++group) {
+    is_zero[static_cast<size_t>(targets.cluster(targets.sample(targets.begin(group))))] = false;
+  }
+  parallel_ranges(call.context, tree.clusters, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t cluster = begin; cluster < end; ++cluster) {
+      const int64_t at = first[static_cast<size_t>(cluster)];
+      if (at < 0 || !is_zero[static_cast<size_t>(cluster)]) continue;
+      std::fill_n(grad_weight + at * width, tree.size(cluster) * width, T(0));
+      std::fill_n(grad_bias + at, tree.size(cluster), T(0));
+    }
   });
-  std::fill_n(grad_bias, rows, T(0));
   for_each_group(call.context, targets, [&](const Context& inner, int64_t group, int64_t cluster) {
     const int64_t size = tree.size(cluster);
     const int64_t at = first[static_cast<size_t>(cluster)];
     const WideSum<T> weight_sum(inner, grad_weight + at * width, size * width);
     const WideSum<T> bias_sum(inner, grad_bias + at, size);
+    std::fill_n(bias_sum.get(), size, Wide(0));
     for_each_piece<T, Wide>(
         inner, tree, targets, group, parameters, x.get(),
         [&](int64_t begin, int64_t end, const Wide* inputs, const Wide* kernel, Wide* values) {
@@ -284,8 +292,10 @@ void loss_grad(const Call& call) {
             for (int64_t d = 0; d < width; ++d) to[d] += back[i * width + d];
           }
           matmul<Wide>(inner, size, width, count, {values, 1, size}, {inputs, width, 1},
-                       weight_sum.get(), width, true);
-          for (int64_t i = 0; i < count * size; ++i) bias_sum.get()[i % size] += values[i];
+                       weight_sum.get(), width, begin > targets.begin(group));
+          for (int64_t i = 0; i < count; ++i) {
+            for (int64_t c = 0; c < size; ++c) bias_sum.get()[c] += values[i * size + c];
+          }
         });
   });
 }

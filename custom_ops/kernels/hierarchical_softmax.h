@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/matmul.h"
+#include "kernels/vector_loops.h"
 #include "kernels/widen.h"
 
 namespace graphscale::hierarchical_softmax {
@@ -69,12 +70,10 @@ void logits(const Context& context, int64_t samples, int64_t outputs, int64_t wi
 // log of the sum of exp.
 template <typename Wide>
 Wide log_sum_exp(const Wide* values, int64_t count) {
-  Wide most = -std::numeric_limits<Wide>::infinity();
-  for (int64_t i = 0; i < count; ++i) most = std::max(most, values[i]);
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
+  const Wide most = loops.most(count, values);
   if (std::isinf(most)) return most;
-  Wide sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += std::exp(values[i] - most);
-  return most + std::log(sum);
+  return most + std::log(loops.exponentials(count, values, most, nullptr));
 }
 
 // Samples that go through one cluster at once, so that their logits stay small.

@@ -49,9 +49,10 @@ namespace plain_double {
 #include "kernels/vector_loops_block.h"
 }  // namespace plain_double
 
-#define GRAPHSCALE_LOOPS(set)                                                              \
-  {set::absolute_power, set::power,          set::sum,            set::add_norm_gradient,  \
-   set::largest,        set::add_to_largest, set::select_largest, set::kLanes}
+#define GRAPHSCALE_LOOPS(set)                                                                       \
+  {set::absolute_power, set::power,          set::sum,                                              \
+   set::most,           set::exponentials,   set::add_norm_gradient, set::norm_gradient_of_windows, \
+   set::largest,        set::add_to_largest, set::select_largest,    set::kLanes}
 
 }  // namespace
 

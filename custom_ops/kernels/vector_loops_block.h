@@ -62,6 +62,34 @@ inline void map(int64_t count, const Operation& operation, const Real* x, Real* 
   if (i < count) store_some(operation(load_some(x + i, count - i)), count - i, out + i);
 }
 
+// 2^(n + r) for integers n, |n| <= 250 in float and 2040 in double, and |r| <= 1/2.
+inline Vector two_to(Vector n, Vector r) {
+  constexpr Bits kOffset = kBias + 1;
+  r *= Real(0.693147180559945309417232121458L);  // 2^r = e^(r log 2)
+  constexpr int kTerms = kSingle ? 7 : 13;
+  Vector result = every(kOverFactorial[kTerms]);
+#pragma GCC unroll 16
+  for (int i = kTerms - 1; i >= 0; --i) result = result * r + kOverFactorial[i];
+  // 2^n in two factors, either of which is a normal number.
+  const Words whole = bits_of(n + kRounder) - bits_of(every(kRounder)) + 2 * kOffset;
+  const Words half = whole >> 1;
+  result *= vector_of((half - kOffset + kBias) << kFraction);
+  result *= vector_of((whole - half - kOffset + kBias) << kFraction);
+  return result;
+}
+
+// e^x: relative error about 1e-7 in float and 1e-15 in double.
+inline Vector exponential(Vector x) {
+  constexpr Real kMost = kSingle ? 170 : 1400;
+  constexpr Real kOverLog2 = Real(1.442695040888963407359924681L);
+  // log 2 in two parts, the first of few digits: products of it and an integer are exact.
+  constexpr Real kHigh = kSingle ? Real(0.693359375L) : Real(0.69314575195312500000L);
+  constexpr Real kLow = Real(0.693147180559945309417232121458L - (kSingle ? 0.693359375L : 0.693145751953125L));
+  x = bound(x, kMost);
+  const Vector n = (x * kOverLog2 + kRounder) - kRounder;
+  return two_to(n, ((x - n * kHigh) - n * kLow) * kOverLog2);
+}
+
 // x^power = 2^(power log2 x), the integer part of power * exponent apart, so that nothing is lost of the
 // fraction: relative error about 1e-7 in float and 1e-15 in double.
 struct Exponent {
@@ -105,17 +133,7 @@ inline Vector raise(Vector x, const Exponent& power) {
       bound((coarse - near) + (power.low * e + (power.high + power.low) * log2_m), kMost);
   const Vector near_rest = (rest + kRounder) - kRounder;
   const Vector n = bound(near + near_rest, kMost);
-  // 2^r = e^(r log 2), |r| <= 1/2
-  const Vector r = (rest - near_rest) * Real(0.693147180559945309417232121458L);
-  constexpr int kTerms = kSingle ? 7 : 13;
-  Vector result = every(kOverFactorial[kTerms]);
-#pragma GCC unroll 16
-  for (int i = kTerms - 1; i >= 0; --i) result = result * r + kOverFactorial[i];
-  // 2^n in two factors, either of which is a normal number.
-  const Words whole = bits_of(n + kRounder) - bits_of(every(kRounder)) + 2 * kOffset;
-  const Words half = whole >> 1;
-  result *= vector_of((half - kOffset + kBias) << kFraction);
-  result *= vector_of((whole - half - kOffset + kBias) << kFraction);
+  Vector result = two_to(n, rest - near_rest);
   result = x == 0 ? every(power.of_zero) : result;
   result = x == kInfinity ? every(power.of_infinity) : result;
   return x >= 0 ? result : every(std::numeric_limits<Real>::quiet_NaN());
@@ -216,6 +234,37 @@ inline void add_norm_gradient(int64_t count, const Real* grad, const Real* x, co
   add_gradient(count, Raise{Exponent(power)}, grad, x, norm, out);
 }
 
+// The largest number, without those that are none; of no numbers -infinity.
+inline Real most(int64_t count, const Real* x) {
+  Vector all = every(-kInfinity);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vector next = load(x + i);
+    all = next > all ? next : all;
+  }
+  Real result = -kInfinity;
+  for (int l = 0; l < kLanes; ++l) result = std::max(result, all[l]);
+  for (; i < count; ++i) result = std::max(result, x[i]);
+  return result;
+}
+
+inline Real exponentials(int64_t count, const Real* x, Real shift, Real* out) {
+  Vector all = every(0);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vector next = exponential(load(x + i) - shift);
+    all += next;
+    if (out != nullptr) store(next, out + i);
+  }
+  Real sum = 0;
+  for (int l = 0; l < kLanes; ++l) sum += all[l];
+  if (i == count) return sum;
+  const Vector last = exponential(load_some(x + i, count - i) - shift);
+  for (int64_t l = 0; l < count - i; ++l) sum += last[l];
+  if (out != nullptr) store_some(last, count - i, out + i);
+  return sum;
+}
+
 // Whether a number that was there before stays: a not-a-number does, and gives way to numbers never.
 inline Places keeps(Vector before, Vector next) { return (next <= before) | (before != before); }
 
@@ -289,6 +338,52 @@ template <int kTerms>
 inline void load_windows(const Real* x, Vector (&members)[kTerms]) {
   for (int j = 0; j < kTerms; ++j) members[j] = load(x + j * kLanes);
   deal(members);
+}
+
+template <int kTerms, typename Slope>
+inline void gradient_of_windows(const Slope& slope, const Real* grad, const Real* x, const Real* norm,
+                                Real* out) {
+  Vector members[kTerms];
+  load_windows(x, members);
+  for (int j = 0; j < kTerms; ++j) {
+    members[j] = norm_gradient(slope, load(grad), members[j], load(norm));
+  }
+  collect(members);
+  for (int j = 0; j < kTerms; ++j) store(members[j], out + j * kLanes);
+}
+
+template <int kTerms, typename Slope>
+inline void gradients_of_windows(int64_t count, const Slope& slope, const Real* grad, const Real* x,
+                                 const Real* norm, Real* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    gradient_of_windows<kTerms>(slope, grad + i, x + i * kTerms, norm + i, out + i * kTerms);
+  }
+  const int64_t rest = count - i;
+  if (rest == 0) return;
+  Real some_grad[kLanes] = {}, some_norm[kLanes] = {}, some[kTerms * kLanes] = {};
+  std::copy_n(grad + i, rest, some_grad);
+  std::copy_n(norm + i, rest, some_norm);
+  std::copy_n(x + i * kTerms, rest * kTerms, some);
+  gradient_of_windows<kTerms>(slope, some_grad, some, some_norm, some);
+  std::copy_n(some, rest * kTerms, out + i * kTerms);
+}
+
+template <int kTerms>
+inline void gradients_of_windows(int64_t count, const Real* grad, const Real* x, const Real* norm,
+                                 Real power, Real* out) {
+  if (power == 1) return gradients_of_windows<kTerms>(count, Same(), grad, x, norm, out);
+  if (power == 2) return gradients_of_windows<kTerms>(count, Square(), grad, x, norm, out);
+  if (power == 0) return gradients_of_windows<kTerms>(count, One(), grad, x, norm, out);
+  gradients_of_windows<kTerms>(count, Raise{Exponent(power)}, grad, x, norm, out);
+}
+
+inline bool norm_gradient_of_windows(int64_t count, int64_t terms, const Real* grad, const Real* x,
+                                     const Real* norm, Real power, Real* out) {
+  if (terms == 2) gradients_of_windows<2>(count, grad, x, norm, power, out);
+  if (terms == 4) gradients_of_windows<4>(count, grad, x, norm, power, out);
+  if (terms == 8) gradients_of_windows<8>(count, grad, x, norm, power, out);
+  return terms == 2 || terms == 4 || terms == 8;
 }
 
 // Of windows side by side, as many as fill vectors; returns how many.

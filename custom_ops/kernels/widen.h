@@ -64,16 +64,14 @@ class WideOutput {
   Wide* data_;
 };
 
-// A sum that begins at 0 and takes the place of `count` numbers at `to` when its scope ends, rounded once.
+// A sum that takes the place of `count` numbers at `to` when its scope ends, rounded once.
 template <typename T>
 class WideSum {
  public:
   using Wide = typename Accumulator<T>::type;
 
   WideSum(const Context& context, T* to, int64_t count)
-      : to_(to), count_(count), sum_(context, kSame ? 0 : count) {
-    std::fill_n(get(), count, Wide(0));
-  }
+      : to_(to), count_(count), sum_(context, kSame ? 0 : count) {}
   ~WideSum() {
     if constexpr (!kSame) {
       for (int64_t i = 0; i < count_; ++i) to_[i] = T(sum_[i]);

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from graphscale.layers.cross_map_normalization import cross_map_normalization
 from graphscale.layers.feature_pooling import feature_lp_pooling, maxout
+from graphscale.layers.hierarchical_softmax import HierarchicalSoftmax
 from graphscale.layers.k_max_pool import temporal_k_max_pool
 from graphscale.layers.temporal_conv import temporal_conv
 
@@ -41,19 +42,20 @@ def check_products(dtype):
 
 
 def check_pooling(dtype):
-    for shape in [(2, 13), (3, 9, 5), (2, 7, 70), (1, 5, 3, 1500)]:
+    for shape in [(2, 13), (2, 150), (3, 9, 5), (2, 7, 70), (1, 5, 3, 1500)]:
         x = torch.randn(shape, dtype=dtype, requires_grad=True)
         wide = x.detach().double().requires_grad_()
         for power in (0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 9.5):
-            wanted = torch.linalg.vector_norm(wide.unfold(1, 4, 2), power, dim=-1)
-            got = feature_lp_pooling(x, 4, 2, power)
-            assert_same(got, wanted, dtype)
-            grad = torch.rand_like(wanted)
-            assert_same(
-                torch.autograd.grad(got, x, grad.to(dtype))[0],
-                torch.autograd.grad(wanted, wide, grad.to(dtype).double())[0],
-                dtype,
-            )
+            for width, stride in [(4, 2), (2, 2), (4, 4)]:
+                wanted = torch.linalg.vector_norm(wide.unfold(1, width, stride), power, dim=-1)
+                got = feature_lp_pooling(x, width, stride, power)
+                assert_same(got, wanted, dtype)
+                grad = torch.rand_like(wanted)
+                assert_same(
+                    torch.autograd.grad(got, x, grad.to(dtype))[0],
+                    torch.autograd.grad(wanted, wide, grad.to(dtype).double())[0],
+                    dtype,
+                )
         for width, stride in [(3, 1), (2, 2), (4, 4)]:
             wanted = wide.unfold(1, width, stride).amax(-1)
             got = maxout(x, width, stride)
@@ -92,6 +94,28 @@ def check_largest(dtype):
         torch.testing.assert_close(values, x.gather(1, wanted), equal_nan=True, rtol=0, atol=0)
 
 
+def check_softmax(dtype):
+    # Logits near each other, and so far apart that most probabilities are 0.
+    for classes, size in [(1, 1.0), (7, 1.0), (61, 30.0), (200, 200.0)]:
+        layer = HierarchicalSoftmax(3, classes, num_clusters=1, reduction="sum").to(dtype)
+        with torch.no_grad():
+            layer.bias.copy_(torch.randn(classes, dtype=dtype) * size)
+        x = torch.randn(9, 3, dtype=dtype, requires_grad=True)
+        wide = [v.detach().double().requires_grad_() for v in (x, layer.weight, layer.bias)]
+        target = torch.randint(0, classes, (9,))
+        logits = functional.linear(*wide)[:, layer.class_row]
+        wanted = functional.cross_entropy(logits, target, reduction="sum")
+        got = layer(x, target)
+        assert_same(got, wanted, dtype)
+        for one, other in zip(
+            torch.autograd.grad(got, [x, layer.weight, layer.bias]),
+            torch.autograd.grad(wanted, wide),
+        ):
+            torch.testing.assert_close(
+                one.double(), other, rtol=0, atol=1e3 * torch.finfo(dtype).eps
+            )
+
+
 def check_everything():
     torch.manual_seed(0)
     for dtype in (torch.float32, torch.float64):
@@ -99,6 +123,7 @@ def check_everything():
         check_pooling(dtype)
         check_extremes(dtype)
         check_largest(dtype)
+        check_softmax(dtype)
 
 
 @pytest.mark.parametrize("vectors", ["widest", "avx2", "portable"])
