@@ -48,7 +48,7 @@ class LayerChoice:
     Attributes:
         name, kernel, x: The node, its kernel's taps and its input's shape (both empty where
             the node stands inside a branch or loop).
-        path: 'onnxruntime', or the plan of FFTConv: 'direct', 'dense 32x32', 'per_channel 72x72'.
+        path: 'onnxruntime', or the plan of FFTConv: 'direct', 'winograd 6x6', 'dense 32x32' ….
         seconds: Per run of the layer alone, for every way that was measured here.
         reason: Why it was left to onnxruntime without measuring, or in spite of it.
     """

@@ -1,6 +1,5 @@
 // FFTConv: everything that ONNX Conv computes, and its two gradients. In float (and the 16-bit types)
-// and in one or two dimensions the kernels of fft_conv/ take what they are faster at; the rest is
-// computed directly.
+// and in one or two dimensions by the kernels of fft_conv/; the rest is computed directly.
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -61,9 +60,9 @@ std::vector<std::string> list_plans(const Call& call) {
 Operator&& with_plans(Operator&& op, PlansFunction list) {
   return std::move(op)
       .attribute("plan", std::string("auto"),
-                 "How to compute it, as measured before: 'direct', 'dense 32x32' or 'per_channel 72x72' "
-                 "(method and tile). A hint: a plan that does not fit the device or the sizes is "
-                 "ignored, and 'auto' leaves the choice to a cost model.")
+                 "How to compute it, as measured before: 'direct', 'winograd 6x6', 'dense 32x32' or "
+                 "'per_channel 72x72' (method and tile). A hint: a plan that does not fit the device or "
+                 "the sizes is ignored, and 'auto' leaves the choice to a cost model.")
       .plans(list);
 }
 
@@ -214,7 +213,9 @@ void grad_weight(const Call& call) {
 Operator fft_convolution() {
   return with_plans(
              with_conv_attributes(
-                 Operator("FFTConv", "Convolution with all that ONNX Conv has, by FFT where it is faster.")
+                 Operator("FFTConv",
+                          "Convolution with all that ONNX Conv has, by FFT or Winograd's method where "
+                          "that is faster.")
                      .input("X", "[N, C, ...], one to three spatial dimensions.")
                      .input("W", "Kernels [F, C / group, ...].")
                      .optional_input("B", "[F].")

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kernels/fft_conv/engine.h"
+#include "kernels/fft_conv/winograd_layout.h"
 #include "tests/guarded_memory.h"
 
 extern "C" {
@@ -75,7 +76,7 @@ double dot(const float* a, const float* b, int64_t count) {
 
 double norm(const float* a, int64_t count) { return std::sqrt(dot(a, a, count)); }
 
-// `found`, what the cost model would take, and `more` others that are supported.
+// `found`, what the cost model would take, all tiles of Winograd's, and `more` others that are supported.
 std::vector<std::string> plans(const Problem& p, int pass, std::vector<std::string> found, int more) {
   std::istringstream chosen(fft_conv_candidates(sizes_of(p), pass, 2));
   for (std::string plan; std::getline(chosen, plan, ';');) {
@@ -92,6 +93,12 @@ std::vector<std::string> plans(const Problem& p, int pass, std::vector<std::stri
   const auto one_of = [&](size_t count) {
     return sizes[static_cast<size_t>(random_in(0, static_cast<int64_t>(count) - 1))];
   };
+  for (const int height : winograd_sizes()) {
+    for (const int width : winograd_sizes()) {
+      const std::string text = to_string({Method::kWinograd, height, width});
+      if (fft_conv_supports(sizes_of(p), pass, text.c_str()) != 0) found.push_back(text);
+    }
+  }
   for (int tries = 0; more > 0 && tries < 500; ++tries) {
     const bool row = p.height == 1 && random_in(0, 1) == 0;
     const int height = row ? 1 : one_of(20), width = one_of(row ? 26 : 20);

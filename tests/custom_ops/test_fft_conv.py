@@ -93,6 +93,9 @@ def run(kernels, problem, plan, pass_, a, b, bias=None, shape=()) -> np.ndarray:
     return out
 
 
+WINOGRAD = [f"winograd {height}x{width}" for height in (1, 4, 6) for width in (1, 4, 6)][1:]
+
+
 def plans(kernels, problem, pass_, random, count) -> list[str]:
     """What the cost model would take, and any others that are supported."""
     chosen = kernels.fft_conv_candidates(problem.sizes(), pass_, 2).decode().split(";")
@@ -103,6 +106,7 @@ def plans(kernels, problem, pass_, random, count) -> list[str]:
         for width in SIZES
         if width > 1 and height * width <= 128 * 128
     ]
+    possible += WINOGRAD * 4
     random.shuffle(possible)
     others = []
     for plan in possible:
@@ -122,7 +126,9 @@ def relative_error(found: np.ndarray, exact: torch.Tensor) -> float:
     return np.linalg.norm(found - exact) / (norm if norm else 1)
 
 
-def check_all_passes(kernels, problem, random, count=3, tolerance=2e-6) -> None:
+def check_all_passes(
+    kernels, problem, random, count=3, tolerance=2e-6, only: list[str] | None = None
+) -> None:
     x = random.standard_normal(problem.x_shape).astype(np.float32)
     w = random.standard_normal(problem.w_shape).astype(np.float32)
     bias = random.standard_normal(problem.out_channels).astype(np.float32)
@@ -133,7 +139,7 @@ def check_all_passes(kernels, problem, random, count=3, tolerance=2e-6) -> None:
     for pass_, (a, b, exact) in zip(
         PASSES, [(x, w, exact_y), (dy, w, exact_dx), (x, dy, exact_dw)], strict=True
     ):
-        tried = plans(kernels, problem, pass_, random, count)
+        tried = only or plans(kernels, problem, pass_, random, count)
         assert tried
         for plan in tried:
             given = bias if pass_ == FORWARD else None
@@ -213,6 +219,45 @@ def test_every_transform_size(kernels, size):
         assert np.linalg.norm(out[0, 0] - exact) <= 1e-6 * np.linalg.norm(exact)
 
 
+@pytest.mark.parametrize("plan", WINOGRAD)
+def test_winograd_tiles(kernels, plan):
+    """Every kernel that they can compute, all passes, and no other."""
+    random = np.random.default_rng(7)
+    height, width = map(int, plan.split()[1].split("x"))
+    taps = {1: [1], 4: [2, 3], 6: [2, 3, 4, 5]}
+    for rows in range(1, 7):
+        for columns in range(1, 7):
+            problem = Problem(2, 19, 35, 1, 11, 75, rows, columns, 1, 1, 1, 1, 1, 0, rows - 1, 2)
+            possible = rows in taps[height] and columns in taps[width]
+            assert kernels.fft_conv_supports(problem.sizes(), FORWARD, plan.encode()) == possible
+            if possible:
+                check_all_passes(kernels, problem, random, only=[plan])
+
+
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize("channels", [64, 384])
+def test_winograd_rounds_at_most_four_times_as_much_as_direct(kernels, channels, nonnegative):
+    random = np.random.default_rng(1)
+    problem = Problem(1, channels, channels, 1, 14, 30, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1)
+    x = random.standard_normal(problem.x_shape).astype(np.float32)
+    x = np.maximum(x, 0) if nonnegative else x
+    w = random.standard_normal(problem.w_shape).astype(np.float32)
+    exact = problem.convolve(torch.tensor(x).double(), torch.tensor(w).double())
+    dy = random.standard_normal(exact.shape).astype(np.float32)
+    arrays = [torch.tensor(x).double(), torch.tensor(w).double().requires_grad_()]
+    (exact_dw,) = torch.autograd.grad(
+        problem.convolve(*arrays), arrays[1:], torch.tensor(dy).double()
+    )
+    errors = {}
+    for plan in ("direct", "winograd 4x4", "winograd 6x6"):
+        y = run(kernels, problem, plan, FORWARD, x, w, None, exact.shape)
+        dw = run(kernels, problem, plan, GRADIENT_WEIGHT, x, dy, None, w.shape)
+        errors[plan] = [relative_error(y, exact), relative_error(dw, exact_dw)]
+    for plan in ("winograd 4x4", "winograd 6x6"):
+        for found, direct in zip(errors[plan], errors["direct"], strict=True):
+            assert found <= 4 * direct, errors
+
+
 @pytest.mark.parametrize("size", [512, 1024, 4096, 8192, 131072])
 def test_long_kernels(kernels, size):
     """In one dimension, all passes: forward against scipy, the gradients by adjointness."""
@@ -250,17 +295,17 @@ def test_accuracy_at_31x31(kernels, groups):
     check_all_passes(kernels, problem, np.random.default_rng(0), count=0, tolerance=2e-6)
 
 
-def test_gradients_are_adjoint(kernels):
+@pytest.mark.parametrize("plan", ["dense 24x32", "winograd 6x6"])
+def test_gradients_are_adjoint(kernels, plan):
     """<conv(x, w), dy> = <x, gradient_input(dy, w)> = <w, gradient_weight(x, dy)>."""
     random = np.random.default_rng(3)
-    problem = Problem(2, 5, 7, 1, 23, 30, 6, 4, 1, 1, 1, 1, 2, 1, 3, 0)
+    problem = Problem(2, 5, 7, 1, 23, 30, 5, 4, 1, 1, 1, 1, 2, 1, 3, 0)
     x, w = (
         random.standard_normal(shape).astype(np.float32)
         for shape in (problem.x_shape, problem.w_shape)
     )
     shape = tuple(problem.convolve(torch.tensor(x), torch.tensor(w)).shape)
     dy = random.standard_normal(shape).astype(np.float32)
-    plan = "dense 24x32"
     y = run(kernels, problem, plan, FORWARD, x, w, None, shape)
     dx = run(kernels, problem, plan, GRADIENT_INPUT, dy, w, None, x.shape)
     dw = run(kernels, problem, plan, GRADIENT_WEIGHT, x, dy, None, w.shape)
@@ -277,11 +322,12 @@ def test_an_empty_batch_leaves_zero_gradients(kernels):
     assert run(kernels, problem, "dense 8x8", FORWARD, empty, w, None, (0, 3, 6, 6)).size == 0
 
 
-def test_cost_model_takes_direct_for_pointwise_and_fft_for_large_kernels(kernels):
+def test_cost_model_takes_each_method_where_it_belongs(kernels):
     def first(problem: Problem) -> str:
         return kernels.fft_conv_candidates(problem.sizes(), FORWARD, 2).decode().split(";")[0]
 
     assert first(Problem(4, 64, 64, 1, 56, 56, 1, 1)) == "direct"
+    assert first(Problem(4, 64, 64, 1, 56, 56, 3, 3)).startswith("winograd")
     assert first(Problem(4, 64, 64, 1, 64, 64, 31, 31)).startswith("dense")
     assert first(Problem(4, 64, 64, 64, 56, 56, 31, 31, 1, 1, 1, 1, 15, 15, 15, 15)).startswith(
         "per_channel"

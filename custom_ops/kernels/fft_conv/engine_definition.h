@@ -6,28 +6,38 @@
 #include "kernels/fft_conv/direct_gradient.h"
 #include "kernels/fft_conv/engine.h"
 #include "kernels/fft_conv/per_channel.h"
+#include "kernels/fft_conv/winograd.h"
 
 namespace graphscale::fft_conv {
 
 template <int L>
 bool prepare_with(const Core& core, Method method, const float* w, float* prepared,
                   const Context& context) {
-  return method == Method::kDense ? prepare_dense<L>(core, w, prepared, context)
-                                  : prepare_per_channel<L>(core, w, prepared, context);
+  switch (method) {
+    case Method::kWinograd: return prepare_winograd<L>(core, w, prepared, context);
+    case Method::kDense: return prepare_dense<L>(core, w, prepared, context);
+    default: return prepare_per_channel<L>(core, w, prepared, context);
+  }
 }
 
 template <int L>
 bool convolve_with(const Core& core, Method method, const float* x, const float* prepared,
                    const float* bias, float* y, const Context& context) {
-  return method == Method::kDense ? convolve_dense<L>(core, x, prepared, bias, y, context)
-                                  : convolve_per_channel<L>(core, x, prepared, bias, y, context);
+  switch (method) {
+    case Method::kWinograd: return convolve_winograd<L>(core, x, prepared, bias, y, context);
+    case Method::kDense: return convolve_dense<L>(core, x, prepared, bias, y, context);
+    default: return convolve_per_channel<L>(core, x, prepared, bias, y, context);
+  }
 }
 
 template <int L>
 bool correlate_with(const Core& core, Method method, const float* x, const float* dy, float* dw,
                     const Context& context) {
-  return method == Method::kDense ? correlate_dense<L>(core, x, dy, dw, context)
-                                  : correlate_per_channel<L>(core, x, dy, dw, context);
+  switch (method) {
+    case Method::kWinograd: return correlate_winograd<L>(core, x, dy, dw, context);
+    case Method::kDense: return correlate_dense<L>(core, x, dy, dw, context);
+    default: return correlate_per_channel<L>(core, x, dy, dw, context);
+  }
 }
 
 template <int L>

@@ -71,7 +71,7 @@ void check(const Problem& p) {
 bool supports(const Problem& p, Pass pass, const Plan& plan) {
   if (is_empty(p)) return true;
   if (plan.method == Method::kDirect) return direct_computes(p, pass);
-  bool height = false, width = false;
+  bool height = plan.method == Method::kWinograd, width = height;
   for (const int size : fft_sizes()) {
     height = height || size == plan.tile_height;
     width = width || (size == plan.tile_width && size % 2 == 0);

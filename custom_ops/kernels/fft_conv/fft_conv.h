@@ -43,17 +43,18 @@ enum class Pass { kForward, kGradientInput, kGradientWeight };
 
 enum class Method {
   kDirect,      // no transforms: for short kernels
+  kWinograd,    // tiles of 4 or 6 by Winograd's short correlations: for kernels of 2 to 5
   kDense,       // tiles -> spectra in memory -> one matrix product per frequency -> tiles
   kPerChannel,  // fused per tile; for depthwise and for groups of a few channels
 };
 
-// How a pass is computed: the method and the size of the FFT's tiles.
+// How a pass is computed: the method and the size of the tiles.
 struct Plan {
   Method method = Method::kDirect;
   int tile_height = 0, tile_width = 0;  // 0 for kDirect
 };
 
-// "direct", "dense 32x32", "per_channel 72x72"; parse_plan() reads it back, and nothing else.
+// "direct", "winograd 6x6", "dense 32x32", "per_channel 72x72"; parse_plan() reads it back, and nothing else.
 std::string to_string(const Plan& plan);
 std::optional<Plan> parse_plan(const std::string& text);
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/fft_conv/winograd_layout.h"
+
 namespace graphscale::fft_conv {
 namespace {
 
@@ -68,6 +70,15 @@ bool one_tile_will_do(const Axis& a, int64_t tile) {
          a.in.step * (wrapped - 1) + a.in.origin + phases - 1 < 0;
 }
 
+// Its products compute a tile's outputs whether all are wanted or not, and nothing wraps around.
+bool cut_winograd(Axis& axis, int tile) {
+  if (!is_winograd_tile(axis.kernel, tile)) return false;
+  axis.tile = tile;
+  axis.tile_outputs = tile - axis.kernel + 1;
+  axis.tiles = ceil_div(axis.outputs, axis.tile_outputs);
+  return true;
+}
+
 }  // namespace
 
 int64_t Problem::out_height() const {
@@ -132,6 +143,10 @@ bool cut(Axis& axis, int tile) {
 
 bool cut_core(const Problem& p, Pass pass, const Plan& plan, Core* core) {
   *core = make_core(p, pass);
+  if (plan.method == Method::kWinograd) {
+    return (plan.tile_height > 1 || plan.tile_width > 1) && cut_winograd(core->y, plan.tile_height) &&
+           cut_winograd(core->x, plan.tile_width);
+  }
   if (plan.tile_height > kMaxFft || (plan.tile_width > kMaxFft && plan.tile_height > 1)) return false;
   return plan.method != Method::kDirect && cut(core->y, plan.tile_height) &&
          cut(core->x, plan.tile_width);

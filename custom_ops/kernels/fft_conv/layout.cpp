@@ -6,6 +6,8 @@
 #include <mutex>
 #include <vector>
 
+#include "kernels/fft_conv/winograd_layout.h"
+
 namespace graphscale::fft_conv {
 namespace {
 
@@ -19,13 +21,6 @@ constexpr int64_t kFewestTiles = 4;
 // transforms do not fall into the same sets of the caches.
 int64_t frequency_pitch(int64_t pairs, int lanes) { return (pairs | 1) * 2 * lanes; }
 
-int64_t pieces(int64_t count, int64_t most) { return std::max<int64_t>((count + most - 1) / most, 1); }
-
-int64_t even_share(int64_t count, int64_t most) {
-  const int64_t n = pieces(count, most);
-  return (count + n - 1) / n;
-}
-
 int64_t tiles_at_a_time(const Core& core, int64_t blocks, int lanes) {
   const int64_t per_tile = core.frequencies() * blocks * 2 * lanes * 4;
   return even_share(core.tiles(), std::max(kSpectraBytes / per_tile, kFewestTiles));
@@ -34,6 +29,11 @@ int64_t tiles_at_a_time(const Core& core, int64_t blocks, int lanes) {
 }  // namespace
 
 int64_t blocks(int64_t channels, int lanes) { return (channels + lanes - 1) / lanes; }
+
+int64_t even_share(int64_t count, int64_t most) {
+  const int64_t pieces = std::max<int64_t>((count + most - 1) / most, 1);
+  return (count + pieces - 1) / pieces;
+}
 
 DenseLayout::DenseLayout(const Core& core, int lanes)
     : in_blocks(blocks(core.ins(), lanes)),
@@ -85,10 +85,12 @@ int64_t tile_floats(const Core& core, int lanes) {
 
 int64_t prepared_floats(const Core& core, Method method, int lanes) {
   if (method == Method::kDense) return core.groups * DenseLayout(core, lanes).weights;
+  if (method == Method::kWinograd) return core.groups * WinogradLayout(core, lanes, 1).weights;
   return blocks(core.groups * core.outs(), lanes) * core.ins() * core.columns() * core.y.tile * 2 * lanes;
 }
 
 int64_t scratch_floats(const Core& core, Pass pass, Method method, int lanes, int64_t threads) {
+  if (method == Method::kWinograd) return winograd_scratch_floats(core, pass, lanes, threads);
   const int64_t tile = tile_floats(core, lanes);
   const int64_t spectrum = core.columns() * core.y.tile * 2 * lanes;
   if (method == Method::kDense && pass == Pass::kGradientWeight) {

@@ -15,6 +15,9 @@ namespace graphscale::fft_conv {
 
 int64_t blocks(int64_t channels, int lanes);
 
+// The largest of equal shares of `count`, each at most `most`.
+int64_t even_share(int64_t count, int64_t most);
+
 // The dense method, forward and gradient to the input.
 struct DenseLayout {
   DenseLayout(const Core& core, int lanes);

@@ -1,0 +1,84 @@
+#include "kernels/fft_conv/winograd_layout.h"
+
+#include <algorithm>
+
+#include "kernels/fft_conv/layout.h"
+
+namespace graphscale::fft_conv {
+namespace {
+
+constexpr int64_t kTaskBytes = 640 << 10;  // of a task's activations: most of a second-level cache
+constexpr int64_t kFewestTiles = 28;       // for each weight that is read to meet
+constexpr int64_t kFewestTilesOfFarWeights = 128;
+constexpr int64_t kTasksPerThread = 3;
+constexpr int64_t kGradientChunkBytes = 12 << 20;  // of all workers' activations: in the last-level cache
+constexpr int64_t kStripColumns = 64;
+
+// An odd number of vectors, so that a tile's values do not fall into the same sets of the caches.
+int64_t value_pitch(int64_t vectors, int lanes) { return (vectors | 1) * lanes; }
+
+int64_t strip_floats(const Core& core, int lanes) {
+  return std::max<int64_t>(core.y.tile, core.y.kernel) * strip_pitch(lanes);
+}
+
+}  // namespace
+
+int64_t strip_pitch(int lanes) { return (kStripColumns + 1) * lanes; }
+
+int64_t strip_tiles(const Core& core) {
+  return std::max<int64_t>((kStripColumns - core.x.tile) / core.x.tile_outputs + 1, 1);
+}
+
+const std::vector<int>& winograd_sizes() {
+  static const std::vector<int> sizes = {1, 4, 6};
+  return sizes;
+}
+
+bool is_winograd_tile(int64_t kernel, int tile) {
+  if (tile == 1) return kernel == 1;
+  return (tile == 4 && kernel >= 2 && kernel <= 3) || (tile == 6 && kernel >= 2 && kernel <= 5);
+}
+
+WinogradLayout::WinogradLayout(const Core& core, int lanes, int64_t threads)
+    : values(core.y.tile * core.x.tile),
+      in_blocks(blocks(core.ins(), lanes)),
+      out_blocks(blocks(core.outs(), lanes)) {
+  weight_pitch = out_blocks * core.ins() * lanes;
+  weights = values * weight_pitch;
+  const int64_t tiles = core.tiles(), wanted = kTasksPerThread * threads;
+  const int64_t fewest = weights * 4 > kLastLevelBytes ? kFewestTilesOfFarWeights : kFewestTiles;
+  const int64_t per_tile = values * (in_blocks + out_blocks) * lanes * 4;
+  const int64_t even = core.groups * tiles / wanted;  // at a time, for all threads to have some
+  chunk = even_share(tiles, std::max(std::min(kTaskBytes / per_tile, even), fewest));
+  chunks = (tiles + chunk - 1) / chunk;
+  const int64_t tasks = core.groups * chunks, pairs = (out_blocks + 1) / 2;
+  const bool uneven = tasks < wanted && tasks % threads != 0;
+  parts = uneven ? std::min(threads, pairs) : 1;
+  in_pitch = value_pitch(chunk * in_blocks, lanes);
+  out_pitch = value_pitch(chunk * (pairs + parts - 1) / parts * 2, lanes);
+  strip = strip_floats(core, lanes);
+  worker = strip + values * (in_pitch + out_pitch);
+}
+
+WinogradGradientLayout::WinogradGradientLayout(const Core& core, int lanes)
+    : values(core.y.tile * core.x.tile),
+      in_blocks(blocks(core.ins(), lanes)),
+      out_blocks(blocks(core.outs(), lanes)) {
+  const int64_t per_tile = values * (in_blocks + out_blocks) * lanes * 4;
+  chunk = even_share(core.tiles(), std::max(kGradientChunkBytes / per_tile, kFewestTiles));
+  in_pitch = value_pitch(chunk * in_blocks, lanes);
+  out_pitch = value_pitch(chunk * out_blocks, lanes);
+  weight_pitch = value_pitch(out_blocks * core.ins(), lanes);
+  strip = strip_floats(core, lanes);
+}
+
+int64_t winograd_scratch_floats(const Core& core, Pass pass, int lanes, int64_t threads) {
+  if (pass == Pass::kGradientWeight) {
+    const WinogradGradientLayout layout(core, lanes);
+    return threads * layout.strip +
+           layout.values * (layout.in_pitch + layout.out_pitch + layout.weight_pitch);
+  }
+  return threads * WinogradLayout(core, lanes, threads).worker;
+}
+
+}  // namespace graphscale::fft_conv
