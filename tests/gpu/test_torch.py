@@ -38,10 +38,11 @@ def test_equals_the_cpu(name, inputs, attributes, dtype):
             assert error <= TOLERANCE[dtype] * want.abs().max().clamp_min(1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("name", "inputs", "attributes"), CASES, ids=NAMES)
-def test_a_cuda_graph_can_record_it(name, inputs, attributes):
+def test_a_cuda_graph_can_record_it(name, inputs, attributes, dtype):
     operator = OPERATORS[name]
-    inputs = on_gpu(cast(inputs, torch.float32))
+    inputs = on_gpu(cast(inputs, dtype))
     wanted = outputs(operator, inputs, attributes)
     outputs(operator, inputs, attributes)
     graph = torch.cuda.CUDAGraph()
@@ -53,6 +54,30 @@ def test_a_cuda_graph_can_record_it(name, inputs, attributes):
     torch.cuda.synchronize()
     for left, right in zip(got, wanted):
         assert same_bits(left, right)
+
+
+@pytest.mark.parametrize("plan", ["dense 32x32", "dense 64x64", "dense 64x64 tf32"])
+@pytest.mark.parametrize("mean", [0, 3])
+def test_bfloat16_convolutions_are_as_accurate_as_cudnns(plan, mean):
+    """Large means that kernels of mean 0 take away again are the hardest for spectra."""
+    torch.manual_seed(0)
+    x = (torch.randn(8, 64, 60, 60, device="cuda") + mean).relu().bfloat16()
+    weight = torch.randn(48, 64, 13, 13, device="cuda") / 100
+    weight = (weight - weight.mean((1, 2, 3), keepdim=True)).bfloat16()
+    grad = torch.randn(8, 48, 48, 48, device="cuda").bfloat16()
+
+    def passes(dtype):
+        given = [t.to(dtype).requires_grad_() for t in (x, weight)]
+        y = torch.nn.functional.conv2d(*given)
+        return [y.detach(), *torch.autograd.grad(y, given, grad.to(dtype))]
+
+    ours = [
+        OPERATORS["FFTConv"](x, weight, plan=plan),
+        OPERATORS["FFTConvGradInput"](grad, weight, x, plan=plan),
+        OPERATORS["FFTConvGradWeight"](grad, x, weight, plan=plan),
+    ]
+    for got, cudnn, exact in zip(ours, passes(torch.bfloat16), passes(torch.float64)):
+        assert (got - exact).norm() < 2 * (cudnn - exact).norm()
 
 
 def test_runs_on_the_current_stream():

@@ -35,10 +35,11 @@ struct ConstantWeight : Prepared {
     if (memory == nullptr) {
       if (is_recording(context)) return nullptr;
       const size_t bytes = spectra_bytes(plan, layout);
-      memory.reset(SessionMemory::allocate(bytes));
-      if (memory == nullptr) return nullptr;
-      make_spectra(context, plan, layout, memory->get());
+      std::unique_ptr<SessionMemory> made(SessionMemory::allocate(bytes));
+      if (made == nullptr) return nullptr;
+      make_spectra(context, plan, layout, made->get());
       wait_for(context);
+      memory = std::move(made);
       kept += bytes;
     }
     return memory->get();

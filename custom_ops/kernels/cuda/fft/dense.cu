@@ -61,7 +61,7 @@ void launch_kernels(const Context& context, int size, const Layout& layout, Spec
   });
 }
 
-// What the spectra of two operands, or a product's, are multiplied by.
+// What one operand's spectra or their product's are multiplied by.
 float product_scale(int size) {
   return 0.25f / (static_cast<float>(size) * static_cast<float>(size));
 }
@@ -73,8 +73,8 @@ int exponent_above(int64_t count) {
   return exponent;
 }
 
-// How much larger than 2^0 times the numbers of a tile, or of a kernel, its spectrum may be: all of
-// them added up, and doubled (tile.h).
+// log2 of how often larger than the largest number of a tile, or of a kernel, its spectrum may be:
+// all of them added up, and doubled (tile.h).
 int tile_growth(int size) { return exponent_above(int64_t{2} * size * size); }
 int kernel_growth(const Taps& taps) {
   return exponent_above(int64_t{2} * taps.plane.y.limit * taps.plane.x.limit);
@@ -197,10 +197,10 @@ void correlate(const Context& context, const Plan& plan, const Layout& layout) {
     const int64_t images = layout.tiles / layout.image_tiles();
     int* const in = exponents.get();
     int* const grad = in + 1;
-    for (const auto& [plane, exponent] : {std::pair(&layout.in, in), std::pair(&layout.out, grad)}) {
-      find_exponents(context, bfloat16_numbers(*plane), 1, images * plane->image,
-                     tile_growth(size), exponent);
-    }
+    const int growth = tile_growth(size);
+    find_exponents(context, bfloat16_numbers(layout.in), 1, images * layout.in.image, growth, in);
+    find_exponents(context, bfloat16_numbers(layout.out), 1, images * layout.out.image, growth,
+                   grad);
     in_scale = {1.0f, {in, layout.tiles}};
     grad_scale = {1.0f, {grad, layout.tiles}};
     back = {product_scale(size), in_scale.exponents, grad, 0};

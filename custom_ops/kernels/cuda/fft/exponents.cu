@@ -5,10 +5,10 @@
 namespace graphscale::cuda {
 namespace {
 
-constexpr int kGranule = 8;                    // numbers of one access, 16 bytes
-constexpr int64_t kBlocksWanted = 132 * 8;     // to fill the largest GPU
-constexpr int64_t kLeastNumbers = 8 * 1024;    // of a block
-constexpr int kLargestHalf = 15;               // log2 of what spectra may reach
+constexpr int kGranule = 8;                  // numbers of one access, 16 bytes
+constexpr int64_t kBlocksWanted = 132 * 8;   // to fill the largest GPU
+constexpr int64_t kLeastNumbers = 8 * 1024;  // of a block
+constexpr int kLargestHalf = 15;             // log2 of what spectra may reach
 
 // The largest magnitude, as bits, of the finite numbers of a part of an image: bits of positive
 // floats are in the floats' order.
@@ -79,7 +79,8 @@ struct ExponentOfImage {
 void find_exponents(const Context& context, const BFloat16* numbers, int64_t images, int64_t count,
                     int growth, int* exponents) {
   if (images <= 0 || count <= 0) return;
-  const int64_t wanted = std::min(divide_up(kBlocksWanted, images), divide_up(count, kLeastNumbers));
+  const int64_t wanted =
+      std::min(divide_up(kBlocksWanted, images), divide_up(count, kLeastNumbers));
   const int64_t part = divide_up(divide_up(count, wanted), kGranule) * kGranule;
   const int64_t parts = divide_up(count, part);
   const ScratchArray<uint32_t> largest(context, images * parts);

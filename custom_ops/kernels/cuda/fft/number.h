@@ -9,8 +9,8 @@ struct alignas(8) Complex {  // one access of 8 bytes
   float re, im;
 };
 
-// Half as large, of 11 bits each; whoever makes them scales what they are made of so that no part is
-// above 2^15.
+// Half as large, of 11 bits each; whoever makes them scales what they are made of so that no part
+// is above 2^15.
 struct alignas(4) HalfComplex {
   Float16 re, im;
 };

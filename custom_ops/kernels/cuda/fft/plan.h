@@ -73,8 +73,8 @@ struct TiledCore {
   int64_t ins() const { return core.ins() * parts; }  // of a group, with phases and parts
 };
 
-// Whether spectra in memory are float16, scaled, as are the products' operands: of bfloat16 tensors,
-// unless the plan says tf32.
+// Whether the dense method's spectra are float16, scaled: of bfloat16 tensors, unless the plan says
+// tf32.
 bool has_half_spectra(const Plan& plan, Type type);
 
 // Nothing where the plan is direct or does not fit the problem, its type or this GPU.

@@ -1,76 +1,15 @@
 // A block makes 64 x 64 numbers, its four warps 32 x 32 each; 16 of the depth (32 of halves) are in
-// shared memory while the next are on their way to registers. Real and imaginary parts lie in planes
-// of their own, [row or column][16 words], as the tensor cores take them (tf32, or two float16), so
-// that ldmatrix brings whole fragments.
+// shared memory while the next are on their way to registers. Real and imaginary parts lie in
+// planes of their own, [row or column][16 words], so that ldmatrix brings whole fragments.
 #include "kernels/cuda/fft/product.h"
 
-#include <cstring>
+#include "kernels/cuda/fft/product_words.h"
 
 namespace graphscale::cuda {
 namespace {
 
-GRAPHSCALE_DEVICE uint32_t to_bits(float value) {
-#ifdef __CUDACC__
-  return __float_as_uint(value);
-#else
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return bits;
-#endif
-}
-
-// What shared memory holds of complex numbers: words of 32 bits, kNumbers of the depth in each. A
-// part is the real or the imaginary part; an operand may have rests, in planes of their own.
-struct Words {
-  uint32_t high, low;
-};
-
-template <bool kHasRests>
-struct Tf32 {
-  using Number = Complex;
-  using Raw = Complex;
-  static constexpr int kNumbers = 1;
-  static constexpr bool kSplit = kHasRests;
-  static constexpr int kBlocks = kSplit ? 2 : 3;
-  static constexpr uint32_t kSigns = 0x80000000u;
-
-  // sign * part as tf32 (the tensor cores do not look at the lower 13 bits; a little more than the
-  // number makes that nearly the nearest), and the rest.
-  GRAPHSCALE_DEVICE static Words words(const Raw (&numbers)[kNumbers], bool real, float sign) {
-    constexpr float kMore = 1 + 1.5f / 4096;
-    const float value = real ? numbers[0].re : numbers[0].im;
-    const uint32_t high = to_bits(value * (sign * kMore));
-    if constexpr (!kSplit) return {high, 0};
-    const uint32_t kept = high & 0xffffe000u;
-    return {kept, to_bits((sign * value - from_bits(kept)) * kMore)};
-  }
-  GRAPHSCALE_DEVICE static void multiply_add(const Block& block, float (&sum)[4],
-                                             const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    block.multiply_add(sum, a, b);
-  }
-};
-
-struct Halves {
-  using Number = HalfComplex;
-  using Raw = uint32_t;  // the imaginary part above the real one
-  static constexpr int kNumbers = 2;
-  static constexpr bool kSplit = false;
-  static constexpr int kBlocks = 3;
-  static constexpr uint32_t kSigns = 0x80008000u;
-
-  GRAPHSCALE_DEVICE static Words words(const Raw (&numbers)[kNumbers], bool real, float sign) {
-    const uint32_t both = real ? (numbers[0] & 0xffffu) | numbers[1] << 16
-                               : numbers[0] >> 16 | (numbers[1] & 0xffff0000u);
-    return {sign < 0 ? both ^ kSigns : both, 0};
-  }
-  GRAPHSCALE_DEVICE static void multiply_add(const Block& block, float (&sum)[4],
-                                             const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-    block.multiply_add_halves(sum, a, b);
-  }
-};
-
-// How neighbours of an operand in memory lie: along its lines' numbers (by line), or along the depth,
-// with or without aligned words of it.
+// How neighbours of an operand lie in memory: from line to line, or along the depth, there as
+// aligned words or not.
 enum class Order { kByLine, kByDepth, kByWords };
 
 template <typename Format, Order kLeftOrder, typename Out>
@@ -82,7 +21,7 @@ struct Multiply {
   static constexpr int kNumbers = Format::kNumbers;
   static constexpr int kThreads = 128;
   static constexpr int kTile = 64;
-  static constexpr int kWords = 16;                  // of a line, in shared memory at once
+  static constexpr int kWords = 16;  // of a line, in shared memory at once
   static constexpr int kDepth = kWords * kNumbers;
   static constexpr int kPlane = kTile * kWords;
   static constexpr int kParts = kSplit ? 2 : 1;
@@ -358,7 +297,8 @@ struct Multiply {
 // Whether pairs of numbers that lie at even distances from data are aligned.
 template <typename Number, typename... Distance>
 bool pairs_are_aligned(const Number* data, Distance... distances) {
-  return (distances | ...) % 2 == 0 && reinterpret_cast<uintptr_t>(data) % (2 * sizeof(Number)) == 0;
+  return (distances | ...) % 2 == 0 &&
+         reinterpret_cast<uintptr_t>(data) % (2 * sizeof(Number)) == 0;
 }
 
 template <typename Format, Order kLeftOrder, typename Out>
