@@ -4,17 +4,16 @@ Layers can be named (python benchmarks/layers.py TemporalConv Maxout); all of th
 alternatives are torch's own layer or the best compositions of torch operators that we know, and in
 onnxruntime the same as ONNX's operators, and our operators' function bodies. All of them compute
 the same numbers, which is checked. They take turns in one process, on as many threads as the
-machine has cores, or --threads; medians and minima are written to results/layers.json. A ratio
-above 1 says that ours was that many times faster than the fastest alternative of that row. Where
-other work disturbs the machine the ratio of the minima is the better one. HierarchicalSoftmax has a
-benchmark of its own.
+machine has cores; medians and minima are written to results/layers.json, in the place of the former
+ones of the same layers. With another number of --threads nothing is written. A ratio above 1 says
+that ours was that many times faster than the fastest alternative of that row. Where other work
+disturbs the machine the ratio of the minima is the better one. HierarchicalSoftmax has a benchmark
+of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -25,10 +24,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from layer_alternatives import CASES, Case
+from layer_alternatives import CASES
+from layer_alternatives.case import Case
 from rich.console import Console
 from rich.table import Table
-from turns import THREADS, processor, take_turns
+from turns import THREADS, record, take_turns
 
 import graphscale
 
@@ -143,6 +143,12 @@ def measure(case: Case) -> list[Row]:
     return rows
 
 
+def as_point(row: Row) -> dict:
+    point = {name: value for name, value in asdict(row).items() if name != "layer"}
+    ratios = {"ratio": row.ratio(), "ratio of minima": row.ratio("minimum")}
+    return {**point, "best": row.best(), **ratios}
+
+
 def show(console: Console, rows: list[Row]) -> None:
     table = Table(title="Medians in milliseconds")
     for column in ("layer", "sizes", "where", "passes"):
@@ -182,27 +188,10 @@ def main() -> None:
         if case.layer in wanted:
             rows += measure(case)
     show(console, rows)
-    if wanted == names:
-        result = {
-            "date": datetime.date.today().isoformat(),
-            "device": f"{processor()}, {arguments.threads} threads",
-            "versions": {
-                "torch": torch.__version__,
-                "onnxruntime": onnxruntime.__version__,
-                "numpy": np.__version__,
-            },
-            "rows": [
-                {
-                    **asdict(row),
-                    "best": row.best(),
-                    "ratio": row.ratio(),
-                    "ratio of minima": row.ratio("minimum"),
-                }
-                for row in rows
-            ],
-        }
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    if arguments.threads != THREADS:
+        return  # only tried out
+    for layer in wanted:
+        record(RESULTS, layer, [as_point(row) for row in rows if row.layer == layer])
 
 
 if __name__ == "__main__":
