@@ -175,7 +175,7 @@ class GlobalResponseNorm(nn.Module):
 
 
 class UniRepLKNetBlock(nn.Module):
-    """Depthwise, squeeze-and-excite, an MLP in NHWC with global response normalisation."""
+    """Depthwise, squeeze-and-excite, an MLP in NHWC with global response normalisation, scale."""
 
     def __init__(self, channels: int, kernel: int, merged: bool):
         super().__init__()
@@ -194,11 +194,12 @@ class UniRepLKNetBlock(nn.Module):
         self.respond = GlobalResponseNorm(4 * channels)
         self.project = nn.Linear(4 * channels, channels, bias=merged)
         self.norm = nn.Identity() if merged else nn.BatchNorm2d(channels)
+        self.scale = nn.Parameter(0.2 * torch.rand(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.attend(self.depthwise(x)).permute(0, 2, 3, 1)
         y = self.project(self.respond(nn.functional.gelu(self.expand(y))))
-        return x + self.norm(y.permute(0, 3, 1, 2))
+        return x + self.norm(y.permute(0, 3, 1, 2)) * self.scale
 
 
 def unireplknet_tiny(
