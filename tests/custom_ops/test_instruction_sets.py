@@ -24,7 +24,7 @@ def check_products(dtype):
     # Sizes around those of the register tiles, and of the panels that are packed.
     for frames, inner, outer, kernel, stride in [
         (40, 3, 5, 4, 1), (31, 16, 16, 1, 1), (64, 33, 31, 2, 3), (300, 130, 47, 3, 2),
-        (9, 700, 1100, 4, 1), (3, 5, 70, 2, 1), (7, 1, 9, 1, 1),
+        (9, 700, 1100, 4, 1), (3, 5, 70, 2, 1), (7, 1, 9, 1, 1), (200, 33, 20, 5, 1),
     ]:  # fmt: skip
         x = torch.randn(3, frames, inner, dtype=dtype, requires_grad=True)
         weight = torch.randn(outer, kernel, inner, dtype=dtype, requires_grad=True)
