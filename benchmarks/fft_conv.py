@@ -29,6 +29,7 @@ import scipy
 import scipy.signal
 import torch
 from heat_map import draw
+from memory import peak
 from turns import REST, THREADS, Times, record, take_turns
 
 from graphscale.layers import library
@@ -264,9 +265,7 @@ def print_peak_memory(way: str, text: str) -> None:
         model = open_session(layer, w, "graphscale" if way == "graphscale" else "")
         for _ in range(3):
             model.run(None, {"x": x})
-    # Not getrusage's ru_maxrss, which counts what the parent held when it forked.
-    status = Path("/proc/self/status").read_text().splitlines()
-    print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
+    print(peak())
 
 
 def draw_points(points: list[dict], columns: str, file: str) -> None:

@@ -2,11 +2,12 @@
 
 Parts can be named: inference (in onnxruntime, the file that torch.onnx.export writes against the
 same after `graphscale accelerate`), training (in torch, one step of forward, loss, backward and
-SGD, before and after graphscale.layers.accelerate); both by default. So can networks, with
---networks, and batches, with --batches. Before and after take turns on as many threads as the
-machine has cores; medians and minima are written to results/networks.json, one entry per part and
-network. Nothing that was measured before counts: how long measuring takes is recorded, too. Peak
-memory is that of a process of its own that opens the file and runs it.
+SGD, before and after graphscale.layers.accelerate; before in the faster of two memory formats);
+both by default. So can networks, with --networks, and batches, with --batches. Before and after
+take turns on as many threads as the machine has cores; medians and minima are written to
+results/networks.json, one entry per part, network and batch. Nothing that was measured before
+counts: how long measuring takes is recorded, too. Peak memory is that of a process of its own that
+opens the file and runs it.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ NETWORKS = {
     "ResNet-50": ("resnet50", "resnet50"),
     "U-Net": ("unet_transpose", "unet_transpose"),
 }
-BATCHES = {"inference": (1, 8), "training": (8,)}
-SECONDS = 15.0  # of turns
+BATCHES = {"inference": (1, 8), "training": (4,)}
+SECONDS = 10.0  # of turns
 
 
 def pictures(name: str, batch: int) -> np.ndarray:
@@ -97,7 +98,6 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
     memory = {way: peak_memory(path, name, batch) for way, path in files.items()}
     return point(
         times,
-        batch=batch,
         difference=max(map(difference, outputs["before"], outputs["after"])),
         rewritten=sum(plan is not None for plan in plans),
         convolutions=len(plans),
@@ -115,36 +115,35 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
     target = torch.zeros(batch, *map_size, dtype=torch.int64)
     modules = {"before": before, "after": after}
     steps = {way: step(module, x, target) for way, module in modules.items()}
-    steps["before"]()
+    wanted = steps["before"]()
     started = time.perf_counter()
-    steps["after"]()
+    found = steps["after"]()
     tuning = time.perf_counter() - started
-    gradients = {way: gradient(module) for way, module in modules.items()}
     channels_last = copy.deepcopy(before).to(memory_format=torch.channels_last)
     images = x.to(memory_format=torch.channels_last)
     steps["before, channels_last"] = step(channels_last, images, target)
     return point(
         take_turns(steps, SECONDS),
-        batch=batch,
-        difference=difference(gradients["before"], gradients["after"]),
+        difference=difference(wanted, found),
         rewritten=sum(isinstance(each, AutoConv1d | AutoConv2d) for each in after.modules()),
         tuning_seconds=tuning,
     )
 
 
-def step(module: torch.nn.Module, x: torch.Tensor, target: torch.Tensor) -> Callable[[], None]:
+def step(
+    module: torch.nn.Module, x: torch.Tensor, target: torch.Tensor
+) -> Callable[[], torch.Tensor]:
+    """A training step that returns the network's answer."""
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-6)  # all targets are class 0
 
-    def run() -> None:
+    def run() -> torch.Tensor:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(module(x), target).backward()
+        y = module(x)
+        torch.nn.functional.cross_entropy(y, target).backward()
         optimizer.step()
+        return y.detach()
 
     return run
-
-
-def gradient(module: torch.nn.Module) -> np.ndarray:
-    return torch.cat([each.grad.flatten() for each in module.parameters()]).numpy()
 
 
 def point(times: dict[str, Times], **more: object) -> dict[str, object]:
@@ -172,32 +171,30 @@ def print_peak_memory(path: str, name: str, batch: str) -> None:
     print(peak())
 
 
-def show(points: dict[tuple[str, str], list[dict]]) -> None:
+def show(points: dict[tuple[str, str, int], dict]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("network")
+    for column in ("part", "network"):
+        table.add_column(column)
     for column in ("batch", "before", "after", "ratio", "of minima", "rewritten", "difference"):
         table.add_column(column, justify="right")
     for column in ("measuring", "memory"):
         table.add_column(column, justify="right")
-    for (part, network), each in points.items():
-        for found in each:
-            seconds, memory = found["seconds"], found.get("peak_memory")
-            before = min(times["median"] for way, times in seconds.items() if way != "after")
-            table.add_row(
-                f"{network}, {part}",
-                str(found["batch"]),
-                f"{1e3 * before:.1f} ms",
-                f"{1e3 * seconds['after']['median']:.1f} ms",
-                f"{found['ratio']:.2f}",
-                f"{found['ratio_of_minima']:.2f}",
-                str(found["rewritten"])
-                + (f" of {found['convolutions']}" if "convolutions" in found else ""),
-                f"{found['difference']:.1e}",
-                f"{found['tuning_seconds']:.0f} s",
-                " → ".join(f"{1e-6 * size:.0f}" for size in memory.values()) + " MB"
-                if memory
-                else "",
-            )
+    for (part, network, batch), found in points.items():
+        seconds = found["seconds"]
+        before = min(times["median"] for way, times in seconds.items() if way != "after")
+        total = f" of {found['convolutions']}" if "convolutions" in found else ""
+        memory = [f"{1e-6 * size:.0f}" for size in found.get("peak_memory", {}).values()]
+        table.add_row(
+            *(part, network, str(batch)),
+            f"{1e3 * before:.1f} ms",
+            f"{1e3 * seconds['after']['median']:.1f} ms",
+            f"{found['ratio']:.2f}",
+            f"{found['ratio_of_minima']:.2f}",
+            f"{found['rewritten']}{total}",
+            f"{found['difference']:.1e}",
+            f"{found['tuning_seconds']:.0f} s",
+            " → ".join(memory) + " MB" * bool(memory),
+        )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
@@ -219,16 +216,19 @@ def main() -> None:
         return
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    points: dict[tuple[str, str], list[dict]] = {}
-    chosen = [(p, n) for p in arguments.parts or PARTS for n in arguments.networks]
-    for part, network in track(chosen, console=Console(stderr=True), transient=True):
+    chosen = [
+        (part, network, batch)
+        for part in arguments.parts or PARTS
+        for network in arguments.networks
+        for batch in arguments.batches or BATCHES[part]
+    ]
+    points = {}
+    for each in track(chosen, console=Console(stderr=True), transient=True):
+        part, network, batch = each
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = folder  # measure anew, whatever was known
-            points[part, network] = [
-                PARTS[part](network, batch, Path(folder))
-                for batch in arguments.batches or BATCHES[part]
-            ]
-        record(RESULTS, f"{part} {network}", points[part, network])
+            points[each] = PARTS[part](network, batch, Path(folder))
+        record(RESULTS, f"{part}, {network}, batch {batch}", [points[each]])
     show(points)
 
 
