@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.text import Text
 from graphscale.acceleration import RUNTIME, Acceleration
 from graphscale.fidelity import Fidelity
 from graphscale.passes.grow_graph import Growth
-from graphscale.plans import LayerPlan, Plan
+from graphscale.plans import Plan
 
 _INIT = {
     "resize": "resized from the target's",
@@ -37,7 +37,8 @@ def show_plan(plan: Plan, console: Console) -> None:
             f"{target / pretrain:.2f}" if pretrain else "",
         )
     console.print(table)
-    _show_unscaled(plan.layers, console)
+    unscaled = [(each.name, each.left_unscaled) for each in plan.layers]
+    _show_reasons("left unscaled because", unscaled, console)
     if plan.folded:
         console.print(
             f"[bold]folded[/]   {len(plan.folded)} weights that nodes computed are initializers now"
@@ -101,15 +102,20 @@ def show_acceleration(result: Acceleration, console: Console) -> None:
         table.add_column(name, justify="right")
     table.add_column("path")
     for layer in result.layers:
+        if not layer.seconds:
+            continue
         table.add_row(
             Text(layer.name),
             _sizes(layer.kernel),
             _sizes(layer.x),
-            _milliseconds(layer.seconds.get(RUNTIME)),
-            _milliseconds(layer.seconds.get(layer.path)),
+            _milliseconds(layer.seconds[RUNTIME]),
+            _milliseconds(layer.seconds[layer.path]),
             layer.path if layer.reason is None else f"{layer.path}: {layer.reason}",
         )
-    console.print(table)
+    if table.rows:
+        console.print(table)
+    left = [(each.name, each.reason) for each in result.layers if not each.seconds]
+    _show_reasons(f"left to {RUNTIME} because", left, console)
     if result.before is None or result.after is None:
         fft = any(layer.path != RUNTIME for layer in result.layers)
         why = "every convolution has its fastest way" if fft else "no convolution is faster by FFT"
@@ -127,17 +133,18 @@ def _milliseconds(seconds: float | None) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.3g} ms"
 
 
-def _show_unscaled(layers: Sequence[LayerPlan], console: Console) -> None:
-    reasons: dict[str, list[str]] = {}
-    for layer in layers:
-        if layer.left_unscaled is not None:
-            reasons.setdefault(layer.left_unscaled, []).append(layer.name)
-    if not reasons:
+def _show_reasons(title: str, reasons: Iterable[tuple[str, str | None]], console: Console) -> None:
+    """Layers with their reasons, if any, as a table by reason."""
+    layers: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        if reason is not None:
+            layers.setdefault(reason, []).append(name)
+    if not layers:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    table.add_column("left unscaled because")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title)
     table.add_column("layers", overflow="fold")
-    for reason, names in reasons.items():
+    for reason, names in layers.items():
         table.add_row(reason, Text(", ".join(names)))
     console.print()
     console.print(table)

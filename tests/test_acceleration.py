@@ -1,5 +1,6 @@
 """accelerate: which convolutions are rewritten, and that the model computes what it did."""
 
+import io
 import json
 
 import numpy as np
@@ -8,11 +9,13 @@ import onnx_ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
 
 import graphscale
 from graphscale import acceleration
-from graphscale.acceleration import RUNTIME
+from graphscale.acceleration import RUNTIME, Acceleration, LayerChoice
 from graphscale.cli import main
+from graphscale.report import show_acceleration
 from graphscale.tuning import Tuner
 
 
@@ -206,3 +209,16 @@ def test_accelerated_convolutions_are_shrunk_and_grown_like_others(model_file, f
     assert {name for name, _ in trained.named_parameters()} == {
         tensor.name for tensor in rewritten.graph.initializer
     }
+
+
+def test_layers_that_were_not_measured_are_listed_by_reason():
+    reason = "its kernel has one tap"
+    layers = [
+        LayerChoice("large", [9, 9], [1, 4, 20, 20], "direct", {RUNTIME: 2e-3, "direct": 1e-3}),
+        *(LayerChoice(name, [1, 1], [1, 4, 20, 20], reason=reason) for name in ("one", "two")),
+    ]
+    text = io.StringIO()
+    show_acceleration(Acceleration(layers), Console(file=text, width=100))
+    lines = [line.split() for line in text.getvalue().splitlines()]
+    assert ["large", "9×9", "1×4×20×20", "2", "ms", "1", "ms", "direct"] in lines
+    assert [*reason.split(), "one,", "two"] in lines
