@@ -34,7 +34,7 @@ from turns import THREADS, Times, record, take_turns
 
 from graphscale.acceleration import accelerate_model
 from graphscale.layers import accelerate
-from graphscale.layers.auto_conv import AutoConv1d, AutoConv2d
+from graphscale.layers.auto_conv import AutoConv2d
 from graphscale.model import load_model, save_model
 from graphscale.passes.accelerate import plan_of
 from graphscale.passes.find_convolutions import convolutions
@@ -119,15 +119,22 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
     started = time.perf_counter()
     found = steps["after"]()
     tuning = time.perf_counter() - started
-    channels_last = copy.deepcopy(before).to(memory_format=torch.channels_last)
-    images = x.to(memory_format=torch.channels_last)
-    steps["before, channels_last"] = step(channels_last, images, target)
+    depthwise = [each.kernel_size for each in convolutions_of(before) if each.groups > 1]
+    if max(map(max, depthwise), default=0) <= 13:  # larger ones take torch many seconds a step
+        channels_last = copy.deepcopy(before).to(memory_format=torch.channels_last)
+        images = x.to(memory_format=torch.channels_last)
+        steps["before, channels_last"] = step(channels_last, images, target)
     return point(
         take_turns(steps, SECONDS),
         difference=difference(wanted, found),
-        rewritten=sum(isinstance(each, AutoConv1d | AutoConv2d) for each in after.modules()),
+        rewritten=sum(isinstance(each, AutoConv2d) for each in convolutions_of(after)),
+        convolutions=len(convolutions_of(after)),
         tuning_seconds=tuning,
     )
+
+
+def convolutions_of(module: torch.nn.Module) -> list[torch.nn.Conv2d]:
+    return [each for each in module.modules() if isinstance(each, torch.nn.Conv2d)]
 
 
 def step(
@@ -182,7 +189,6 @@ def show(points: dict[tuple[str, str, int], dict]) -> None:
     for (part, network, batch), found in points.items():
         seconds = found["seconds"]
         before = min(times["median"] for way, times in seconds.items() if way != "after")
-        total = f" of {found['convolutions']}" if "convolutions" in found else ""
         memory = [f"{1e-6 * size:.0f}" for size in found.get("peak_memory", {}).values()]
         table.add_row(
             *(part, network, str(batch)),
@@ -190,7 +196,7 @@ def show(points: dict[tuple[str, str, int], dict]) -> None:
             f"{1e3 * seconds['after']['median']:.1f} ms",
             f"{found['ratio']:.2f}",
             f"{found['ratio_of_minima']:.2f}",
-            f"{found['rewritten']}{total}",
+            f"{found['rewritten']} of {found['convolutions']}",
             f"{found['difference']:.1e}",
             f"{found['tuning_seconds']:.0f} s",
             " → ".join(memory) + " MB" * bool(memory),
