@@ -170,7 +170,8 @@ def _key(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -
     dilations, group, _, pads, strides = window
     kind = "learning weight" if learns else "weight"
     sizes = f"x={tuple(x.shape)} {kind}={tuple(weight.shape)} strides={strides} pads={pads}"
-    return f"{pass_} {sizes} dilations={dilations} group={group}"
+    order = "" if x.is_contiguous() else " not contiguous"  # in channels_last torch is faster
+    return f"{pass_} {sizes} dilations={dilations} group={group}{order}"
 
 
 def _measurable(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> Ways:

@@ -98,6 +98,15 @@ def test_choices_are_measured_once_and_kept_in_a_file(empty_cache, monkeypatch):
         accelerate(network())(torch.randn(1, 2, 12, 10))
 
 
+def test_memory_formats_are_measured_apart(empty_cache):
+    layer, x = accelerate(nn.Conv2d(2, 4, 7)), torch.randn(1, 2, 12, 10)
+    with torch.no_grad():
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            layer(x.to(memory_format=memory_format))
+    (known,) = json.loads(empty_cache.read_text()).values()
+    assert [key.endswith("not contiguous") for key in known] == [False, True]
+
+
 def test_other_types_take_torchs_way():
     module, x = accelerate(network().double()), torch.randn(1, 2, 12, 10, dtype=torch.float64)
     torch.testing.assert_close(module(x), network().double()(x))
