@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from graphscale.passes.find_convolutions import FIRST_WITH_OVERRIDES
+from graphscale.passes.fuse_activations import fuse_activation, split_activation
 
 DOMAIN = "graphscale"
 _VERSION = 1
@@ -19,16 +20,21 @@ def plan_of(node: ir.Node) -> str | None:
 
 
 def plan_convolutions(model: ir.Model, plans: Mapping[ir.Node, str | None]) -> None:
-    """Turn nodes of `model`, in place, into FFTConv with a plan, or into Conv where it is None."""
+    """Turn nodes of `model`, in place, into FFTConv with a plan, or into Conv where it is None.
+
+    An FFTConv takes the Relu or Clip behind it along.
+    """
     for node, plan in plans.items():
         node.attributes.pop("plan", None)
         node.version = None
         if plan is None:
+            split_activation(node)
             node.domain, node.op_type = "", "Conv"
             continue
         node.domain, node.op_type = DOMAIN, "FFTConv"
         if plan != "auto":
             node.attributes["plan"] = ir.AttrString("plan", plan)
+        fuse_activation(node)
         model.graph.opset_imports[DOMAIN] = _VERSION
         _allow_functions(model)
 

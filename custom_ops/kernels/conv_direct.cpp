@@ -110,7 +110,7 @@ void unfold(const Unfolding& unfolding, int64_t tile, const T* image, T* unfolde
 
 template <typename T>
 void conv_direct(const Context& context, const ConvGeometry& g, const T* x, const T* weight,
-                 const T* bias, T* y) {
+                 const T* bias, const Bounds& bounds, T* y) {
   const Unfolding unfolding(g);
   const int64_t tiles = unfolding.tiles();
   const int64_t outputs = g.out_size();
@@ -131,6 +131,13 @@ void conv_direct(const Context& context, const ConvGeometry& g, const T* x, cons
     matmul<T>(inner, g.group_outputs(), width, unfolding.rows(),
               {weight + filter * unfolding.rows(), unfolding.rows(), 1}, {unfolded.get(), width, 1},
               to, outputs, true);
+    for (int64_t f = 0; are_finite(bounds) && f < g.group_outputs(); ++f) {
+      for (int64_t i = 0; i < width; ++i) {
+        T& value = to[f * outputs + i];  // NaN stays
+        if (value < T(bounds.minimum)) value = T(bounds.minimum);
+        if (value > T(bounds.maximum)) value = T(bounds.maximum);
+      }
+    }
   });
 }
 
@@ -187,7 +194,7 @@ void conv_direct_grad_weight(const Context& context, const ConvGeometry& g, cons
 
 #define GRAPHSCALE_INSTANTIATE(T)                                                                  \
   template void conv_direct<T>(const Context&, const ConvGeometry&, const T*, const T*, const T*, \
-                               T*);                                                                \
+                               const Bounds&, T*);                                                                \
   template void conv_direct_grad_input<T>(const Context&, const ConvGeometry&, const T*,           \
                                           const T*, T*);                                           \
   template void conv_direct_grad_weight<T>(const Context&, const ConvGeometry&, const T*,          \

@@ -5,10 +5,10 @@
 
 namespace graphscale {
 
-// T is float or double. bias may be null.
+// T is float or double. bias may be null. y is clipped to the bounds.
 template <typename T>
 void conv_direct(const Context& context, const ConvGeometry& geometry, const T* x, const T* weight,
-                 const T* bias, T* y);
+                 const T* bias, const Bounds& bounds, T* y);
 
 template <typename T>
 void conv_direct_grad_input(const Context& context, const ConvGeometry& geometry, const T* grad,

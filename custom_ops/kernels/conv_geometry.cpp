@@ -122,6 +122,14 @@ ConvGeometry conv_geometry(const Attributes& attributes, const Shape& x, const S
   return g;
 }
 
+Bounds conv_bounds(const Attributes& attributes) {
+  const double minimum = attributes.number("minimum"), maximum = attributes.number("maximum");
+  Bounds bounds;
+  if (minimum > kNoMinimum) bounds.minimum = static_cast<float>(minimum);
+  if (maximum < kNoMaximum) bounds.maximum = static_cast<float>(maximum);
+  return bounds;
+}
+
 Operator&& with_conv_attributes(Operator&& op) {
   const std::vector<int64_t> none;
   return std::move(op)

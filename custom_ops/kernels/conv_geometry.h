@@ -1,6 +1,7 @@
 // Sizes and attributes of a convolution, as ONNX Conv defines them, checked and with auto_pad resolved.
 #pragma once
 
+#include "kernels/bounds.h"
 #include "kernels/operator.h"
 
 namespace graphscale {
@@ -19,6 +20,11 @@ struct ConvGeometry {
 
 // x [N, C, ...], weight [F, C / group, ...]; both shapes known.
 ConvGeometry conv_geometry(const Attributes& attributes, const Shape& x, const Shape& weight);
+
+// What y is clipped to, of FFTConv's attributes. The defaults are ONNX Clip's, and leave infinities alone.
+constexpr double kNoMinimum = std::numeric_limits<float>::lowest();
+constexpr double kNoMaximum = std::numeric_limits<float>::max();
+Bounds conv_bounds(const Attributes& attributes);
 
 // The shape of y in a shape function; x and weight are positions of inputs.
 Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight);

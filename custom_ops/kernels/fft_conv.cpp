@@ -159,16 +159,18 @@ void forward(const Call& call) {
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideInput<T> bias(call.context, call.inputs[2]);
   const WideOutput<T> y(call.context, call.outputs[0]);
+  const Bounds bounds = conv_bounds(call.attributes);
   constexpr auto kPass = fft_conv::Pass::kForward;
   if constexpr (std::is_same_v<Wide, float>) {
     if (const auto planned = plan_of(call, g, kPass)) {
-      const auto& [p, plan] = *planned;
-      return with_spectra(call, p, kPass, plan, weight.get(), [&](const void* spectra) {
+      auto [p, plan] = *planned;
+      p.bounds = bounds;
+      return with_spectra(call, p, kPass, plan, weight.get(), [&, &p = p, &plan = plan](const void* spectra) {
         fft_conv::forward(p, plan, x.get(), spectra, bias.get(), y.get(), call.context);
       });
     }
   }
-  conv_direct<Wide>(call.context, g, x.get(), weight.get(), bias.get(), y.get());
+  conv_direct<Wide>(call.context, g, x.get(), weight.get(), bias.get(), bounds, y.get());
 }
 
 template <typename T>
@@ -223,6 +225,8 @@ Operator fft_convolution() {
              list_plans<0, 1, fft_conv::Pass::kForward>)
       .attribute("auto_pad", std::string("NOTSET"),
                  "As Conv's: NOTSET, VALID, SAME_UPPER or SAME_LOWER.")
+      .attribute("minimum", kNoMinimum, "Y is at least this: 0 stands for a Relu behind the convolution.")
+      .attribute("maximum", kNoMaximum, "Y is at most this.")
       .shape([](ShapeCall& call) {
         call.outputs[0] = conv_output_dims(call, 0, 1);
         if (call.present[2]) {

@@ -10,7 +10,6 @@
 #include <string>
 
 #include "kernels/fft_conv/engine.h"
-#include "kernels/fft_conv/winograd_layout.h"
 #include "tests/guarded_memory.h"
 
 extern "C" {

@@ -16,6 +16,7 @@ def register_gradients(
     grad_bias: Callable[[Tensor], Tensor] | None = None,
     shared: int | None = None,
     resolve: Callable[..., tuple] = lambda x, weight, *attributes: attributes,
+    bounds: Callable[..., tuple[float, float] | None] = lambda *attributes: None,
 ) -> None:
     """Give the three operators of such a layer their gradients, all made of one another.
 
@@ -23,20 +24,24 @@ def register_gradients(
     grad_weight(grad, x, weight, *attributes), whose last tensors lend their shape only; where
     ``grad_bias`` gives the gradient to a bias, forward takes that after weight. They call one
     another with the first ``shared`` attributes (all, by default), which ``resolve`` makes of x,
-    weight and the attributes of forward.
+    weight and the attributes of forward. What forward clips to ``bounds`` of its attributes passes
+    no gradient.
     """
     bias = () if grad_bias is None else (None,)
     count = 2 + len(bias)
 
     def keep(ctx, inputs, output) -> None:
         x, weight, *_ = inputs
-        ctx.save_for_backward(x, weight)
         given = inputs[count:]
+        ctx.bounds = bounds(*given)
+        ctx.save_for_backward(x, weight, None if ctx.bounds is None else output)
         ctx.attributes = resolve(x, weight, *given)[:shared]
         ctx.rest = (None,) * len(given)
 
     def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
+        x, weight, y = ctx.saved_tensors
+        if ctx.bounds is not None:
+            grad = grad * ((y > ctx.bounds[0]) & (y < ctx.bounds[1]))
         to_x = to_weight = None
         to_bias = bias
         if needs_gradient(ctx, 0):

@@ -11,6 +11,8 @@ from graphscale.errors import GraphScaleError
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 
+# ONNX Clip's defaults: no bounds.
+_MINIMUM, _MAXIMUM = -3.4028234663852886e38, 3.4028234663852886e38
 _WINDOW = "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
 _WINDOW_BODY = '<dilations, kernel_shape, pads, strides, group: int = 1, plan: string = "auto">'
 
@@ -54,6 +56,8 @@ def _forward_shape(
     strides: Sequence[int] = (),
     auto_pad: str = "NOTSET",
     plan: str = "auto",
+    minimum: float = _MINIMUM,
+    maximum: float = _MAXIMUM,
 ) -> Tensor:
     spatial = X.dim() - 2
     pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
@@ -67,20 +71,38 @@ def _forward_shape(
     return X.new_empty(X.shape[0], W.shape[0], *sizes)
 
 
+_FIRST_WITH_CAST_LIKE = 15
+_CLIP = """
+    least = Constant <value_float: float = @minimum> ()
+    most = Constant <value_float: float = @maximum> ()
+    low = CastLike (least, sums)
+    high = CastLike (most, sums)
+    Y = Clip (sums, low, high)
+"""
+
+
+def _forward_body(opset: int) -> str:
+    """Without bounds where ONNX could not express them; no pass sets any there."""
+    bounded = opset >= _FIRST_WITH_CAST_LIKE
+    return f"""
+    <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET",
+     plan: string = "auto", minimum: float = {_MINIMUM}, maximum: float = {_MAXIMUM}>
+    (X, W, B) => (Y) {{
+        {"sums" if bounded else "Y"} = Conv <
+            auto_pad: string = @auto_pad, dilations: ints = @dilations, group: int = @group,
+            kernel_shape: ints = @kernel_shape, pads: ints = @pads, strides: ints = @strides
+        > (X, W, B)
+        {_CLIP if bounded else ""}
+    }}
+    """
+
+
 fft_conv = Operator(
     "FFTConv",
     f'(Tensor X, Tensor W, Tensor? B=None, {_WINDOW}, str auto_pad="NOTSET", '
-    'str plan="auto") -> Tensor',
+    f'str plan="auto", float minimum={_MINIMUM}, float maximum={_MAXIMUM}) -> Tensor',
     _forward_shape,
-    """
-    <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET",
-     plan: string = "auto">
-    (X, W, B) => (Y) {
-        Y = Conv <auto_pad: string = @auto_pad, dilations: ints = @dilations, group: int = @group,
-                  kernel_shape: ints = @kernel_shape, pads: ints = @pads,
-                  strides: ints = @strides> (X, W, B)
-    }
-    """,
+    _forward_body,
 )
 
 # The gradient without pads, filled up at the end where strides left a rest, cut to X.
@@ -163,10 +185,15 @@ fft_conv_grad_weight = Operator(
 
 
 def _resolved(
-    x: Tensor, weight: Tensor, dilations, group, kernel_shape, pads, strides, auto_pad, plan
+    x: Tensor, weight: Tensor, dilations, group, kernel_shape, pads, strides, auto_pad, *rest
 ) -> tuple:
     pads = _resolved_pads(x, weight, auto_pad, dilations, pads, strides)
     return dilations, group, kernel_shape, pads, strides
+
+
+def _bounds(*attributes) -> tuple[float, float] | None:
+    minimum, maximum = attributes[-2:]
+    return (minimum, maximum) if minimum > _MINIMUM or maximum < _MAXIMUM else None
 
 
 # A plan was measured for one of them: the others choose their own.
@@ -177,6 +204,7 @@ register_gradients(
     grad_bias=lambda grad: grad.sum([0, *range(2, grad.dim())]),
     shared=5,
     resolve=_resolved,
+    bounds=_bounds,
 )
 
 

@@ -32,11 +32,14 @@ class Operator:
     ``signature`` is a torch schema such as ``"(Tensor x, Tensor? bias, int stride=1) -> Tensor"``:
     its tensors are the ONNX node's inputs and the rest its attributes, under the same names.
     ``shapes`` takes the arguments and returns the empty outputs; it serves the real call, fake
-    tensors and tracing alike. ``body`` is the ONNX function, in ONNX's text form, that a runtime
+    tensors and tracing alike. ``body``, or what it returns for a version of ONNX's own operators,
+    is the ONNX function, in ONNX's text form, that a runtime
     without the library uses instead.
     """
 
-    def __init__(self, name: str, signature: str, shapes: Callable, body: str) -> None:
+    def __init__(
+        self, name: str, signature: str, shapes: Callable, body: str | Callable[[int], str]
+    ) -> None:
         self.name = name
         self.body = body
         self._shapes = shapes
@@ -144,7 +147,8 @@ class Operator:
     def function(self, opset: int) -> onnx.FunctionProto:
         """The function body for a model of that version of ONNX's own operators."""
         header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": {VERSION}]>\n'
-        return onnx.parser.parse_function(header + self.name + self.body)
+        body = self.body(opset) if callable(self.body) else self.body
+        return onnx.parser.parse_function(header + self.name + body)
 
 
 def _is_default(argument: torch.Argument, bound: dict) -> bool:

@@ -384,3 +384,13 @@ def test_empty_batch(on_cuda):
     grad = torch.zeros(0, 2, 16, 16)
     assert on_cuda(OPERATORS[TO_INPUT], grad, weight, x).shape == (0, 3, 20, 20)
     assert not on_cuda(OPERATORS[TO_WEIGHT], grad, x, weight).any()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("plan", ["direct", "dense 24x24", "per_channel 24x24"])
+def test_bounds(on_cuda, monkeypatch, plan, dtype):
+    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+    x, weight = random(2, 5, 13, 17, dtype=dtype, seed=0), random(3, 5, 4, 3, dtype=dtype, seed=1)
+    y = on_cuda(OPERATORS[FORWARD], x, weight, minimum=-2.0, maximum=3.0)
+    wanted = functional.conv2d(x.double(), weight.double()).clamp(-2, 3)
+    assert relative_error(y, wanted) < 4 * TOLERANCE[dtype]

@@ -35,7 +35,7 @@ def test_torch_signature(name):
         assert str(argument.type) == KINDS[known["type"]]
         assert argument.has_default_value() == (known["default"] is not None)
         if argument.has_default_value():
-            assert argument.default_value == known["default"]
+            assert argument.default_value == pytest.approx(known["default"])
 
 
 @pytest.mark.parametrize("name", REGISTERED)

@@ -298,3 +298,52 @@ def test_large_kernels_in_single_precision(tmp_path, x, weight, groups, pads):
     for _ in range(2):
         (again,) = session.run(None, {"x": x.detach().numpy()})
         np.testing.assert_allclose(again, got.detach().numpy(), rtol=1e-4, atol=1e-4)
+
+
+PLANS = ["auto", "direct", "winograd 6x6", "winograd 4x4", "dense 16x24", "per_channel 24x16"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("channels", "groups"), [(20, 1), (20, 20), (6, 3)])
+@pytest.mark.parametrize("plan", PLANS)
+def test_bounds(plan, channels, groups, dtype):
+    """minimum and maximum: a clamp behind the convolution, for its gradients, too."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, channels, 19, 21, generator=generator, dtype=dtype)
+    weight = torch.randn(channels, channels // groups, 3, 3, generator=generator, dtype=dtype)
+    bias = torch.randn(channels, generator=generator, dtype=dtype)
+    tensors = [each.requires_grad_() for each in (x, weight, bias)]
+    exact = [each.detach().double().requires_grad_() for each in tensors]
+    window = ([], groups, [], [1, 1, 1, 1], [])
+    for low, high in [(0.0, None), (-2.0, 8.0), (None, 1.0)]:
+        bounds = {"minimum": low, "maximum": high}
+        given = {name: bound for name, bound in bounds.items() if bound is not None}
+        y = fft_conv(*tensors, *window, plan=plan, **given)
+        wanted = torch.nn.functional.conv2d(*exact, padding=1, groups=groups).clamp(low, high)
+        tolerance = {torch.float32: 3e-6, torch.float64: 1e-12, torch.bfloat16: 1e-2}[dtype]
+        assert (y - wanted).norm() <= tolerance * wanted.norm()
+        if dtype == torch.bfloat16:  # sums at a bound may round to its other side
+            continue
+        to_y = torch.randn(y.shape, generator=generator, dtype=dtype)
+        found = torch.autograd.grad(y, tensors, to_y)
+        for each, other in zip(found, torch.autograd.grad(wanted, exact, to_y.double())):
+            assert (each - other).norm() <= 10 * tolerance * other.norm()
+
+
+def test_bounds_of_strides_lines_and_volumes():
+    generator = torch.Generator().manual_seed(0)
+    for spatial, strides in [(1, [2]), (1, [1]), (2, [2, 3]), (3, [1, 2, 1])]:
+        x = torch.randn(1, 4, *[17] * spatial, generator=generator)
+        weight = torch.randn(6, 4, *[5] * spatial, generator=generator)
+        y = fft_conv(x, weight, strides=strides, minimum=0.0, maximum=6.0)
+        convolve = getattr(torch.nn.functional, f"conv{spatial}d")
+        wanted = convolve(x.double(), weight.double(), stride=strides).clamp(0, 6)
+        assert (y - wanted).norm() <= 2e-6 * wanted.norm()
+
+
+def test_bounds_let_nan_and_infinities_pass():
+    x = torch.tensor([float("nan"), float("inf"), 1.0, 2.0]).reshape(1, 1, 2, 2)
+    weight = torch.ones(1, 1, 1, 1)
+    torch.testing.assert_close(fft_conv(x, weight), x, equal_nan=True)
+    relu = fft_conv(x, weight, minimum=0.0)
+    torch.testing.assert_close(relu, torch.relu(x), equal_nan=True)

@@ -110,6 +110,27 @@ std::vector<std::string> list_plans(const Call& call) {
   return plans;
 }
 
+template <typename T>
+struct Clip {
+  T* y;
+  Bounds bounds;
+  GRAPHSCALE_DEVICE void operator()(int64_t index) const {
+    const auto value = widen(y[index]);  // NaN stays
+    if (value < bounds.minimum) y[index] = narrow<T>(bounds.minimum);
+    if (value > bounds.maximum) y[index] = narrow<T>(bounds.maximum);
+  }
+};
+
+void clip(const Call& call) {
+  const Bounds bounds = conv_bounds(call.attributes);
+  if (!are_finite(bounds)) return;
+  const Tensor& y = call.outputs[0];
+  dispatch(call.type, [&](auto zero) {
+    using T = decltype(zero);
+    for_each_index(call.context, y.size(), Clip<T>{y.data<T>(), bounds});
+  });
+}
+
 }  // namespace
 
 void fft_conv(const Call& call) {
@@ -121,7 +142,8 @@ void fft_conv(const Call& call) {
   if (y.size() == 0) return;
   Plan plan;
   if (const auto planes = planned(call, g, Pass::kForward, x, weight, y, &plan)) {
-    return convolve(call, plan, *planes, bias.present ? &bias : nullptr);
+    convolve(call, plan, *planes, bias.present ? &bias : nullptr);
+    return clip(call);
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
@@ -130,6 +152,7 @@ void fft_conv(const Call& call) {
         ConvForward<T>{x.data<T>(), weight.data<T>(), bias.present ? bias.data<T>() : nullptr,
                        y.data<T>(), ConvSizes(g)});
   });
+  clip(call);
 }
 
 void fft_conv_grad_input(const Call& call) {

@@ -79,12 +79,13 @@ void multiply_tile(const DirectLayout& d, const DirectTile& tile, int64_t channe
 // Sums [pixel][2 L] of one row, the block's L channels, to the planes of y.
 template <int L>
 __attribute__((flatten)) void store_sums(const float* sums, int64_t columns, const Vector<L>& bias,
-                                         float* y, int64_t plane, int channels) {
+                                         const Bounds& bounds, float* y, int64_t plane,
+                                         int channels) {
   for (int64_t q = 0; q < columns; q += L) {
     const int last = columns - q < L ? static_cast<int>(columns - q) : L;
     Vector<L> square[L];
     unroll<L>([&](auto j) {
-      square[j] = j < last ? load<L>(sums + (q + j) * 2 * L) + bias : Vector<L>{};
+      square[j] = j < last ? clip<L>(load<L>(sums + (q + j) * 2 * L) + bias, bounds) : Vector<L>{};
     });
     transpose<L>(square);
     unroll<L>([&](auto i) {
@@ -133,7 +134,8 @@ bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* 
       for (int64_t r = 0; r < tile.rows; ++r) {
         float* const to =
             y + plane * out_plane + (tile.first_row + r) * d.out_width + tile.first_column;
-        store_sums<L>(from + r * d.columns * 2 * L, tile.columns, bias_values, to, out_plane, channels);
+        store_sums<L>(from + r * d.columns * 2 * L, tile.columns, bias_values, d.bounds, to, out_plane,
+                      channels);
       }
     }
   });

@@ -32,7 +32,8 @@ struct DepthwiseInput {
 template <int L, int R, int K>
 __attribute__((flatten)) void convolve_strip(const DirectLayout& d, const DepthwiseInput& in,
                                              const float* const* rows, int64_t column, const float* w,
-                                             const float* start, float* y, int last) {
+                                             const float* start, const Bounds& bounds, float* y,
+                                             int last) {
   Vector<L> sum[R];
   unroll<R>([&](auto r) {
     sum[r] = start == nullptr ? load_range<L>(y + r * d.out_width, 0, last) : *start - Vector<L>{};
@@ -49,7 +50,7 @@ __attribute__((flatten)) void convolve_strip(const DirectLayout& d, const Depthw
       });
     });
   }
-  unroll<R>([&](auto r) { store_first<L>(y + r * d.out_width, sum[r], last); });
+  unroll<R>([&](auto r) { store_first<L>(y + r * d.out_width, clip<L>(sum[r], bounds), last); });
 }
 
 // The sums of K rows of the kernel, [K][kernel's columns][L]: += gradient[r] * rows[r + k] of R rows of the
@@ -163,7 +164,8 @@ bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prep
           fetch<true>(plane + next_out + row * d.out_width, r * d.out_width);
         }
         convolve_strip<L, r, k>(d, in, rows, column, weights + first * d.kernel_width,
-                                first == 0 ? &start : nullptr, plane + row * d.out_width + column, last);
+                                first == 0 ? &start : nullptr, first + k == d.kernel_height ? d.bounds : Bounds{},
+                                plane + row * d.out_width + column, last);
       });
     }
   });

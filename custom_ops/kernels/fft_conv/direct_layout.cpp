@@ -39,6 +39,7 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
       dilation_y(p.dilation_y),
       dilation_x(p.dilation_x),
       turned(pass == Pass::kGradientInput) {
+  if (pass == Pass::kForward) bounds = p.bounds;
   ins = p.in_channels / p.groups;
   outs = p.out_channels / p.groups;
   in_height = p.height;

@@ -22,6 +22,7 @@ struct DirectLayout {
   int64_t in_height, in_width, out_height, out_width;
   int64_t kernel_height, kernel_width, stride_y, stride_x, dilation_y, dilation_x;
   int64_t origin_y, origin_x;  // where tap 0 of output 0 meets the input; negative in the padding
+  Bounds bounds;               // of the outputs
   bool turned;                 // the weights are those of the gradient to the input
 
   bool channel_lanes;  // output channels in the lanes, else pixels

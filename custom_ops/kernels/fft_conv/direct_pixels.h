@@ -38,7 +38,7 @@ __attribute__((flatten)) void convolve_pixels(const DirectLayout& d, const float
       unroll<V>([&](auto v) {
         const int64_t left = columns - v * L;
         if (left > 0) {
-          store_first<L>(y + f * plane + r * d.out_width + v * L, sum[f][r][v],
+          store_first<L>(y + f * plane + r * d.out_width + v * L, clip<L>(sum[f][r][v], d.bounds),
                          left < L ? static_cast<int>(left) : L);
         }
       });

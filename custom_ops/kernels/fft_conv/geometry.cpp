@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/fft_conv/winograd_layout.h"
-
 namespace graphscale::fft_conv {
 namespace {
 
@@ -72,7 +70,10 @@ bool one_tile_will_do(const Axis& a, int64_t tile) {
 
 // Its products compute a tile's outputs whether all are wanted or not, and nothing wraps around.
 bool cut_winograd(Axis& axis, int tile) {
-  if (!is_winograd_tile(axis.kernel, tile)) return false;
+  const bool fits = tile == 1   ? axis.kernel == 1
+                    : tile == 4 ? axis.kernel >= 2 && axis.kernel <= 3
+                                : tile == 6 && axis.kernel >= 2 && axis.kernel <= 5;
+  if (!fits) return false;
   axis.tile = tile;
   axis.tile_outputs = tile - axis.kernel + 1;
   axis.tiles = ceil_div(axis.outputs, axis.tile_outputs);
@@ -104,6 +105,11 @@ const std::vector<int>& fft_sizes() {
   return sizes;
 }
 
+const std::vector<int>& winograd_sizes() {
+  static const std::vector<int> sizes = {1, 4, 6};
+  return sizes;
+}
+
 Core make_core(const Problem& p, Pass pass) {
   const auto axis = pass == Pass::kGradientInput ? gradient_axis : forward_axis;
   const int64_t in = p.in_channels / p.groups, out = p.out_channels / p.groups;
@@ -113,6 +119,7 @@ Core make_core(const Problem& p, Pass pass) {
   core.batch = p.batch;
   core.groups = p.groups;
   core.tap_planes_group = in * out;
+  if (pass == Pass::kForward) core.bounds = p.bounds;
   if (pass == Pass::kGradientInput) {
     core.in_channels = out;
     core.out_channels = in;

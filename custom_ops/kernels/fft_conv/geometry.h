@@ -38,6 +38,7 @@ struct Core {
   Axis y, x;
   int64_t batch = 1, groups = 1;
   int64_t in_channels = 1, out_channels = 1;  // of a group, without phases
+  Bounds bounds;  // of the outputs
   int64_t tap_planes_in = 1, tap_planes_out = 1, tap_planes_group = 1;  // strides in w, in planes
 
   int64_t tiles() const;        // over all images
@@ -52,6 +53,9 @@ constexpr int kMaxFft = 256;
 // The transform sizes there are, ascending to kMaxFft, and powers of two beyond it for tiles of one row.
 // Those along x must be even.
 const std::vector<int>& fft_sizes();
+
+// The sizes of Winograd's tiles: 1 for kernels of 1, 4 for 2 and 3, 6 for 2 to 5.
+const std::vector<int>& winograd_sizes();
 
 // The core of a pass, not yet cut into tiles. kGradientWeight has the core of kForward.
 Core make_core(const Problem& p, Pass pass);

@@ -92,6 +92,7 @@ Planes<L> output_planes(const Core& core, const float* y, int64_t group, int64_t
                         const Place& place, const float* bias, Vector<L>* bias_values) {
   Planes<L> planes = planes_at<L>(core.y.out, core.x.out, core, place);
   const int64_t end = group < 0 ? core.outs() * core.groups : core.outs();
+  planes.bounds = core.bounds;
   *bias_values = Vector<L>{};
   for (int64_t v = first; v < first + L && v < end; ++v) {
     const Channel c = out_channel(core, v);

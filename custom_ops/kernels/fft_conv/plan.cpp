@@ -11,7 +11,6 @@
 #include "kernels/fft_conv/direct_layout.h"
 #include "kernels/fft_conv/engine.h"
 #include "kernels/fft_conv/layout.h"
-#include "kernels/fft_conv/winograd_layout.h"
 
 namespace graphscale::fft_conv {
 namespace {

@@ -18,6 +18,7 @@ struct Planes {
   Map rows, columns;     // without the lane's phase
   int64_t row_phase[L], column_phase[L];
   bool aligned_lanes = true;  // all lanes have the phases of lane 0
+  Bounds bounds;              // of what is written
   int64_t last_row = -1, last_column = -1;  // >= 0: position u stands for position last - u
 };
 
@@ -86,7 +87,7 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
   return true;
 }
 
-// scale * in[u * stride] + bias to row `row`, core columns [0, length); what has no place is dropped.
+// scale * in[u * stride] + bias, within bounds, to row `row`, core columns [0, length); what has no place is dropped.
 template <int L>
 __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, int64_t length,
                                         const float* in, int64_t stride, float scale,
@@ -102,7 +103,9 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
       const int end = clamp_lane(room, L);
       if (end == 0) return;
       Vector<L> square[L];
-      unroll<L>([&](auto j) { square[j] = scale * load<L>(in + (u + j) * stride) + bias; });
+      unroll<L>([&](auto j) {
+        square[j] = clip<L>(scale * load<L>(in + (u + j) * stride) + bias, planes.bounds);
+      });
       transpose<L>(square);
       unroll<L>([&](auto i) {
         float* const to = planes.base[i] + at * pitch + origin + u;
@@ -112,12 +115,13 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
     }
     return;
   }
-  for (int i = 0; i < planes.count; ++i) {
-    const int64_t at = locate(planes.rows, planes.row_phase[i], -1, row);
-    if (at < 0) continue;
-    for (int64_t u = 0; u < length; ++u) {
+  int64_t at[L];
+  for (int i = 0; i < planes.count; ++i) at[i] = locate(planes.rows, planes.row_phase[i], -1, row);
+  for (int64_t u = 0; u < length; ++u) {
+    const Vector<L> values = clip<L>(scale * load<L>(in + u * stride) + bias, planes.bounds);
+    for (int i = 0; i < planes.count; ++i) {
       const int64_t c = locate(planes.columns, planes.column_phase[i], -1, u);
-      if (c >= 0) planes.base[i][at * pitch + c] = scale * in[u * stride + i] + bias[i];
+      if (at[i] >= 0 && c >= 0) planes.base[i][at[i] * pitch + c] = values[i];
     }
   }
 }

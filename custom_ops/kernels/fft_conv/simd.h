@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/bounds.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -128,6 +130,14 @@ FFT_CONV_INLINE void store_first(float* p, const Vector<L>& v, int last) {
     return;
   }
   for (int j = 0; j < last; ++j) p[j] = v[j];
+}
+
+// NaN stays.
+template <int L>
+FFT_CONV_INLINE Vector<L> clip(const Vector<L>& v, const Bounds& bounds) {
+  const Vector<L> minimum = bounds.minimum - Vector<L>{}, maximum = bounds.maximum - Vector<L>{};
+  const Vector<L> raised = v < minimum ? minimum : v;
+  return raised > maximum ? maximum : raised;
 }
 
 template <int L>

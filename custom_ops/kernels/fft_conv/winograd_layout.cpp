@@ -29,16 +29,6 @@ int64_t strip_tiles(const Core& core) {
   return std::max<int64_t>((kStripColumns - core.x.tile) / core.x.tile_outputs + 1, 1);
 }
 
-const std::vector<int>& winograd_sizes() {
-  static const std::vector<int> sizes = {1, 4, 6};
-  return sizes;
-}
-
-bool is_winograd_tile(int64_t kernel, int tile) {
-  if (tile == 1) return kernel == 1;
-  return (tile == 4 && kernel >= 2 && kernel <= 3) || (tile == 6 && kernel >= 2 && kernel <= 5);
-}
-
 WinogradLayout::WinogradLayout(const Core& core, int lanes, int64_t threads)
     : values(core.y.tile * core.x.tile),
       in_blocks(blocks(core.ins(), lanes)),

@@ -10,10 +10,6 @@
 
 namespace graphscale::fft_conv {
 
-// The sizes of tiles, and whether there is one of that size for that kernel, along one axis.
-const std::vector<int>& winograd_sizes();
-bool is_winograd_tile(int64_t kernel, int tile);
-
 constexpr int64_t kLastLevelBytes = 16 << 20;  // of weights that the last-level cache keeps
 
 // Forward and gradient to the input: a task takes some tiles of a group to some of the outputs, alone.

@@ -1,6 +1,7 @@
 #include "kernels/cuda/fft/dense.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "kernels/cuda/fft/dense_kernels.h"
@@ -151,7 +152,7 @@ void convolve(const Context& context, const Plan& plan, const Layout& layout,
   if constexpr (kHalves<Number>) {
     // Sums of `ins` products of numbers up to 2^15 are to be no larger than these.
     const int lost = 15 + exponent_above(layout.ins);
-    product_factor = power_of_two(-lost);
+    product_factor = std::ldexp(1.0f, -lost);
     scale.exponents = {exponents.get(), image_tiles};
     back = {product_scale(size), scale.exponents, exponent_behind(spectra, layout, size), lost};
   }

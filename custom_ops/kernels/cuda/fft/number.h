@@ -30,7 +30,7 @@ GRAPHSCALE_DEVICE Number make_number(float re, float im) {
 }
 
 // 2^exponent, for exponents from -126 to 127.
-GRAPHSCALE_BOTH float power_of_two(int exponent) {
+GRAPHSCALE_DEVICE float power_of_two(int exponent) {
   return from_bits(static_cast<uint32_t>(exponent + 127) << 23);
 }
 
