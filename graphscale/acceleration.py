@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphscale.choose_layers import choose_layers, plan_model
 from graphscale.errors import GraphScaleError
 from graphscale.input_size import InputSize, input_shapes
 from graphscale.model import ModelLike, load_model
-from graphscale.passes.accelerate import plan_convolutions, plan_of
+from graphscale.passes.accelerate import plan_of
 from graphscale.passes.choose_kernels import node_name
 from graphscale.passes.find_convolutions import (
     ConvolutionProblem,
@@ -26,19 +28,13 @@ from graphscale.passes.find_convolutions import (
 from graphscale.passes.inline_convolutions import inline_convolutions
 from graphscale.runtime import get_library_path
 from graphscale.tuning import Tuner, Ways, fastest
-from graphscale.tuning import measure as measure_seconds
 from graphscale.whole_model import Original, open_model, refusals, shapes_of
 
 RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
 # Seconds after a session's turn until its threads have stopped spinning: they would slow the next
 # session's down several times.
 REST = 0.05
-_LONGEST = 15.0  # seconds of trying whole models
-_BEFORE = "before"  # the original among the models that are tried
-_LARGEST_DIFFERENCE = 1e-4  # relative, of the outputs
-# A layer measured alone does not show what its neighbours lose when it leaves the runtime's own
-# memory layout and fusions: sets of layers with at least these gains are tried in the whole model.
-_LEAST_GAINS = (1.0, 1.5, 3.0)
+_TRIALS = 5  # of the whole model, usually
 
 
 @dataclass
@@ -99,7 +95,8 @@ def accelerate_model(
     Args:
         input_size: Height and width, where the model's own are symbolic.
         batch: Where the model's own is symbolic.
-        progress: Told after each convolution how many of how many are done.
+        progress: Told after each convolution, and after each trial of the whole model, how many
+            of how many are done.
 
     Raises:
         GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
@@ -120,6 +117,8 @@ def accelerate_model(
         shapes = shapes_of(model, values, original.feeds)
     tuner = tuner or Tuner(f"onnxruntime {onnxruntime.__version__}, kernels {_kernels()}")
     result = Acceleration()
+    problems: list[str] = []
+    done, total = 0, len(nodes) + _TRIALS
     for done, node in enumerate(nodes, start=1):
         problem = problem_of(node, shapes)
         choice = LayerChoice(node_name(node), list(problem.weight[2:]), list(problem.x))
@@ -129,9 +128,17 @@ def accelerate_model(
                 seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
-        progress(done, len(nodes))
+        problems.append(problem.key)
+        progress(done, total)
+
+    def tried() -> None:
+        nonlocal done
+        done = min(done + 1, total)
+        progress(done, total)
+
     with refusals(source):
-        _rewrite(model, result, original)
+        _rewrite(model, result, problems, original, tried)
+    progress(total, total)
     for node, outer in hidden:
         reason = f"it stands inside {node_name(outer)!r} ({outer.op_type})"
         result.layers.append(LayerChoice(node_name(node), [], [], reason=reason))
@@ -199,54 +206,33 @@ def _run_of(
     return lambda: opened.run(None, {"x": x})
 
 
-def _rewrite(model: ir.Model, result: Acceleration, original: Original) -> None:
+def _rewrite(
+    model: ir.Model,
+    result: Acceleration,
+    problems: list[str],
+    original: Original,
+    progress: Callable[[], None],
+) -> None:
     """Rewrite the layers whose choices make the whole model the fastest."""
-    choices = result.layers
-    sets: dict[str, dict[int, str | None]] = {_BEFORE: {}}
-    sessions = {_BEFORE: original.opened}
-    present = [plan_of(node) for node in convolutions(model)]
-    for least in _LEAST_GAINS:
-        plans = {}  # of the convolutions that change
-        for index, choice in enumerate(choices):
-            taken = choice.path != RUNTIME and choice.gain >= least
-            plan = choice.path if taken else None
-            if choice.seconds and plan != present[index]:
-                plans[index] = plan
-        if plans in sets.values():
-            continue
-        name = f"gains of {least} and more"
-        sets[name], sessions[name] = plans, open_model(_planned(model.clone(), plans))
-    if len(sets) == 1:
-        return
-    result.difference = max(
-        original.difference(opened, _LARGEST_DIFFERENCE) for opened in sessions.values()
+    changes, gains, groups = {}, {}, {}
+    for index, (choice, node) in enumerate(zip(result.layers, convolutions(model), strict=True)):
+        plan = None if choice.path == RUNTIME else choice.path
+        if choice.seconds and plan != plan_of(node):
+            changes[index] = plan
+            gains[index] = choice.gain if plan is not None else math.inf
+            groups.setdefault(problems[index], []).append(index)
+
+    def promise(group: list[int]) -> float:
+        seconds = result.layers[group[0]].seconds
+        return len(group) * (seconds[RUNTIME] - min(seconds.values()))
+
+    plans, result.before, result.after, result.difference = choose_layers(
+        model, changes, gains, sorted(groups.values(), key=promise)[::-1], original, REST, progress
     )
-    seconds = measure_seconds(
-        {
-            name: lambda opened=opened: opened.run(None, original.feeds)
-            for name, opened in sessions.items()
-        },
-        REST,
-        _LONGEST,
-    )
-    best = fastest(seconds, _BEFORE)
-    result.before, result.after = seconds[_BEFORE], seconds[best]
-    _planned(model, sets[best])
-    reason = (
-        "the whole model would not be 5 % faster"
-        if best == _BEFORE
-        else "so the whole model is faster"
-    )
-    for choice, node in zip(choices, convolutions(model), strict=True):
+    if not changes:
+        result.before = result.after = None
+    plan_model(model, plans)
+    reason = "so the whole model is faster" if plans else "the whole model would not be 5 % faster"
+    for choice, node in zip(result.layers, convolutions(model), strict=True):
         if choice.path != RUNTIME and plan_of(node) is None:
             choice.path, choice.reason = RUNTIME, reason
-
-
-def _planned(model: ir.Model, plans: dict[int, str | None]) -> ir.Model:
-    """The model, in place, with plans for its convolutions by number, and the bodies they need."""
-    from graphscale.layers.export import add_function_bodies
-
-    nodes = convolutions(model)
-    plan_convolutions(model, {nodes[index]: plan for index, plan in plans.items()})
-    add_function_bodies(model)
-    return model

@@ -226,7 +226,7 @@ def _accelerate(options: argparse.Namespace) -> None:
     model = load_model(options.model)
     if not options.dry_run:
         check_writable(output)
-    with _working("measuring", "convolutions") as working:
+    with _working("measuring", "measurements") as working:
         result = accelerate_model(
             model, input_size=options.input_size, batch=options.batch, progress=working
         )

@@ -25,7 +25,7 @@ def fft_wins(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {RUNTIME: 2.0, "dense 16x16": 1.0})
     monkeypatch.setattr(
-        "graphscale.acceleration.measure_seconds",
+        "graphscale.choose_layers.measure_seconds",
         lambda ways, rest, longest: {name: 2.0 if name == "before" else 1.0 for name in ways},
     )
 

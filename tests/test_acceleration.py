@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 import graphscale
-from graphscale import acceleration
+from graphscale import choose_layers
 from graphscale.acceleration import RUNTIME, Acceleration, LayerChoice
 from graphscale.cli import main
 from graphscale.report import show_acceleration
@@ -34,7 +34,7 @@ def fft_wins(monkeypatch):
 
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
-        "graphscale.acceleration.measure_seconds",
+        "graphscale.choose_layers.measure_seconds",
         lambda ways, rest, longest: {name: 2.0 if name == "before" else 1.0 for name in ways},
     )
 
@@ -119,7 +119,7 @@ def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatc
 
 def test_a_model_that_is_slower_as_a_whole_stays(model_file, fft_wins, monkeypatch, capsys):
     monkeypatch.setattr(
-        "graphscale.acceleration.measure_seconds",
+        "graphscale.choose_layers.measure_seconds",
         lambda ways, rest, longest: dict.fromkeys(ways, 1.0),
     )
     assert main(["accelerate", str(model_file), "--json"]) == 0
@@ -140,13 +140,46 @@ def test_only_the_layers_with_large_gains_where_the_model_is_the_fastest_so(
 
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
-        "graphscale.acceleration.measure_seconds",
-        lambda ways, rest, longest: {name: 1.0 if "3.0" in name else 2.0 for name in ways},
+        "graphscale.choose_layers.measure_seconds",
+        lambda ways, rest, longest: {
+            name: 1.0 if "3.0" in name or name == "after" else 2.0 for name in ways
+        },
     )
     rewritten = graphscale.accelerate(onnx.load(model_file))
     assert [node.op_type for node in rewritten.graph.node] == ["FFTConv", "Conv", "Conv", "Conv"]
     (plan,) = [a.s for a in rewritten.graph.node[0].attribute if a.name == "plan"]
     assert plan == b"direct"
+
+
+def test_groups_of_equal_layers_are_tried_one_by_one(model_file, monkeypatch):
+    """The first, with the largest gain, makes the whole model slower."""
+
+    def seconds(tuner, key, make_ways, rest):
+        gain = 4.0 if "7x7" in key else 2.0
+        return {RUNTIME: gain, "direct": 1.0}
+
+    monkeypatch.setattr(Tuner, "seconds", seconds)
+    trials = [{"before": 9.0, "gains of 1.0 and more": 5.0, "gains of 3.0 and more": 8.0}]
+    trials += [{"kept": 5.0, "changed": 4.0}]
+    trials += [{"kept": 4.0, "changed": 3.99}, {"kept": 4.0, "changed": 4.1}] * 2
+    trials[-1:] = [{"before": 9.0, "after": 4.0}]
+
+    def measure(ways, rest, longest):
+        for run in ways.values():
+            run()
+        (found, *trials[:]) = trials
+        assert set(found) == set(ways)
+        return found
+
+    monkeypatch.setattr("graphscale.choose_layers.measure_seconds", measure)
+    told = []
+    rewritten = graphscale.accelerate(
+        onnx.load(model_file), progress=lambda done, total: told.append((done, total))
+    )
+    assert not trials
+    assert [node.op_type for node in rewritten.graph.node] == ["Conv", *["FFTConv"] * 3]
+    assert told[-1][0] == told[-1][1]
+    assert told == sorted(told)
 
 
 def test_plans_of_fftconv_nodes_are_chosen_anew(model_file, fft_wins, monkeypatch):
@@ -158,13 +191,13 @@ def test_plans_of_fftconv_nodes_are_chosen_anew(model_file, fft_wins, monkeypatc
 
 
 def test_outputs_that_would_change_are_an_error(model_file, fft_wins, monkeypatch, capsys):
-    planned = acceleration._planned
+    planned = choose_layers.plan_model
 
     def wrongly(model, plans):
         model.graph.initializers["b3"].const_value = onnx_ir.tensor(np.full(5, 1e4, "f4"))
         return planned(model, plans)
 
-    monkeypatch.setattr(acceleration, "_planned", wrongly)
+    monkeypatch.setattr(choose_layers, "plan_model", wrongly)
     assert main(["accelerate", str(model_file)]) == 2
     assert "'y3'" in capsys.readouterr().err
     assert not model_file.with_suffix(".accelerated.onnx").exists()

@@ -39,7 +39,10 @@ WinogradLayout::WinogradLayout(const Core& core, int lanes, int64_t threads)
   const int64_t fewest = weights * 4 > kLastLevelBytes ? kFewestTilesOfFarWeights : kFewestTiles;
   const int64_t per_tile = values * (in_blocks + out_blocks) * lanes * 4;
   const int64_t even = core.groups * tiles / wanted;  // at a time, for all threads to have some
-  chunk = even_share(tiles, std::max(std::min(kTaskBytes / per_tile, even), fewest));
+  const int64_t most = std::max(std::min(kTaskBytes / per_tile, even), fewest);
+  int64_t pieces = (tiles + most - 1) / most;
+  if (core.groups == 1 && pieces >= threads) pieces = (pieces + threads - 1) / threads * threads;
+  chunk = (tiles + pieces - 1) / pieces;
   chunks = (tiles + chunk - 1) / chunk;
   const int64_t tasks = core.groups * chunks, pairs = (out_blocks + 1) / 2;
   const bool uneven = tasks < wanted && tasks % threads != 0;
