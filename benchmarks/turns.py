@@ -18,8 +18,8 @@ from pathlib import Path
 
 THREADS = os.cpu_count() or 1
 TURNS = 15
-# Seconds of a call that has no other before it, which wakes threads and takes memory again that the last
-# way gave back.
+# Seconds of a call that has no other before it, which wakes threads and takes memory again that the
+# last way gave back.
 LONG_CALL = 5.0
 REST = 0.1  # seconds between alternatives, for the threads of the last one to stop spinning
 
