@@ -118,7 +118,7 @@ double winograd_seconds(const Core& core, Pass pass, int lanes, int threads) {
   }
   const WinogradLayout layout(core, lanes, threads);
   const double chunks = static_cast<double>(layout.chunks), parts = static_cast<double>(layout.parts);
-  const double tasks = groups * chunks * parts;
+  const double tasks = static_cast<double>(layout.tasks);
   const double rounds = std::ceil(tasks / threads) * threads / tasks;  // some threads wait for the last
   const double transforms = groups * (parts * in_blocks * read + out_blocks * outputs) / threads;
   // The first reading comes from memory: a network's other layers have taken the caches since.

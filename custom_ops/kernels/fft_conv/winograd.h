@@ -132,7 +132,7 @@ template <int L>
 bool convolve_winograd(const Core& core, const float* x, const float* prepared, const float* bias,
                        float* y, const Context& context) {
   const WinogradLayout layout(core, L, context.threads);
-  const Scratch scratch(context, static_cast<size_t>(context.threads * layout.worker) * 4);
+  const Scratch scratch(context, static_cast<size_t>(layout.workers * layout.worker) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
   const WinogradTransform<L, WinogradStep::kDivide> divide(core, core.y.tile_outputs,
@@ -140,7 +140,7 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepared, 
   const WinogradTransform<L, WinogradStep::kGather> gather(core, core.y.tile_outputs,
                                                            core.x.tile_outputs);
   const int64_t pairs = (layout.out_blocks + 1) / 2;
-  deal(context, core.groups * layout.chunks * layout.parts, [&](int64_t worker, int64_t task) {
+  deal(context, layout.tasks, [&](int64_t worker, int64_t task) {
     const int64_t part = task % layout.parts, group = task / layout.parts / layout.chunks;
     const int64_t first = task / layout.parts % layout.chunks * layout.chunk;
     const int64_t left = core.tiles() - first;

@@ -44,9 +44,12 @@ WinogradLayout::WinogradLayout(const Core& core, int lanes, int64_t threads)
   if (core.groups == 1 && pieces >= threads) pieces = (pieces + threads - 1) / threads * threads;
   chunk = (tiles + pieces - 1) / pieces;
   chunks = (tiles + chunk - 1) / chunk;
-  const int64_t tasks = core.groups * chunks, pairs = (out_blocks + 1) / 2;
+  tasks = core.groups * chunks;
+  const int64_t pairs = (out_blocks + 1) / 2;
   const bool uneven = tasks < wanted && tasks % threads != 0;
   parts = uneven ? std::min(threads, pairs) : 1;
+  tasks *= parts;
+  workers = std::min(threads, tasks);
   in_pitch = value_pitch(chunk * in_blocks, lanes);
   out_pitch = value_pitch(chunk * (pairs + parts - 1) / parts * 2, lanes);
   strip = strip_floats(core, lanes);
@@ -71,7 +74,8 @@ int64_t winograd_scratch_floats(const Core& core, Pass pass, int lanes, int64_t 
     return threads * layout.strip +
            layout.values * (layout.in_pitch + layout.out_pitch + layout.weight_pitch);
   }
-  return threads * WinogradLayout(core, lanes, threads).worker;
+  const WinogradLayout layout(core, lanes, threads);
+  return layout.workers * layout.worker;
 }
 
 }  // namespace graphscale::fft_conv

@@ -21,6 +21,7 @@ struct WinogradLayout {
   int64_t parts;                  // tasks that share a chunk, each with its output blocks
   int64_t in_pitch, out_pitch;    // between values
   int64_t weight_pitch, weights;  // between values, and of a group
+  int64_t tasks, workers;         // and how many of them run at once
   int64_t strip, worker;          // memory of a worker's strip, and all of a worker's
 };
 
