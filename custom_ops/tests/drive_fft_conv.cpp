@@ -3,6 +3,7 @@
 // Python compare them with torch. GRAPHSCALE_SIMD chooses the instruction set.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -36,7 +37,7 @@ int64_t random_in(int64_t least, int64_t most) {
 }
 
 const int64_t* sizes_of(const Problem& p) { return &p.batch; }
-static_assert(sizeof(Problem) == 16 * sizeof(int64_t), "a problem is 16 sizes");
+static_assert(offsetof(Problem, bounds) == 16 * sizeof(int64_t), "a problem begins with 16 sizes");
 
 struct Tensors {
   GuardedMemory memory;

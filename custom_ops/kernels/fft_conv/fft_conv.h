@@ -35,7 +35,7 @@ struct Problem {
   int64_t stride_y = 1, stride_x = 1;
   int64_t dilation_y = 1, dilation_x = 1;
   int64_t pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;  // at least 0
-  Bounds bounds;  // of y
+  Bounds bounds = {};  // of y
 
   int64_t out_height() const;  // 0 where the kernel does not fit
   int64_t out_width() const;

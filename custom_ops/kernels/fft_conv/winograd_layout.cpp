@@ -35,7 +35,7 @@ WinogradLayout::WinogradLayout(const Core& core, int lanes, int64_t threads)
       out_blocks(blocks(core.outs(), lanes)) {
   weight_pitch = out_blocks * core.ins() * lanes;
   weights = values * weight_pitch;
-  const int64_t tiles = core.tiles(), wanted = kTasksPerThread * threads;
+  const int64_t tiles = std::max<int64_t>(core.tiles(), 1), wanted = kTasksPerThread * threads;
   const int64_t fewest = weights * 4 > kLastLevelBytes ? kFewestTilesOfFarWeights : kFewestTiles;
   const int64_t per_tile = values * (in_blocks + out_blocks) * lanes * 4;
   const int64_t even = core.groups * tiles / wanted;  // at a time, for all threads to have some

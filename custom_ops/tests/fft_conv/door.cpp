@@ -43,7 +43,7 @@ Context test_context(std::atomic<size_t>* taken) {
 
 Problem problem_of(const int64_t* v) {
   return {v[0], v[1], v[2],  v[3],  v[4],  v[5],  v[6],  v[7],
-          v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15], {}};
+          v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]};
 }
 
 thread_local std::string text;
