@@ -221,6 +221,8 @@ def _rewrite(
             changes[index] = plan
             gains[index] = choice.gain if plan is not None else math.inf
             groups.setdefault(problems[index], []).append(index)
+    if not changes:
+        return
 
     def promise(group: list[int]) -> float:
         seconds = result.layers[group[0]].seconds
@@ -229,8 +231,6 @@ def _rewrite(
     plans, result.before, result.after, result.difference = choose_layers(
         model, changes, gains, sorted(groups.values(), key=promise)[::-1], original, REST, progress
     )
-    if not changes:
-        result.before = result.after = None
     plan_model(model, plans)
     reason = "so the whole model is faster" if plans else "the whole model would not be 5 % faster"
     for choice, node in zip(result.layers, convolutions(model), strict=True):

@@ -44,7 +44,8 @@ def choose_layers(
     """The part of `changes` with which the whole model is the fastest.
 
     Args:
-        changes: What is the fastest for each convolution alone, where that is not what it has.
+        changes: What is the fastest for each convolution alone, where that is not what it has; at
+            least one.
         gains: How many times faster each is alone.
         groups: Numbers of equal layers, those first whose changes promise the most.
         rest: Seconds between the runs of two sessions.
@@ -64,19 +65,19 @@ def choose_layers(
     def opened(plans: Plans) -> onnxruntime.InferenceSession:
         return open_model(plan_model(model.clone(), plans)) if plans else original.opened
 
-    best: Plans = {}
-    session = original.opened
-    sets = {_BEFORE: (best, session)}
+    sets: dict[str, tuple[Plans, onnxruntime.InferenceSession]]
+    sets = {_BEFORE: ({}, original.opened)}
     for least in _LEAST_GAINS:
         plans = {index: plan for index, plan in changes.items() if gains[index] >= least}
         if all(plans != each for each, _ in sets.values()):
             sets[f"gains of {least} and more"] = plans, opened(plans)
-    if len(sets) == 1:
-        return {}, 0.0, 0.0, 0.0
     seconds = measure_seconds(
         {name: run_of(each) for name, (_, each) in sets.items()}, rest, _LONGEST
     )
-    best, session = sets[min(seconds, key=seconds.__getitem__)]
+    first = min(seconds, key=seconds.__getitem__)
+    seconds = {_BEFORE: seconds[_BEFORE], "after": seconds[first]}
+    best, session = sets[first]
+    moved = False
     del sets
     progress()
     for group in groups[:_MOST_GROUPS] if len(groups) > 1 else []:
@@ -89,10 +90,11 @@ def choose_layers(
             {"kept": run_of(session), "changed": run_of(other)}, rest, _LONGEST_STEP
         )
         if step["changed"] < _LEAST_STEP * step["kept"]:
-            best, session = plans, other
+            best, session, moved = plans, other, True
         progress()
-    both = {_BEFORE: run_of(original.opened), "after": run_of(session)}
-    seconds = measure_seconds(both, rest, _LONGEST)
+    if moved:
+        both = {_BEFORE: run_of(original.opened), "after": run_of(session)}
+        seconds = measure_seconds(both, rest, _LONGEST)
     if fastest(seconds, _BEFORE) == _BEFORE:
         return {}, seconds[_BEFORE], seconds[_BEFORE], 0.0
     difference = original.difference(session, _LARGEST_DIFFERENCE)

@@ -33,8 +33,7 @@ class Operator:
     its tensors are the ONNX node's inputs and the rest its attributes, under the same names.
     ``shapes`` takes the arguments and returns the empty outputs; it serves the real call, fake
     tensors and tracing alike. ``body``, or what it returns for a version of ONNX's own operators,
-    is the ONNX function, in ONNX's text form, that a runtime
-    without the library uses instead.
+    is the ONNX function, in ONNX's text form, that a runtime without the library uses instead.
     """
 
     def __init__(
