@@ -32,9 +32,9 @@ from heat_map import draw
 from memory import peak
 from turns import REST, THREADS, Times, record, take_turns
 
+from graphscale.acceleration.tuning import measure
+from graphscale.core.runtime import get_library_path, session
 from graphscale.layers import library
-from graphscale.runtime import get_library_path, session
-from graphscale.tuning import measure
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from graphscale.core.runtime import session
 from graphscale.layers.operator import OPERATORS
-from graphscale.runtime import session
 
 
 @dataclass(frozen=True)

@@ -32,14 +32,14 @@ from rich.progress import track
 from rich.table import Table
 from turns import THREADS, Times, record, take_turns
 
-from graphscale.acceleration import accelerate_model
+from graphscale.acceleration.accelerate import accelerate_model
+from graphscale.acceleration.whole_model import difference
+from graphscale.core.model_files import load_model, save_model
+from graphscale.core.runtime import session
 from graphscale.layers import accelerate
 from graphscale.layers.auto_conv import AutoConv2d
-from graphscale.model import load_model, save_model
-from graphscale.passes.accelerate import plan_of
-from graphscale.passes.find_convolutions import convolutions
-from graphscale.runtime import session
-from graphscale.whole_model import difference
+from graphscale.passes.accelerate.find_convolutions import convolutions
+from graphscale.passes.accelerate.rewrite_convolutions import plan_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from zoo import NETWORKS as ZOO

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "GraphScaleError": "errors",
-    "Plan": "plans",
-    "accelerate": "acceleration",
+    "GraphScaleError": "core.errors",
+    "Plan": "core.plan",
+    "accelerate": "acceleration.accelerate",
     "plan": "api",
     "shrink": "api",
     "grow": "api",
-    "load": "train",
-    "save": "train",
+    "load": "convert",
+    "save": "convert",
     "export": "layers.export",
-    "get_library_path": "runtime",
-    "session": "runtime",
+    "get_library_path": "core.runtime",
+    "session": "core.runtime",
 }
 
 __all__ = [
@@ -41,13 +41,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from graphscale.acceleration import accelerate
+    from graphscale.acceleration.accelerate import accelerate
     from graphscale.api import grow, plan, shrink
-    from graphscale.errors import GraphScaleError
+    from graphscale.convert import load, save
+    from graphscale.core.errors import GraphScaleError
+    from graphscale.core.plan import Plan
+    from graphscale.core.runtime import get_library_path, session
     from graphscale.layers.export import export
-    from graphscale.plans import Plan
-    from graphscale.runtime import get_library_path, session
-    from graphscale.train import load, save
 
 
 def __getattr__(name: str):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir as ir
 
-from graphscale.model import ModelLike, load_model
-from graphscale.plans import Plan
-from graphscale.rescale import KernelTable, Size, grow_model, shrink_model
+from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.plan import Plan
+from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ def shrink(
     """
     options = {"input_size": input_size, "kernels": kernels, "keep": keep}
     if _is_module(model):
-        from graphscale.train.rescale_module import shrink_module
+        from graphscale.modules.rescale_module import shrink_module
 
         return shrink_module(model, example_input, init=init, seed=seed, **options)
     loaded = load_model(model)
@@ -93,7 +93,7 @@ def grow(
         GraphScaleError: the checkpoint is of another network; names the weights.
     """
     if _is_module(checkpoint):
-        from graphscale.train.rescale_module import grow_module
+        from graphscale.modules.rescale_module import grow_module
 
         return grow_module(checkpoint, plan=plan, target=target, resize=resize)
     grown, _, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)

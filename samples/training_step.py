@@ -13,7 +13,7 @@ import torch
 
 import graphscale
 from graphscale.layers import FeatureLPPooling, HierarchicalSoftmax, TemporalConv
-from graphscale.layers.training_step import export_training_step
+from graphscale.training.training_step import export_training_step
 
 
 class Reader(torch.nn.Module):

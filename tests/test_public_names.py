@@ -39,5 +39,5 @@ def test_import_loads_neither_torch_nor_onnxruntime() -> None:
 
 
 def test_shrinking_loads_no_torch() -> None:
-    code = "import graphscale.cli, graphscale.api, sys; print('torch' in sys.modules)"
+    code = "import graphscale.cli.command_line, graphscale.api, sys; print('torch' in sys.modules)"
     assert run_python(code) == "False"

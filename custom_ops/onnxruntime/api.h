@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "kernels/operator.h"
+#include "core/operator.h"
 
 namespace graphscale::onnxruntime {
 

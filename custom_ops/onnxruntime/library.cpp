@@ -3,7 +3,7 @@
 #include <mutex>
 #include <vector>
 
-#include "kernels/cuda_library.h"
+#include "core/cuda_library.h"
 #include "onnxruntime/custom_op.h"
 
 namespace graphscale::onnxruntime {

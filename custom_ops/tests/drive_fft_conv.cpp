@@ -10,7 +10,7 @@
 #include <sstream>
 #include <string>
 
-#include "kernels/fft_conv/engine.h"
+#include "kernels/cpu/fft_conv/engine.h"
 #include "tests/guarded_memory.h"
 
 extern "C" {

@@ -8,8 +8,8 @@
 #include <limits>
 #include <random>
 
-#include "kernels/operator.h"
-#include "python/door.h"
+#include "core/operator.h"
+#include "torch/c_api.h"
 #include "tests/guarded_memory.h"
 
 namespace graphscale {

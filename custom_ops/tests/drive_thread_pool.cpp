@@ -1,6 +1,6 @@
 // Every task of the thread pool runs once: from several callers at once, from inside a task, with more
 // and fewer threads than before, and in the child of a fork.
-#include "python/thread_pool.h"
+#include "torch/thread_pool.h"
 
 #include <sys/wait.h>
 #include <unistd.h>

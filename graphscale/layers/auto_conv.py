@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from graphscale.acceleration.tuning import Tuner, Ways, fastest
 from graphscale.layers import library
 from graphscale.layers.export import knows_our_operators
 from graphscale.layers.fft_conv import (
@@ -21,7 +22,6 @@ from graphscale.layers.fft_conv import (
     fft_conv_grad_input,
     fft_conv_grad_weight,
 )
-from graphscale.tuning import Tuner, Ways, fastest
 
 _TORCH = "torch"  # the way that is not ours; the others are plans
 # Dilations, group, kernel shape, pads and strides, as fft_conv takes them.

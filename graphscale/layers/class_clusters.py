@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
 
 
 def balanced_clusters(num_classes: int, num_clusters: int) -> Tensor:

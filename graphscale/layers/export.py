@@ -8,9 +8,9 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import save_model
 from graphscale.layers.operator import DOMAIN, OPERATORS
-from graphscale.model import save_model
 
 _with_our_rules = False  # torch's own flag is of the whole process, too
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 

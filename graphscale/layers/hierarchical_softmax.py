@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
 from graphscale.layers.class_clusters import balanced_clusters, frequency_clusters
 from graphscale.layers.hierarchical_softmax_curvature import gradients_of_gradients
 from graphscale.layers.operator import Operator, needs_gradient

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from graphscale.errors import GraphScaleError
-from graphscale.runtime import get_library_path
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.runtime import get_library_path
 
 # As ONNX numbers its element types.
 ONNX_TYPES = {

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 

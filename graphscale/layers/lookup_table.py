@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
 from graphscale.layers.operator import Operator, needs_gradient
 
 _NO_PADDING = -1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
 from graphscale.layers.operator import Operator
 
 _BITS = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from graphscale.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError
 
 
 class SparseNLLCriterion(nn.Module):

@@ -83,7 +83,7 @@ def test_exported_symbols():
 
 
 def test_a_missing_library_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("graphscale.runtime.__file__", str(tmp_path / "runtime.py"))
+    monkeypatch.setattr("graphscale.core.runtime.__file__", str(tmp_path / "runtime.py"))
     with pytest.raises(graphscale.GraphScaleError, match=r"libgraphscale\.so does not exist"):
         graphscale.get_library_path()
 

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import pytest
 
 import graphscale
-from graphscale.passes.accelerate import plan_convolutions, plan_of
-from graphscale.passes.find_convolutions import convolutions
-from graphscale.passes.fuse_activations import bounds_of
-from graphscale.whole_model import open_model
+from graphscale.acceleration.whole_model import open_model
+from graphscale.passes.accelerate.find_convolutions import convolutions
+from graphscale.passes.accelerate.fuse_activations import bounds_of
+from graphscale.passes.accelerate.rewrite_convolutions import plan_convolutions, plan_of
 
 X = np.random.default_rng(0).standard_normal((2, 3, 9, 10), np.float32)
 

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper, parser
 
-from graphscale.model import load_model
-from graphscale.passes.separate_weights import separate_weights
+from graphscale.core.model_files import load_model
+from graphscale.passes.normalize.untie_weights import separate_weights
 
 ONES, ZEROS = np.ones(4, np.float32), np.zeros(4, np.float32)
 

@@ -3,7 +3,7 @@
 // are summed in the accumulator's type, rows of rows in float64.
 #pragma once
 
-#include "kernels/conv_geometry.h"
+#include "core/conv_geometry.h"
 #include "kernels/cuda/launch.h"
 
 namespace graphscale::cuda {

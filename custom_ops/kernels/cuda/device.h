@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "kernels/tensor.h"
+#include "core/tensor.h"
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
@@ -180,5 +180,5 @@ GRAPHSCALE_DEVICE T most_over_block(const Block& block, T value, T* room) {
 }  // namespace graphscale::cuda
 
 #ifndef __CUDACC__
-#include "kernels/cuda/emulation.h"
+#include "kernels/cuda/emulation/emulation.h"
 #endif

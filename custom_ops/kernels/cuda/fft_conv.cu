@@ -9,7 +9,7 @@
 #include "kernels/cuda/fft/per_channel.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/session_memory.h"
-#include "kernels/fft_conv/problem.h"
+#include "kernels/cpu/fft_conv/problem.h"
 
 namespace graphscale::cuda {
 namespace {

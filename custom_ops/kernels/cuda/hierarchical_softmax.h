@@ -7,7 +7,7 @@
 
 #include "kernels/cuda/product_tile.h"
 #include "kernels/cuda/sort_pairs.h"
-#include "kernels/hierarchical_softmax.h"
+#include "kernels/cpu/hierarchical_softmax.h"
 
 namespace graphscale::cuda {
 

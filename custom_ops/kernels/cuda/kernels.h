@@ -1,7 +1,7 @@
 // The kernels of libgraphscale_cuda.so; library.cu says which operators and types they are for.
 #pragma once
 
-#include "kernels/cuda_library.h"
+#include "core/cuda_library.h"
 
 namespace graphscale::cuda {
 

@@ -7,7 +7,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/device.h"
-#include "kernels/operator.h"
+#include "core/operator.h"
 
 namespace graphscale::cuda {
 

@@ -7,8 +7,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/fft_conv/geometry.h"
-#include "kernels/tensor.h"
+#include "kernels/cpu/fft_conv/geometry.h"
+#include "core/tensor.h"
 
 namespace graphscale::cuda {
 

@@ -1,0 +1,33 @@
+// The CUDA kernels live in a library of their own, libgraphscale_cuda.so, next to this one. It is
+// opened when they are first asked for; where it or a GPU is missing there are only CPU kernels. Nothing
+// but this header ties the two together.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/operator.h"
+
+namespace graphscale {
+
+// A kernel of the operator of that name for tensors in GPU memory, on Context::stream. It must not
+// synchronise (a CUDA graph may be recording), and Context::allocate gives GPU memory. prepare() runs
+// when a session is made, outside of any recording: it may synchronise and keeps memory of its own.
+struct CudaKernel {
+  const char* name;
+  std::vector<Type> types;
+  Kernel run;
+  PrepareFunction prepare;  // null where there is nothing to prepare
+  PlansFunction plans = nullptr;  // null where there is nothing to choose
+};
+
+// The one symbol that libgraphscale_cuda.so exports; it returns null where there is no GPU.
+using CudaKernels = const std::vector<CudaKernel>* (*)();
+constexpr const char* kCudaKernelsSymbol = "graphscale_cuda_kernels";
+
+const CudaKernel* find_cuda_kernel(const std::string& name, Type type);
+
+// Why there are no CUDA kernels; empty when there are.
+const std::string& cuda_library_error();
+
+}  // namespace graphscale

@@ -1,0 +1,276 @@
+// FFTConv: everything that ONNX Conv computes, and its two gradients. In float (and the 16-bit types)
+// and in one or two dimensions by the kernels of fft_conv/; the rest is computed directly.
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <tuple>
+
+#include "kernels/cpu/conv_direct.h"
+#include "kernels/cpu/fft_conv/fft_conv.h"
+#include "kernels/cpu/fft_conv/problem.h"
+#include "kernels/cpu/widen.h"
+
+namespace graphscale {
+namespace {
+
+void require_grad(ShapeCall& call, size_t x, size_t weight) {
+  const Dims y = conv_output_dims(call, x, weight);
+  call.require_rank(0, y.size());
+  for (size_t d = 0; d < y.size(); ++d) {
+    call.require_equal(call.inputs[0][d], y[d], "the shapes of grad and of the output");
+  }
+}
+
+// Whether kernels/fft_conv computes convolutions of that kind with some plan: none of nothing.
+bool is_planned(const ConvGeometry& g) {
+  return g.in.size() <= 2 &&
+         std::min({g.batch, g.in_channels, g.out_channels, g.in_size(), g.out_size()}) > 0;
+}
+
+// How kernels/fft_conv computes a pass; nothing where it does not.
+std::optional<std::pair<fft_conv::Problem, fft_conv::Plan>> plan_of(const Call& call,
+                                                                    const ConvGeometry& g,
+                                                                    fft_conv::Pass pass) {
+  if (!is_planned(g)) return std::nullopt;
+  const fft_conv::Problem p = fft_conv::problem_of(g);
+  // The wish was measured elsewhere, perhaps for another size or another device.
+  const auto wish = fft_conv::parse_plan(call.attributes.text("plan"));
+  const bool direct = wish && wish->method == fft_conv::Method::kDirect;
+  const fft_conv::Plan plan = wish && (direct || fft_conv::supports(p, pass, *wish))
+                                  ? *wish
+                                  : fft_conv::choose(p, pass, call.context.threads);
+  if (!fft_conv::supports(p, pass, plan)) return std::nullopt;
+  return std::pair(p, plan);
+}
+
+template <size_t kX, size_t kWeight, fft_conv::Pass kPass>
+std::vector<std::string> list_plans(const Call& call) {
+  const ConvGeometry g =
+      conv_geometry(call.attributes, call.inputs[kX].shape, call.inputs[kWeight].shape);
+  if (call.type == Type::kFloat64 || !is_planned(g)) return {"direct"};
+  std::vector<std::string> plans;
+  for (const fft_conv::Plan& plan : fft_conv::candidates(fft_conv::problem_of(g), kPass, call.context.threads)) {
+    plans.push_back(fft_conv::to_string(plan));
+  }
+  return plans;
+}
+
+Operator&& with_plans(Operator&& op, PlansFunction list) {
+  return std::move(op)
+      .attribute("plan", std::string("auto"),
+                 "How to compute it, as measured before: 'direct', 'winograd 6x6', 'dense 32x32' or "
+                 "'per_channel 72x72' (method and tile). A hint: a plan that does not fit the device or "
+                 "the sizes is ignored, and 'auto' leaves the choice to a cost model.")
+      .plans(list);
+}
+
+// Weights that a model keeps constant, as plans want them. They depend on the plan, not on the image.
+class ConstantWeights : public Prepared {
+ public:
+  const void* prepared(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
+                       const fft_conv::Plan& plan, const float* weight) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    auto& kept = kept_[{plan.method, plan.tile_height, plan.tile_width}];
+    if (kept == nullptr) {
+      const size_t bytes = fft_conv::prepared_bytes(p, pass, plan);
+      std::unique_ptr<void, Free> memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+      if (memory == nullptr) fail("no memory for the spectra of W");
+      fft_conv::prepare(p, pass, plan, weight, memory.get(), context);
+      kept = std::move(memory);
+      bytes_ += bytes;
+    }
+    return kept.get();
+  }
+
+  size_t bytes() const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  mutable std::mutex mutex_;
+  mutable size_t bytes_ = 0;
+  mutable std::map<std::tuple<fft_conv::Method, int, int>, std::unique_ptr<void, Free>> kept_;
+};
+
+// A shape for x where the session does not know it: as large as the kernel. Enough for a plan that is given.
+Shape least_image(const Attributes& attributes, const Shape& weight) {
+  Shape x = {1, weight[1] * attributes.integer("group")};
+  for (size_t d = 2; d < weight.size(); ++d) {
+    const auto& dilations = attributes.integers("dilations");
+    x.push_back((dilations.empty() ? 1 : dilations[d - 2]) * (weight[d] - 1) + 1);
+  }
+  return x;
+}
+
+// Prepares what the first run will need: for the plan that the node asks for, or that will be chosen for an
+// image whose size is known; else the first run does.
+template <size_t kX, fft_conv::Pass kPass>
+std::unique_ptr<Prepared> prepare_weights(const Context& context, const Attributes& attributes,
+                                          Type type, const std::vector<Tensor>& inputs) {
+  if (!inputs[1].present) return nullptr;
+  auto weights = std::make_unique<ConstantWeights>();
+  const Shape& weight = inputs[1].shape;
+  Shape x = inputs[kX].shape;
+  const bool known = !x.empty() && *std::min_element(x.begin(), x.end()) > 0;
+  if (type == Type::kFloat64 || (!known && !fft_conv::parse_plan(attributes.text("plan")))) {
+    return weights;
+  }
+  if (!known) x = least_image(attributes, weight);
+  const Call call{context, attributes, type, {}, {}, nullptr};
+  try {
+    if (const auto planned = plan_of(call, conv_geometry(attributes, x, weight), kPass)) {
+      dispatch(type, [&](auto zero) {
+        using T = decltype(zero);
+        if constexpr (!std::is_same_v<T, double>) {
+          const WideInput<T> wide(context, inputs[1]);
+          weights->prepared(context, planned->first, kPass, planned->second, wide.get());
+        }
+      });
+    }
+  } catch (const Error&) {  // the run itself says what is wrong
+  }
+  return weights;
+}
+
+// use(spectra) with the weights' spectra, kept or made for this call.
+template <typename Use>
+void with_spectra(const Call& call, const fft_conv::Problem& p, fft_conv::Pass pass,
+                  const fft_conv::Plan& plan, const float* weight, const Use& use) {
+  if (const auto* constant = static_cast<const ConstantWeights*>(call.prepared)) {
+    return use(constant->prepared(call.context, p, pass, plan, weight));
+  }
+  const auto bytes = static_cast<int64_t>(fft_conv::prepared_bytes(p, pass, plan));
+  const ScratchArray<char> spectra(call.context, bytes);
+  fft_conv::prepare(p, pass, plan, weight, spectra.get(), call.context);
+  use(spectra.get());
+}
+
+template <typename T>
+void forward(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const ConvGeometry g = conv_geometry(call.attributes, call.inputs[0].shape, call.inputs[1].shape);
+  const WideInput<T> x(call.context, call.inputs[0]);
+  const WideInput<T> weight(call.context, call.inputs[1]);
+  const WideInput<T> bias(call.context, call.inputs[2]);
+  const WideOutput<T> y(call.context, call.outputs[0]);
+  const Bounds bounds = conv_bounds(call.attributes);
+  constexpr auto kPass = fft_conv::Pass::kForward;
+  if constexpr (std::is_same_v<Wide, float>) {
+    if (const auto planned = plan_of(call, g, kPass)) {
+      auto [p, plan] = *planned;
+      p.bounds = bounds;
+      return with_spectra(call, p, kPass, plan, weight.get(), [&, &p = p, &plan = plan](const void* spectra) {
+        fft_conv::forward(p, plan, x.get(), spectra, bias.get(), y.get(), call.context);
+      });
+    }
+  }
+  conv_direct<Wide>(call.context, g, x.get(), weight.get(), bias.get(), bounds, y.get());
+}
+
+template <typename T>
+void grad_input(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const ConvGeometry g = conv_geometry(call.attributes, call.inputs[2].shape, call.inputs[1].shape);
+  const WideInput<T> grad(call.context, call.inputs[0]);
+  const WideInput<T> weight(call.context, call.inputs[1]);
+  const WideOutput<T> grad_x(call.context, call.outputs[0]);
+  constexpr auto kPass = fft_conv::Pass::kGradientInput;
+  if constexpr (std::is_same_v<Wide, float>) {
+    if (const auto planned = plan_of(call, g, kPass)) {
+      const auto& [p, plan] = *planned;
+      return with_spectra(call, p, kPass, plan, weight.get(), [&](const void* spectra) {
+        fft_conv::gradient_input(p, plan, grad.get(), spectra, grad_x.get(), call.context);
+      });
+    }
+  }
+  conv_direct_grad_input<Wide>(call.context, g, grad.get(), weight.get(), grad_x.get());
+}
+
+template <typename T>
+void grad_weight(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const ConvGeometry g = conv_geometry(call.attributes, call.inputs[1].shape, call.inputs[2].shape);
+  const WideInput<T> grad(call.context, call.inputs[0]);
+  const WideInput<T> x(call.context, call.inputs[1]);
+  const WideOutput<T> result(call.context, call.outputs[0]);
+  constexpr auto kPass = fft_conv::Pass::kGradientWeight;
+  if constexpr (std::is_same_v<Wide, float>) {
+    if (const auto planned = plan_of(call, g, kPass)) {
+      const auto& [p, plan] = *planned;
+      return fft_conv::gradient_weight(p, plan, x.get(), grad.get(), result.get(),
+                                       call.context);
+    }
+  }
+  conv_direct_grad_weight<Wide>(call.context, g, grad.get(), x.get(), result.get());
+}
+
+}  // namespace
+
+Operator fft_convolution() {
+  return with_plans(
+             with_conv_attributes(
+                 Operator("FFTConv",
+                          "Convolution with all that ONNX Conv has, by FFT or Winograd's method where "
+                          "that is faster.")
+                     .input("X", "[N, C, ...], one to three spatial dimensions.")
+                     .input("W", "Kernels [F, C / group, ...].")
+                     .optional_input("B", "[F].")
+                     .output("Y", "[N, F, ...].")),
+             list_plans<0, 1, fft_conv::Pass::kForward>)
+      .attribute("auto_pad", std::string("NOTSET"),
+                 "As Conv's: NOTSET, VALID, SAME_UPPER or SAME_LOWER.")
+      .attribute("minimum", kNoMinimum, "Y is at least this: 0 stands for a Relu behind the convolution.")
+      .attribute("maximum", kNoMaximum, "Y is at most this.")
+      .shape([](ShapeCall& call) {
+        call.outputs[0] = conv_output_dims(call, 0, 1);
+        if (call.present[2]) {
+          call.require_rank(2, 1);
+          call.require_equal(call.inputs[2][0], call.inputs[1][0], "the lengths of B and W");
+        }
+      })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
+      })
+      .prepare(1, prepare_weights<0, fft_conv::Pass::kForward>);
+}
+
+Operator fft_convolution_grad_input() {
+  return with_plans(with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
+                                             .input("grad", "Gradient to Y.")
+                                             .input("W", "What FFTConv was given.")
+                                             .input("X", "What FFTConv was given; only its shape is used.")
+                                             .output("grad_X", "The shape of X.")),
+                    list_plans<2, 1, fft_conv::Pass::kGradientInput>)
+      .shape([](ShapeCall& call) {
+        require_grad(call, 2, 1);
+        call.outputs[0] = call.inputs[2];
+      })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
+      })
+      .prepare(1, prepare_weights<2, fft_conv::Pass::kGradientInput>);
+}
+
+Operator fft_convolution_grad_weight() {
+  return with_plans(with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
+                                             .input("grad", "Gradient to Y.")
+                                             .input("X", "What FFTConv was given.")
+                                             .input("W", "What FFTConv was given; only its shape is used.")
+                                             .output("grad_W", "The shape of W.")),
+                    list_plans<1, 2, fft_conv::Pass::kGradientWeight>)
+      .shape([](ShapeCall& call) {
+        require_grad(call, 1, 2);
+        call.outputs[0] = call.inputs[2];
+      })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { grad_weight<decltype(zero)>(call); });
+      });
+}
+
+}  // namespace graphscale

@@ -1,0 +1,34 @@
+// The passes over a core problem, once per instruction set, and the one that fits this machine.
+#pragma once
+
+#include "kernels/cpu/fft_conv/geometry.h"
+
+namespace graphscale::fft_conv {
+
+struct DirectLayout;
+
+struct Engine {
+  int lanes;
+  // Weights to spectra, for convolve() with the same core and method.
+  bool (*prepare)(const Core& core, Method method, const float* w, float* prepared,
+                  const Context& context);
+  // false, here and above, when the context had no memory left.
+  bool (*convolve)(const Core& core, Method method, const float* x, const float* prepared,
+                   const float* bias, float* y, const Context& context);
+  bool (*correlate)(const Core& core, Method method, const float* x, const float* dy, float* dw,
+                    const Context& context);
+  // The direct convolution.
+  void (*prepare_direct)(const DirectLayout& layout, const float* w, float* prepared,
+                         const Context& context);
+  bool (*convolve_direct)(const DirectLayout& layout, const float* x, const float* prepared,
+                          const float* bias, float* y, const Context& context);
+  bool (*correlate_direct)(const DirectLayout& layout, const float* x, const float* dy, float* dw,
+                           const Context& context);
+};
+
+const Engine& this_machines_engine();
+
+template <int L>
+const Engine& engine();  // defined for 4, and on x86-64 for 8 (AVX2) and 16 (AVX-512)
+
+}  // namespace graphscale::fft_conv

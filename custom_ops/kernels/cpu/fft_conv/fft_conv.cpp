@@ -1,0 +1,134 @@
+#include "kernels/cpu/fft_conv/fft_conv.h"
+
+#include <algorithm>
+
+#include "kernels/cpu/fft_conv/direct_layout.h"
+#include "kernels/cpu/fft_conv/engine.h"
+#include "kernels/cpu/fft_conv/layout.h"
+#include "core/operator.h"
+
+namespace graphscale::fft_conv {
+namespace {
+
+const char* pass_name(Pass pass) {
+  switch (pass) {
+    case Pass::kForward: return "forward";
+    case Pass::kGradientInput: return "the gradient to the input";
+    default: return "the gradient to the weight";
+  }
+}
+
+[[noreturn]] void refuse(Pass pass, const Plan& plan) {
+  fail("the plan '" + to_string(plan) + "' does not compute " + pass_name(pass) +
+       " of this convolution; take one of candidates()");
+}
+
+DirectLayout direct_layout(const Problem& p, Pass pass, int threads) {
+  if (!direct_computes(p, pass)) refuse(pass, Plan{});
+  return DirectLayout(p, pass, this_machines_engine().lanes, threads);
+}
+
+Core planned_core(const Problem& p, Pass pass, const Plan& plan) {
+  Core core;
+  if (!supports(p, pass, plan) || !cut_core(p, pass, plan, &core)) refuse(pass, plan);
+  return core;
+}
+
+void check_memory(bool enough) {
+  if (!enough) fail("no memory left for the convolution's scratch; lower the batch");
+}
+
+void convolve(const Problem& p, Pass pass, const Plan& plan, const float* from, const void* prepared,
+              const float* bias, float* to, const Context& context) {
+  const Engine& engine = this_machines_engine();
+  const auto* const weights = static_cast<const float*>(prepared);
+  check_memory(plan.method == Method::kDirect
+                   ? engine.convolve_direct(direct_layout(p, pass, context.threads), from, weights,
+                                            bias, to, context)
+                   : engine.convolve(planned_core(p, pass, plan), plan.method, from, weights, bias, to,
+                                     context));
+}
+
+}  // namespace
+
+void check(const Problem& p) {
+  const auto require = [](bool good, const char* sentence) {
+    if (!good) fail(sentence);
+  };
+  require(p.batch >= 0 && p.in_channels >= 1 && p.out_channels >= 1 && p.height >= 1 && p.width >= 1,
+          "a convolution needs at least one channel, row and column");
+  require(p.groups >= 1 && p.in_channels % p.groups == 0 && p.out_channels % p.groups == 0,
+          "the groups of a convolution must divide its input and output channels");
+  require(p.kernel_height >= 1 && p.kernel_width >= 1, "a convolution's kernel needs at least one tap");
+  require(p.stride_y >= 1 && p.stride_x >= 1, "strides must be at least 1");
+  require(p.dilation_y >= 1 && p.dilation_x >= 1, "dilations must be at least 1");
+  require(p.pad_top >= 0 && p.pad_left >= 0 && p.pad_bottom >= 0 && p.pad_right >= 0,
+          "pads must be at least 0");
+  require(p.out_height() >= 1 && p.out_width() >= 1,
+          "the (dilated) kernel is larger than the padded input; pad more or take a smaller kernel");
+}
+
+bool supports(const Problem& p, Pass pass, const Plan& plan) {
+  if (is_empty(p)) return true;
+  if (plan.method == Method::kDirect) return direct_computes(p, pass);
+  bool height = plan.method == Method::kWinograd, width = height;
+  for (const int size : fft_sizes()) {
+    height = height || size == plan.tile_height;
+    width = width || (size == plan.tile_width && size % 2 == 0);
+  }
+  Core core;
+  return height && width && cut_core(p, pass, plan, &core);
+}
+
+size_t prepared_bytes(const Problem& p, Pass pass, const Plan& plan) {
+  if (pass == Pass::kGradientWeight || is_empty(p)) return 0;
+  const int lanes = this_machines_engine().lanes;
+  if (plan.method == Method::kDirect) {
+    return static_cast<size_t>(direct_layout(p, pass, 1).prepared_floats(lanes)) * 4;
+  }
+  const Core core = planned_core(p, pass, plan);
+  return static_cast<size_t>(prepared_floats(core, plan.method, lanes)) * 4;
+}
+
+void prepare(const Problem& p, Pass pass, const Plan& plan, const float* w, void* memory,
+             const Context& context) {
+  if (prepared_bytes(p, pass, plan) == 0) return;
+  if (plan.method == Method::kDirect) {
+    return this_machines_engine().prepare_direct(direct_layout(p, pass, context.threads), w,
+                                                 static_cast<float*>(memory), context);
+  }
+  check_memory(this_machines_engine().prepare(planned_core(p, pass, plan), plan.method, w,
+                                              static_cast<float*>(memory), context));
+}
+
+void forward(const Problem& p, const Plan& plan, const float* x, const void* prepared,
+             const float* bias, float* y, const Context& context) {
+  if (is_empty(p)) return;
+  convolve(p, Pass::kForward, plan, x, prepared, bias, y, context);
+}
+
+void gradient_input(const Problem& p, const Plan& plan, const float* dy, const void* prepared,
+                    float* dx, const Context& context) {
+  if (p.batch * p.in_channels * p.height * p.width == 0) return;
+  if (is_empty(p)) {
+    std::fill(dx, dx + p.batch * p.in_channels * p.height * p.width, 0.0f);
+    return;
+  }
+  convolve(p, Pass::kGradientInput, plan, dy, prepared, nullptr, dx, context);
+}
+
+void gradient_weight(const Problem& p, const Plan& plan, const float* x, const float* dy, float* dw,
+                     const Context& context) {
+  if (is_empty(p)) {
+    std::fill(dw, dw + p.out_channels * (p.in_channels / p.groups) * p.kernel_height * p.kernel_width,
+              0.0f);
+    return;
+  }
+  constexpr Pass kPass = Pass::kGradientWeight;
+  const Engine& engine = this_machines_engine();
+  check_memory(plan.method == Method::kDirect
+                   ? engine.correlate_direct(direct_layout(p, kPass, context.threads), x, dy, dw, context)
+                   : engine.correlate(planned_core(p, kPass, plan), plan.method, x, dy, dw, context));
+}
+
+}  // namespace graphscale::fft_conv

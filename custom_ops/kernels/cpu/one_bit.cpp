@@ -1,0 +1,126 @@
+// One bit per gradient element with error feedback (Seide et al. 2014; fbcunn OneBitQuantization).
+//
+// Per row: v = gradient + residual; its bits are v >= 0, its two scales the means of v where the bit is
+// set and where it is not (0 where there is none), its new residual what the bits do not tell of v.
+// Bit i of word j is column 32 j + i; the last word is filled up with zeros. Cost: the bytes, twice.
+#include <algorithm>
+
+#include "kernels/cpu/widen.h"
+
+namespace graphscale {
+namespace {
+
+constexpr int64_t kBits = 32;
+
+int64_t words_of(int64_t columns) { return (columns + kBits - 1) / kBits; }
+
+template <typename T>
+void quantize(const Call& call) {
+  using Wide = typename Accumulator<T>::type;
+  const int64_t rows = call.inputs[0].shape[0];
+  const int64_t columns = call.inputs[0].shape[1];
+  const int64_t words = words_of(columns);
+  const T* const gradient = call.inputs[0].data<T>();
+  const T* const residual = call.inputs[1].data<T>();
+  const int64_t grain = std::max<int64_t>(1, (1 << 13) / std::max<int64_t>(columns, 1));
+  parallel_ranges(call.context, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* const g = gradient + row * columns;
+      const T* const e = residual + row * columns;
+      uint32_t* const bits = call.outputs[0].data<uint32_t>() + row * words;
+      T* const scales = call.outputs[1].data<T>() + row * 2;
+      T* const left = call.outputs[2].data<T>() + row * columns;
+      std::fill_n(bits, words, 0u);
+      double sum[2] = {0, 0};
+      int64_t count[2] = {0, 0};
+      for (int64_t i = 0; i < columns; ++i) {
+        const Wide v = static_cast<Wide>(g[i]) + static_cast<Wide>(e[i]);
+        const uint32_t bit = v >= 0 ? 1 : 0;
+        bits[i / kBits] |= bit << (i % kBits);
+        sum[bit] += static_cast<double>(v);
+        ++count[bit];
+      }
+      // scales[0] stands for a set bit, scales[1] for an unset one.
+      for (const int bit : {1, 0}) {
+        const double mean = count[bit] > 0 ? sum[bit] / static_cast<double>(count[bit]) : 0;
+        scales[1 - bit] = T(static_cast<Wide>(mean));
+      }
+      for (int64_t i = 0; i < columns; ++i) {
+        const bool bit = (bits[i / kBits] >> (i % kBits) & 1u) != 0;
+        const Wide v = static_cast<Wide>(g[i]) + static_cast<Wide>(e[i]);
+        left[i] = T(v - static_cast<Wide>(scales[bit ? 0 : 1]));
+      }
+    }
+  });
+}
+
+template <typename T>
+void dequantize(const Call& call) {
+  const int64_t rows = call.outputs[0].shape[0];
+  const int64_t columns = call.outputs[0].shape[1];
+  const int64_t words = words_of(columns);
+  const uint32_t* const bits = call.inputs[0].data<uint32_t>();
+  const T* const scales = call.inputs[1].data<T>();
+  T* const out = call.outputs[0].data<T>();
+  const int64_t grain = std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(columns, 1));
+  parallel_ranges(call.context, rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      for (int64_t i = 0; i < columns; ++i) {
+        const bool bit = (bits[row * words + i / kBits] >> (i % kBits) & 1u) != 0;
+        out[row * columns + i] = scales[row * 2 + (bit ? 0 : 1)];
+      }
+    }
+  });
+}
+
+void dequantize_shape(ShapeCall& call) {
+  const int64_t columns = call.attributes.bounded("columns", 0);
+  call.require_rank(0, 2);
+  call.require_rank(1, 2);
+  call.require_equal(call.inputs[0][0], call.inputs[1][0], "the rows of words and scales");
+  call.require_equal(call.inputs[0][1], words_of(columns), "the words of a row and columns / 32");
+  call.require_equal(call.inputs[1][1], 2, "the second dimension of scales and 2");
+  call.outputs[0] = {call.inputs[0][0], columns};
+}
+
+}  // namespace
+
+Operator one_bit_quantize() {
+  return Operator("OneBitQuantize",
+                  "One bit per element with error feedback: bits of v = gradient + residual are v >= "
+                  "0; a row's scales are the means of v where the bit is set and where it is not.")
+      .input("gradient", "[R, C].")
+      .input("residual", "What the bits left out last time [R, C]; zero at first.")
+      .output("words", Type::kUint32,
+              "[R, ceil(C / 32)]; bit i of word j is column 32 j + i, unused bits are 0.")
+      .output("scales", "[R, 2]: the value of a set bit, the value of an unset bit.")
+      .output("new_residual", "[R, C]: v minus what the bits stand for.")
+      .shape([](ShapeCall& call) {
+        call.require_rank(0, 2);
+        call.require_rank(1, 2);
+        const Dims& shape = call.inputs[0];
+        for (size_t d = 0; d < 2; ++d) {
+          call.require_equal(shape[d], call.inputs[1][d], "the shapes of gradient and residual");
+        }
+        call.outputs[0] = {shape[0], compute_dim(words_of, shape[1])};
+        call.outputs[1] = {shape[0], 2};
+        call.outputs[2] = shape;
+      })
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { quantize<decltype(zero)>(call); });
+      });
+}
+
+Operator one_bit_dequantize() {
+  return Operator("OneBitDequantize", "What the bits and scales of OneBitQuantize stand for.")
+      .input("words", Type::kUint32, "[R, ceil(columns / 32)].")
+      .input("scales", "[R, 2].")
+      .output("gradient", "[R, columns].")
+      .required_attribute("columns", int64_t{0}, "Elements of a row.")
+      .shape(dequantize_shape)
+      .kernel([](const Call& call) {
+        dispatch(call.type, [&](auto zero) { dequantize<decltype(zero)>(call); });
+      });
+}
+
+}  // namespace graphscale

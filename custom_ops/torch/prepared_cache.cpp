@@ -1,0 +1,144 @@
+#include "torch/prepared_cache.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace graphscale::python {
+namespace {
+
+constexpr size_t kMostEntries = 4096;
+constexpr int64_t kPiece = 1 << 18;  // bytes that one task reads
+
+size_t most_bytes() {
+  static const size_t most = [] {
+    const char* const megabytes = std::getenv("GRAPHSCALE_PREPARED_MB");
+    return static_cast<size_t>(megabytes == nullptr ? 512 : std::max(0, std::atoi(megabytes))) << 20;
+  }();
+  return most;
+}
+
+// One step of a 64-bit fingerprint. The rotation carries what changes in high bits (a float's sign) to low
+// ones, from where the product spreads it.
+uint64_t mix(uint64_t state, uint64_t word) {
+  return (((state << 23) | (state >> 41)) ^ word) * 0x9e3779b97f4a7c15u;
+}
+
+// Eight chains at once: each waits for its own products only.
+uint64_t fingerprint(const char* bytes, int64_t count) {
+  constexpr int kChains = 8;
+  uint64_t chains[kChains], words[kChains];
+  for (int i = 0; i < kChains; ++i) chains[i] = static_cast<uint64_t>(i);
+  constexpr int64_t kStep = sizeof(words);
+  for (int64_t at = 0; at < count; at += kStep) {
+    if (count - at < kStep) std::memset(words, 0, kStep);
+    std::memcpy(words, bytes + at, static_cast<size_t>(std::min(kStep, count - at)));
+    for (int i = 0; i < kChains; ++i) chains[i] = mix(chains[i], words[i]);
+  }
+  uint64_t all = static_cast<uint64_t>(count);
+  for (const uint64_t chain : chains) all = mix(all, chain);
+  return all ^ (all >> 32);
+}
+
+uint64_t fingerprint(const Context& context, const Tensor& tensor) {
+  const auto* const bytes = static_cast<const char*>(tensor.memory);
+  const int64_t count = element_count(tensor.shape) * type_size(tensor.type);
+  std::vector<uint64_t> pieces(static_cast<size_t>((count + kPiece - 1) / kPiece));
+  parallel_for(context, static_cast<int64_t>(pieces.size()), [&](int64_t i) {
+    pieces[static_cast<size_t>(i)] = fingerprint(bytes + i * kPiece, std::min(kPiece, count - i * kPiece));
+  });
+  uint64_t all = 0;
+  for (const uint64_t piece : pieces) all = mix(all, piece);
+  return all;
+}
+
+// Everything but the weights' values: where they lie, the operator, its attributes, type and shape.
+using Key = std::pair<const void*, std::string>;
+
+Key key_of(const Operator& op, const Call& call, const Tensor& weight) {
+  std::string text = op.name + ' ' + type_name(call.type) + to_string(weight.shape);
+  for (const AttributeDescription& each : op.attributes) {
+    if (std::holds_alternative<int64_t>(each.value)) {
+      text += ' ' + std::to_string(call.attributes.integer(each.name));
+    } else if (std::holds_alternative<double>(each.value)) {
+      text += ' ' + std::to_string(call.attributes.number(each.name));
+    } else if (std::holds_alternative<std::string>(each.value)) {
+      text += ' ' + call.attributes.text(each.name);
+    } else {
+      text += ' ' + to_string(call.attributes.integers(each.name));
+    }
+  }
+  return {weight.memory, std::move(text)};
+}
+
+class PreparedCache {
+ public:
+  std::shared_ptr<const Prepared> find(const Operator& op, const Call& call) {
+    const Tensor& weight = call.inputs[op.prepared_input];
+    const uint64_t values = fingerprint(call.context, weight);
+    const Key key = key_of(op, call, weight);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      Entry& entry = entries_[key];
+      const bool is_new = entry.used == 0;
+      const bool known = !is_new && entry.values == values;
+      entry.used = ++clock_;
+      if (!known) {
+        entry.values = values;
+        entry.prepared = nullptr;
+        if (is_new) drop_oldest();
+        return nullptr;
+      }
+      if (entry.prepared != nullptr) return entry.prepared;
+    }
+    std::vector<Tensor> inputs = call.inputs;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      inputs[i].present = inputs[i].present && i == op.prepared_input;
+    }
+    std::shared_ptr<const Prepared> made =
+        op.prepare_function(call.context, call.attributes, call.type, inputs);
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Entry& entry = entries_[key];
+    if (entry.values == values) entry.prepared = made;
+    drop_oldest();
+    return made;
+  }
+
+ private:
+  struct Entry {
+    uint64_t values = 0;
+    uint64_t used = 0;  // when, by the clock below
+    std::shared_ptr<const Prepared> prepared;
+  };
+
+  void drop_oldest() {
+    size_t bytes = 0;
+    for (const auto& [key, entry] : entries_) bytes += entry.prepared ? entry.prepared->bytes() : 0;
+    while (!entries_.empty() && (bytes > most_bytes() || entries_.size() > kMostEntries)) {
+      const auto oldest =
+          std::min_element(entries_.begin(), entries_.end(),
+                           [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
+      if (oldest->second.prepared) bytes -= oldest->second.prepared->bytes();
+      entries_.erase(oldest);
+    }
+  }
+
+  std::mutex mutex_;
+  std::map<Key, Entry> entries_;
+  uint64_t clock_ = 0;
+};
+
+}  // namespace
+
+std::shared_ptr<const Prepared> keep_prepared(const Operator& op, const Call& call) {
+  if (op.prepare_function == nullptr || most_bytes() == 0) return nullptr;
+  static PreparedCache* const cache = new PreparedCache;  // never destroyed: threads may still compute
+  return cache->find(op, call);
+}
+
+}  // namespace graphscale::python

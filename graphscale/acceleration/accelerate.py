@@ -1,0 +1,238 @@
+"""Rewrite a model's convolutions to FFTConv where that is faster on this machine."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from graphscale.acceleration.choose_layers import choose_layers, plan_model
+from graphscale.acceleration.tuning import Tuner, Ways, fastest
+from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.runtime import get_library_path
+from graphscale.passes.accelerate.find_convolutions import (
+    ConvolutionProblem,
+    convolutions,
+    hidden_convolutions,
+    problem_of,
+    unsuitable,
+)
+from graphscale.passes.accelerate.rewrite_convolutions import plan_of
+from graphscale.passes.normalize.inline_convolutions import inline_convolutions
+from graphscale.passes.shrink.choose_kernels import node_name
+from graphscale.rescaling.input_size import InputSize, input_shapes
+
+RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
+# Seconds after a session's turn until its threads have stopped spinning: they would slow the next
+# session's down several times.
+REST = 0.05
+_TRIALS = 5  # of the whole model, usually
+
+
+@dataclass
+class LayerChoice:
+    """What was chosen for one convolution.
+
+    Attributes:
+        name, kernel, x: The node, its kernel's taps and its input's shape (both empty where
+            the node stands inside a branch or loop).
+        path: 'onnxruntime', or the plan of FFTConv: 'direct', 'winograd 6x6', 'dense 32x32' ….
+        seconds: Per run of the layer alone, for every way that was measured here.
+        reason: Why it was left to onnxruntime without measuring, or in spite of it.
+    """
+
+    name: str
+    kernel: list[int]
+    x: list[int]
+    path: str = RUNTIME
+    seconds: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+
+    @property
+    def gain(self) -> float:
+        """How many times faster than the runtime's own the path is."""
+        return self.seconds[RUNTIME] / self.seconds[self.path] if self.seconds else 1.0
+
+
+@dataclass
+class Acceleration:
+    """What was done to a model.
+
+    Attributes:
+        layers: Every convolution.
+        difference: Largest difference of an output, relative to the output's norm.
+        before, after: Seconds per run of the whole model.
+    """
+
+    layers: list[LayerChoice] = field(default_factory=list)
+    difference: float = 0.0
+    before: float | None = None
+    after: float | None = None
+
+
+def accelerate_model(
+    model: ir.Model,
+    *,
+    input_size: str | None = None,
+    batch: int = 1,
+    tuner: Tuner | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Acceleration:
+    """Let the convolutions of `model`, in place, run the way that is the fastest here.
+
+    Conv nodes become FFTConv nodes with a plan where that is faster, alone and in the whole model;
+    FFTConv nodes get a plan, or become Conv. The function body of the operator is added, so that
+    the result also runs in an onnxruntime without graphscale's library.
+
+    Args:
+        input_size: Height and width, where the model's own are symbolic.
+        batch: Where the model's own is symbolic.
+        progress: Told after each convolution, and after each trial of the whole model, how many
+            of how many are done.
+
+    Raises:
+        GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
+    """
+    import onnxruntime
+
+    source = model.meta.get("source", "the model")
+    size = InputSize.parse(input_size, fixed=False)
+    if size.pretrain is not None:
+        raise GraphScaleError(f"input size {input_size!r}: give one size, as in 160 or 160x128")
+    inline_convolutions(model)
+    nodes, hidden = convolutions(model), hidden_convolutions(model)
+    if not nodes and not hidden:
+        raise GraphScaleError(f"{source}: holds no Conv node; there is nothing to accelerate")
+    with refusals(source):
+        original = Original(model, input_shapes(model, size, batch), source)
+        values = [value for node in nodes for value in (*node.inputs[:2], node.outputs[0])]
+        shapes = shapes_of(model, values, original.feeds)
+    tuner = tuner or Tuner(f"onnxruntime {onnxruntime.__version__}, kernels {_kernels()}")
+    result = Acceleration()
+    problems: list[str] = []
+    done, total = 0, len(nodes) + _TRIALS
+    for done, node in enumerate(nodes, start=1):
+        problem = problem_of(node, shapes)
+        choice = LayerChoice(node_name(node), list(problem.weight[2:]), list(problem.x))
+        choice.reason = unsuitable(node, shapes, model.ir_version)
+        if choice.reason is None:
+            with refusals(f"{source}: node {choice.name!r}"):
+                seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
+            choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
+        result.layers.append(choice)
+        problems.append(problem.key)
+        progress(done, total)
+
+    def tried() -> None:
+        nonlocal done
+        done = min(done + 1, total)
+        progress(done, total)
+
+    with refusals(source):
+        _rewrite(model, result, problems, original, tried)
+    progress(total, total)
+    for node, outer in hidden:
+        reason = f"it stands inside {node_name(outer)!r} ({outer.op_type})"
+        result.layers.append(LayerChoice(node_name(node), [], [], reason=reason))
+    return result
+
+
+def accelerate(model: ModelLike, **options) -> onnx.ModelProto | ir.Model:
+    """The model with FFT convolutions where they are faster; options as `accelerate_model` has."""
+    loaded = load_model(model)
+    accelerate_model(loaded, **options)
+    return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
+
+
+def _kernels() -> str:
+    """Which build of the kernel library is measured."""
+    return f"{zlib.crc32(Path(get_library_path()).read_bytes()):08x}"
+
+
+def _ways(problem: ConvolutionProblem) -> Ways:
+    """Runs of the problem as one Conv node and as one FFTConv node per plan."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal(problem.x, np.float32)
+    weight = generator.standard_normal(problem.weight, np.float32)
+    ways = {RUNTIME: _run_of(problem, x, weight, "Conv", "", problem.attributes)}
+    for plan in _plans(problem):
+        attributes = {**problem.attributes, "plan": plan}
+        ways[plan] = _run_of(problem, x, weight, "FFTConv", "graphscale", attributes)
+    return ways
+
+
+def _plans(problem: ConvolutionProblem) -> list[str]:
+    """The plans of FFTConv worth measuring."""
+    import torch
+
+    from graphscale.layers import library
+
+    inputs = [torch.empty(problem.x), torch.empty(problem.weight)]
+    return library.plans("FFTConv", inputs, problem.attributes)
+
+
+def _run_of(
+    problem: ConvolutionProblem,
+    x: np.ndarray,
+    weight: np.ndarray,
+    op_type: str,
+    domain: str,
+    attributes: dict[str, object],
+) -> Callable[[], object]:
+    names = ["x", "w", "b"][: 2 + problem.bias]
+    node = onnx.helper.make_node(op_type, names, ["y"], domain=domain, **attributes)
+    held = [onnx.numpy_helper.from_array(weight, "w")]
+    if problem.bias:
+        held.append(onnx.numpy_helper.from_array(np.ones(len(weight), np.float32), "b"))
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [node],
+        "convolution",
+        [onnx.helper.make_tensor_value_info("x", kind, problem.x)],
+        [onnx.helper.make_tensor_value_info("y", kind, None)],
+        held,
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("graphscale", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    opened = open_model(ir.from_proto(model))
+    return lambda: opened.run(None, {"x": x})
+
+
+def _rewrite(
+    model: ir.Model,
+    result: Acceleration,
+    problems: list[str],
+    original: Original,
+    progress: Callable[[], None],
+) -> None:
+    """Rewrite the layers whose choices make the whole model the fastest."""
+    changes, gains, groups = {}, {}, {}
+    for index, (choice, node) in enumerate(zip(result.layers, convolutions(model), strict=True)):
+        plan = None if choice.path == RUNTIME else choice.path
+        if choice.seconds and plan != plan_of(node):
+            changes[index] = plan
+            gains[index] = choice.gain if plan is not None else math.inf
+            groups.setdefault(problems[index], []).append(index)
+    if not changes:
+        return
+
+    def promise(group: list[int]) -> float:
+        seconds = result.layers[group[0]].seconds
+        return len(group) * (seconds[RUNTIME] - min(seconds.values()))
+
+    plans, result.before, result.after, result.difference = choose_layers(
+        model, changes, gains, sorted(groups.values(), key=promise)[::-1], original, REST, progress
+    )
+    plan_model(model, plans)
+    reason = "so the whole model is faster" if plans else "the whole model would not be 5 % faster"
+    for choice, node in zip(result.layers, convolutions(model), strict=True):
+        if choice.path != RUNTIME and plan_of(node) is None:
+            choice.path, choice.reason = RUNTIME, reason

@@ -1,0 +1,219 @@
+"""Run whole models in onnxruntime: made-up inputs, tensors' shapes, agreement of outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+from google.protobuf.message import EncodeError
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import save_model
+from graphscale.core.runtime import session
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+_FLOATS = ("float", "double")
+_ROUNDING = 10
+_LARGEST_SHARE = 0.01  # of integers: classes that are equally likely change places by rounding
+Feeds = dict[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def refusals(subject: str) -> Iterator[None]:
+    """What onnxruntime cannot run is the model's fault: its errors, as ours, about `subject`."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):  # its errors have no common base
+            raise
+        text = str(error).strip().splitlines()[0]
+        running, _, reason = text.rpartition("Status Message: ")
+        named = re.search(r"Name:'(.+?)'", running)
+        node = f": node {named[1]!r}" if named else ""
+        raise GraphScaleError(
+            f"{subject}{node}: onnxruntime does not run it ({reason}); check the model"
+        ) from error
+
+
+def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.InferenceSession:
+    """A session that leaves it to its exceptions to say what is wrong."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        content = ir.to_proto(model).SerializeToString()
+    except EncodeError:  # beyond protobuf's 2 GiB
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            save_model(model, path)
+            return session(path, sess_options=options)
+    return session(content, sess_options=options)
+
+
+class Original:
+    """A model opened, made-up inputs for it, and what it gives for them.
+
+    Attributes:
+        opened: A session of the model.
+        feeds: Normal numbers; without their signs where outputs would not be finite otherwise.
+        outputs: Of its first run on them.
+
+    Raises:
+        GraphScaleError: an input has a type that numpy does not have.
+    """
+
+    def __init__(self, model: ir.Model, shapes: Mapping[str, Sequence[int]], source: str) -> None:
+        self.opened = open_model(model)
+        self._model = model.clone()
+        self._source = source
+        generator = np.random.default_rng(0)
+        self.feeds = {
+            each.name: _numbers(each.name, each.type, shapes[each.name], generator)
+            for each in self.opened.get_inputs()
+        }
+        try:
+            self.outputs = self.opened.run(None, self.feeds)
+        except Exception:
+            _ = self._unoptimized  # its errors name the model's own nodes
+            raise
+        if not all(np.isfinite(array).all() for array in _floats(self.outputs)):
+            for array in self.feeds.values():
+                if array.dtype.kind == "f":
+                    np.abs(array, out=array)
+            self.outputs = self.opened.run(None, self.feeds)
+
+    @cached_property
+    def _unoptimized(self) -> dict[str, Any]:
+        """The outputs by name where onnxruntime leaves the model as it is."""
+        opened = open_model(self._model, optimized=False)
+        names = [value.name for value in opened.get_outputs()]
+        return dict(zip(names, opened.run(names, self.feeds), strict=True))
+
+    def difference(self, changed: onnxruntime.InferenceSession, largest: float) -> float:
+        """How far the outputs of `changed`, a session's first run, are from the original's.
+
+        Raises:
+            GraphScaleError: further than `largest` (or than 10 times what rounding changes where
+                that is more), or more than a hundredth of an output of
+                integers, such as classes, is another; names the output.
+        """
+        found = 0.0
+        outputs = changed.run(None, self.feeds) if changed is not self.opened else self.outputs
+        for value, before, after in zip(
+            self.opened.get_outputs(), self.outputs, outputs, strict=True
+        ):
+            name, each = value.name, difference(before, after)
+            limit = largest if any(kind in value.type for kind in _FLOATS) else _LARGEST_SHARE
+            if each <= limit:
+                found = max(found, each)
+                continue
+            if difference(before, self.opened.run([name], self.feeds)[0]) > limit:
+                raise GraphScaleError(
+                    f"{self._source}: output {name!r} changes from run to run and cannot be "
+                    "compared; give the nodes that draw random numbers a seed"
+                )
+            # Some networks make much of rounding: onnxruntime's own optimizations do as much there.
+            limit = max(limit, _ROUNDING * difference(before, self._unoptimized[name]))
+            if each <= limit:
+                found = max(found, each)
+                continue
+            raise GraphScaleError(
+                f"{self._source}: output {name!r} changes by {each:.1e} with FFT convolutions, "
+                f"more than {limit:.0e}; the model is unchanged"
+            )
+        return found
+
+
+def shapes_of(model: ir.Model, values: Iterable[ir.Value], feeds: Feeds) -> dict[ir.Value, tuple]:
+    """The shape of each of `values`, tensors of the model's main graph, when it runs on `feeds`.
+
+    The model itself is run, so that operators of any domain, branches, loops and sizes that depend
+    on the data have the shapes that they really have.
+    """
+    values = list(dict.fromkeys(values))
+    if not values:
+        return {}
+    asking = model.clone()
+    graph = asking.graph
+    named = {value.name: value for value in graph.inputs}
+    named |= graph.initializers
+    named |= {value.name: value for node in graph for value in node.outputs}
+    graph.outputs.clear()
+    for index, value in enumerate(values):
+        node = ir.node("Shape", [named[value.name]], name=f"graphscale.shape.{index}")
+        node.outputs[0].name = node.name
+        graph.append(node)
+        graph.outputs.append(node.outputs[0])
+    opened = open_model(asking)
+    known = {each.name for each in opened.get_inputs()}  # those that no shape hangs on may be gone
+    found = opened.run(None, {name: array for name, array in feeds.items() if name in known})
+    return {
+        value: tuple(int(size) for size in shape)
+        for value, shape in zip(values, found, strict=True)
+    }
+
+
+def difference(before: Any, after: Any) -> float:
+    """How far one output is from another.
+
+    Floats: the norm of the difference relative to the norm, over what was finite before; integers
+    and text: the share of the numbers that differ; sequences: the largest of their tensors.
+    Infinite where shapes differ or numbers are no longer finite.
+    """
+    if isinstance(before, list):
+        if len(before) != len(after):
+            return float("inf")
+        return max(map(difference, before, after), default=0.0)
+    if before is None or after is None:  # an optional
+        return 0.0 if before is after else float("inf")
+    before, after = np.asarray(before), np.asarray(after)
+    if before.shape != after.shape:
+        return float("inf")
+    if before.dtype.kind != "f":
+        return float(np.mean(before != after)) if before.size else 0.0
+    finite = np.isfinite(before)
+    before, after = before[finite].astype(np.float64), after[finite].astype(np.float64)
+    if not np.isfinite(after).all():
+        return float("inf")
+    return float(np.linalg.norm(after - before)) / (float(np.linalg.norm(before)) or 1.0)
+
+
+def _floats(outputs: Iterable[Any]) -> Iterator[np.ndarray]:
+    for output in outputs:
+        if isinstance(output, list):
+            yield from _floats(output)
+        elif isinstance(output, np.ndarray) and output.dtype.kind == "f":
+            yield output
+
+
+def _numbers(
+    name: str, kind: str, shape: Sequence[int], generator: np.random.Generator
+) -> np.ndarray:
+    element = kind.removeprefix("tensor(").removesuffix(")")
+    if element in ("float", "double", "float16"):
+        dtype = np.float32 if element == "float" else element
+        return generator.standard_normal(shape).astype(dtype)
+    if element in ("uint8", "int8"):  # pictures; wider ones are indices, and 0 is always one
+        return generator.integers(0, 128, shape).astype(element)
+    if element in ("int16", "uint16", "int32", "uint32", "int64", "uint64"):
+        return np.zeros(shape, element)
+    if element == "bool":
+        return np.ones(shape, np.bool_)
+    if element == "string":
+        return np.full(shape, "", object)
+    raise GraphScaleError(
+        f"input {name!r} has the type {kind}, for which no numbers can be made up; "
+        "give the model an input of float32 or float16"
+    )

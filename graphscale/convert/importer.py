@@ -1,0 +1,302 @@
+"""`load`: an ONNX model as a trainable torch module."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+import onnx_ir.passes.common
+import torch
+
+from graphscale.convert.network import Network, Source
+from graphscale.convert.node import Node
+from graphscale.convert.operators import OPERATORS, Operator
+from graphscale.convert.tensors import to_torch, torch_dtype
+from graphscale.convert.tracing import Traced, Tracer, is_traced
+from graphscale.convert.weights import Weights, find_weights
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import ModelLike, load_model
+from graphscale.passes.normalize.untie_weights import separate_weights
+
+# Two sizes tell how a number follows the batch, the third confirms it; not 1, which broadcasts.
+_BATCHES = (3, 5, 8)
+_LARGEST_ARITHMETIC = 4096  # elements; what is larger and follows the batch is left to torch
+
+
+def load(
+    model: ModelLike,
+    *,
+    dtype: torch.dtype | None = None,
+    input_size: Sequence[int] | None = None,
+) -> Network:
+    """A torch module that computes `model` and can be trained.
+
+    Parameter names equal the initializers'. BatchNormalization and Dropout follow train() and
+    eval(). The module takes any batch that the model allows.
+
+    Args:
+        model: Path of an ONNX model, or the model in memory.
+        dtype: Convert floating-point weights to this type; by default they keep their own.
+        input_size: Height and width, for models that leave them open.
+
+    Raises:
+        GraphScaleError: the model cannot be read, or has operators that are not in the table.
+    """
+    original = load_model(model)
+    separate_weights(original)
+    options = {"dtype": dtype, "input_size": input_size}
+    source = Source(original, original.meta.get("source", "the model in memory"), options)
+    graph = _inlined(original).graph
+    _check_operators(graph, source.name)
+    weights = find_weights(graph, source.name, _names(original.graph))
+    network = Network(source)
+    for values, kind in ((weights.parameters, torch.nn.Parameter), (weights.statistics, _buffer)):
+        for value, tensor in values.items():
+            network.add_weight(value.name, kind(_converted(to_torch(tensor), dtype)))
+    network.set_program(_Importer(network, graph, weights, dtype, input_size).program())
+    return network.train()
+
+
+def _buffer(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _converted(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _domain(node: ir.Node) -> str:
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    return {*graph.initializers, *(output.name for node in graph for output in node.outputs)}
+
+
+def _inlined(model: ir.Model) -> ir.Model:
+    """`model` with model-local functions inlined, except operators of the table."""
+    if not model.functions:
+        return model
+    copy = model.clone()
+    for identifier in [key for key in copy.functions if (key[0], key[1]) in OPERATORS]:
+        del copy.functions[identifier]
+    ir.passes.common.InlinePass()(copy)
+    return copy
+
+
+def _check_operators(graph: Iterable[ir.Node], source: str) -> None:
+    missing: dict[str, list[str]] = {}
+    for node in graph:
+        if (_domain(node), node.op_type) not in OPERATORS:
+            name = f"{node.domain}.{node.op_type}".lstrip(".")
+            missing.setdefault(name, []).append(repr(node.name))
+    if missing:
+        what = "; ".join(
+            f"{name} (node{'s' if len(nodes) > 1 else ''} {', '.join(nodes[:3])}"
+            f"{', …' if len(nodes) > 3 else ''})"
+            for name, nodes in missing.items()
+        )
+        raise GraphScaleError(
+            f"{source}: cannot be trained in torch, these operators are not in the table: {what}; "
+            "replace them, or enter them with graphscale.convert.operators.operator"
+        )
+
+
+class _Varying:
+    """Numbers that follow the batch: the tensor at each of the batch sizes."""
+
+    def __init__(self, samples: list[torch.Tensor]) -> None:
+        self.samples = samples
+
+
+class _Importer:
+    """Walks the graph once; each value is a constant tensor, `_Varying` or `Traced`."""
+
+    def __init__(
+        self,
+        network: Network,
+        graph: ir.Graph,
+        weights: Weights,
+        dtype: torch.dtype | None,
+        input_size: Sequence[int] | None,
+    ) -> None:
+        self._network = network
+        self._graph = graph
+        self._dtype = dtype
+        self._name = network.source.name
+        self._opsets = graph.opset_imports
+        inputs = [v for v in graph.inputs if v.name not in graph.initializers]
+        shapes = [self._input_shape(value, input_size) for value in inputs]
+        symbolic = any(None in shape for shape in shapes)
+        self._tracer = Tracer(network, _BATCHES if symbolic else _BATCHES[:1])
+        self._values: dict[ir.Value, Any] = {}
+        for value, shape in zip(inputs, shapes):
+            sizes = [[n if d is None else d for d in shape] for n in self._tracer.batches]
+            input_dtype = torch_dtype(value.dtype)
+            if dtype is not None and input_dtype.is_floating_point:
+                input_dtype = dtype
+            self._values[value] = self._tracer.input(value.name, sizes, input_dtype)
+        for value in (*weights.parameters, *weights.statistics):
+            self._values[value] = self._weight(value.name)
+
+    def program(self) -> torch.fx.Graph:
+        """The torch program of the whole graph."""
+        results = tuple(map(self._tensor, self._run(self._graph)))
+        return self._tracer.finish(results[0] if len(results) == 1 else results)
+
+    def _run(self, graph: ir.Graph) -> list:
+        """The results of a graph, or of a branch in it."""
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if value in self._values or tensor is None or tensor.dtype == ir.DataType.STRING:
+                continue
+            self._values[value] = to_torch(tensor)
+        for node in graph:
+            if not all(output in self._values for output in node.outputs):
+                self._node(node)
+        return [self._values[value] for value in graph.outputs]
+
+    def _input_shape(self, value: ir.Value, input_size: Sequence[int] | None) -> list[int | None]:
+        """Sizes of an input; None stands for the batch."""
+        if value.shape is None or value.dtype is None:
+            raise GraphScaleError(
+                f"{self._name}: input {value.name!r} has no shape or type; declare them"
+            )
+        open_sizes = list(input_size or ())
+        shape: list[int | None] = []
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, int):
+                shape.append(size)
+            elif axis == 0:
+                shape.append(None)
+            elif open_sizes:
+                shape.append(int(open_sizes.pop(0)))
+            else:
+                raise GraphScaleError(
+                    f"{self._name}: input {value.name!r} leaves its size open ({value.shape}); "
+                    "give input_size=(height, width)"
+                )
+        return shape
+
+    def _weight(self, name: str) -> Traced:
+        tensor = self._network.weight(name)
+        if self._network.is_attribute(name):
+            return self._tracer.attribute(name, tensor)
+        return self._tracer.module(self._network.odd_name(name), "OddName")()
+
+    def _node(self, node: ir.Node) -> None:
+        _check_operators([node], self._name)
+        entry = OPERATORS[_domain(node), node.op_type]
+        opset = self._opsets.get(_domain(node), 1)
+        view = Node(node, opset, self._tracer, self._name, self._dtype, self._run)
+        inputs = [None if value is None else self._values.get(value) for value in node.inputs]
+        while inputs and node.inputs[len(inputs) - 1] is None:
+            inputs.pop()
+        try:
+            known = not any(is_traced(value) for value in inputs)
+            results = self._evaluate(entry, view, inputs) if known or entry.shape_only else None
+            if results is None:
+                results = self._trace(entry, view, inputs)
+        except GraphScaleError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise GraphScaleError(
+                f"{self._name}: node {node.name!r} ({node.op_type}) cannot be turned into torch: "
+                f"{reason}; check the model"
+            ) from error
+        for value, result in zip(node.outputs, results):
+            self._values[value] = result
+
+    def _evaluate(self, entry: Operator, node: Node, inputs: list) -> list | None:
+        """Results that do not need the network to run; None if it is the program's to compute."""
+        varies = any(isinstance(value, _Varying | Traced) for value in inputs)
+        runs = []
+        for index in range(len(self._tracer.batches) if varies else 1):
+            arguments = [
+                value.samples[index] if isinstance(value, _Varying | Traced) else value
+                for value in inputs
+            ]
+            results = entry.function(node, *_numbered(entry, arguments, torch.Tensor.tolist))
+            runs.append(_unpacked(results, node.output_count))
+        combined = [_combined(samples) for samples in zip(*runs)]
+        return None if any(value is None for value in combined) else combined
+
+    def _trace(self, entry: Operator, node: Node, inputs: list) -> list:
+        def numbers(value: Any) -> Any:
+            if is_traced(value):
+                node.fail("it needs numbers that are known only when the network runs")
+            return self._symbolic(value, node) if isinstance(value, _Varying) else value.tolist()
+
+        arguments = _numbered(entry, inputs, numbers, lambda value: self._tensor(value, node))
+        return _unpacked(entry.function(node, *arguments), node.output_count)
+
+    def _symbolic(self, value: _Varying, node: Node) -> Any:
+        """The numbers of `value` as steps of the program: linear in the batch."""
+        sizes = self._tracer.batches
+        samples = [sample.reshape(-1).tolist() for sample in value.samples]
+        numbers = []
+        for points in zip(*samples):
+            slope = (points[1] - points[0]) / (sizes[1] - sizes[0])
+            offset = points[0] - slope * sizes[0]
+            line = [slope * size + offset for size in sizes]
+            if not all(map(math.isclose, line, points)):
+                node.fail("it needs a number that does not follow the batch in a straight line")
+            whole = isinstance(points[0], int)
+            numbers.append(self._line(int(slope) if whole else slope, type(points[0])(offset)))
+        return numbers if value.samples[0].ndim else numbers[0]
+
+    def _line(self, slope: float, offset: float) -> Any:
+        if not slope:
+            return offset
+        number = self._tracer.batch if slope == 1 else self._tracer.batch * slope
+        return number + offset if offset else number
+
+    def _tensor(self, value: Any, node: Node | None = None) -> Any:
+        if isinstance(value, torch.Tensor):
+            return _converted(value, self._dtype)
+        if not isinstance(value, _Varying):
+            return value
+        numbers = self._symbolic(value, node)
+        sample = value.samples[0]
+        tensor = self._tracer.create_proxy(
+            "call_function",
+            torch.tensor,
+            (numbers,),
+            {"dtype": sample.dtype, "device": self._tracer.device},
+        )
+        return tensor.reshape(tuple(sample.shape)) if sample.ndim > 1 else tensor
+
+
+def _numbered(
+    entry: Operator,
+    inputs: list,
+    numbers: Callable[[Any], Any],
+    otherwise: Callable[[Any], Any] = lambda value: value,
+) -> list:
+    """`inputs` with those that the entry wants as numbers turned into numbers."""
+    return [
+        value if value is None else numbers(value) if index in entry.numbers else otherwise(value)
+        for index, value in enumerate(inputs)
+    ]
+
+
+def _unpacked(results: Any, count: int) -> list:
+    if isinstance(results, Traced) and isinstance(results.samples[0], tuple | list):
+        return [results[index] for index in range(count)]
+    return list(results) if isinstance(results, tuple | list) else [results]
+
+
+def _combined(samples: tuple) -> Any:
+    """One value out of the samples at each batch size, None if they are too different."""
+    first, *others = samples
+    if any(is_traced(sample) for sample in samples):
+        return first if not others else None
+    if all(sample.shape == first.shape for sample in others):
+        if all(torch.equal(sample, first) for sample in others):
+            return first
+        if first.numel() <= _LARGEST_ARITHMETIC:
+            return _Varying(list(samples))
+    return None

@@ -1,0 +1,88 @@
+"""What an operator's entry sees of the ONNX node that it turns into torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import onnx_ir as ir
+import torch
+
+from graphscale.convert.tensors import to_torch
+from graphscale.core.errors import GraphScaleError
+
+if TYPE_CHECKING:
+    from graphscale.convert.tracing import Tracer
+
+
+class Node:
+    """One ONNX node: its attributes, and how to reach the torch program under construction."""
+
+    def __init__(
+        self,
+        node: ir.Node,
+        opset: int,
+        tracer: Tracer,
+        source: str,
+        dtype: torch.dtype | None,
+        import_graph: Callable[[ir.Graph], list],
+    ) -> None:
+        self.op_type = node.op_type
+        self.opset = opset
+        self._node = node
+        self._tracer = tracer
+        self._source = source
+        self._dtype = dtype
+        self._import_graph = import_graph
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Value of an attribute: int, float, str, list, or torch tensor; `default` if absent."""
+        attribute = self._node.attributes.get(name)
+        if attribute is None:
+            return default
+        if attribute.type == ir.AttributeType.TENSOR:
+            return to_torch(attribute.value)
+        if attribute.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS):
+            return list(attribute.value)
+        return attribute.value
+
+    def working_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """`dtype`; in place of any floating-point type the one that `load` was asked for."""
+        return self._dtype if self._dtype is not None and dtype.is_floating_point else dtype
+
+    def uses_output(self, index: int) -> bool:
+        """Whether anything reads output `index`."""
+        if index >= len(self._node.outputs):
+            return False
+        value = self._node.outputs[index]
+        return bool(value.uses()) or value.is_graph_output()
+
+    @property
+    def output_count(self) -> int:
+        """Number of outputs that the node names."""
+        return len(self._node.outputs)
+
+    def module(self, module: torch.nn.Module) -> Callable:
+        """`module` as a part of the program, for what differs in train() and eval().
+
+        Its result must have the shape and type of its first argument.
+        """
+        return self._tracer.module(module, self._node.op_type)
+
+    def create(self, function: Callable, *args, **kwargs) -> Any:
+        """A new tensor `function(*args)`, such as torch.full, whose arguments may be symbolic.
+
+        Steps of the program create it on the device of the network's input.
+        """
+        return self._tracer.create(function, args, kwargs)
+
+    def branch(self, name: str) -> list:
+        """Results of the graph that attribute `name` holds, as a part of the program."""
+        return self._import_graph(self._node.attributes[name].value)
+
+    def fail(self, reason: str) -> NoReturn:
+        """Raise the error that names this node and its file."""
+        raise GraphScaleError(
+            f"{self._source}: node {self._node.name!r} ({self.op_type}) cannot be turned into "
+            f"torch: {reason}"
+        )

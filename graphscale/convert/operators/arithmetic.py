@@ -1,0 +1,126 @@
+"""Element-wise arithmetic, comparisons and logic, with ONNX's broadcasting."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from graphscale.convert.operators.registry import operator
+
+
+def _operands(node, a, b):
+    """Both operands ready for torch: one-element constants as numbers, old broadcasting done."""
+    if node.opset < 7 and node.attribute("broadcast", 0) and b.ndim < a.ndim:
+        axis = node.attribute("axis", a.ndim - b.ndim)
+        b = b.reshape((*b.shape, *[1] * (a.ndim - axis - b.ndim)))
+    return _scalar(a, b), _scalar(b, a)
+
+
+def _scalar(x, other):
+    constant = isinstance(x, torch.Tensor) and not isinstance(other, torch.Tensor)
+    return x.item() if constant and x.numel() == 1 and x.ndim <= other.ndim else x
+
+
+def _binary(name, function, **slots):
+    operator(name, **slots)(lambda node, a, b: function(*_operands(node, a, b)))
+
+
+_binary("Add", lambda a, b: a + b, terms=(0, 1))
+_binary("Mul", lambda a, b: a * b, terms=(0, 1))
+_binary("Sub", lambda a, b: a - b)
+_binary("Equal", lambda a, b: a == b)
+_binary("Greater", lambda a, b: a > b)
+_binary("Less", lambda a, b: a < b)
+_binary("GreaterOrEqual", lambda a, b: a >= b)
+_binary("LessOrEqual", lambda a, b: a <= b)
+operator("And")(lambda node, a, b: torch.logical_and(a, b))
+operator("Or")(lambda node, a, b: torch.logical_or(a, b))
+operator("Xor")(lambda node, a, b: torch.logical_xor(a, b))
+operator("Not")(lambda node, x: torch.logical_not(x))
+operator("Where")(lambda node, condition, a, b: torch.where(condition, a, b))
+
+
+@operator("Div")
+def _div(node, a, b):
+    whole = not (a.is_floating_point() or b.is_floating_point())
+    a, b = _operands(node, a, b)
+    return torch.div(a, b, rounding_mode="trunc") if whole else a / b
+
+
+@operator("Mod")
+def _mod(node, a, b):
+    return torch.fmod(a, b) if node.attribute("fmod", 0) else torch.remainder(a, b)
+
+
+@operator("Pow")
+def _pow(node, base, exponent):
+    whole = not base.is_floating_point() and exponent.is_floating_point()
+    a, b = _operands(node, base, exponent)
+    if isinstance(b, float) and b.is_integer():
+        b = int(b)
+    result = torch.pow(a, b)
+    return result.to(base.dtype) if whole else result
+
+
+def _variadic(name, combine):
+    def function(node, *inputs):
+        return functools.reduce(lambda a, b: combine(*_operands(node, a, b)), inputs)
+
+    operator(name)(function)
+
+
+def _extreme(function, clamp):
+    def combine(a, b):
+        if not hasattr(a, "ndim"):
+            a, b = b, a
+        return function(a, b) if hasattr(b, "ndim") else torch.clamp(a, **{clamp: b})
+
+    return combine
+
+
+_variadic("Sum", lambda a, b: a + b)
+_variadic("Max", _extreme(torch.maximum, "min"))
+_variadic("Min", _extreme(torch.minimum, "max"))
+operator("Mean")(lambda node, *xs: functools.reduce(lambda a, b: a + b, xs) / len(xs))
+
+operator("Neg")(lambda node, x: -x)
+operator("Abs")(lambda node, x: torch.abs(x))
+operator("Sign")(lambda node, x: torch.sign(x))
+operator("Floor")(lambda node, x: torch.floor(x))
+operator("Ceil")(lambda node, x: torch.ceil(x))
+operator("Round")(lambda node, x: torch.round(x))
+operator("Exp")(lambda node, x: torch.exp(x))
+operator("Log")(lambda node, x: torch.log(x))
+operator("Sqrt")(lambda node, x: torch.sqrt(x))
+operator("Reciprocal")(lambda node, x: torch.reciprocal(x))
+operator("Erf")(lambda node, x: torch.erf(x))
+operator("Sin")(lambda node, x: torch.sin(x))
+operator("Cos")(lambda node, x: torch.cos(x))
+operator("Tan")(lambda node, x: torch.tan(x))
+operator("Asin")(lambda node, x: torch.asin(x))
+operator("Acos")(lambda node, x: torch.acos(x))
+operator("Atan")(lambda node, x: torch.atan(x))
+operator("Sinh")(lambda node, x: torch.sinh(x))
+operator("Cosh")(lambda node, x: torch.cosh(x))
+operator("Asinh")(lambda node, x: torch.asinh(x))
+operator("Acosh")(lambda node, x: torch.acosh(x))
+operator("Atanh")(lambda node, x: torch.atanh(x))
+operator("IsNaN")(lambda node, x: torch.isnan(x))
+
+
+@operator("IsInf")
+def _is_inf(node, x):
+    found = torch.isinf(x)
+    if not node.attribute("detect_negative", 1):
+        found = found & (x > 0)
+    return found if node.attribute("detect_positive", 1) else found & (x < 0)
+
+
+@operator("CumSum", numbers=(1,))
+def _cum_sum(node, x, axis):
+    axis = axis[0] if isinstance(axis, list) else axis
+    backwards, exclusive = node.attribute("reverse", 0), node.attribute("exclusive", 0)
+    y = torch.flip(x, (axis,)) if backwards else x
+    y = torch.cumsum(y, axis) - y if exclusive else torch.cumsum(y, axis)
+    return torch.flip(y, (axis,)) if backwards else y

@@ -1,0 +1,11 @@
+"""Control flow that shapes decide."""
+
+from __future__ import annotations
+
+from graphscale.convert.operators.registry import operator
+
+
+@operator("If", numbers=(0,))
+def _if(node, condition):
+    condition = condition[0] if isinstance(condition, list) else condition
+    return node.branch("then_branch" if condition else "else_branch")

@@ -1,0 +1,175 @@
+"""Operators that pick, place and repeat elements: Slice, Gather, Pad and their kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from graphscale.convert.operators.registry import operator
+
+_ALL = 2**31 - 1  # exporters write this, or INT64_MAX, for 'to the end'
+_TORCH_MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+@operator("Slice", numbers=(1, 2, 3, 4))
+def _slice(node, x, starts=None, ends=None, axes=None, steps=None):
+    if starts is None:
+        starts, ends = node.attribute("starts"), node.attribute("ends")
+        axes = node.attribute("axes")
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    picks = [slice(None)] * x.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps):
+        axis %= x.ndim
+        if step < 0:
+            x = _backwards(x, start, end, axis, step)
+        else:
+            stop = None if isinstance(end, int) and end >= _ALL else end
+            picks[axis] = slice(start, stop, step)
+    return x[tuple(picks)] if any(pick != slice(None) for pick in picks) else x
+
+
+def _backwards(x, start, end, axis, step):
+    size = x.shape[axis]
+    start = min(start + size if start < 0 else start, size - 1)
+    end = max(end + size if end < 0 else end, -1)
+    return x.index_select(axis, torch.arange(start, end, step))
+
+
+@operator("Split", numbers=(1,))
+def _split(node, x, sizes=None):
+    axis = node.attribute("axis", 0) % x.ndim
+    sizes = node.attribute("split") if sizes is None else sizes
+    if sizes is None:
+        part = -(-x.shape[axis] // node.output_count)
+        sizes = [part] * (node.output_count - 1)
+        sizes.append(x.shape[axis] - sum(sizes))
+    parts = torch.split(x, sizes, axis)
+    return tuple(parts[index] for index in range(node.output_count))
+
+
+# A sequence of tensors is a tuple, as the one output of its node.
+operator("SequenceConstruct")(lambda node, *xs: [xs])
+operator("SequenceAt", numbers=(1,))(lambda node, sequence, position: sequence[position])
+
+
+@operator("SplitToSequence", numbers=(1,))
+def _split_to_sequence(node, x, sizes=None):
+    axis = node.attribute("axis", 0) % x.ndim
+    length = x.shape[axis]
+    if sizes is None and not node.attribute("keepdims", 1):
+        return [tuple(x.select(axis, index) for index in range(length))]
+    sizes = 1 if sizes is None else sizes
+    if isinstance(sizes, int):
+        sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
+    parts = torch.split(x, sizes, axis)
+    return [tuple(parts[index] for index in range(len(sizes)))]
+
+
+@operator("ConcatFromSequence")
+def _concat_from_sequence(node, sequence):
+    join = torch.stack if node.attribute("new_axis", 0) else torch.cat
+    return join(sequence, node.attribute("axis"))
+
+
+def _positive(indices, size):
+    """`indices` counted from the front."""
+    if isinstance(indices, torch.Tensor) and not (indices < 0).any():
+        return indices.to(torch.int64)
+    indices = indices.to(torch.int64)
+    return torch.where(indices < 0, indices + size, indices)
+
+
+@operator("Gather", weights=(0,))
+def _gather(node, x, indices):
+    axis = node.attribute("axis", 0) % x.ndim
+    if isinstance(indices, torch.Tensor) and indices.ndim == 0:
+        return x.select(axis, int(indices))
+    indices = _positive(indices, x.shape[axis])
+    if indices.ndim == 1:
+        return x.index_select(axis, indices)
+    picked = x.index_select(axis, indices.reshape(-1))
+    return picked.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
+
+
+@operator("GatherElements")
+def _gather_elements(node, x, indices):
+    axis = node.attribute("axis", 0)
+    return torch.gather(x, axis, _positive(indices, x.shape[axis]))
+
+
+@operator("GatherND")
+def _gather_nd(node, x, indices):
+    if node.attribute("batch_dims", 0):
+        node.fail("batch_dims is not supported")
+    return x[_places(indices)]
+
+
+@operator("ScatterND")
+def _scatter_nd(node, x, indices, updates):
+    reduction = node.attribute("reduction", "none")
+    if reduction not in ("none", "add"):
+        node.fail(f"reduction {reduction!r} is not supported")
+    return torch.index_put(x, _places(indices), updates, accumulate=reduction == "add")
+
+
+def _places(indices):
+    indices = indices.to(torch.int64)
+    return tuple(indices[..., i] for i in range(indices.shape[-1]))
+
+
+@operator("ScatterElements")
+def _scatter_elements(node, x, indices, updates):
+    reduction = node.attribute("reduction", "none")
+    axis = node.attribute("axis", 0)
+    indices = _positive(indices, x.shape[axis])
+    if reduction == "none":
+        return torch.scatter(x, axis, indices, updates)
+    kind = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}[reduction]
+    return torch.scatter_reduce(x, axis, indices, updates, kind)
+
+
+@operator("Pad", numbers=(1, 2, 3))
+def _pad(node, x, pads=None, value=None, axes=None):
+    mode = node.attribute("mode", "constant")
+    if pads is None:
+        pads = node.attribute("pads", node.attribute("paddings"))
+        value = node.attribute("value", 0.0)
+    value = value[0] if isinstance(value, list) else value
+    axes = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes]
+    amounts = {axis: (pads[i], pads[len(axes) + i]) for i, axis in enumerate(axes)}
+    amounts = {axis: both for axis, both in amounts.items() if any(both)}
+    if not amounts:
+        return x
+    if mode == "constant":
+        return F.pad(x, _pairs(amounts, x.ndim, min(amounts)), value=value or 0.0)
+    if min(amounts) >= 2 and x.ndim in (3, 4, 5) and min(map(min, amounts.values())) >= 0:
+        return F.pad(x, _pairs(amounts, x.ndim, 2), mode=_TORCH_MODES[mode])
+    for axis, (begin, end) in amounts.items():
+        places = np.arange(x.shape[axis])
+        places = places[max(-begin, 0) : len(places) - max(-end, 0)]
+        places = np.pad(places, (max(begin, 0), max(end, 0)), mode=mode)
+        x = x.index_select(axis, torch.from_numpy(places))
+    return x
+
+
+def _pairs(amounts, rank, first):
+    """Padding as torch wants it: from the last axis down to `first`."""
+    axes = reversed(range(first, rank))
+    return [amount for axis in axes for amount in amounts.get(axis, (0, 0))]
+
+
+@operator("Trilu", numbers=(1,))
+def _trilu(node, x, diagonal=0):
+    diagonal = diagonal[0] if isinstance(diagonal, list) else diagonal
+    return torch.triu(x, diagonal) if node.attribute("upper", 1) else torch.tril(x, diagonal)
+
+
+@operator("TopK", numbers=(1,))
+def _top_k(node, x, k=None):
+    k = node.attribute("k") if k is None else k[0] if isinstance(k, list) else k
+    axis, largest = node.attribute("axis", -1), bool(node.attribute("largest", 1))
+    # A stable sort, because among equals ONNX takes the first.
+    result = torch.sort(x, stable=True, dim=axis, descending=largest)
+    return result[0].narrow(axis, 0, k), result[1].narrow(axis, 0, k)

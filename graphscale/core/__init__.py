@@ -1,0 +1,1 @@
+"""What every room stands on: errors, model files, the plan, resampling, runtime."""

@@ -1,0 +1,73 @@
+"""Write files so that a full disk, an error or Ctrl-C leaves what was there before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from graphscale.core.errors import GraphScaleError
+
+
+@contextlib.contextmanager
+def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
+    """Open a temporary file beside each of `paths`; rename all of them when the block succeeds.
+
+    Raises:
+        GraphScaleError: a folder is missing or not writable, or the disk is full.
+    """
+    paths = tuple(Path(os.path.realpath(path)) for path in paths)  # links stay links
+    with _refusals(paths[0]), contextlib.ExitStack() as stack:
+        files = [stack.enter_context(_temporary(path)) for path in paths]
+        yield files
+        for file in files:
+            file.flush()
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            os.fsync(file.fileno())
+        for file, path in zip(files, paths, strict=True):
+            os.replace(file.name, path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise at once what `replacing` would raise in the end, after long work."""
+    path = Path(os.path.realpath(path))
+    with _refusals(path), _temporary(path):
+        pass
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GraphScaleError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "choose a folder that is writable and has enough free space"
+        ) from None
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[BinaryIO]:
+    if path.exists():
+        if not path.is_file():  # renaming would put a file in the place of a device or a folder
+            raise OSError(22, "it is no file" if not path.is_dir() else "it is a folder")
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "the file that is there is write-protected")
+    prefix = f".{path.name}."
+    file = tempfile.NamedTemporaryFile(prefix=prefix, dir=path.parent, delete=False)  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):  # what no flush could write, closing cannot either
+            file.close()
+        with contextlib.suppress(FileNotFoundError):  # renamed: it is complete
+            os.unlink(file.name)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

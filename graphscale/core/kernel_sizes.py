@@ -1,0 +1,75 @@
+"""Which pre-train kernel a target kernel gets: Table 1 of arXiv 1610.03623 and a rule beyond it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from graphscale.core.errors import GraphScaleError
+
+TABLE_1 = {1: 1, 3: 2, 5: 3, 7: 5, 11: 7}
+
+_WANTED_RATIO = 1.5
+# What changing between odd and even costs, as a difference of log ratios: an odd kernel has a
+# centre pixel, an even one moves the sampling grid by half a pixel. 9 becomes 7 rather than 6.
+_PARITY_COST = 0.16
+
+
+def pretrain_size(target: int, table: Mapping[int, int] | None = None) -> int:
+    """The pre-train kernel size, along one axis, of a target kernel of `target` taps.
+
+    Sizes in `table` (target to pre-train), then those of the paper's Table 1, are looked up; any
+    other gets the size whose ratio is nearest to 1.5, with a preference for the target's parity.
+    """
+    if table and target in table:
+        return table[target]
+    if target in TABLE_1:
+        return TABLE_1[target]
+    return min(range(1, target + 1), key=lambda size: (_cost(target, size), size))
+
+
+def pretrain_dilation(target: int, dilation: int, size: int, table: Mapping | None = None) -> int:
+    """The dilation that scales a dilated kernel's effective extent like an undilated kernel's.
+
+    `target` taps at `dilation` become `size` taps at the returned dilation.
+    """
+    if dilation == 1 or size == 1:
+        return dilation
+    if size == target:
+        return dilation
+    effective = (target - 1) * dilation + 1
+    wanted = pretrain_size(effective, table)
+    # Of two equally near dilations the one that keeps the effective extent's parity.
+    return min(
+        range(1, dilation * target + 1),
+        key=lambda d: (abs((size - 1) * d + 1 - wanted), ((size - 1) * d + 1 - effective) % 2),
+    )
+
+
+def parse_kernel_table(text: str) -> dict[int, int]:
+    """The table written as '3:2,5:3', or one 'target:pretrain' or 'target pretrain' per line.
+
+    Raises:
+        GraphScaleError: an entry is not two positive numbers, or the second is the larger.
+    """
+    table = {}
+    for entry in text.replace("\n", ",").split(","):
+        entry = entry.split("#")[0].strip()
+        if not entry:
+            continue
+        parts = entry.replace(":", " ").split()
+        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+            raise GraphScaleError(
+                f"kernel table entry {entry!r} is not 'target:pretrain', as in 3:2"
+            )
+        target, pretrain = map(int, parts)
+        if not 1 <= pretrain <= target:
+            raise GraphScaleError(
+                f"kernel table entry {entry!r}: give a pre-train size between 1 and {target}"
+            )
+        table[target] = pretrain
+    return table
+
+
+def _cost(target: int, size: int) -> float:
+    return abs(math.log(target / size / _WANTED_RATIO)) + _PARITY_COST * ((target - size) % 2)

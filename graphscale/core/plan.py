@@ -1,0 +1,207 @@
+"""The plan: all that shrink decided. The pre-train model carries it, grow follows it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from math import prod
+from pathlib import Path
+
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+
+METADATA_KEY = "graphscale.plan"
+FORMAT = 1
+
+
+@dataclass
+class InputPlan:
+    """A graph input: its shapes in both networks; symbolic dimensions are names."""
+
+    name: str
+    target: list[int | str]
+    pretrain: list[int | str]
+
+
+@dataclass
+class LayerPlan:
+    """One layer with weights, in both networks.
+
+    Attributes:
+        name, op: The node and its operator; `weight` is the initializer's name.
+        target_kernel, pretrain_kernel: Taps per spatial axis; empty for a fully-connected layer.
+        target_extent, pretrain_extent: Height and width of the output.
+        target_multiplications, pretrain_multiplications: For one picture (Eq. 3, with stride,
+            padding and groups).
+        left_unscaled: Why the kernel stays as it is, or None.
+    """
+
+    name: str
+    weight: str
+    op: str
+    target_kernel: list[int]
+    pretrain_kernel: list[int]
+    target_extent: list[int]
+    pretrain_extent: list[int]
+    target_multiplications: int
+    pretrain_multiplications: int
+    left_unscaled: str | None = None
+
+
+@dataclass
+class WeightPlan:
+    """A weight that is resized between the networks.
+
+    Attributes:
+        name: The initializer, or the Constant node's output.
+        kind: 'kernel' (a convolution's), 'interface' (rows of a fully-connected layer that stand on
+            a map) or 'table' (a value per position, which is interpolated without amplitude).
+        factors: For each dimension its factors in row-major order, as (target, pre-train) sizes: a
+            row dimension C·H·W has three. A factor whose two sizes differ is resampled.
+    """
+
+    name: str
+    kind: str
+    factors: list[list[tuple[int, int]]]
+
+    @property
+    def target_shape(self) -> list[int]:
+        """Shape in the target network."""
+        return [prod(target for target, _ in dim) for dim in self.factors]
+
+    @property
+    def pretrain_shape(self) -> list[int]:
+        """Shape in the pre-train network."""
+        return [prod(pretrain for _, pretrain in dim) for dim in self.factors]
+
+
+@dataclass
+class GridPlan:
+    """Where a tensor's pixels stand along one dimension, in pixels of each network's input.
+
+    Pixel i stands at origin + pitch · i. `phase` is how far the pre-train grid is off the target's,
+    as parts of the picture, in pixels of the pre-train tensor.
+    """
+
+    dimension: int
+    target: dict[str, float]
+    pretrain: dict[str, float]
+    phase: float
+
+
+@dataclass
+class Plan:
+    """What shrink decided.
+
+    Attributes:
+        inputs: Shapes of the graph inputs.
+        layers: Every convolution and fully-connected layer.
+        weights: Weights that are resized; all others are copied.
+        constants: Constants that hold shapes and differ between the networks: not learned.
+        init: What the resized weights start from: 'resize', 'fresh', or '' where none were made.
+        grids: Sampling grids of the feature maps, by tensor name.
+        folded: Weights that nodes computed and that are initializers now.
+        decided: If nodes in whose place the branch stands that shapes decide.
+        target: The target network without its learned weights (serialized, compressed, base64).
+    """
+
+    inputs: list[InputPlan] = field(default_factory=list)
+    layers: list[LayerPlan] = field(default_factory=list)
+    weights: list[WeightPlan] = field(default_factory=list)
+    constants: list[str] = field(default_factory=list)
+    init: str = ""
+    grids: dict[str, list[GridPlan]] = field(default_factory=dict)
+    folded: list[str] = field(default_factory=list)
+    decided: list[str] = field(default_factory=list)
+    target: str = ""
+
+    def multiplications(self, ops: Sequence[str] | None = None) -> dict[str, float]:
+        """{target, pretrain, ratio} of all layers, or of those whose operator is in `ops`."""
+        layers = [layer for layer in self.layers if ops is None or layer.op in ops]
+        target = sum(layer.target_multiplications for layer in layers)
+        pretrain = sum(layer.pretrain_multiplications for layer in layers)
+        ratio = target / pretrain if pretrain else 1.0
+        return {"target": target, "pretrain": pretrain, "ratio": ratio}
+
+    def report(self) -> dict:
+        """What `graphscale shrink --json` prints."""
+        convolutions = [layer.op for layer in self.layers if layer.target_kernel]
+        return {
+            "input": asdict(self.inputs[0]) if self.inputs else None,
+            "inputs": [asdict(each) for each in self.inputs],
+            "layers": [_layer_report(layer) for layer in self.layers],
+            "multiplications": self.multiplications(),
+            "convolution_multiplications": self.multiplications(convolutions),
+            "init": self.init,
+            "folded_weights": self.folded,
+            "decided_branches": self.decided,
+        }
+
+    def to_json(self) -> str:
+        """The plan as one line of JSON."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, name: str = "plan") -> Plan:
+        """The plan written by `to_json`; `name` is what errors call it.
+
+        Raises:
+            GraphScaleError: no plan, or one of a newer format.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("format")
+            if version > FORMAT:
+                raise GraphScaleError(
+                    f"{name}: written by a newer graphscale (format {version}); upgrade graphscale"
+                )
+            return cls(
+                inputs=[InputPlan(**each) for each in data["inputs"]],
+                layers=[LayerPlan(**each) for each in data["layers"]],
+                weights=[WeightPlan(**each) for each in data["weights"]],
+                constants=data["constants"],
+                init=data["init"],
+                grids={k: [GridPlan(**grid) for grid in v] for k, v in data["grids"].items()},
+                folded=data["folded"],
+                decided=data["decided"],
+                target=data["target"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise GraphScaleError(
+                f"{name}: not a graphscale plan ({type(error).__name__}: {error}); "
+                "give the .plan.json that shrink wrote"
+            ) from None
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Plan:
+        """The plan in a file that shrink wrote."""
+        try:
+            text = Path(path).read_bytes()
+        except OSError as error:
+            raise GraphScaleError(
+                f"{path}: cannot be read ({error.strerror}); give the .plan.json that shrink wrote"
+            ) from None
+        return cls.from_json(text, str(path))
+
+    @classmethod
+    def of(cls, model: ir.Model) -> Plan | None:
+        """The plan that travels in a model's metadata, if there is one."""
+        text = model.metadata_props.get(METADATA_KEY)
+        name = model.meta.get("source", "the model")
+        return None if text is None else cls.from_json(text, f"{name}: its plan")
+
+    def attach(self, model: ir.Model) -> None:
+        """Put the plan into a model's metadata."""
+        model.metadata_props[METADATA_KEY] = self.to_json()
+
+
+def _layer_report(layer: LayerPlan) -> dict:
+    report = asdict(layer)
+    report["multiplications"] = {
+        "target": report.pop("target_multiplications"),
+        "pretrain": report.pop("pretrain_multiplications"),
+    }
+    report["left_unscaled"] = report.pop("left_unscaled")
+    return report

@@ -1,0 +1,70 @@
+"""The linear maps that resize kernels, in closed form (Eq. 5 and 6 of arXiv 1610.03623).
+
+Growth along one axis from k̃ to k taps is a k×k̃ matrix G: the rows interpolate between the pre-train
+taps, and the whole is multiplied by k̃/k (below one), so that the kernel's response to a constant
+picture is kept. Over all spatial axes the amplitudes multiply to the paper's (k̃/k)². Shrinking uses
+the pseudo-inverse of G: of all pre-train kernels it gives the one whose growth is nearest to the
+target kernel, so growing and shrinking again returns exactly the same weights.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from graphscale.core.errors import GraphScaleError
+
+METHODS = ("bilinear", "bicubic", "nearest", "align-corners")
+
+
+@lru_cache
+def interpolation_matrix(source: int, target: int, method: str = "bilinear") -> np.ndarray:
+    """Interpolation of `source` samples at `target` places, as a target×source float64 matrix.
+
+    Pixel centres stand at half-integers ('half-pixel'); 'align-corners' puts the first and last
+    samples on each other instead. Beyond the ends the end samples repeat. Rows sum to one.
+    'bicubic' is Keys' kernel with a = -0.75, as in torch. No amplitude correction.
+
+    Raises:
+        GraphScaleError: unknown `method`.
+    """
+    if method not in METHODS:
+        raise GraphScaleError(f"unknown resize method {method!r}; use one of {', '.join(METHODS)}")
+    places = np.arange(target, dtype=np.float64)
+    if method == "align-corners":
+        at = places * ((source - 1) / (target - 1) if target > 1 else 0.0)
+    else:
+        at = (places + 0.5) * source / target - 0.5
+    if method == "nearest":
+        at = np.floor(at + 0.5)
+    below = np.floor(at).astype(int)
+    fraction = at - below
+    matrix = np.zeros((target, source))
+    if method == "bicubic":
+        taps = {offset: _cubic(fraction - offset) for offset in (-1, 0, 1, 2)}
+    else:
+        taps = {0: 1 - fraction, 1: fraction}
+    for offset, weight in taps.items():
+        np.add.at(matrix, (np.arange(target), np.clip(below + offset, 0, source - 1)), weight)
+    matrix.setflags(write=False)
+    return matrix
+
+
+@lru_cache
+def growth_matrix(pretrain: int, target: int, method: str = "bilinear") -> np.ndarray:
+    """Eq. 5 along one axis: target×pretrain matrix, amplitude pretrain/target included."""
+    return interpolation_matrix(pretrain, target, method) * (pretrain / target)
+
+
+@lru_cache
+def shrink_matrix(target: int, pretrain: int, method: str = "bilinear") -> np.ndarray:
+    """The pseudo-inverse of `growth_matrix`: pretrain×target."""
+    return np.linalg.pinv(growth_matrix(pretrain, target, method))
+
+
+def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+    x = np.abs(distance)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

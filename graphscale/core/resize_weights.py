@@ -1,0 +1,110 @@
+"""Resize one weight between the networks, as its plan says (Eq. 2, 5 and 6 of arXiv 1610.03623)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from math import prod
+
+import ml_dtypes  # noqa: F401  (numpy's bfloat16)
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.core.plan import WeightPlan
+from graphscale.core.resampling import growth_matrix, interpolation_matrix, shrink_matrix
+
+_BLOCK = 1 << 22  # numbers resized at once
+_LARGEST_KRONECKER = 1024  # rows of a matrix that resizes two axes in one product
+
+
+def grow_tensor(tensor: ir.TensorProtocol, plan: WeightPlan, method: str) -> ir.TensorProtocol:
+    """The target weight of a pre-train weight; computed when it is written."""
+    table = plan.kind == "table"
+
+    def matrix(target: int, pretrain: int) -> np.ndarray:
+        if table:
+            return interpolation_matrix(pretrain, target, method)
+        return growth_matrix(pretrain, target, method)
+
+    sizes = [pretrain for dim in plan.factors for _, pretrain in dim]
+    return _lazy(tensor, plan, sizes, matrix, plan.target_shape)
+
+
+def shrink_tensor(tensor: ir.TensorProtocol, plan: WeightPlan, method: str) -> ir.TensorProtocol:
+    """The pre-train weight whose growth is nearest to a target weight; computed when written."""
+    table = plan.kind == "table"
+
+    def matrix(target: int, pretrain: int) -> np.ndarray:
+        if table:
+            return np.linalg.pinv(interpolation_matrix(pretrain, target, method))
+        return shrink_matrix(target, pretrain, method)
+
+    sizes = [target for dim in plan.factors for target, _ in dim]
+    return _lazy(tensor, plan, sizes, matrix, plan.pretrain_shape)
+
+
+def _lazy(
+    tensor: ir.TensorProtocol,
+    plan: WeightPlan,
+    sizes: list[int],
+    matrix: Callable[[int, int], np.ndarray],
+    shape: list[int],
+) -> ir.LazyTensor:
+    factors = [factor for dim in plan.factors for factor in dim]
+    matrices = [None if one == other else matrix(one, other) for one, other in factors]
+
+    def compute() -> ir.TensorProtocol:
+        array = apply(tensor.numpy().reshape(sizes), matrices)
+        return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
+
+    return ir.LazyTensor(
+        compute, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name, cache=False
+    )
+
+
+def apply(array: np.ndarray, matrices: list[np.ndarray | None]) -> np.ndarray:
+    """`array` with a matrix applied along each axis that has one.
+
+    Computed in float32 (float64 arrays in float64) and returned in the array's own dtype.
+    """
+    dtype = np.float64 if array.dtype == np.float64 else np.float32
+    steps = _steps(matrices)
+    result = np.empty(
+        [m.shape[0] if m is not None else n for m, n in zip(matrices, array.shape)], array.dtype
+    )
+    if matrices and matrices[0] is None and array.shape[0] > 1:
+        rows = max(1, _BLOCK // max(1, array[0].size))
+        blocks = [slice(i, i + rows) for i in range(0, array.shape[0], rows)]
+    else:
+        blocks = [slice(None)]
+    for block in blocks:
+        part = array[block].astype(dtype)
+        for first, count, step in steps:
+            lead, trail = part.shape[:first], part.shape[first + count :]
+            flat = part.reshape(prod(lead), step.shape[1], prod(trail))
+            flat = (
+                np.matmul(step.astype(dtype), flat)
+                if flat.shape[2] > 1
+                else (flat[:, :, 0] @ step.T.astype(dtype))
+            )
+            sizes = [matrices[i].shape[0] for i in range(first, first + count)]
+            part = flat.reshape(*lead, *sizes, *trail)
+        result[block] = part
+    return result
+
+
+def _steps(matrices: list[np.ndarray | None]) -> list[tuple[int, int, np.ndarray]]:
+    """(first axis, number of axes, matrix): neighbouring axes in one product where it is small."""
+    steps = []
+    for resized, group in groupby(range(len(matrices)), key=lambda i: matrices[i] is not None):
+        axes = list(group)
+        if not resized:
+            continue
+        if prod(matrices[axis].shape[0] for axis in axes) <= _LARGEST_KRONECKER:
+            whole = matrices[axes[0]]
+            for axis in axes[1:]:
+                whole = np.kron(whole, matrices[axis])
+            steps.append((axes[0], len(axes), whole))
+        else:
+            steps += [(axis, 1, matrices[axis]) for axis in axes]
+    return steps

@@ -1,0 +1,83 @@
+"""onnxruntime with graphscale's operators."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphscale.core.errors import GraphScaleError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+
+# onnxruntime refuses options in which a library was registered twice, and cannot be asked.
+_REGISTERED: weakref.WeakSet[onnxruntime.SessionOptions] = weakref.WeakSet()
+
+
+def get_library_path() -> str:
+    """Path of the library for ``SessionOptions.register_custom_ops_library``.
+
+    Raises GraphScaleError when this installation was made without it.
+    """
+    path = Path(__file__).parents[1] / "lib" / "libgraphscale.so"
+    if not path.is_file():
+        raise GraphScaleError(
+            f"{path} does not exist; install graphscale with pip, or build the library in place "
+            "with 'make lib'"
+        )
+    return str(path)
+
+
+def session(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto, **kwargs
+) -> onnxruntime.InferenceSession:
+    """Open a model (path, bytes or message) in onnxruntime with our operators.
+
+    ``kwargs`` go to ``onnxruntime.InferenceSession``; ``sess_options`` get the library registered,
+    once however many sessions they serve, and ``providers`` are CUDA, where it is available, and
+    the CPU unless they are given. Raises GraphScaleError for what is no file.
+    """
+    import onnxruntime
+
+    if hasattr(model, "SerializeToString"):
+        model = model.SerializeToString()
+    elif not isinstance(model, bytes):
+        model = _file(model)
+    options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
+    if options not in _REGISTERED:
+        options.register_custom_ops_library(get_library_path())
+        _REGISTERED.add(options)
+    if "providers" not in kwargs:
+        wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        available = onnxruntime.get_available_providers()
+        kwargs["providers"] = [name for name in wanted if name in available and _usable(name)]
+    try:
+        return onnxruntime.InferenceSession(model, sess_options=options, **kwargs)
+    except Exception as error:
+        if "Domain already set" not in str(error):
+            raise
+        raise GraphScaleError(
+            "the library is registered in the session options already; leave "
+            "register_custom_ops_library to graphscale.session, or open the model with onnxruntime"
+        ) from error
+
+
+def _file(path: str | os.PathLike[str]) -> str:
+    try:
+        if Path(path).is_file():
+            return str(path)
+    except TypeError:
+        raise GraphScaleError(
+            f"{type(path).__name__} is no model; give the path of an ONNX file, or its bytes"
+        ) from None
+    raise GraphScaleError(f"{path} is not a file that exists; give the path of an ONNX file")
+
+
+def _usable(provider: str) -> bool:
+    """A CUDA build of onnxruntime lists CUDA on machines without a GPU, too, and then complains."""
+    return provider != "CUDAExecutionProvider" or any(
+        os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/dxg")
+    )

@@ -1,0 +1,1 @@
+"""Shrink and grow torch modules, keeping their class and their state-dict keys."""

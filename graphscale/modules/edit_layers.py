@@ -1,0 +1,312 @@
+"""Give the layers of a torch module the numbers of an ONNX graph that was traced from it.
+
+One entry per kind of layer in one table. What torch's layers cannot state (unequal or negative
+padding) is done by a hook in front of the layer, so that the layer keeps its class and its weights
+their names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from graphscale.convert.operators.padding import split_pads
+from graphscale.modules.trace_module import module_path
+from graphscale.passes.graph.parameters import holder, tensor_of
+from graphscale.passes.shrink.choose_kernels import node_name
+
+
+class CannotEditError(Exception):
+    """A module that cannot take the graph's numbers; the text is the reason."""
+
+
+class PadInput:
+    """Forward pre-hook: pads (crops, where negative) the layer's input, in F.pad's order."""
+
+    def __init__(self, pads: Sequence[int], value: float) -> None:
+        self.pads = tuple(pads)
+        self.value = value
+
+    def __call__(self, layer: nn.Module, inputs: tuple) -> tuple:
+        """The layer's arguments with the first one padded."""
+        return (F.pad(inputs[0], self.pads, value=self.value), *inputs[1:])
+
+
+class CropOutput:
+    """Forward hook: crops the layer's output; `pads` are negative numbers in F.pad's order."""
+
+    def __init__(self, pads: Sequence[int]) -> None:
+        self.pads = tuple(pads)
+
+    def __call__(self, layer: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        """The cropped output."""
+        return F.pad(output, self.pads)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The numbers of a Conv, ConvTranspose or pooling node; negative padding crops."""
+
+    kernel: tuple[int, ...]
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    include_pad: bool
+
+
+def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
+    """Set kernels, paddings and sizes of all layers of `module` to those in `graph`.
+
+    The weights must already have the shapes of the graph. Numbers that are as wanted are not
+    touched.
+
+    Raises:
+        CannotEditError: a layer cannot take its numbers; says why.
+    """
+    nodes: dict[nn.Module, list[ir.Node]] = {}
+    for node in graph:
+        path = module_path(node)
+        if path is not None:
+            nodes.setdefault(module.get_submodule(path), []).append(node)
+    for path, layer in module.named_modules():
+        editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
+        if editor is None:
+            continue
+        try:
+            editor(layer, nodes.get(layer, []))
+        except CannotEditError as reason:
+            raise CannotEditError(f"layer {path!r} ({type(layer).__name__}): {reason}") from None
+
+
+def _set(layer: nn.Module, name: str, numbers: Sequence[int | float]) -> None:
+    """Set a number per axis, as one number where it was one and still can be."""
+    old, numbers = getattr(layer, name), tuple(numbers)
+    if isinstance(old, int | float):
+        if (old,) * len(numbers) == numbers:
+            return
+        setattr(layer, name, numbers[0] if len(set(numbers)) == 1 else numbers)
+    elif old is None or isinstance(old, str) or tuple(old) != numbers:
+        setattr(layer, name, numbers)
+
+
+def _hook(layer: nn.Module, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> None:
+    """Let `PadInput` pad by this much and nothing else, or be gone where that is nothing."""
+    _remove_hooks(layer._forward_pre_hooks, PadInput)
+    pads = _pairs(begin, end)
+    if any(pads):
+        layer.register_forward_pre_hook(PadInput(pads, value))
+
+
+def _remove_hooks(hooks: dict[int, Callable], kind: type) -> None:
+    for key in [key for key, hook in hooks.items() if isinstance(hook, kind)]:
+        del hooks[key]
+
+
+def _pairs(begin: Sequence[int], end: Sequence[int]) -> list[int]:
+    """F.pad's order: the last axis first."""
+    return [pad for pair in zip(reversed(begin), reversed(end)) for pad in pair]
+
+
+def _window(node: ir.Node) -> _Window:
+    if node.op_type in ("Conv", "FFTConv", "ConvTranspose"):
+        kernel = tuple(node.inputs[1].shape[2:])
+    else:
+        kernel = tuple(node.attributes.get_ints("kernel_shape"))
+    rank = len(kernel)
+    pads = list(node.attributes.get_ints("pads", [0] * 2 * rank))
+    source = node.inputs[0].producer()
+    if source is not None and source.op_type == "Pad" and source.name == f"{node_name(node)}.crop":
+        begin, end = _pad_numbers(source, rank)
+        pads = [pad + crop for pad, crop in zip(pads, (*begin, *end))]
+    return _Window(
+        kernel=kernel,
+        begin=tuple(pads[:rank]),
+        end=tuple(pads[rank:]),
+        dilation=tuple(node.attributes.get_ints("dilations", [1] * rank)),
+        output_padding=tuple(node.attributes.get_ints("output_padding", [0] * rank)),
+        include_pad=bool(node.attributes.get_int("count_include_pad", 0)),
+    )
+
+
+def _pad_numbers(node: ir.Node, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Padding before and after each of the last `rank` axes."""
+    if "pads" in node.attributes:
+        pads = list(node.attributes.get_ints("pads"))
+    else:
+        held = holder(node.inputs[1])
+        if held is None:
+            raise CannotEditError("its padding is computed")
+        pads = tensor_of(held).numpy().tolist()
+    half = len(pads) // 2
+    return tuple(pads[half - rank : half]), tuple(pads[2 * half - rank :])
+
+
+def _only(found: list, what: str):
+    """The one value that all calls of a layer agree on; None if it is not called."""
+    if any(each != found[0] for each in found):
+        raise CannotEditError(f"it is called several times and would need a different {what} each")
+    return found[0] if found else None
+
+
+def _windows(nodes: list[ir.Node], *kinds: str) -> _Window | None:
+    return _only([_window(node) for node in nodes if node.op_type in kinds], "padding")
+
+
+def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    rank = layer.weight.ndim - 2
+    _set(layer, "kernel_size", layer.weight.shape[2:])
+    window = _windows(nodes, "Conv", "FFTConv")
+    if window is None:
+        return
+    _set(layer, "dilation", window.dilation)
+    begin, end = window.begin, window.end
+    if layer.padding_mode == "zeros":
+        own, first, last = split_pads(begin, end)
+        if not isinstance(layer.padding, str) or begin != end or begin != _named_padding(layer):
+            _set(layer, "padding", own)
+        layer._reversed_padding_repeated_twice = _pairs(own, own)
+        _hook(layer, first, last)
+        return
+    if any(begin) or any(end):
+        raise CannotEditError(f"it would pad by zeros beside padding_mode={layer.padding_mode!r}")
+    padded = [_pad_numbers(node, rank) for node in nodes if node.op_type == "Pad"]
+    begin, end = _only(padded, "padding") or (begin, end)
+    layer._reversed_padding_repeated_twice = _pairs(begin, end)
+    _set(layer, "padding", begin)
+
+
+def _named_padding(layer: nn.Module) -> tuple[int, ...]:
+    """Padding before each axis that 'same' or 'valid' stands for."""
+    same = layer.padding == "same"
+    return tuple(same * d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size))
+
+
+def _transposed(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    _set(layer, "kernel_size", layer.weight.shape[2:])
+    window = _windows(nodes, "ConvTranspose")
+    if window is None:
+        return
+    # torch cuts both ends alike: by the smaller cut, a crop does the rest.
+    own = [min(ends) for ends in zip(window.begin, window.end)]
+    first = [cut - begin for cut, begin in zip(own, window.begin)]
+    last = [cut - end for cut, end in zip(own, window.end)]
+    _set(layer, "dilation", window.dilation)
+    _set(layer, "padding", own)
+    _set(layer, "output_padding", window.output_padding)
+    _remove_hooks(layer._forward_hooks, CropOutput)
+    if any(first) or any(last):
+        layer.register_forward_hook(CropOutput(_pairs(first, last)))
+
+
+def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    window = _windows(nodes, "MaxPool", "AveragePool", "LpPool")
+    if window is None:
+        return
+    largest = isinstance(layer, _MAX_POOLS)
+    _set(layer, "kernel_size", window.kernel)
+    if largest:
+        _set(layer, "dilation", window.dilation)
+    # torch pads a pool by half its window at most, and alike at both ends.
+    equal = [
+        b == e and 0 <= b <= k // 2 for b, e, k in zip(window.begin, window.end, window.kernel)
+    ]
+    own = [b if same else 0 for b, same in zip(window.begin, equal)]
+    first = [0 if same else b for b, same in zip(window.begin, equal)]
+    last = [0 if same else e for e, same in zip(window.end, equal)]
+    if max(*first, *last) > 0 and not (largest or window.include_pad):
+        raise CannotEditError("its average leaves the padding out, which would be unequal")
+    if hasattr(layer, "padding"):
+        _set(layer, "padding", own)
+    elif any(own):
+        first, last = window.begin, window.end
+    _hook(layer, first, last, -math.inf if largest else 0.0)
+
+
+def _adaptive_pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    sizes = _only([_sizes(node.outputs[0]) for node in nodes if node.op_type in _POOLS], "size")
+    if sizes is None or layer.output_size is None:
+        return
+    old = layer.output_size
+    old = (old,) * len(sizes) if isinstance(old, int) else tuple(old)
+    wanted = [None if size is None else new for size, new in zip(old, sizes)]
+    if list(old) != wanted:
+        _set(layer, "output_size", wanted)
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    """Extents of a map as the graph declares them."""
+    sizes = () if value.shape is None else tuple(value.shape)[2:]
+    if not all(isinstance(size, int) for size in sizes):
+        raise CannotEditError("the extents of its map are not known")
+    return sizes
+
+
+def _upsample(layer: nn.Upsample, nodes: list[ir.Node]) -> None:
+    resizes = [node for node in nodes if node.op_type == "Resize"]
+    extents = _only([(_sizes(n.inputs[0]), _sizes(n.outputs[0])) for n in resizes], "size")
+    if extents is None:
+        return
+    before, after = extents
+    if layer.size is not None:
+        _set(layer, "size", after)
+        return
+    scales = layer.scale_factor
+    scales = scales if isinstance(scales, tuple) else (scales,) * len(after)
+    _set(layer, "scale_factor", [_scale(*each) for each in zip(scales, before, after)])
+
+
+def _scale(scale: float, before: int, after: int) -> float:
+    """A scale that takes `before` to `after`: the one that was there, if it does."""
+    if math.floor(before * scale) == after:
+        return scale
+    scale = after / before
+    return scale if math.floor(before * scale) == after else math.nextafter(scale, math.inf)
+
+
+def _padding(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    rank = len(layer.padding) // 2
+    pads = _only([_pad_numbers(node, rank) for node in nodes if node.op_type == "Pad"], "padding")
+    if pads is not None:
+        _set(layer, "padding", _pairs(*pads))
+
+
+def _linear(layer: nn.Linear, nodes: list[ir.Node]) -> None:
+    layer.in_features = layer.weight.shape[1]
+
+
+def _layer_norm(layer: nn.LayerNorm, nodes: list[ir.Node]) -> None:
+    if layer.weight is not None:
+        layer.normalized_shape = tuple(layer.weight.shape)
+
+
+_MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_ADAPTIVE_POOLS = (
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+_PADDINGS = (
+    *(nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d),
+    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d),
+    *(nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
+    *(nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
+)
+_POOLS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool", "GlobalMaxPool", "ReduceMax")
+
+_EDITORS: dict[type, Callable[[nn.Module, list[ir.Node]], None]] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
+    **dict.fromkeys((*_MAX_POOLS, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), _pool),
+    **dict.fromkeys((nn.LPPool1d, nn.LPPool2d, nn.LPPool3d), _pool),
+    **dict.fromkeys(_ADAPTIVE_POOLS, _adaptive_pool),
+    **dict.fromkeys(_PADDINGS, _padding),
+    nn.Upsample: _upsample,
+    nn.Linear: _linear,
+    nn.LayerNorm: _layer_norm,
+}

@@ -1,0 +1,112 @@
+"""The sizes a user gives for the network's input, and the shapes that follow from them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.passes.graph.infer_shapes import graph_inputs
+from graphscale.passes.spatial.trace import spatial_positions
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """Heights and widths of the input in the target and in the pre-train network; None: not given.
+
+    One number stands for all axes.
+    """
+
+    target: tuple[int, ...] | None = None
+    pretrain: tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, given: str | int | tuple[int, ...] | InputSize | None, fixed: bool) -> InputSize:
+        """'160', '160x128', or 'target:pretrain' as in '224:160'.
+
+        One size is the pre-train network's where the model's own size is fixed, else the target's.
+
+        Raises:
+            GraphScaleError: `given` has another form.
+        """
+        if given is None or isinstance(given, InputSize):
+            return given or cls()
+        if isinstance(given, int):
+            given = (given,)
+        if isinstance(given, tuple | list):
+            sizes = [tuple(int(size) for size in given)]
+        else:
+            if not re.fullmatch(r"\d+(x\d+)*(:\d+(x\d+)*)?", given):
+                raise GraphScaleError(
+                    f"input size {given!r} is not HEIGHTxWIDTH or TARGET:PRETRAIN, "
+                    "as in 160, 160x128 or 224:160"
+                )
+            sizes = [tuple(map(int, part.split("x"))) for part in given.split(":")]
+        if any(size < 1 for part in sizes for size in part):
+            raise GraphScaleError(f"input size {given!r}: give sizes of at least one pixel")
+        if len(sizes) == 2:
+            return cls(*sizes)
+        return cls(pretrain=sizes[0]) if fixed else cls(target=sizes[0])
+
+
+def axis_size(sizes: tuple[int, ...], axis: int) -> int:
+    """The size for one axis; a single number stands for all."""
+    return sizes[axis] if axis < len(sizes) else sizes[-1]
+
+
+def has_fixed_size(model: ir.Model) -> bool:
+    """Whether every height and width of the inputs is a number."""
+    return all(
+        isinstance(value.shape[position], int)
+        for value in graph_inputs(model)
+        if value.shape is not None
+        for position in spatial_positions(value, len(value.shape))
+    )
+
+
+def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, list[int]]:
+    """Concrete target shapes of all graph inputs; a symbolic batch becomes `batch`.
+
+    Raises:
+        GraphScaleError: a height or width is symbolic and `size` does not give it.
+    """
+    shapes = {}
+    for value in graph_inputs(model):
+        if value.shape is None:
+            raise GraphScaleError(f"input {value.name!r} has no shape; export the model with one")
+        spatial = list(spatial_positions(value, len(value.shape)))
+        for sizes in (size.target, size.pretrain):
+            if spatial and sizes is not None and len(sizes) not in (1, len(spatial)):
+                raise GraphScaleError(
+                    f"input size {'x'.join(map(str, sizes))} has {len(sizes)} numbers, but input "
+                    f"{value.name!r} has {len(spatial)} spatial dimensions; "
+                    "give one number for each"
+                )
+        shape = []
+        for position, given in enumerate(value.shape):
+            if position in spatial and size.target is not None:
+                wanted = axis_size(size.target, spatial.index(position))
+                if isinstance(given, int) and given != wanted:
+                    raise GraphScaleError(
+                        f"input {value.name!r} has the fixed size {given} and cannot be {wanted}; "
+                        "leave --input-size out, or, to shrink, give the pre-train size alone"
+                    )
+                given = wanted
+            if isinstance(given, int) and given > 0:
+                shape.append(given)
+            elif position in spatial:
+                raise GraphScaleError(
+                    f"input {value.name!r} has the symbolic height or width {str(given)!r}; "
+                    "give it with --input-size, as in --input-size 224"
+                )
+            elif position == 0:
+                shape.append(batch)
+            else:
+                raise GraphScaleError(
+                    f"input {value.name!r} has the symbolic dimension {str(given)!r} at place "
+                    f"{position}, which is neither batch, height nor width; export it as a number"
+                )
+        shapes[value.name] = shape
+    return shapes

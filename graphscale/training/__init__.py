@@ -1,0 +1,1 @@
+"""Growth inside a training loop."""

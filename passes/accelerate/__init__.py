@@ -1,0 +1,1 @@
+"""Find convolutions and rewrite them to FFTConv."""

@@ -1,0 +1,101 @@
+"""Let FFTConv do what a Relu or Clip behind it does, and back.
+
+onnxruntime does so for its own Conv, but not for operators that it does not know.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.passes.graph.parameters import holder, tensor_of
+
+# ONNX Clip's defaults, and FFTConv's: no bounds.
+_MINIMUM = float(np.finfo(np.float32).min)
+_MAXIMUM = float(np.finfo(np.float32).max)
+_NONE = (_MINIMUM, _MAXIMUM)
+_FIRST_WITH_CAST_LIKE = 15  # opset, in which the operator's body can clip
+
+
+def bounds_of(node: ir.Node) -> tuple[float, float]:
+    """What an FFTConv node clips its output to."""
+    attributes = node.attributes
+    return attributes.get_float("minimum", _MINIMUM), attributes.get_float("maximum", _MAXIMUM)
+
+
+def fuse_activation(node: ir.Node) -> None:
+    """Let an FFTConv node, in place, take over the Relu or Clip that alone reads its output."""
+    output = node.outputs[0]
+    readers = list(output.uses())
+    if len(readers) != 1 or output.is_graph_output() or bounds_of(node) != _NONE:
+        return
+    if node.graph.opset_imports[""] < _FIRST_WITH_CAST_LIKE:
+        return
+    activation = readers[0].node
+    bounds = _bounds_of_activation(activation)
+    if bounds is None or activation.graph is not node.graph:
+        return
+    for name, bound, default in zip(("minimum", "maximum"), bounds, _NONE, strict=True):
+        if bound != default:
+            node.attributes[name] = ir.AttrFloat32(name, bound)
+    (result,), constants = activation.outputs, activation.inputs[1:]
+    name, output.type, output.shape = result.name, result.type, result.shape
+    result.replace_all_uses_with(output, replace_graph_outputs=True)
+    activation.graph.remove(activation, safe=True)
+    output.name = name
+    for constant in constants:
+        _drop_unused(constant)
+
+
+def split_activation(node: ir.Node) -> None:
+    """Put a Relu or Clip, in place, behind an FFTConv node that clips its output."""
+    bounds = bounds_of(node)
+    if bounds == _NONE:
+        return
+    for name in ("minimum", "maximum"):
+        node.attributes.pop(name, None)
+    output, graph = node.outputs[0], node.graph
+    result = ir.Value(name=output.name, type=output.type, shape=output.shape)
+    output.replace_all_uses_with(result, replace_graph_outputs=True)
+    output.name = f"{result.name}.sums"
+    constants = []
+    if bounds != (0.0, _MAXIMUM):
+        for name, bound in zip(("min", "max"), bounds, strict=True):
+            tensor = ir.tensor(np.float32(bound), name=f"{result.name}.{name}")
+            constants.append(ir.node("Constant", [], attributes={"value": tensor}))
+            constants[-1].outputs[0].name = tensor.name
+    kind = "Clip" if constants else "Relu"
+    inputs = [output, *(each.outputs[0] for each in constants)]
+    activation = ir.node(kind, inputs, outputs=[result], name=f"{result.name}.{kind}")
+    graph.insert_after(node, [*constants, activation])
+
+
+def _bounds_of_activation(node: ir.Node) -> tuple[float, float] | None:
+    """What a Relu or Clip clips to; None of other nodes, or where that is not constant."""
+    if node.domain != "":
+        return None
+    if node.op_type == "Relu":
+        return 0.0, _MAXIMUM
+    if node.op_type != "Clip":
+        return None
+    bounds = [
+        node.attributes.get_float("min", _MINIMUM),
+        node.attributes.get_float("max", _MAXIMUM),
+    ]
+    for index, value in enumerate(node.inputs[1:]):
+        if value is None:
+            continue
+        held = holder(value)
+        if held is None or held.is_graph_input():
+            return None
+        bounds[index] = float(tensor_of(held).numpy())
+    return tuple(bounds) if bounds[0] <= bounds[1] else None
+
+
+def _drop_unused(constant: ir.Value | None) -> None:
+    if constant is None or constant.uses() or constant.is_graph_output():
+        return
+    if constant.is_initializer():
+        del constant.graph.initializers[constant.name]
+    elif constant.producer() is not None:
+        constant.graph.remove(constant.producer(), safe=True)

@@ -1,0 +1,1 @@
+"""Read and edit one graph: weights and constants, shapes, the value of a node."""

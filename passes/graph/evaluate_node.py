@@ -1,0 +1,56 @@
+"""Compute one node on known values with ONNX's reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import onnx_ir as ir
+from onnx import NodeProto, ValueInfoProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from graphscale.core.errors import GraphScaleError
+
+
+def evaluate_node(
+    model: ir.Model, node: ir.Node, values: Sequence[np.ndarray | None]
+) -> list[np.ndarray]:
+    """The outputs of `node` for its inputs' `values` (None for an input left out).
+
+    Raises:
+        GraphScaleError: the node does not take these values; names it.
+    """
+    proto = ir.serde.serialize_node(node)
+    proto.ClearField("metadata_props")
+    proto.name = proto.doc_string = ""
+    proto.input[:] = [name and f"i{index}" for index, name in enumerate(proto.input)]
+    proto.output[:] = [name and f"o{index}" for index, name in enumerate(proto.output)]
+    opset = model.opset_imports.get("", 1)
+    try:
+        evaluator, names = _evaluator(proto.SerializeToString(), opset, model.ir_version)
+        given = [value for value in values if value is not None]
+        results = iter(evaluator.run(None, dict(zip(names, given, strict=True))))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise GraphScaleError(
+            f"node {node.name!r} ({node.op_type}) cannot be computed: {reason}; "
+            "check the model, or fold its constants when exporting"
+        ) from error
+    return [next(results) if name else np.zeros(0) for name in proto.output]
+
+
+@lru_cache(maxsize=1024)
+def _evaluator(node: bytes, opset: int, ir_version: int) -> tuple[ReferenceEvaluator, list[str]]:
+    """The evaluator of one node; equal nodes, of which exports are full, share it."""
+    proto = NodeProto.FromString(node)
+    names = [name for name in proto.input if name]
+    graph = helper.make_graph(
+        [proto],
+        "node",
+        [ValueInfoProto(name=name) for name in names],
+        [ValueInfoProto(name=name) for name in proto.output if name],
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    return ReferenceEvaluator(model), names

@@ -1,0 +1,1 @@
+"""Fill the target network with the weights of a trained pre-train network."""

@@ -1,0 +1,124 @@
+"""Fill the target network with a checkpoint's weights, resized where the plan says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import constant_tensors
+from graphscale.core.plan import Plan
+from graphscale.core.resize_weights import grow_tensor
+from graphscale.core.skeleton import is_stripped
+from graphscale.passes.grow.follow_untied_weights import follow_separation
+from graphscale.passes.grow.match_weights import match_weights, tensors_by_name
+
+_SET = ("Resize", "Upsample", "Clip", "Pad", "Dropout")  # all inputs but the first are settings
+
+
+@dataclass
+class Growth:
+    """What growth did, as names of the target's weights.
+
+    Attributes:
+        resized, copied: Weights.
+        separated: Weights that layers shared in the target file and have of their own now.
+        renamed: Weights that bear another name in the checkpoint, matched by structure.
+    """
+
+    resized: list[str] = field(default_factory=list)
+    copied: list[str] = field(default_factory=list)
+    separated: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+
+def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) -> Growth:
+    """Fill `target`, which has the plan's target graph, from `checkpoint`.
+
+    Raises:
+        GraphScaleError: the checkpoint lacks a weight, or holds one of another shape; names it.
+    """
+    growth = Growth(separated=follow_separation(target, checkpoint, plan.constants))
+    resized = {weight.name: weight for weight in plan.weights}
+    tensors = tensors_by_name(target)
+    settings = _settings(target)
+    learned = {
+        name: tuple(resized[name].pretrain_shape)
+        if name in resized
+        else tuple(tensor.shape.numpy())
+        for name, tensor in tensors.items()
+        if name not in plan.constants
+        and (is_stripped(tensor) or (_learned(tensor) and name not in settings))
+    }
+    matched = match_weights(target, checkpoint, learned)
+    given = tensors_by_name(checkpoint)
+    _complain(checkpoint, learned, matched, tensors, given)
+    filled: dict[str, ir.TensorProtocol] = {}
+    for name, other in matched.items():
+        tensor = _as_type(given[other], tensors[name].dtype)
+        if name in resized:
+            filled[name] = grow_tensor(tensor, resized[name], method)
+            growth.resized.append(name)
+        else:
+            filled[name] = tensor
+            growth.copied.append(name)
+        if other != name:
+            growth.renamed[name] = other
+    for name, value in target.graph.initializers.items():
+        if name in filled:
+            value.const_value = filled[name]
+    for node, key, _ in list(constant_tensors(target.graph)):
+        if node.op_type == "Constant" and node.outputs[0].name in filled:
+            node.attributes[key] = ir.AttrTensor(key, filled[node.outputs[0].name])
+    return growth
+
+
+def _learned(tensor: ir.TensorProtocol) -> bool:
+    return tensor.dtype.is_floating_point()
+
+
+def _settings(model: ir.Model) -> set[str]:
+    """Tensors that no node reads as data: a Resize's scales, a Clip's bounds, unused ones."""
+    values = list(model.graph.initializers.values())
+    values += [node.outputs[0] for node in model.graph if node.op_type == "Constant"]
+    return {
+        value.name
+        for value in values
+        if all(i > 0 and node.op_type in _SET for node, i in value.uses())
+    }
+
+
+def _as_type(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol:
+    """The tensor in the target's type, converted when it is read."""
+    if tensor.dtype == dtype:
+        return tensor
+
+    def convert() -> ir.TensorProtocol:
+        return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype, name=tensor.name)
+
+    return ir.LazyTensor(convert, dtype=dtype, shape=tensor.shape, name=tensor.name, cache=False)
+
+
+def _complain(checkpoint: ir.Model, learned, matched, tensors, given) -> None:
+    """Raise for weights without a match; one number in the graph (a scale, a bound) needs none."""
+    missing = [
+        name
+        for name, shape in learned.items()
+        if name not in matched and (is_stripped(tensors[name]) or np.prod(shape) > 1)
+    ]
+    if not missing:
+        return
+    source = checkpoint.meta.get("source", "the checkpoint")
+    first = missing[0]
+    text = f"{source}: no weight fits {first!r} of shape {list(learned[first])}"
+    if first in given:
+        text += f" (it has the shape {list(given[first].shape.numpy())} there)"
+    if len(missing) > 1:
+        text += f", nor {len(missing) - 1} others ({', '.join(map(repr, missing[1:6]))}"
+        text += ", …)" if len(missing) > 6 else ")"
+    raise GraphScaleError(
+        f"{text}; give a checkpoint of the network that the plan was made for, "
+        "exported without folding BatchNormalization"
+    )

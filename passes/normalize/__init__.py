@@ -1,0 +1,1 @@
+"""Bring every model into one form before anything else looks at it."""

@@ -1,0 +1,119 @@
+"""Give each layer its own biases and normalisation weights where an exporter merged equal ones.
+
+torch's exporters keep one copy of equal small tensors. In an untrained network all biases are zeros
+and all BatchNormalization scales are ones, so layers that have nothing in common come out sharing
+one tensor, even as bias and running mean at once, and could not be trained apart. Such tensors are
+told from weights that are shared on purpose by being constant fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.passes.graph.add_initializer import add_initializer
+
+_NORMALIZATION = {1: "weight", 2: "bias"}
+
+# Operator -> the inputs that fresh networks fill with constants, and what torch calls them.
+_SLOTS = {
+    "BatchNormalization": {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"},
+    "InstanceNormalization": _NORMALIZATION,
+    "LayerNormalization": _NORMALIZATION,
+    "GroupNormalization": _NORMALIZATION,
+    "RMSNormalization": {1: "weight"},
+    "PRelu": {1: "weight"},
+    "Conv": {2: "bias"},
+    "ConvTranspose": {2: "bias"},
+    "Gemm": {2: "bias"},
+}
+
+
+def separate_weights(model: ir.Model) -> list[str]:
+    """Undo the merging in place; returns the names of the new initializers."""
+    added: list[str] = []
+    for value in list(model.graph.initializers.values()):
+        if _is_fill(value.const_value):
+            added += _separate_identities(model, value)
+            added += _separate_readers(model, value)
+    return added
+
+
+def _is_fill(tensor: ir.TensorProtocol | None) -> bool:
+    if tensor is None or not tensor.dtype.is_floating_point() or len(tensor.shape) == 0:
+        return False
+    array = tensor.numpy()
+    return array.size > 0 and bool((array == array.flat[0]).all())
+
+
+def _slot(node: ir.Node, index: int) -> str | None:
+    return _SLOTS.get(node.op_type, {}).get(index) if node.domain == "" else None
+
+
+def _separate_identities(model: ir.Model, value: ir.Value) -> list[str]:
+    """Turn each Identity of `value` that feeds a layer into an initializer of its output's name."""
+    added = []
+    for node, _ in list(value.uses()):
+        output = node.outputs[0]
+        if node.op_type != "Identity" or node.domain != "" or output.is_graph_output():
+            continue
+        if any(_slot(reader, index) for reader, index in output.uses()):
+            name, output.name = output.name, f"{output.name}_merged"
+            output.replace_all_uses_with(_copy(model, name, value))
+            model.graph.remove(node, safe=True)
+            added.append(name)
+    return added
+
+
+def _separate_readers(model: ir.Model, value: ir.Value) -> list[str]:
+    """Give each layer that reads `value` itself its own copy, except one layer."""
+    places: dict[Hashable, list[tuple[ir.Node, int]]] = {}
+    order = {node: number for number, node in enumerate(model.graph)}
+    readers = [use for use in value.uses() if use.node in order and _slot(*use)]
+    for node, index in sorted(readers, key=lambda use: (order[use.node], use.idx)):
+        places.setdefault((_layer(node), index), []).append((node, index))
+    if len(places) < 2:
+        return []
+    owner = next(
+        (key for key, uses in places.items() if value.name.endswith(f".{_slot(*uses[0])}")),
+        next(iter(places)),
+    )
+    stem, _, role = value.name.rpartition(".")
+    named = bool(stem) and role == _slot(*places[owner][0])
+    added = []
+    for key, uses in places.items():
+        if key != owner:
+            same_layer = named and key[0] == owner[0]
+            name = f"{stem}.{_slot(*uses[0])}" if same_layer else _name(*uses[0])
+            copy = _copy(model, name, value)
+            for node, index in uses:
+                node.replace_input_with(index, copy)
+            added.append(copy.name)
+    return added
+
+
+def _layer(node: ir.Node) -> Hashable:
+    """Nodes that share a kernel, which is no fill, are one layer applied several times."""
+    kernel = node.inputs[1]
+    if 1 in _SLOTS[node.op_type] or kernel is None or _is_fill(kernel.const_value):
+        return node
+    return kernel
+
+
+def _name(node: ir.Node, index: int) -> str:
+    """What the exporter would have called the weight: by the layer's other weights, or the node."""
+    role = _slot(node, index)
+    for other, value in enumerate(node.inputs):
+        stem, dot, last = ("" if value is None else value.name or "").rpartition(".")
+        own = other > 0 and other != index and value is not None and len(value.uses()) == 1
+        if own and dot and last == (_slot(node, other) or "weight"):
+            return f"{stem}.{role}"
+    return f"{node.name or node.outputs[0].name}.{role}"
+
+
+def _copy(model: ir.Model, name: str, value: ir.Value) -> ir.Value:
+    while any(output.name == name for node in model.graph for output in node.outputs):
+        name = f"{name}.2"
+    return add_initializer(model, name, np.array(value.const_value.numpy()))

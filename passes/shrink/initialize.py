@@ -1,0 +1,113 @@
+"""Draw fresh weights for a pre-train network."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.passes.graph.parameters import holder, set_tensor, tensor_of
+
+_NORMALIZATIONS = {
+    "BatchNormalization": (1, 0, 0, 1),  # scale, bias, mean, variance
+    "InstanceNormalization": (1, 0),
+    "LayerNormalization": (1, 0),
+    "GroupNormalization": (1, 0),
+}
+_PRODUCTS = ("Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def is_trained(model: ir.Model) -> bool:
+    """Whether the weights carry anything learned, as far as they show it.
+
+    They do not where every kernel is one number repeated, or where all BatchNormalization
+    statistics are the mean 0 and variance 1 that every framework starts from.
+    """
+    statistics = [
+        tensor_of(holder(node.inputs[index])).numpy()
+        for node in model.graph
+        if node.op_type == "BatchNormalization" and len(node.inputs) == 5
+        for index in (3, 4)
+        if holder(node.inputs[index]) is not None
+    ]
+    means, variances = statistics[::2], statistics[1::2]
+    if means and all((m == 0).all() for m in means) and all((v == 1).all() for v in variances):
+        return False
+    kernels = [tensor_of(value).numpy() for value in _weights(model)]
+    return any(kernel.size > 1 and (kernel != kernel.flat[0]).any() for kernel in kernels)
+
+
+def initialize(model: ir.Model, names: set[str] | None, seed: int) -> list[str]:
+    """Draw kernels and fully-connected weights anew; returns their names.
+
+    Normal numbers of variance 2 / fan-in (He et al. 2015), for the shapes that the weights have.
+    With `names`, only those weights are drawn; without, all are, biases are set to zero and
+    normalisation layers to the identity.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for value, fan_in in _weights(model).items():
+        if names is not None and value.name not in names:
+            continue
+        tensor = tensor_of(value)
+        set_tensor(value, _normal(tensor, fan_in, generator.integers(2**63)))
+        drawn.append(value.name)
+    if names is None:
+        for node in model.graph:
+            _reset(node)
+    return drawn
+
+
+def _normal(tensor: ir.TensorProtocol, fan_in: int, seed: int) -> ir.TensorProtocol:
+    def compute() -> ir.TensorProtocol:
+        numbers = np.random.default_rng(seed).standard_normal(tensor.shape.numpy(), np.float32)
+        numbers *= np.float32((2 / fan_in) ** 0.5)
+        return ir.Tensor(numbers.astype(tensor.dtype.numpy()), tensor.dtype, name=tensor.name)
+
+    return ir.LazyTensor(
+        compute, dtype=tensor.dtype, shape=tensor.shape, name=tensor.name, cache=False
+    )
+
+
+def _weights(model: ir.Model) -> dict[ir.Value, int]:
+    """The kernels and fully-connected weights with their fan-in."""
+    weights: dict[ir.Value, int] = {}
+    for node in model.graph:
+        if node.op_type not in _PRODUCTS:
+            continue
+        for index in (1, 0) if node.op_type == "MatMul" else (1,):
+            value = holder(node.inputs[index])
+            if value is None or not tensor_of(value).dtype.is_floating_point():
+                continue
+            shape = list(tensor_of(value).shape.numpy())
+            weights.setdefault(value, _fan_in(node, shape))
+            break
+    return weights
+
+
+def _fan_in(node: ir.Node, shape: list[int]) -> int:
+    if node.op_type == "Gemm":
+        return shape[1] if node.attributes.get_int("transB", 0) else shape[0]
+    if node.op_type == "MatMul":
+        return shape[-2] if len(shape) > 1 else shape[0]
+    if node.op_type == "ConvTranspose":
+        return max(1, shape[0] * prod(shape[2:]) // node.attributes.get_int("group", 1))
+    return prod(shape[1:])
+
+
+def _reset(node: ir.Node) -> None:
+    """Biases to zero, normalisation to the identity."""
+    if node.op_type in _NORMALIZATIONS:
+        fills = dict(enumerate(_NORMALIZATIONS[node.op_type], start=1))
+    elif node.op_type in _PRODUCTS:
+        fills = {2: 0}
+    else:
+        return
+    for index, fill in fills.items():
+        value = holder(node.inputs[index]) if index < len(node.inputs) else None
+        if value is None:
+            continue
+        tensor = tensor_of(value)
+        array = np.full(tensor.shape.numpy(), fill, tensor.dtype.numpy())
+        set_tensor(value, ir.Tensor(array, tensor.dtype, name=tensor.name))

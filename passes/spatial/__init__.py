@@ -1,0 +1,1 @@
+"""Follow heights and widths through a graph: one rule per operator family."""
