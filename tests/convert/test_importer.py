@@ -186,10 +186,10 @@ def test_functions_are_inlined():
 
 
 def test_registered_operators_of_other_domains(monkeypatch):
-    from graphscale.convert.operators import OPERATORS, operator
+    from graphscale.convert.operators import TRANSLATIONS, translates
 
-    monkeypatch.setitem(OPERATORS, ("mine", "Scale"), None)
-    operator("Scale", domain="mine", weights=(1,))(lambda node, x, w: x * w)
+    monkeypatch.setitem(TRANSLATIONS, ("mine", "Scale"), None)
+    translates("Scale", domain="mine", weights=(1,))(lambda node, x, w: x * w)
     node = helper.make_node("Scale", ["x", "w"], ["y"], domain="mine")
     model = build([node], {"w": np.float32([3])})
     model.opset_import.append(helper.make_opsetid("mine", 1))
