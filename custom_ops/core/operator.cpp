@@ -79,6 +79,14 @@ Operator&& Operator::optional_input(std::string name, Type type, std::string mea
   inputs.push_back({std::move(name), false, type, true, std::move(meaning)});
   return std::move(*this);
 }
+Operator&& Operator::weight(std::string name, std::string meaning) && {
+  inputs.push_back({std::move(name), true, Type::kFloat32, false, std::move(meaning), true});
+  return std::move(*this);
+}
+Operator&& Operator::optional_weight(std::string name, std::string meaning) && {
+  inputs.push_back({std::move(name), true, Type::kFloat32, true, std::move(meaning), true});
+  return std::move(*this);
+}
 Operator&& Operator::output(std::string name, std::string meaning) && {
   outputs.push_back({std::move(name), true, Type::kFloat32, false, std::move(meaning)});
   return std::move(*this);

@@ -93,6 +93,7 @@ struct Parameter {
   Type fixed;
   bool optional;
   std::string meaning;
+  bool trainable = false;  // an input that training changes; the torch converter makes it a parameter
 };
 
 struct AttributeDescription {
@@ -109,6 +110,9 @@ class Operator {
   Operator&& input(std::string name, Type type, std::string meaning) &&;
   Operator&& optional_input(std::string name, std::string meaning) &&;
   Operator&& optional_input(std::string name, Type type, std::string meaning) &&;
+  // An input of type T that training changes: a weight or a bias of a layer.
+  Operator&& weight(std::string name, std::string meaning) &&;
+  Operator&& optional_weight(std::string name, std::string meaning) &&;
   Operator&& output(std::string name, std::string meaning) &&;
   Operator&& output(std::string name, Type type, std::string meaning) &&;
   // Only after all others; not present in a call that does not want it.

@@ -212,6 +212,7 @@ std::string json(const Parameter& parameter) {
   return "{\"name\": " + quoted(parameter.name) +
          ", \"type\": " + quoted(parameter.is_variable ? "T" : type_name(parameter.fixed)) +
          ", \"optional\": " + (parameter.optional ? "true" : "false") +
+         ", \"trainable\": " + (parameter.trainable ? "true" : "false") +
          ", \"meaning\": " + quoted(parameter.meaning) + "}";
 }
 

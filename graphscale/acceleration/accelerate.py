@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import onnx
@@ -145,7 +147,15 @@ def accelerate_model(
     return result
 
 
-def accelerate(model: ModelLike, **options) -> onnx.ModelProto | ir.Model:
+@overload
+def accelerate(model: ir.Model, **options: Any) -> ir.Model: ...
+
+
+@overload
+def accelerate(model: str | os.PathLike | onnx.ModelProto, **options: Any) -> onnx.ModelProto: ...
+
+
+def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
     """The model with FFT convolutions where they are faster; options as `accelerate_model` has."""
     loaded = load_model(model)
     accelerate_model(loaded, **options)

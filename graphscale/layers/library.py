@@ -66,8 +66,22 @@ def _library() -> ctypes.CDLL:
 
 
 def describe() -> list[dict]:
-    """Every operator of the library: name, summary, inputs, outputs, attributes and types."""
+    """Every operator of the library: name, summary, inputs, outputs, attributes and types.
+
+    Each input and output has a name, a type, a meaning, whether it is optional, and, for inputs,
+    whether training changes it (``"trainable"``).
+    """
     return json.loads(_library().graphscale_describe().decode())
+
+
+@functools.cache
+def trainable_inputs(name: str) -> tuple[int, ...]:
+    """Positions of the inputs of operator ``name`` that training changes: weights and biases.
+
+    They are those that its C++ description adds by ``weight`` or ``optional_weight``.
+    """
+    inputs = next(entry["inputs"] for entry in describe() if entry["name"] == name)
+    return tuple(i for i, value in enumerate(inputs) if value["trainable"])
 
 
 def cuda_error() -> str:

@@ -219,8 +219,8 @@ Operator fft_convolution() {
                           "Convolution with all that ONNX Conv has, by FFT or Winograd's method where "
                           "that is faster.")
                      .input("X", "[N, C, ...], one to three spatial dimensions.")
-                     .input("W", "Kernels [F, C / group, ...].")
-                     .optional_input("B", "[F].")
+                     .weight("W", "Kernels [F, C / group, ...].")
+                     .optional_weight("B", "[F].")
                      .output("Y", "[N, F, ...].")),
              list_plans<0, 1, fft_conv::Pass::kForward>)
       .attribute("auto_pad", std::string("NOTSET"),

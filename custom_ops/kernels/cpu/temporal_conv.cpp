@@ -187,8 +187,8 @@ Operator temporal_conv() {
                   "padding: y[n, t, o] = bias[o] + sum over k, i of weight[o, k, i] x[n, t stride + "
                   "k, i].")
       .input("x", "Sequences [N, T, C_in].")
-      .input("weight", "Kernels [C_out, K, C_in].")
-      .optional_input("bias", "[C_out].")
+      .weight("weight", "Kernels [C_out, K, C_in].")
+      .optional_weight("bias", "[C_out].")
       .output("y", "[N, floor((T - K) / stride) + 1, C_out].")
       .attribute("stride", int64_t{1}, "Frames between two outputs.")
       .shape(forward_shape)
