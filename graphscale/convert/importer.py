@@ -76,7 +76,7 @@ def _names(graph: ir.Graph) -> set[str]:
 
 
 def _inlined(model: ir.Model) -> ir.Model:
-    """`model` with model-local functions inlined, except operators that have a translation of their own."""
+    """`model` with model-local functions inlined, except those that have a translation."""
     if not model.functions:
         return model
     copy = model.clone()

@@ -1,9 +1,9 @@
 """Recording a torch program while its shapes are worked out at one or two batch sizes.
 
-An operator's entry is called once with `ProgramValue` values. Each torch call that it makes becomes a
-step of a torch.fx graph and is carried out at the same time on fake tensors (shapes without data),
-once per batch size. So `x.shape` holds plain ints wherever the batch has no say, and a step of the
-program (`x.size(0)`) where it has.
+An operator's translation is called once with `ProgramValue` arguments. Each torch call that it
+makes becomes a step of a torch.fx graph and is carried out at the same time on fake tensors (shapes
+without data), once per batch size. So `x.shape` holds plain ints wherever the batch has no say, and
+a step of the program (`x.size(0)`) where it has.
 """
 
 from __future__ import annotations
