@@ -4,9 +4,9 @@ Parts can be named: goals, networks (five layers of convnet-benchmarks, batch 12
 channels), depthwise, long (one-dimensional kernels); all of them by default. All are forward, in
 onnxruntime; fft_conv_torch.py measures torch and training. 'graphscale' is FFTConv with the
 algorithm that was measured to be the fastest, as `graphscale accelerate` writes it, 'graphscale
-auto' with the cost model's. Alternatives take turns on as many threads as the machine has cores; medians and
-minima are written to results/fft_conv.json, heat maps to results/fft_conv_*.png. Peak memory is
-that of a process of its own per alternative, less one that runs nothing.
+auto' with the cost model's. Alternatives take turns on as many threads as the machine has cores;
+medians and minima are written to results/fft_conv.json, heat maps to results/fft_conv_*.png. Peak
+memory is that of a process of its own per alternative, less one that runs nothing.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ Parts: goals, networks (five layers of convnet-benchmarks, batch 128), grid (ker
 depthwise, lines (one-dimensional kernels), tiles (algorithms of a few layers, and how much memory
 the spectra get); all of them by default. 'graphscale' is FFTConv with the algorithm that was
 measured to be the fastest, 'graphscale auto' with the cost model's. cuDNN runs in benchmark mode,
-in NCHW and channels_last; forward, onnxruntime's Conv and FFTConv run besides. torch's alternatives are
-replayed as CUDA graphs, which leaves out what Python takes to start kernels; 'graphscale eager' has
-it. Alternatives take turns; medians and minima of the turns, and the relative error of each output
-against float64, go to results/fft_conv_cuda.json after every layer, with the device's copy
+in NCHW and channels_last; forward, onnxruntime's Conv and FFTConv run besides. torch's alternatives
+are replayed as CUDA graphs, which leaves out what Python takes to start kernels; 'graphscale eager'
+has it. Alternatives take turns; medians and minima of the turns, and the relative error of each
+output against float64, go to results/fft_conv_cuda.json after every layer, with the device's copy
 bandwidth, measured in the same process. Heat maps of the grid and of depthwise layers are written
 beside it (red slower, green faster than the better of cuDNN's two). Every part is a process of its
 own, and a layer that fails, or that --minutes leave no time for, has the reason in place of its

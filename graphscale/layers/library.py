@@ -1,4 +1,4 @@
-"""The kernel library's C API for torch. ctypes passes data pointers: one build serves every torch."""
+"""The kernel library's C API for torch. It passes data pointers: one build serves every torch."""
 
 from __future__ import annotations
 
