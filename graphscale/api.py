@@ -101,7 +101,7 @@ def shrink(
         GraphScaleError: the model cannot be read or rescaled; says what to do.
     """
     if _is_module(model):
-        from graphscale.modules.rescale_module import shrink_module
+        from graphscale.modules.shrink import shrink_module
 
         return shrink_module(
             model,
@@ -171,7 +171,7 @@ def grow(
         GraphScaleError: the checkpoint is of another network; names the weights.
     """
     if _is_module(checkpoint):
-        from graphscale.modules.rescale_module import grow_module
+        from graphscale.modules.grow import grow_module
 
         return grow_module(checkpoint, plan=plan, target=target, resize=resize)
     if _is_module(target):
