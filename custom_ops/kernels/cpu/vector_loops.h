@@ -19,7 +19,7 @@ struct VectorLoops {
   // out[i] = sum over j < terms of x[i + j * step].
   void (*sum)(int64_t count, int64_t terms, int64_t step, const T* x, T* out);
   // The largest x, not-a-numbers left out; -infinity of none.
-  T (*most)(int64_t count, const T* x);
+  T (*maximum)(int64_t count, const T* x);
   // out = exp(x - shift), and their sum; out may be null.
   T (*exponentials)(int64_t count, const T* x, T shift, T* out);
   // out += grad * sign(x) * (|x| / norm)^power, 0 where x or norm is.

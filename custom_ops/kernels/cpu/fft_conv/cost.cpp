@@ -31,7 +31,7 @@ constexpr double kDepthwiseVectorSeconds = 3e-9;  // per vector of outputs, howe
 constexpr double kTurnSeconds = 1.9e-8;       // per vector of pixels turned to channels
 constexpr double kCopySeconds = 3.1e-9;       // per vector of inputs
 constexpr double kUnfoldSeconds = 1e-9;       // per input and tap, where nothing but unfolding is left
-// winograd.h, from the times of its parts on one thread.
+// winograd-inl.h, from the times of its parts on one thread.
 constexpr double kWinogradProductSeconds = 1.3e-10;  // per multiply-add of vectors
 constexpr double kWinogradSumSeconds = 8e-10;        // per vector of sums, each of so many terms at most:
 constexpr double kWinogradTerms = 32;

@@ -8,10 +8,10 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/fft_conv/direct_tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/direct_tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 constexpr int kDepthwiseRows = 8;  // at most, of sums
 
@@ -213,4 +213,4 @@ bool correlate_depthwise(const DirectLayout& d, const float* x, const float* dy,
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -1,14 +1,14 @@
 // The direct convolution: for short kernels, whose products are cheaper than any transform.
 #pragma once
 
-#include "kernels/cpu/fft_conv/direct_channels.h"
-#include "kernels/cpu/fft_conv/direct_depthwise.h"
-#include "kernels/cpu/fft_conv/direct_pixels.h"
+#include "kernels/cpu/fft_conv/direct_channels-inl.h"
+#include "kernels/cpu/fft_conv/direct_depthwise-inl.h"
+#include "kernels/cpu/fft_conv/direct_pixels-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // The weight of a tap from input `in` to output `out` of a group, of w as ONNX has it.
-FFT_CONV_INLINE float weight_of(const DirectLayout& d, const float* w, int64_t group, int64_t out,
+GRAPHSCALE_INLINE float weight_of(const DirectLayout& d, const float* w, int64_t group, int64_t out,
                                 int64_t in, int64_t tap) {
   const int64_t taps = d.kernel_height * d.kernel_width;
   if (d.turned) return w[((group * d.ins + in) * d.outs + out) * taps + taps - 1 - tap];
@@ -40,4 +40,4 @@ bool convolve_direct(const DirectLayout& d, const float* x, const float* prepack
   return convolve_pixel_lanes<L>(d, x, prepacked, bias, y, context);
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -5,10 +5,10 @@
 // [pixel][channel] until all inputs are through and are transposed on their way out.
 #pragma once
 
-#include "kernels/cpu/fft_conv/direct_tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/direct_tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // sums[r][m][b] (+)= over channels and taps of x[channel][tap][r][m] * w[channel][tap][b], for R rows of M
 // pixels and B blocks of L channels.
@@ -142,4 +142,4 @@ bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* 
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

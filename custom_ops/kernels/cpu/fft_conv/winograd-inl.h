@@ -11,14 +11,14 @@
 // of a direct convolution with tiles of 6, and alike with tiles of 4.
 #pragma once
 
-#include "kernels/cpu/fft_conv/lanes.h"
+#include "kernels/cpu/fft_conv/lanes-inl.h"
 #include "kernels/cpu/fft_conv/layout.h"
 #include "kernels/cpu/fft_conv/winograd_layout.h"
-#include "kernels/cpu/fft_conv/winograd_lines.h"
-#include "kernels/cpu/fft_conv/winograd_products.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/winograd_lines-inl.h"
+#include "kernels/cpu/fft_conv/winograd_products-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // A step along both axes, between values [tile_y * tile_x] that lie `pitch` apart and rows of a strip.
 template <int L, WinogradStep kStep>
@@ -80,7 +80,7 @@ constexpr int64_t kTilesPerTask = 16;  // of the gradient to the weights
 
 // body(first, count) for the tiles [begin, end) in pieces of one row of tiles and one strip.
 template <typename Body>
-FFT_CONV_INLINE void for_strips(const Core& core, int64_t begin, int64_t end, const Body& body) {
+GRAPHSCALE_INLINE void for_strips(const Core& core, int64_t begin, int64_t end, const Body& body) {
   const int64_t most = strip_tiles(core);
   while (begin < end) {
     int64_t count = core.x.tiles - begin % core.x.tiles;
@@ -269,4 +269,4 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

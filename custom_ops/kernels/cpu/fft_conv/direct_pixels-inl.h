@@ -2,10 +2,10 @@
 // in registers, a load from the copied rows for every F multiply-adds; nothing is transposed.
 #pragma once
 
-#include "kernels/cpu/fft_conv/direct_tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/direct_tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // F outputs of R rows and V vectors of columns, at most `columns` of which exist.
 template <int L, int F, int R, int V>
@@ -102,4 +102,4 @@ bool convolve_pixel_lanes(const DirectLayout& d, const float* x, const float* pr
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -1,69 +1,84 @@
-// The loops of vector_loops.h, included once per instruction set and element type, with GRAPHSCALE_REAL
-// and GRAPHSCALE_LANES (elements of one vector) defined. There are no lambdas: gcc compiles those without
-// the instruction set.
+// The loops of vector_loops.h for one instruction set.
+#pragma once
 
-using Real = GRAPHSCALE_REAL;
-constexpr int kLanes = GRAPHSCALE_LANES;
-constexpr bool kSingle = sizeof(Real) == 4;
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "kernels/cpu/simd/vector-inl.h"
+#include "kernels/cpu/vector_loops.h"
+
+namespace graphscale::GRAPHSCALE_INSTRUCTION_SET {
+namespace {
+
+// Real is float or double.
+template <typename Real>
+struct Loops {
+static constexpr int kLanes = kVectorBytes / sizeof(Real);
+static constexpr bool kSingle = sizeof(Real) == 4;
 using Bits = std::conditional_t<kSingle, uint32_t, uint64_t>;
-typedef Real Vector __attribute__((vector_size(kLanes * sizeof(Real))));
-typedef Bits Words __attribute__((vector_size(kLanes * sizeof(Real))));
-typedef std::make_signed_t<Bits> Places __attribute__((vector_size(kLanes * sizeof(Real))));
+using Signed = std::make_signed_t<Bits>;
+using Vector = typename VectorOf<kLanes, Real>::type;
+using Words = typename VectorOf<kLanes, Bits>::type;
+using Places = typename VectorOf<kLanes, Signed>::type;
 
-constexpr int kFraction = kSingle ? 23 : 52;
-constexpr Bits kBias = kSingle ? 127 : 1023;
-constexpr Bits kSign = Bits(1) << (8 * sizeof(Bits) - 1);
-constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
+static constexpr int kFraction = kSingle ? 23 : 52;
+static constexpr Bits kBias = kSingle ? 127 : 1023;
+static constexpr Bits kSign = Bits(1) << (8 * sizeof(Bits) - 1);
+static constexpr Real kInfinity = std::numeric_limits<Real>::infinity();
 // Added to a small number it rounds it to an integer, which is then in its lowest bits.
-constexpr Real kRounder = Real(3) * static_cast<Real>(Bits(1) << (kFraction - 1));
+static constexpr Real kRounder = Real(3) * static_cast<Real>(Bits(1) << (kFraction - 1));
 
-constexpr Real kOverFactorial[] = {
+static constexpr Real kOverFactorial[] = {
     Real(1),           Real(1),           Real(1.L / 2),        Real(1.L / 6),       Real(1.L / 24),
     Real(1.L / 120),   Real(1.L / 720),   Real(1.L / 5040),     Real(1.L / 40320),   Real(1.L / 362880),
     Real(1.L / 3628800), Real(1.L / 39916800), Real(1.L / 479001600), Real(1.L / 6227020800)};
 
-inline Vector load(const Real* from) {
+static Vector load(const Real* from) {
   Vector value;
   std::memcpy(&value, from, sizeof(value));
   return value;
 }
 
-inline void store(Vector value, Real* to) { std::memcpy(to, &value, sizeof(value)); }
+static void store(Vector value, Real* to) { std::memcpy(to, &value, sizeof(value)); }
 
-inline Vector every(Real value) { return value - Vector{}; }
+static Vector every(Real value) { return value - Vector{}; }
 
-inline Words bits_of(Vector value) { return reinterpret_cast<Words>(value); }
+static Words bits_of(Vector value) { return reinterpret_cast<Words>(value); }
 
-inline Vector vector_of(Words bits) { return reinterpret_cast<Vector>(bits); }
+static Vector vector_of(Words bits) { return reinterpret_cast<Vector>(bits); }
 
-inline Vector absolute(Vector x) { return vector_of(bits_of(x) & ~kSign); }
+static Vector absolute(Vector x) { return vector_of(bits_of(x) & ~kSign); }
 
-inline Vector bound(Vector x, Real most) {
+static Vector bound(Vector x, Real most) {
   x = x < -most ? every(-most) : x;
   return x > most ? every(most) : x;
 }
 
 // The first `count` elements, and ones.
-inline Vector load_some(const Real* from, int64_t count) {
+static Vector load_some(const Real* from, int64_t count) {
   Vector value = every(1);
   std::memcpy(&value, from, static_cast<size_t>(count) * sizeof(Real));
   return value;
 }
 
-inline void store_some(Vector value, int64_t count, Real* to) {
+static void store_some(Vector value, int64_t count, Real* to) {
   std::memcpy(to, &value, static_cast<size_t>(count) * sizeof(Real));
 }
 
 // out = operation(x), vector by vector.
 template <typename Operation>
-inline void map(int64_t count, const Operation& operation, const Real* x, Real* out) {
+static void map(int64_t count, const Operation& operation, const Real* x, Real* out) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) store(operation(load(x + i)), out + i);
   if (i < count) store_some(operation(load_some(x + i, count - i)), count - i, out + i);
 }
 
 // 2^(n + r) for integers n, |n| <= 250 in float and 2040 in double, and |r| <= 1/2.
-inline Vector two_to(Vector n, Vector r) {
+static Vector two_to(Vector n, Vector r) {
   constexpr Bits kOffset = kBias + 1;
   r *= Real(0.693147180559945309417232121458L);  // 2^r = e^(r log 2)
   constexpr int kTerms = kSingle ? 7 : 13;
@@ -79,7 +94,7 @@ inline Vector two_to(Vector n, Vector r) {
 }
 
 // e^x: relative error about 1e-7 in float and 1e-15 in double.
-inline Vector exponential(Vector x) {
+static Vector exponential(Vector x) {
   constexpr Real kMost = kSingle ? 170 : 1400;
   constexpr Real kOverLog2 = Real(1.442695040888963407359924681L);
   // log 2 in two parts, the first of few digits: products of it and an integer are exact.
@@ -106,7 +121,7 @@ struct Exponent {
   }
 };
 
-inline Vector raise(Vector x, const Exponent& power) {
+static Vector raise(Vector x, const Exponent& power) {
   // x = m 2^e with m from sqrt(1/2) to sqrt(2); subnormal numbers are scaled first.
   constexpr Bits kRootHalf = kSingle ? Bits(0x3f3504f3) : Bits(0x3fe6a09e667f3bcd);
   constexpr Bits kOffset = kBias + 1;
@@ -172,14 +187,14 @@ struct RaiseAbsolute {
   Vector operator()(Vector x) const { return raise(absolute(x), exponent); }
 };
 
-inline void absolute_power(int64_t count, const Real* x, Real power, Real* out) {
+static void absolute_power(int64_t count, const Real* x, Real power, Real* out) {
   if (power == 1) return map(count, Absolute(), x, out);
   if (power == 2) return map(count, Square(), x, out);
   if (power == 3) return map(count, Cube(), x, out);
   map(count, RaiseAbsolute{Exponent(power)}, x, out);
 }
 
-inline void power(int64_t count, const Real* x, Real power, Real* out) {
+static void power(int64_t count, const Real* x, Real power, Real* out) {
   if (power == 1) return map(count, Same(), x, out);
   if (power == Real(0.5)) return map(count, Root(), x, out);
   if (power == -1) return map(count, Reciprocal(), x, out);
@@ -187,7 +202,7 @@ inline void power(int64_t count, const Real* x, Real power, Real* out) {
   map(count, Raise{Exponent(power)}, x, out);
 }
 
-inline void sum(int64_t count, int64_t terms, int64_t step, const Real* x, Real* out) {
+static void sum(int64_t count, int64_t terms, int64_t step, const Real* x, Real* out) {
   constexpr int64_t kBlock = 64;  // stays in registers
   int64_t i = 0;
   for (; i + kBlock <= count; i += kBlock) {
@@ -205,14 +220,14 @@ inline void sum(int64_t count, int64_t terms, int64_t step, const Real* x, Real*
 }
 
 template <typename Slope>
-inline Vector norm_gradient(const Slope& slope, Vector grad, Vector x, Vector norm) {
+static Vector norm_gradient(const Slope& slope, Vector grad, Vector x, Vector norm) {
   const Vector size = slope(absolute(x) / (norm == 0 ? every(1) : norm));
   const Vector part = grad * vector_of(bits_of(size) | (bits_of(x) & kSign));
   return norm == 0 ? every(0) : x == 0 ? every(0) : part;
 }
 
 template <typename Slope>
-inline void add_gradient(int64_t count, const Slope& slope, const Real* grad, const Real* x,
+static void add_gradient(int64_t count, const Slope& slope, const Real* grad, const Real* x,
                          const Real* norm, Real* out) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -226,7 +241,7 @@ inline void add_gradient(int64_t count, const Slope& slope, const Real* grad, co
   store_some(load_some(out + i, rest) + part, rest, out + i);
 }
 
-inline void add_norm_gradient(int64_t count, const Real* grad, const Real* x, const Real* norm,
+static void add_norm_gradient(int64_t count, const Real* grad, const Real* x, const Real* norm,
                               Real power, Real* out) {
   if (power == 0) return add_gradient(count, One(), grad, x, norm, out);
   if (power == 1) return add_gradient(count, Same(), grad, x, norm, out);
@@ -235,7 +250,7 @@ inline void add_norm_gradient(int64_t count, const Real* grad, const Real* x, co
 }
 
 // The largest number, without those that are none; of no numbers -infinity.
-inline Real most(int64_t count, const Real* x) {
+static Real maximum(int64_t count, const Real* x) {
   Vector all = every(-kInfinity);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -248,7 +263,7 @@ inline Real most(int64_t count, const Real* x) {
   return result;
 }
 
-inline Real exponentials(int64_t count, const Real* x, Real shift, Real* out) {
+static Real exponentials(int64_t count, const Real* x, Real shift, Real* out) {
   Vector all = every(0);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -266,40 +281,37 @@ inline Real exponentials(int64_t count, const Real* x, Real shift, Real* out) {
 }
 
 // Whether a number that was there before stays: a not-a-number does, and gives way to numbers never.
-inline Places keeps(Vector before, Vector next) { return (next <= before) | (before != before); }
+static Places keeps(Vector before, Vector next) { return (next <= before) | (before != before); }
 
-inline Vector larger(Vector before, Vector next) {
+static Vector larger(Vector before, Vector next) {
   const Vector most = next > before ? next : before;  // a not-a-number stays
   return next != next ? next : most;
 }
 
 // Numbers that are `apart` from each other; what is beyond the first `count` is one.
-inline Vector load_apart(const Real* from, int64_t apart, int64_t count) {
+static Vector load_apart(const Real* from, int64_t apart, int64_t count) {
   if (apart == 1) return count == kLanes ? load(from) : load_some(from, count);
   Vector value = every(1);
   for (int64_t l = 0; l < count; ++l) value[l] = from[l * apart];
   return value;
 }
 
-inline void add_apart(Vector value, int64_t apart, int64_t count, Real* to) {
+static void add_apart(Vector value, int64_t apart, int64_t count, Real* to) {
   if (apart == 1 && count == kLanes) return store(load(to) + value, to);
   for (int64_t l = 0; l < count; ++l) to[l * apart] += value[l];
 }
 
-// The elements of `count` vectors in turn, count being a power of two: members[j][i] is what was at place
-// i * count + j.
+// The elements of kCount vectors in turn, kCount being a power of two: members[j][i] is what was at place
+// i * kCount + j. Even and odd places are taken apart, then each half in the same way: log2(kCount) rounds of
+// kCount shuffles.
 template <int kCount>
-inline void deal(Vector (&members)[kCount]) {
+static void deal(Vector (&members)[kCount]) {
   if constexpr (kCount > 1) {
-    Words even = {}, odd = {};
-    for (int l = 0; l < kLanes; ++l) {
-      even[l] = static_cast<Bits>(2 * l);
-      odd[l] = static_cast<Bits>(2 * l + 1);
-    }
     Vector evens[kCount / 2], odds[kCount / 2];
     for (int k = 0; k < kCount / 2; ++k) {
-      evens[k] = __builtin_shuffle(members[2 * k], members[2 * k + 1], even);
-      odds[k] = __builtin_shuffle(members[2 * k], members[2 * k + 1], odd);
+      evens[k] = members[2 * k];
+      odds[k] = members[2 * k + 1];
+      deal_lanes<kLanes>(evens[k], odds[k]);
     }
     deal(evens);
     deal(odds);
@@ -312,13 +324,8 @@ inline void deal(Vector (&members)[kCount]) {
 
 // Undoes deal.
 template <int kCount>
-inline void collect(Vector (&members)[kCount]) {
+static void collect(Vector (&members)[kCount]) {
   if constexpr (kCount > 1) {
-    Words first = {}, second = {};
-    for (int l = 0; l < kLanes; ++l) {
-      first[l] = static_cast<Bits>(l / 2 + l % 2 * kLanes);
-      second[l] = static_cast<Bits>(l / 2 + kLanes / 2 + l % 2 * kLanes);
-    }
     Vector evens[kCount / 2], odds[kCount / 2];
     for (int k = 0; k < kCount / 2; ++k) {
       evens[k] = members[2 * k];
@@ -327,21 +334,22 @@ inline void collect(Vector (&members)[kCount]) {
     collect(evens);
     collect(odds);
     for (int k = 0; k < kCount / 2; ++k) {
-      members[2 * k] = __builtin_shuffle(evens[k], odds[k], first);
-      members[2 * k + 1] = __builtin_shuffle(evens[k], odds[k], second);
+      interleave_lanes<kLanes>(evens[k], odds[k]);
+      members[2 * k] = evens[k];
+      members[2 * k + 1] = odds[k];
     }
   }
 }
 
 // Windows side by side, a power of two long: members[j] is the j-th of each of kLanes windows.
 template <int kTerms>
-inline void load_windows(const Real* x, Vector (&members)[kTerms]) {
+static void load_windows(const Real* x, Vector (&members)[kTerms]) {
   for (int j = 0; j < kTerms; ++j) members[j] = load(x + j * kLanes);
   deal(members);
 }
 
 template <int kTerms, typename Slope>
-inline void gradient_of_windows(const Slope& slope, const Real* grad, const Real* x, const Real* norm,
+static void gradient_of_windows(const Slope& slope, const Real* grad, const Real* x, const Real* norm,
                                 Real* out) {
   Vector members[kTerms];
   load_windows(x, members);
@@ -353,7 +361,7 @@ inline void gradient_of_windows(const Slope& slope, const Real* grad, const Real
 }
 
 template <int kTerms, typename Slope>
-inline void gradients_of_windows(int64_t count, const Slope& slope, const Real* grad, const Real* x,
+static void gradients_of_windows(int64_t count, const Slope& slope, const Real* grad, const Real* x,
                                  const Real* norm, Real* out) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
@@ -370,7 +378,7 @@ inline void gradients_of_windows(int64_t count, const Slope& slope, const Real* 
 }
 
 template <int kTerms>
-inline void gradients_of_windows(int64_t count, const Real* grad, const Real* x, const Real* norm,
+static void gradients_of_windows(int64_t count, const Real* grad, const Real* x, const Real* norm,
                                  Real power, Real* out) {
   if (power == 1) return gradients_of_windows<kTerms>(count, Same(), grad, x, norm, out);
   if (power == 2) return gradients_of_windows<kTerms>(count, Square(), grad, x, norm, out);
@@ -378,7 +386,7 @@ inline void gradients_of_windows(int64_t count, const Real* grad, const Real* x,
   gradients_of_windows<kTerms>(count, Raise{Exponent(power)}, grad, x, norm, out);
 }
 
-inline bool norm_gradient_of_windows(int64_t count, int64_t terms, const Real* grad, const Real* x,
+static bool norm_gradient_of_windows(int64_t count, int64_t terms, const Real* grad, const Real* x,
                                      const Real* norm, Real power, Real* out) {
   if (terms == 2) gradients_of_windows<2>(count, grad, x, norm, power, out);
   if (terms == 4) gradients_of_windows<4>(count, grad, x, norm, power, out);
@@ -388,7 +396,7 @@ inline bool norm_gradient_of_windows(int64_t count, int64_t terms, const Real* g
 
 // Of windows side by side, as many as fill vectors; returns how many.
 template <int kTerms>
-inline int64_t largest_of_windows(int64_t count, const Real* x, Real* out) {
+static int64_t largest_of_windows(int64_t count, const Real* x, Real* out) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     Vector members[kTerms];
@@ -402,7 +410,7 @@ inline int64_t largest_of_windows(int64_t count, const Real* x, Real* out) {
 
 // kVectors at a time stay in registers; from the i-th number on, as many as fill them. Returns where it ended.
 template <int kVectors>
-inline int64_t largest_of_rows(int64_t i, int64_t count, int64_t terms, int64_t step, const Real* x,
+static int64_t largest_of_rows(int64_t i, int64_t count, int64_t terms, int64_t step, const Real* x,
                                Real* out) {
   for (; i + kVectors * kLanes <= count; i += kVectors * kLanes) {
     Vector most[kVectors];
@@ -423,21 +431,21 @@ struct Largest {
   void meet(Vector next, int64_t at) {
     const Places stays = keeps(value, next);
     value = stays ? value : next;
-    place = stays ? place : static_cast<std::make_signed_t<Bits>>(at) - Places{};
+    place = stays ? place : static_cast<Signed>(at) - Places{};
   }
   // `numbers` where the largest was at that place, else 0.
   Vector only_at(int64_t at, Vector numbers) const {
-    return place == static_cast<std::make_signed_t<Bits>>(at) ? numbers : every(0);
+    return place == static_cast<Signed>(at) ? numbers : every(0);
   }
 };
 
-inline Largest find_largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x) {
+static Largest find_largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x) {
   Largest most = {load_apart(x, apart, count), {}};
   for (int64_t j = 1; j < terms; ++j) most.meet(load_apart(x + j * step, apart, count), j);
   return most;
 }
 
-inline void largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x, Real* out,
+static void largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x, Real* out,
                     int64_t* place) {
   int64_t i = 0;
   if (place == nullptr) {
@@ -458,7 +466,7 @@ inline void largest(int64_t count, int64_t terms, int64_t apart, int64_t step, c
 }
 
 template <int kTerms>
-inline int64_t add_to_largest_of_windows(int64_t count, const Real* x, const Real* grad, Real* out) {
+static int64_t add_to_largest_of_windows(int64_t count, const Real* x, const Real* grad, Real* out) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     Vector members[kTerms];
@@ -472,7 +480,7 @@ inline int64_t add_to_largest_of_windows(int64_t count, const Real* x, const Rea
   return i;
 }
 
-inline void add_to_largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x,
+static void add_to_largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x,
                            const Real* grad, Real* out) {
   int64_t i = 0;
   const bool side_by_side = apart == terms && step == 1;
@@ -490,7 +498,7 @@ inline void add_to_largest(int64_t count, int64_t terms, int64_t apart, int64_t 
 }
 
 // Keys that order as the numbers do, not-a-number above all, and 0 and -0 one.
-inline void order_keys(const Real* x, Bits* keys) {
+static void order_keys(const Real* x, Bits* keys) {
   const Vector value = load(x);
   const Words bits = bits_of(value + 0);
   const Words key = (bits & kSign) != 0 ? ~bits : bits | kSign;
@@ -498,14 +506,14 @@ inline void order_keys(const Real* x, Bits* keys) {
   std::memcpy(keys, &result, sizeof(result));
 }
 
-inline Words load_key(const Bits* from) {
+static Words load_key(const Bits* from) {
   Words key;
   std::memcpy(&key, from, sizeof(key));
   return key;
 }
 
 // As many parts of the rows as are kept have a maximum each: the least of those is a bound from below.
-inline Words lower_bound(int64_t rows, int64_t kept, const Bits* keys) {
+static Words lower_bound(int64_t rows, int64_t kept, const Bits* keys) {
   Words least = ~Words{};
   for (int64_t part = 0; part < kept; ++part) {
     Words most = {};
@@ -519,7 +527,7 @@ inline Words lower_bound(int64_t rows, int64_t kept, const Bits* keys) {
 }
 
 // Moves the rows that reach the bound anywhere to the front, says where they were and how many they are.
-inline int64_t keep_reaching(int64_t rows, Words bound, Bits* keys, int64_t* row_of) {
+static int64_t keep_reaching(int64_t rows, Words bound, Bits* keys, int64_t* row_of) {
   int64_t count = 0;
   for (int64_t t = 0; t < rows; ++t) {
     const Words key = load_key(keys + t * kLanes);
@@ -533,7 +541,7 @@ inline int64_t keep_reaching(int64_t rows, Words bound, Bits* keys, int64_t* row
   return count;
 }
 
-inline void select_largest(int64_t rows, int64_t kept, const Real* x, Bits* keys, int64_t* row_of,
+static void select_largest(int64_t rows, int64_t kept, const Real* x, Bits* keys, int64_t* row_of,
                            int64_t* places) {
   for (int64_t t = 0; t < rows; ++t) order_keys(x + t * kLanes, keys + t * kLanes);
   const Words bound = rows >= 8 * kept ? lower_bound(rows, kept, keys) : Words{};
@@ -566,5 +574,15 @@ inline void select_largest(int64_t rows, int64_t kept, const Real* x, Bits* keys
   }
 }
 
-#undef GRAPHSCALE_REAL
-#undef GRAPHSCALE_LANES
+};
+
+template <typename Real>
+constexpr VectorLoops<Real> vector_loops() {
+  using L = Loops<Real>;
+  return {L::absolute_power, L::power,          L::sum,
+          L::maximum,        L::exponentials,   L::add_norm_gradient, L::norm_gradient_of_windows,
+          L::largest,        L::add_to_largest, L::select_largest,    L::kLanes};
+}
+
+}  // namespace
+}  // namespace graphscale::GRAPHSCALE_INSTRUCTION_SET

@@ -7,9 +7,9 @@
 // instructions a cycle the two are near balance. The inverse is the same with re and im exchanged.
 #pragma once
 
-#include "kernels/cpu/fft_conv/dft.h"
+#include "kernels/cpu/fft_conv/dft-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // The radix of the first pass; N itself where one pass will do.
 constexpr int first_radix(int n) {
@@ -139,4 +139,4 @@ FftFunction find_fft(int n) {
   }
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

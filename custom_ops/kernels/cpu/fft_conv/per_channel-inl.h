@@ -7,11 +7,11 @@
 // wrap around): 0.32 + 0.02 million operations, against 6.0 of the direct convolution.
 #pragma once
 
-#include "kernels/cpu/fft_conv/lanes.h"
-#include "kernels/cpu/fft_conv/tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/lanes-inl.h"
+#include "kernels/cpu/fft_conv/tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
 bool prepack_per_channel(const Core& core, const float* w, float* prepacked, const Context& context) {
@@ -152,4 +152,4 @@ bool correlate_per_channel(const Core& core, const float* x, const float* dy, fl
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

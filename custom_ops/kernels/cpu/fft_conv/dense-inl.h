@@ -12,12 +12,12 @@
 // of activations are written and read once each and stay in the last-level cache (layout.h).
 #pragma once
 
-#include "kernels/cpu/fft_conv/lanes.h"
-#include "kernels/cpu/fft_conv/products.h"
-#include "kernels/cpu/fft_conv/tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/lanes-inl.h"
+#include "kernels/cpu/fft_conv/products-inl.h"
+#include "kernels/cpu/fft_conv/tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // The frequencies kept of column kx: all ky, but half of them in the two columns that mirror themselves.
 struct Column {
@@ -25,7 +25,7 @@ struct Column {
   bool mirrored;
 };
 
-FFT_CONV_INLINE Column column_of(const Core& core, int64_t kx) {
+GRAPHSCALE_INLINE Column column_of(const Core& core, int64_t kx) {
   const int64_t half = core.y.tile / 2 + 1;
   if (kx == 0) return {0, half, true};
   const int64_t first = half + (kx - 1) * core.y.tile;
@@ -231,4 +231,4 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

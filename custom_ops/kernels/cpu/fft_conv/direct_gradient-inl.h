@@ -1,21 +1,21 @@
 // The gradient to the weights without transforms: dw[tap][output] = sum over pixels of x[pixel + tap] dy[pixel].
 //
 // Output channels in the lanes: dy of a tile is turned to [pixel][channel], then M taps x 2 blocks of channels
-// stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M broadcasts, as in direct.h.
+// stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M broadcasts, as in direct-inl.h.
 // Pixels in the lanes: M taps of one output, whose lanes are summed at the end; depthwise ones have a way of
 // their own.
 #pragma once
 
-#include "kernels/cpu/fft_conv/direct.h"
+#include "kernels/cpu/fft_conv/direct-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
 constexpr int kTapsInRegisters = L == 16 ? 14 : 6;
 
 // The first pixels of M taps in the copied inputs: taps of all channels, one channel after the other.
 template <int M>
-FFT_CONV_INLINE void find_taps(const DirectLayout& d, const float* inputs, int64_t first,
+GRAPHSCALE_INLINE void find_taps(const DirectLayout& d, const float* inputs, int64_t first,
                                const float* (&taps)[M]) {
   const int64_t per_channel = d.kernel_height * d.kernel_width;
   const ptrdiff_t* const offsets = d.tap_offsets();
@@ -170,4 +170,4 @@ bool correlate_direct(const DirectLayout& d, const float* x, const float* dy, fl
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET
