@@ -40,11 +40,16 @@ Window window(const Attributes& attributes, size_t spatial) {
        "'; it must be NOTSET, VALID, SAME_UPPER or SAME_LOWER");
 }
 
-struct Extent {
-  int64_t out, pad_begin, pad_end;
+// What becomes of `in` positions along spatial dimension d: how many outputs, with which pads.
+struct AxisOutput {
+  int64_t size, pad_begin, pad_end;
 };
 
-Extent extent(const Window& window, size_t d, int64_t in, int64_t kernel) {
+AxisOutput axis_output(const Window& window, size_t d, int64_t in, int64_t kernel) {
+  if (kernel < 1) {
+    fail("weight has no taps along spatial dimension " + std::to_string(d) +
+         "; a kernel needs at least one");
+  }
   const int64_t span = (kernel - 1) * window.dilation[d] + 1;
   const int64_t stride = window.stride[d];
   const size_t spatial = window.stride.size();
@@ -58,7 +63,7 @@ Extent extent(const Window& window, size_t d, int64_t in, int64_t kernel) {
   const bool explicit_pads = window.auto_pad == "NOTSET";
   const int64_t begin = explicit_pads ? window.pads[d] : 0;
   const int64_t end = explicit_pads ? window.pads[spatial + d] : 0;
-  if (in + begin + end < span || kernel < 1) {
+  if (in + begin + end < span) {
     fail("x has " + std::to_string(in + begin + end) + " positions along spatial dimension " +
          std::to_string(d) + " with its pads; the kernel needs " + std::to_string(span));
   }
@@ -93,7 +98,7 @@ Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight) {
       call.require_equal(stated[d], kernel[2 + d], "kernel_shape and the kernel of weight");
     }
     out.push_back(compute_dim(
-        [&](int64_t in, int64_t size) { return extent(attributes, d, in, size).out; }, from[2 + d],
+        [&](int64_t in, int64_t size) { return axis_output(attributes, d, in, size).size; }, from[2 + d],
         kernel[2 + d]));
   }
   return out;
@@ -114,8 +119,8 @@ ConvGeometry conv_geometry(const Attributes& attributes, const Shape& x, const S
                  {},
                  {}};
   for (size_t d = 0; d < spatial; ++d) {
-    const Extent e = extent(found, d, g.in[d], g.kernel[d]);
-    g.out.push_back(e.out);
+    const AxisOutput e = axis_output(found, d, g.in[d], g.kernel[d]);
+    g.out.push_back(e.size);
     g.pad_begin.push_back(e.pad_begin);
     g.pad_end.push_back(e.pad_end);
   }
