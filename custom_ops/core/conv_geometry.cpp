@@ -36,8 +36,7 @@ Window window(const Attributes& attributes, size_t spatial) {
   for (const char* known : {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"}) {
     if (result.auto_pad == known) return result;
   }
-  fail("auto_pad is '" + result.auto_pad +
-       "'; it must be NOTSET, VALID, SAME_UPPER or SAME_LOWER");
+  fail("auto_pad is '" + result.auto_pad + "'; it must be NOTSET, VALID, SAME_UPPER or SAME_LOWER");
 }
 
 // What becomes of `in` positions along spatial dimension d: how many outputs, with which pads.
@@ -80,7 +79,8 @@ Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight) {
   if (from.size() > 5) fail("x has more than 3 spatial dimensions");
   const int64_t groups = call.attributes.bounded("group", 1);
   const Dim expected = compute_dim([&](int64_t inputs) { return inputs * groups; }, kernel[1]);
-  call.require_equal(from[1], expected, "the channels of x and the second dimension of weight x group");
+  call.require_equal(from[1], expected,
+                     "the channels of x and the second dimension of weight x group");
   if (kernel[0].known() && kernel[0].value % groups != 0) {
     fail("weight has " + std::to_string(kernel[0].value) + " filters; they must be a multiple of " +
          std::to_string(groups) + " groups");
@@ -98,8 +98,8 @@ Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight) {
       call.require_equal(stated[d], kernel[2 + d], "kernel_shape and the kernel of weight");
     }
     out.push_back(compute_dim(
-        [&](int64_t in, int64_t size) { return axis_output(attributes, d, in, size).size; }, from[2 + d],
-        kernel[2 + d]));
+        [&](int64_t in, int64_t size) { return axis_output(attributes, d, in, size).size; },
+        from[2 + d], kernel[2 + d]));
   }
   return out;
 }

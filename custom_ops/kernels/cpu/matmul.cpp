@@ -14,7 +14,7 @@ constexpr int64_t kDepth = 256;
 constexpr int64_t kTileRows = 144;  // a multiple of every MatmulBlock::rows
 constexpr int64_t kMaxDepth = 8 * kDepth;
 constexpr int64_t kMaxColumns = 1024;  // a multiple of every MatmulBlock::columns
-constexpr int kWidest = 32;             // MatmulBlock::rows and MatmulBlock::columns are at most that
+constexpr int kWidest = 32;  // MatmulBlock::rows and MatmulBlock::columns are at most that
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
@@ -100,11 +100,12 @@ void tile(const MatmulBlock<T>& block, int64_t row, int64_t m, int64_t column, i
 // For few rows, or for few products in every sum, packing costs more than it saves.
 template <typename T>
 void few_rows(int64_t m, int64_t n, int64_t k, const MatrixView<const T>& a,
-              const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate, const T* bias) {
+              const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate,
+              const T* bias) {
   for (int64_t i = 0; i < m; ++i) {
     if (bias != nullptr) std::copy_n(bias, n, c.at(i));
     this_machines_matmul<T>().one_row(n, k, a.at(i), a.column, b, c.at(i),
-                                     accumulate || bias != nullptr);
+                                      accumulate || bias != nullptr);
   }
 }
 
@@ -183,12 +184,12 @@ void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<
   }
 }
 
-#define GRAPHSCALE_INSTANTIATE(T)                                                                  \
-  template int64_t packed_size<T>(int64_t, int64_t);                                              \
-  template void pack_matrix<T>(const Context&, int64_t, int64_t, MatrixView<const T>, T*);        \
-  template void matmul_packed<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,  \
-                                 const T*, MatrixView<T>, bool, const T*);                        \
-  template void matmul<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,         \
+#define GRAPHSCALE_INSTANTIATE(T)                                                                \
+  template int64_t packed_size<T>(int64_t, int64_t);                                             \
+  template void pack_matrix<T>(const Context&, int64_t, int64_t, MatrixView<const T>, T*);       \
+  template void matmul_packed<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>, \
+                                 const T*, MatrixView<T>, bool, const T*);                       \
+  template void matmul<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,        \
                           MatrixView<const T>, MatrixView<T>, bool, const T*);
 GRAPHSCALE_INSTANTIATE(float)
 GRAPHSCALE_INSTANTIATE(double)

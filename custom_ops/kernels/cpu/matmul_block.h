@@ -15,7 +15,8 @@ template <typename T>
 struct MatmulBlock {
   // c[i][j] (+)= sum over p < depth of a[p][i] * b[p][j], i < rows, j < columns: one strip times one panel.
   // c_rows[i] is where row i of c begins. `columns` is this->columns or half of it.
-  void (*multiply)(int64_t depth, int64_t columns, const T* a, const T* b, T* const* c_rows, bool add);
+  void (*multiply)(int64_t depth, int64_t columns, const T* a, const T* b, T* const* c_rows,
+                   bool add);
   // to[p * width + i] = from[i][p * step] for i < used and p < depth; zeros for used <= i < width.
   void (*pack)(const T* const* from, int64_t step, int used, int width, int64_t depth, T* to);
   // out[j] (+)= sum over p < k of row[p * step] * b[p][j], without packing.

@@ -28,8 +28,8 @@ constexpr double series(long double x, bool sine) {
 
 constexpr double cosine_of_turn(long n, long d) {
   n %= d;
-  if (2 * n > d) n = d - n;                                  // cos(2 pi - x) = cos x
-  if (4 * n > d) return -cosine_of_turn(d - 2 * n, 2 * d);   // cos(pi - x) = -cos x
+  if (2 * n > d) n = d - n;                                           // cos(2 pi - x) = cos x
+  if (4 * n > d) return -cosine_of_turn(d - 2 * n, 2 * d);            // cos(pi - x) = -cos x
   if (8 * n > d) return series(kTurn * (d - 4 * n) / (4 * d), true);  // cos(pi/2 - x) = sin x
   return series(kTurn * n / d, false);
 }

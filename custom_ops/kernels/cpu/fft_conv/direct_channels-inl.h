@@ -134,8 +134,8 @@ bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* 
       for (int64_t r = 0; r < tile.rows; ++r) {
         float* const to =
             y + plane * out_plane + (tile.first_row + r) * d.out_width + tile.first_column;
-        store_sums<L>(from + r * d.columns * 2 * L, tile.columns, bias_values, d.bounds, to, out_plane,
-                      channels);
+        store_sums<L>(from + r * d.columns * 2 * L, tile.columns, bias_values, d.bounds, to,
+                      out_plane, channels);
       }
     }
   });

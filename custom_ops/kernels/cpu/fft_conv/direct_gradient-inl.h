@@ -16,11 +16,12 @@ constexpr int kTapsInRegisters = L == 16 ? 14 : 6;
 // The first pixels of M taps in the copied inputs: taps of all channels, one channel after the other.
 template <int M>
 GRAPHSCALE_INLINE void find_taps(const DirectLayout& d, const float* inputs, int64_t first,
-                               const float* (&taps)[M]) {
+                                 const float* (&taps)[M]) {
   const int64_t per_channel = d.kernel_height * d.kernel_width;
   const ptrdiff_t* const offsets = d.tap_offsets();
   for (int m = 0; m < M; ++m) {
-    taps[m] = inputs + (first + m) / per_channel * d.channel_pitch + offsets[(first + m) % per_channel];
+    taps[m] =
+        inputs + (first + m) / per_channel * d.channel_pitch + offsets[(first + m) % per_channel];
   }
 }
 
@@ -139,7 +140,8 @@ bool correlate_direct(const DirectLayout& d, const float* x, const float* dy, fl
     for (int64_t i = 0; i < outs * count * taps * wide; i += L) store<L>(sums + i, Vector<L>{});
     const int64_t tiles = d.tiles_y * d.tiles_x;
     for (int64_t t = 0; t < d.batch * tiles; ++t) {
-      const DirectTile tile = tile_of(d, ((t / tiles * d.groups + group) * tiles + t % tiles) * d.parts);
+      const DirectTile tile =
+          tile_of(d, ((t / tiles * d.groups + group) * tiles + t % tiles) * d.parts);
       copy_inputs<L>(d, tile, x, channel, count, inputs);
       if (d.channel_lanes) {
         turn_gradient<L>(d, tile, dy, out, turned);

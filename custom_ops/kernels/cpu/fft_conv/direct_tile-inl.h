@@ -38,7 +38,8 @@ GRAPHSCALE_INLINE Vector<L> load_columns(const DirectLayout& d, const float* row
 // A row of an image, null for one of zeros, to its phases. Writes whole vectors: the places behind are
 // those of later rows.
 template <int L>
-__attribute__((flatten)) void copy_row(const DirectLayout& d, const float* row, int64_t first, float* to) {
+__attribute__((flatten)) void copy_row(const DirectLayout& d, const float* row, int64_t first,
+                                       float* to) {
   using Loose = typename VectorOf<L>::unaligned;
   for (int64_t phase = 0; phase < d.phases; ++phase, to += d.phase_pitch) {
     for (int64_t i = 0; i < d.copied_columns; i += L) {

@@ -59,7 +59,7 @@ struct Twiddles {
 // `stride` floats lie between successive points, each a vector at re and one at im.
 template <int N, int L>
 __attribute__((flatten)) void fft(const float* re, const float* im, ptrdiff_t stride, float* out_re,
-                                   float* out_im, ptrdiff_t out_stride) {
+                                  float* out_im, ptrdiff_t out_stride) {
   constexpr int R1 = first_radix(N), R2 = N / R1;
   if constexpr (R2 == 1) {
     Complex<L> x[N];

@@ -43,7 +43,7 @@ GRAPHSCALE_INLINE Channel out_channel(const Core& core, int64_t v) {
 // Starts a set of planes at a tile; its lanes follow by set_lane.
 template <int L>
 GRAPHSCALE_INLINE Planes<L> planes_at(const Map& rows, const Map& columns, const Core& core,
-                                    const Place& place) {
+                                      const Place& place) {
   Planes<L> planes;
   planes.rows = rows;
   planes.columns = columns;
@@ -54,7 +54,7 @@ GRAPHSCALE_INLINE Planes<L> planes_at(const Map& rows, const Map& columns, const
 
 template <int L>
 GRAPHSCALE_INLINE void add_lane(Planes<L>& planes, const float* data, int64_t plane,
-                              const Channel& channel) {
+                                const Channel& channel) {
   const int i = planes.count++;
   planes.base[i] = const_cast<float*>(data) + plane * planes.rows.extent * planes.columns.extent;
   planes.row_phase[i] = channel.phase_y;

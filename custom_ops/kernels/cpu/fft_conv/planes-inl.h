@@ -13,12 +13,12 @@ constexpr int64_t kRowsAhead = 6;
 
 template <int L>
 struct Planes {
-  float* base[L];        // lanes from `count` on repeat a valid plane
+  float* base[L];  // lanes from `count` on repeat a valid plane
   int count = 0;
-  Map rows, columns;     // without the lane's phase
+  Map rows, columns;  // without the lane's phase
   int64_t row_phase[L], column_phase[L];
-  bool aligned_lanes = true;  // all lanes have the phases of lane 0
-  Bounds bounds;              // of what is written
+  bool aligned_lanes = true;                // all lanes have the phases of lane 0
+  Bounds bounds;                            // of what is written
   int64_t last_row = -1, last_column = -1;  // >= 0: position u stands for position last - u
 };
 
