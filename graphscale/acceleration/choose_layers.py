@@ -14,7 +14,7 @@ import onnx_ir as ir
 from graphscale.acceleration.tuning import fastest
 from graphscale.acceleration.tuning import measure as measure_seconds
 from graphscale.acceleration.whole_model import Original, open_model
-from graphscale.passes.accelerate.find_convolutions import convolutions
+from graphscale.passes.accelerate.find_convolutions import find_convolutions
 from graphscale.passes.accelerate.rewrite_convolutions import rewrite_convolutions
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def rewrite_model(model: ir.Model, algorithms: Algorithms) -> ir.Model:
     """The model, in place, with algorithms for its convolutions, and the bodies that they need."""
     from graphscale.layers.export import add_function_bodies
 
-    nodes = convolutions(model)
+    nodes = find_convolutions(model)
     rewrite_convolutions(
         model, {nodes[index]: algorithm for index, algorithm in algorithms.items()}
     )

@@ -15,6 +15,11 @@ import onnx_ir as ir
 _GIVEN = "graphscale.given_name"  # in the metadata of a node, which are not written to files
 
 
+def node_name(node: ir.Node) -> str:
+    """The name of `node`, or of its first output where it has none."""
+    return node.name or next((value.name for value in node.outputs if value.name), "")
+
+
 def name_nodes(model: ir.Model) -> list[str]:
     """Name the nodes of `model` that have no name, those in branches and functions too.
 
@@ -22,7 +27,7 @@ def name_nodes(model: ir.Model) -> list[str]:
     """
     given = []
     for node in _nodes(model):
-        label = next((value.name for value in node.outputs if value.name), None)
+        label = node_name(node)
         if not node.name and label:
             node.name = label
             node.meta[_GIVEN] = label

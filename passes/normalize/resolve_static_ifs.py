@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.infer_shapes import ShapeInference
 from graphscale.passes.graph.replace_node import replace_node
@@ -45,7 +46,7 @@ class ResolveStaticIfs(ir.passes.InPlacePass):
                 waiting -= 1
                 condition = inference.found.constants.get(node.inputs[0])
                 if condition is not None:
-                    resolved.append(node.name or node.outputs[0].name)
+                    resolved.append(node_name(node))
                     taken = bool(condition.reshape(-1)[0])
                     branch = node.attributes["then_branch" if taken else "else_branch"].as_graph()
                     waiting += sum(map(_is_if, branch))
