@@ -15,7 +15,7 @@ from graphscale.acceleration.tuning import fastest
 from graphscale.acceleration.tuning import measure as measure_seconds
 from graphscale.acceleration.whole_model import Original, open_model
 from graphscale.passes.accelerate.find_convolutions import find_convolutions
-from graphscale.passes.accelerate.rewrite_convolutions import rewrite_convolutions
+from graphscale.passes.accelerate.rewrite_convolutions import RewriteConvolutions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -110,8 +110,7 @@ def rewrite_model(model: ir.Model, algorithms: Algorithms) -> ir.Model:
     from graphscale.layers.export import add_function_bodies
 
     nodes = find_convolutions(model)
-    rewrite_convolutions(
-        model, {nodes[index]: algorithm for index, algorithm in algorithms.items()}
-    )
+    chosen = {nodes[index]: algorithm for index, algorithm in algorithms.items()}
+    RewriteConvolutions(chosen)(model)
     add_function_bodies(model)
     return model
