@@ -81,7 +81,10 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
             report = {
                 "checkpoint": str(options.checkpoint),
                 "output": str(output),
-                **asdict(growth),
+                "resized": growth.resized,
+                "copied": growth.copied,
+                "separated": growth.untied,
+                "renamed": growth.renamed,
                 "check": None if fidelity is None else [_check_report(each) for each in fidelity],
             }
             print(json.dumps(report))

@@ -85,9 +85,9 @@ def show_growth(
         _add_row(console, table, name, weight.kind, *shapes)
     console.print(table)
     _say(console, "resized", f" {len(growth.resized)}, copied {len(growth.copied)}")
-    if growth.separated:
+    if growth.untied:
         text = "weights that layers shared in the target file and learned apart"
-        _say(console, "separated", f" {len(growth.separated)} {text}")
+        _say(console, "untied", f" {len(growth.untied)} {text}")
     for name, other in growth.renamed.items():
         _say(console, "", f"matched by structure: {name} ← {other}")
     for each in fidelity or ():
