@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.files import replacing
+from graphscale.core.files import check_regular, replacing
 from graphscale.core.state_dicts import METADATA_KEY, plans
 
 FORMAT = 1
@@ -179,6 +179,7 @@ class Plan:
     def from_file(cls, path: str | Path) -> Plan:
         """The plan in a file that shrink wrote."""
         try:
+            check_regular(Path(path))
             text = Path(path).read_bytes()
         except OSError as error:
             raise GraphScaleError(
