@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import onnx
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: ModelLike,
+    model: ModelLike | torch.nn.Module,
+    example_input: Any = None,
     *,
     input_size: Size = None,
     kernels: KernelTable | None = None,
@@ -28,21 +29,14 @@ def plan(
 ) -> Plan:
     """What `shrink` would do to a model, without its weights being touched.
 
-    Arguments and errors as for `shrink`.
+    Arguments and errors as for `shrink`; a torch module may be on the meta device.
+    `plan(...).image_size` is the size of the images that the pre-train network takes.
     """
+    if _is_module(model):
+        from graphscale.modules.shrink import plan_module
+
+        return plan_module(model, example_input, input_size=input_size, kernels=kernels, keep=keep)
     return shrink_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
-
-
-@overload
-def shrink(
-    model: ir.Model,
-    *,
-    input_size: Size = None,
-    kernels: KernelTable | None = None,
-    keep: Sequence[str] = (),
-    init: str | None = None,
-    seed: int = 0,
-) -> ir.Model: ...
 
 
 @overload
@@ -55,6 +49,18 @@ def shrink(
     init: str | None = None,
     seed: int = 0,
 ) -> onnx.ModelProto: ...
+
+
+@overload
+def shrink(
+    model: ir.Model,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    init: str | None = None,
+    seed: int = 0,
+) -> ir.Model: ...
 
 
 @overload
@@ -94,8 +100,9 @@ def shrink(
         seed: Of the fresh weights.
 
     Returns:
-        The pre-train network, with its plan in the metadata: an onnx-ir model for an onnx-ir model,
-        a torch module for a torch module, else an onnx.ModelProto.
+        The pre-train network with its plan: an onnx-ir model for an onnx-ir model, a torch module
+        for a torch module, else an onnx.ModelProto. Models have the plan in their metadata, modules
+        as `graphscale_plan`; `graphscale_plan.image_size` is the size of the images to train on.
 
     Raises:
         GraphScaleError: the model cannot be read or rescaled; says what to do.
@@ -121,16 +128,6 @@ def shrink(
 
 @overload
 def grow(
-    checkpoint: ir.Model,
-    *,
-    plan: Plan | str | os.PathLike | None = None,
-    target: ModelLike | None = None,
-    resize: str = "bilinear",
-) -> ir.Model: ...
-
-
-@overload
-def grow(
     checkpoint: str | os.PathLike | onnx.ModelProto,
     *,
     plan: Plan | str | os.PathLike | None = None,
@@ -141,7 +138,17 @@ def grow(
 
 @overload
 def grow(
-    checkpoint: torch.nn.Module,
+    checkpoint: ir.Model,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    target: ModelLike | None = None,
+    resize: str = "bilinear",
+) -> ir.Model: ...
+
+
+@overload
+def grow(
+    checkpoint: torch.nn.Module | Mapping[str, Any],
     *,
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | torch.nn.Module | None = None,
@@ -150,7 +157,7 @@ def grow(
 
 
 def grow(
-    checkpoint: ModelLike | torch.nn.Module,
+    checkpoint: ModelLike | torch.nn.Module | Mapping[str, Any],
     *,
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | torch.nn.Module | None = None,
@@ -159,7 +166,8 @@ def grow(
     """Carry the weights of a trained pre-train network back into the target (Eq. 5).
 
     Args:
-        checkpoint: The pre-train network, as `shrink` takes models.
+        checkpoint: The pre-train network, as `shrink` takes models; or the state dict of a
+            pre-train module, also inside a trainer's checkpoint, together with `target`.
         plan: The plan, or the file that shrink wrote, where the checkpoint has lost its own.
         target: The target network, where neither has a plan.
         resize: 'bilinear' (half-pixel centres), 'bicubic', 'nearest' or 'align-corners'.
@@ -170,6 +178,10 @@ def grow(
     Raises:
         GraphScaleError: the checkpoint is of another network; names the weights.
     """
+    if isinstance(checkpoint, Mapping):
+        from graphscale.modules.grow_state_dict import grow_state_dict
+
+        return grow_state_dict(checkpoint, plan=plan, target=target, resize=resize)
     if _is_module(checkpoint):
         from graphscale.modules.grow import grow_module
 

@@ -1,4 +1,4 @@
-"""Grow a torch module, or its state dict, back into the target (Eq. 5 of arXiv 1610.03623)."""
+"""Grow a torch module back into the target (Eq. 5 of arXiv 1610.03623)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from graphscale.modules.module_state import (
     tensors_of,
     unwrapped,
 )
+from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resize_weight import grow_weight
 from graphscale.modules.resized_weights import resized_weights
 from graphscale.modules.trace_module import module_path
@@ -84,10 +85,10 @@ def grow_module(
         return adopt_modes(result, module)
     result = copy_module(module)
     forget_image_size(result)
-    vars(result).pop("graphscale_plan", None)
+    detach_plan(result)
     outer = vars(result).pop("graphscale_outer_plans", None)
     if outer:  # the module was shrunk more than once, and can be grown once more
-        result.graphscale_plan = outer[-1]
+        attach_plan(result, outer[-1])
         if outer[:-1]:
             result.graphscale_outer_plans = outer[:-1]
     fill(result, grown)
@@ -105,43 +106,6 @@ def grow_module(
             f"{name} cannot take the target's numbers: {reason}; give a module of the target "
             "network as target"
         ) from None
-    return result
-
-
-def grow_state_dict(
-    state: Mapping[str, torch.Tensor],
-    *,
-    plan: Plan | str | os.PathLike | None = None,
-    target: nn.Module | None = None,
-    resize: str = "bilinear",
-) -> nn.Module | dict[str, torch.Tensor]:
-    """The target's weights from the state dict of a trained pre-train network.
-
-    Args:
-        state: What `state_dict()` of the shrunk module gave, for example read from a checkpoint.
-        plan: The plan (`shrunk.graphscale_plan`), or its file.
-        target: A module of the target network; a copy of it is filled.
-        resize: As for `grow`.
-
-    Returns:
-        With `target` a module of its class, else a state dict that the target loads.
-
-    Raises:
-        GraphScaleError: neither plan nor target, or the tensors are of another network.
-    """
-    interpolation_matrix(1, 1, resize)
-    plan = _read(plan)
-    if plan is None and not isinstance(target, nn.Module):
-        raise GraphScaleError(
-            "a state dict carries no plan; give the one of the module that shrink returned "
-            "(plan=shrunk.graphscale_plan), or a module of the target network as target"
-        )
-    weights = plan.weights if plan is not None else resized_weights(state, unwrapped(target))
-    grown = grown_tensors(state, weights, resize, "the state dict")
-    if target is None:
-        return {**{name: tensor.clone() for name, tensor in state.items()}, **grown}
-    result = copy_module(unwrapped(target))
-    _fill_target(result, {**state, **grown})
     return result
 
 

@@ -80,6 +80,14 @@ def check_image_size(module: nn.Module, plan: Plan, example: Example) -> None:
         module.register_forward_pre_hook(CheckImageSize(sizes), with_kwargs=bool(example.kwargs))
 
 
+def copy_image_size(source: nn.Module, module: nn.Module) -> None:
+    """Let `module` raise where `source` does."""
+    for key, hook in source._forward_pre_hooks.items():
+        if isinstance(hook, CheckImageSize):
+            keywords = key in source._forward_pre_hooks_with_kwargs
+            module.register_forward_pre_hook(CheckImageSize(hook.sizes), with_kwargs=keywords)
+
+
 def forget_image_size(module: nn.Module) -> None:
     """Remove what `check_image_size` set."""
     for key, hook in list(module._forward_pre_hooks.items()):

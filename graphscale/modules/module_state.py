@@ -62,7 +62,7 @@ def hollow(module: nn.Module, names: Container[str]) -> nn.Module:
             if isinstance(tensor, nn.Parameter):
                 empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
             memo[id(tensor)] = empty
-    return copy.deepcopy(module, memo)
+    return copy_module(module, memo)
 
 
 def memory_format(tensor: torch.Tensor) -> torch.memory_format:

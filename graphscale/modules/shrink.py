@@ -42,6 +42,7 @@ from graphscale.modules.module_state import (
     tensors_of,
     unwrapped,
 )
+from graphscale.modules.plan_in_state_dict import attach_plan
 from graphscale.modules.resize_weight import shrink_weight
 from graphscale.modules.stand_in import stand_in
 from graphscale.modules.trace_module import trace_module
@@ -138,7 +139,7 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
             f"place stands the network that graphscale.load makes of the shrunk graph{lacks}",
             stacklevel=4,
         )
-    shrunk.graphscale_plan = result.plan
+    attach_plan(shrunk, result.plan)
     check_image_size(shrunk, result.plan, example)
     return shrunk
 
@@ -215,7 +216,7 @@ def _shrink_network(module: Network, options: dict) -> Network:
     network.train(module.training)
     adopt_frozen(network, module)
     fill(network, tensors_of(network), memory_formats(module))
-    network.graphscale_plan = plan
+    attach_plan(network, plan)
     return network
 
 

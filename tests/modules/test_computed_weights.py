@@ -1,6 +1,5 @@
 """Layers that compute their kernels from parameters shrink and grow in their own class."""
 
-import copy
 import warnings
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphscale
+from graphscale.modules.module_state import copy_module
 
 from .rescaled import assert_close, images, shrink
 
@@ -83,7 +83,7 @@ def check(target: nn.Module) -> tuple[nn.Module, nn.Module]:
     assert type(shrunk) is type(target)
     assert list(shrunk.state_dict()) == list(target.state_dict())
     assert shrunk[0].kernel_size == (3, 3)
-    untrained = copy.deepcopy(graphscale.grow(shrunk))
+    untrained = copy_module(graphscale.grow(shrunk))
     train(shrunk)
     grown = graphscale.grow(shrunk)
     assert {k: v.shape for k, v in grown.state_dict().items()} == {
@@ -97,7 +97,7 @@ def check(target: nn.Module) -> tuple[nn.Module, nn.Module]:
         torch.testing.assert_close(filled[name], tensor)
     grown.eval()
     assert grown(EXAMPLE).shape == target.eval()(EXAMPLE).shape
-    again = copy.deepcopy(grown)
+    again = copy_module(grown)
     again.load_state_dict(target.state_dict())
     torch.testing.assert_close(again(EXAMPLE), target(EXAMPLE))
     return shrunk, grown

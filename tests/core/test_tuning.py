@@ -1,0 +1,133 @@
+"""Measurements: what counts of several, and their file, damaged, not writable, shared."""
+
+import itertools
+import json
+import threading
+
+import pytest
+
+from graphscale.core.tuning import Tuner, measure
+
+
+def ways() -> dict:
+    return {"one": lambda: None, "other": lambda: None}
+
+
+@pytest.mark.parametrize("content", ["{not json", "[]", "3", '{"p": 1}', '{"p": {"k": {}}}', ""])
+def test_a_damaged_file_is_measured_anew(content, tmp_path):
+    path = tmp_path / "tuning.json"
+    path.write_text(content)
+    assert set(Tuner("runtime", path).seconds("key", ways)) == {"one", "other"}
+    (known,) = [each for each in json.loads(path.read_text()).values() if each]
+    assert set(known["key"]) == {"one", "other"}
+
+
+@pytest.mark.parametrize("damage", [{}, {"one": "fast"}, {"one": -1.0}, None])
+def test_a_damaged_entry_is_measured_anew(damage, tmp_path):
+    path = tmp_path / "tuning.json"
+    Tuner("runtime", path).seconds("key", ways)
+    content = json.loads(path.read_text())
+    (place,) = content
+    content[place] = {"key": damage}
+    path.write_text(json.dumps(content))
+    assert set(Tuner("runtime", path).seconds("key", ways)) == {"one", "other"}
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    tuner = Tuner("runtime", tmp_path / "file" / "tuning.json")
+    with pytest.warns(UserWarning, match="cannot be kept"):
+        assert tuner.seconds("key", ways)
+    assert tuner.seconds("other", ways)
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("graphscale.core.tuning.Path.home", home)
+    assert Tuner("runtime").seconds("key", ways)
+
+
+def test_writers_keep_what_others_wrote(tmp_path):
+    path = tmp_path / "tuning.json"
+    one, other = Tuner("runtime", path), Tuner("runtime", path)
+    one.seconds("first", ways)
+    other.seconds("second", ways)
+    (known,) = json.loads(path.read_text()).values()
+    assert set(known) == {"first", "second"}
+
+
+def test_threads_measure_one_at_a_time(tmp_path):
+    tuner, inside, most = Tuner("runtime", tmp_path / "tuning.json"), [], []
+
+    def way():
+        inside.append(1)
+        most.append(len(inside))
+        inside.pop()
+
+    threads = [
+        threading.Thread(target=lambda key=key: tuner.seconds(key, lambda: {"one": way}))
+        for key in ("a", "b", "a", "c")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    (known,) = json.loads((tmp_path / "tuning.json").read_text()).values()
+    assert set(known) == {"a", "b", "c"}
+
+
+class Clock:
+    """Time that passes only in ways; `runs` names them in order."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.runs = 0.0, []
+        monkeypatch.setattr("graphscale.core.tuning.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("graphscale.core.tuning.time.sleep", lambda seconds: None)
+
+    def way(self, name, *seconds):
+        """Takes the seconds in turn."""
+        taken = itertools.cycle(seconds)
+
+        def run():
+            self.runs.append(name)
+            self.now += next(taken)
+
+        return run
+
+
+def test_ways_run_in_turn_and_slow_ones_are_dropped(monkeypatch):
+    clock = Clock(monkeypatch)
+    seconds = {"slow": 0.02, "one": 0.01, "two": 0.01}
+    found = measure({name: clock.way(name, each) for name, each in seconds.items()})
+    one_round = ["slow", "slow", "one", "one", "two", "two"]
+    assert clock.runs[:15] == ["slow", "one", "two", *one_round, *one_round]
+    assert clock.runs[15:] == one_round[2:] * (len(clock.runs[15:]) // 4) != []
+    assert found == pytest.approx(seconds)
+
+
+def test_hopeless_ways_run_once(monkeypatch):
+    clock = Clock(monkeypatch)
+    found = measure({"hopeless": clock.way("hopeless", 400.0), "one": clock.way("one", 0.01)})
+    assert clock.runs.count("hopeless") == 1
+    assert found == pytest.approx({"hopeless": 400.0, "one": 0.01})
+
+
+def test_the_fastest_run_counts_but_not_the_first(monkeypatch):
+    clock = Clock(monkeypatch)
+    disturbed = clock.way("disturbed", 0.02, 0.001)  # every other time another has the core
+    steady = clock.way("steady", 0.003)
+    found = measure({"disturbed": disturbed, "steady": steady})
+    assert found == pytest.approx({"disturbed": 0.001, "steady": 0.003})
+    found = measure({"cold": clock.way("cold", 0.001, *[0.002] * 10_000)})
+    assert found == pytest.approx({"cold": 0.002})
+
+
+def test_long_runs_need_no_warming_up_and_two_rounds_at_least(monkeypatch):
+    clock = Clock(monkeypatch)
+    measure({"one": clock.way("one", 5.0), "two": clock.way("two", 6.0)}, longest=10.0)
+    assert clock.runs == ["one", "two"] * 3
