@@ -121,7 +121,11 @@ class Plan:
     @property
     def image_size(self) -> tuple[int, ...]:
         """Spatial size, such as (height, width), of the images that the pre-train network takes."""
-        image = max(self.inputs, key=lambda each: len(each.pretrain), default=None)
+        image = max(
+            self.inputs,
+            key=lambda each: (each.pretrain != each.target, len(each.pretrain)),
+            default=None,
+        )
         if image is None:
             return ()
         channels_last = image.pretrain[1:2] != image.target[1:2]

@@ -211,17 +211,6 @@ def test_fallback_is_the_imported_graph() -> None:
     check_kernels(shrunk, grown)
 
 
-def test_weights_computed_in_forward() -> None:
-    """Growing gives an imported graph too: the class cannot hold the weights."""
-    target = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3, padding=1)), nn.Conv2d(8, 8, 3)
-    )
-    shrunk = shrink_to_import(target)
-    train(shrunk)
-    with torch.no_grad():
-        assert graphscale.grow(shrunk)(EXAMPLE).shape == target(EXAMPLE).shape
-
-
 def test_wrappers() -> None:
     shrunk = shrink(torch.compile(Network()), EXAMPLE)
     assert type(shrunk) is Network
