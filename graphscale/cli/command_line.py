@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from graphscale import __version__
+from graphscale.cli import train
 from graphscale.core.errors import GraphScaleError
 
 
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_shrink(commands)
     _add_grow(commands)
     _add_accelerate(commands)
+    train.add_parser(commands)
     return parser
 
 
