@@ -24,9 +24,10 @@ from networks import NETWORKS
 import graphscale
 from graphscale.training.image_batches import TensorBatches
 from graphscale.training.learning_rate import Schedule
-from graphscale.training.recipes import RECIPES, Recipe, Stage
+from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
+from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
-from graphscale.training.trainer import Events, RescaledNetworks, Trainer, TrainingOptions
+from graphscale.training.trainer import Events, Trainer, TrainingOptions
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT.parent / "results" / "training"
@@ -34,7 +35,7 @@ CACHE = ROOT.parents[1] / "build" / "training"
 EPOCHS = 12
 _LEAVE_3 = {3: 3}
 _LEAVE_ALL = {size: size for size in range(1, 32)}
-_TARGET = Stage(1.0, target=True)
+_TARGET = RecipeStage(1.0, target=True)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Variant:
 
 
 def _two(share: float, kernels: dict[int, int], decay: str = "after growth") -> Recipe:
-    return Recipe("two stages", (Stage(share, kernels), _TARGET), decay)
+    return Recipe("two stages", (RecipeStage(share, kernels), _TARGET), decay)
 
 
 VARIANTS = {
@@ -69,7 +70,7 @@ VARIANTS = {
     "late-leave-3-0.8": Variant(_two(0.7, _LEAVE_3), share=0.8),
     "late-images-0.8": Variant(_two(0.7, _LEAVE_ALL), share=0.8),
     "stages": Variant(
-        Recipe("stages", (Stage(0.5), Stage(0.75, _LEAVE_3), _TARGET), "after growth")
+        Recipe("stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), "after growth")
     ),
 }
 
@@ -138,7 +139,7 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
     os.replace(part, file)
 
 
-def _short(stage: Stage) -> Stage:
+def _short(stage: RecipeStage) -> RecipeStage:
     """A table that leaves every kernel alone is written as one entry."""
     return replace(stage, kernels={0: 0}) if len(stage.kernels) > 8 else stage
 

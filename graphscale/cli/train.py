@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphscale.core.errors import GraphScaleError
+
+if TYPE_CHECKING:
+    from graphscale.cli.outputs import Outputs
+    from graphscale.cli.terminal import Terminal
+    from graphscale.training.train_folder import FolderOptions
+    from graphscale.training.trainer import TrainingOptions
 
 _EPILOG = """\
 recipes:
@@ -27,10 +29,13 @@ torch.onnx.export(..., optimize=False, training=...), or give module:callable.
 """
 
 
-def add_parser(commands) -> None:
-    """Add the command to argparse's `commands`."""
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    """Add the command and its options to graphscale's parser."""
     parser = commands.add_parser(
         "train",
+        parents=[common],
         help="train a network on a folder of images: shrink, train, grow, train on",
         description="Train a network on a folder of images. The pre-train network is derived from "
         "the target, trained, grown in place, and the target trained on, by a recipe.",
@@ -108,41 +113,37 @@ def _add_images(group) -> None:
     group.add_argument("--workers", type=int, help="processes that decode (default: all cores)")
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> None:
     """Train as the parsed `options` say, and show what came out."""
+    from graphscale.cli.tables import show_trainings
+    from graphscale.cli.training_progress import TrainingProgress
     from graphscale.training.train_folder import train_folder
-    from graphscale.training.trainer import Interrupted
 
     if options.data is None and not options.resume:
         raise GraphScaleError("--data is missing; give a folder with a sub-folder per class")
     stem = Path(options.model.replace(":", ".")).name.removesuffix(".onnx")
     output = options.output or Path(f"{stem}.run")
-    with _shown(options.json) as notices:
-        try:
-            results = train_folder(
-                options.model,
-                options.data or "",
-                output,
-                recipe_name=options.recipe,
-                options=_training_options(options),
-                folder_options=_folder_options(options),
-                baseline=options.baseline,
-                resume=options.resume,
-                notices=notices,
-            )
-        except Interrupted:
-            print(
-                f"graphscale: interrupted; {output}/last.pt is written, go on with --resume",
-                file=sys.stderr,
-            )
-            raise SystemExit(130) from None
-    if options.json:
-        print((output / "result.json").read_text(), end="")
-        return
-    _show(results, output)
+    outputs.expect(output / "model.onnx", output / "last.pt")
+    with TrainingProgress(terminal) as notices:
+        results = train_folder(
+            options.model,
+            options.data or "",
+            output,
+            recipe_name=options.recipe,
+            options=_training_options(options),
+            folder_options=_folder_options(options),
+            baseline=options.baseline,
+            resume=options.resume,
+            notices=notices,
+        )
+    with terminal.showing(tables=not options.json) as console:
+        if options.json:
+            print((output / "result.json").read_text(), end="")
+            return
+        show_trainings(results, output, console)
 
 
-def _training_options(options: argparse.Namespace):
+def _training_options(options: argparse.Namespace) -> TrainingOptions:
     from graphscale.training.learning_rate import Schedule
     from graphscale.training.trainer import TrainingOptions
 
@@ -164,7 +165,7 @@ def _training_options(options: argparse.Namespace):
     )
 
 
-def _folder_options(options: argparse.Namespace):
+def _folder_options(options: argparse.Namespace) -> FolderOptions:
     from graphscale.training.train_folder import FolderOptions
 
     size = None
@@ -183,118 +184,3 @@ def _folder_options(options: argparse.Namespace):
         workers=options.workers,
         device=options.device,
     )
-
-
-@contextmanager
-def _shown(quiet: bool) -> Iterator:
-    """Notices as bars on a terminal, else as lines; Ctrl-C stops after the step at hand."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from graphscale.training.train_folder import Notices
-    from graphscale.training.trainer import Events
-
-    console = Console(stderr=True, highlight=False)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not sys.stderr.isatty(),
-    )
-    task = bar.add_task("", total=None, visible=False, speed="")
-    current: list = [None]
-
-    def said(text: str) -> None:
-        if not quiet:
-            console.print(text)
-
-    def checked(done: int, total: int) -> None:
-        bar.update(
-            task, description="checking images", completed=done, total=total, visible=True, speed=""
-        )
-
-    def started(stage: int, epoch: int, size: tuple[int, int]) -> None:
-        said(f"stage {stage + 1}: images of {size[0]}×{size[1]}, from epoch {epoch + 1} on")
-
-    def stepped(epoch: int, batch: int, batches: int) -> None:
-        trainer = current[0]
-        total = trainer.options.epochs * batches if trainer is not None else None
-        bar.update(
-            task,
-            description=f"epoch {epoch + 1}",
-            completed=epoch * batches + batch,
-            total=total,
-            visible=True,
-        )
-
-    def finished(record) -> None:
-        bar.update(task, speed=f"{record.images_per_second:.0f} images/s")
-        said(
-            f"epoch {record.epoch:3}  {record.image_size:4} px  rate {record.rate:<8.3g} loss "
-            f"{record.train_loss:.3f}  accuracy {record.accuracy:.1%}  "
-            f"{record.images_per_second:.0f} images/s  {record.seconds:.0f} s"
-        )
-
-    def stop(number, frame) -> None:
-        if current[0] is None or current[0].stop:
-            raise KeyboardInterrupt
-        current[0].stop = True
-
-    notices = Notices(
-        said, checked, Events(started, stepped, finished), lambda each: current.__setitem__(0, each)
-    )
-    main = threading.current_thread() is threading.main_thread()
-    before = [signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)] if main else []
-    bar.start()
-    try:
-        yield notices
-    finally:
-        bar.stop()
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before):
-            signal.signal(number, handler)
-
-
-def _show(results, output: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("recipe")
-    for name in ("accuracy", "best", "training", "epochs by image size"):
-        table.add_column(name, justify="right")
-    for result in results:
-        sizes: dict[int, int] = {}
-        for record in result.records:
-            sizes[record.image_size] = sizes.get(record.image_size, 0) + 1
-        table.add_row(
-            result.recipe,
-            f"{result.accuracy:.2%}",
-            f"{max(record.accuracy for record in result.records):.2%}",
-            _duration(result.seconds),
-            ", ".join(f"{count} at {size}" for size, count in sizes.items()),
-        )
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    if len(results) == 2:
-        ours, baseline = results
-        saved = 1 - ours.seconds / baseline.seconds
-        points = 100 * (ours.accuracy - baseline.accuracy)
-        console.print(f"{saved:.0%} of the training time saved, accuracy {points:+.2f} points")
-    console.print(f"[bold]written[/] {output / 'model.onnx'}, curves.png, result.json, log.csv")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.requirements import missing_package
 
 if TYPE_CHECKING:
     import onnx
@@ -32,7 +33,7 @@ def get_library_path() -> str:
 
 
 def session(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto, **kwargs
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto, **kwargs: Any
 ) -> onnxruntime.InferenceSession:
     """Open a model (path, bytes or message) in onnxruntime with our operators.
 
@@ -40,7 +41,10 @@ def session(
     once however many sessions they serve, and ``providers`` are CUDA, where it is available, and
     the CPU unless they are given. Raises GraphScaleError for what is no file.
     """
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "a session") from None
 
     if hasattr(model, "SerializeToString"):
         model = model.SerializeToString()

@@ -26,7 +26,7 @@ _LEAVE_3: Mapping[int, int] = {3: 3}
 
 
 @dataclass(frozen=True)
-class Stage:
+class RecipeStage:
     """One part of a training.
 
     Attributes:
@@ -59,7 +59,7 @@ class Recipe:
     """
 
     name: str
-    stages: tuple[Stage, ...]
+    stages: tuple[RecipeStage, ...]
     decay: str = "throughout"
     before_first_drop: int | None = None
 
@@ -96,20 +96,26 @@ class Recipe:
         return ends
 
 
+_TARGET = RecipeStage(1.0, target=True)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("target", (Stage(1.0, target=True),)),
-        Recipe("paper", (Stage(0.3), Stage(1.0, target=True)), before_first_drop=1),
-        Recipe("late", (Stage(0.7, _LEAVE_3), Stage(1.0, target=True)), decay="after growth"),
+        Recipe("target", (_TARGET,)),
+        Recipe("paper", (RecipeStage(0.3), _TARGET), before_first_drop=1),
+        Recipe(
+            "late",
+            (RecipeStage(0.7, _LEAVE_3), RecipeStage(1.0, target=True)),
+            decay="after growth",
+        ),
         Recipe(
             "progressive",
             (
                 *(
-                    Stage(until, _LEAVE_ALL, scale)
+                    RecipeStage(until, _LEAVE_ALL, scale)
                     for until, scale in ((0.3, 0.5), (0.45, 0.625), (0.6, 0.75), (0.8, 0.875))
                 ),
-                Stage(1.0, target=True),
+                _TARGET,
             ),
         ),
     )

@@ -19,11 +19,11 @@ from graphscale.training.image_batches import FolderBatches, Normalization
 from graphscale.training.image_folder import ImageFolder, check_images, read_folder
 from graphscale.training.learning_rate import Schedule
 from graphscale.training.recipes import Recipe, recipe
+from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import EpochRecord, RunFolder
 from graphscale.training.target import Target, read_target
 from graphscale.training.trainer import (
     Events,
-    RescaledNetworks,
     Trainer,
     TrainingOptions,
 )

@@ -8,7 +8,6 @@ a CPU a training that was killed goes on bit for bit from there.
 
 from __future__ import annotations
 
-import copy
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -82,8 +81,11 @@ class Networks(Protocol):
     def first(self, stage: int) -> nn.Module:
         """A stage's network with the weights that a training starts from."""
 
-    def grow(self, network: nn.Module, stage: int) -> nn.Module:
-        """The network of the stage after `stage`, with the weights of `network` carried over."""
+    def grow(self, network: nn.Module, stage: int, optimizer: torch.optim.Optimizer) -> nn.Module:
+        """The network of the stage after `stage`, with the weights of `network` carried over.
+
+        Where it is the same object, `optimizer` goes on with it; else a new one is made.
+        """
 
 
 class Batches(Protocol):
@@ -277,6 +279,12 @@ class Trainer:
     # --- stages -----------------------------------------------------------------------------------
 
     def _begin(self, network: nn.Module, stage: int) -> None:
+        self._enter(network, stage)
+        self._call = torch.compile(self.network) if self.options.compile else self.network
+        self._optimizer = self._new_optimizer(self.network)
+
+    def _enter(self, network: nn.Module, stage: int) -> None:
+        """Let the stage's network and image size be those of the training."""
         self._stage = stage
         self.batches.moment.size = self.networks.size(stage)
         self._format = (
@@ -285,13 +293,14 @@ class Trainer:
             else torch.contiguous_format
         )
         self.network = network.to(self.device, memory_format=self._format).train()
-        self._call = torch.compile(self.network) if self.options.compile else self.network
-        self._optimizer = self._new_optimizer(self.network)
 
     def _grow(self) -> None:
         with self._timed():
-            grown = self.networks.grow(self.network, self._stage)
-            self._begin(grown, self._stage + 1)
+            grown = self.networks.grow(self.network, self._stage, self._optimizer)
+            if grown is self.network:
+                self._enter(grown, self._stage + 1)
+            else:
+                self._begin(grown, self._stage + 1)
         self._after_growth = self._validate()[1]
 
     def _new_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -395,66 +404,3 @@ def _set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])
-
-
-class RescaledNetworks:
-    """The networks of a recipe, derived from one target by `shrink` and `grow`.
-
-    Args:
-        target: The target network; left as it is.
-        example: A float tensor (1, C, H, W) of the target's size.
-        recipe: The stages.
-        seed: Of fresh weights.
-    """
-
-    def __init__(
-        self, target: nn.Module, example: torch.Tensor, recipe: Recipe, seed: int = 0
-    ) -> None:
-        self.target = target
-        self.example = example
-        self.recipe = recipe
-        self.seed = seed
-        self._made: dict[int, nn.Module] = {}
-        self._sizes: dict[int, tuple[int, int]] = {}
-
-    def size(self, stage: int) -> tuple[int, int]:
-        """Height and width of a stage's images."""
-        if stage not in self._sizes:
-            if self.recipe.stages[stage].target:
-                self._sizes[stage] = tuple(self.example.shape[2:])
-            else:
-                plan = self._shrunk(stage, self.target).graphscale_plan
-                self._sizes[stage] = tuple(plan.inputs[0].pretrain[2:4])
-        return self._sizes[stage]
-
-    def first(self, stage: int) -> nn.Module:
-        """A stage's network; its weights are the target's, resized where kernels are smaller."""
-        if self.recipe.stages[stage].target:
-            return copy.deepcopy(self.target)
-        return self._shrunk(stage, self.target)
-
-    def grow(self, network: nn.Module, stage: int) -> nn.Module:
-        """The next stage's network with the weights of `network`."""
-        import graphscale
-
-        grown = graphscale.grow(network)
-        if self.recipe.stages[stage + 1].target:
-            return grown
-        return self._shrunk(stage + 1, grown, init="resize")
-
-    def _shrunk(self, stage: int, network: nn.Module, init: str | None = None) -> nn.Module:
-        import graphscale
-
-        chosen = self.recipe.stages[stage]
-        size = None
-        if chosen.scale is not None:
-            height, width = (max(1, round(n * chosen.scale)) for n in self.example.shape[2:])
-            size = (height, width)
-        return graphscale.shrink(
-            network,
-            self.example,
-            kernels=dict(chosen.kernels) or None,
-            input_size=size,
-            init=init,
-            seed=self.seed,
-        )

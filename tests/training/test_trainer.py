@@ -11,11 +11,11 @@ from graphscale import GraphScaleError
 from graphscale.training.image_batches import TensorBatches
 from graphscale.training.learning_rate import Schedule
 from graphscale.training.recipes import RECIPES, recipe
+from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
 from graphscale.training.trainer import (
     Events,
     Interrupted,
-    RescaledNetworks,
     Trainer,
     TrainingOptions,
 )
@@ -103,10 +103,14 @@ def test_growth_carries_the_weights_over() -> None:
     seen: list[tuple[nn.Module, nn.Module]] = []
     grow = run.networks.grow
 
-    def watched(small: nn.Module, stage: int) -> nn.Module:
+    def watched(small: nn.Module, stage: int, optimizer: torch.optim.Optimizer) -> nn.Module:
         wanted = graphscale.grow(small)
-        seen.append((wanted, grow(small, stage)))
-        return seen[-1][1]
+        grown = grow(small, stage, optimizer)
+        assert grown is small
+        for one, other in zip(wanted.state_dict().values(), grown.state_dict().values()):
+            assert torch.equal(one, other)
+        seen.append((wanted, grown))
+        return grown
 
     run.networks.grow = watched
     run.run()
