@@ -8,9 +8,9 @@
 // tiles are short of: not done.
 #pragma once
 
-#include "kernels/cpu/fft_conv/simd.h"
+#include "kernels/cpu/simd/vector-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // Strides in floats. r = outer * inner_count + inner, up to r_count in all.
 struct Operands {
@@ -108,4 +108,4 @@ void product(int64_t m_count, int64_t blocks, Operands p) {
   if (blocks == 1) product_rows<L, M1, 1, kConjugate>(m_count, p);
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

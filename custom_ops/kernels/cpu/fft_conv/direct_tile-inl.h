@@ -2,17 +2,17 @@
 #pragma once
 
 #include "kernels/cpu/fft_conv/direct_layout.h"
-#include "kernels/cpu/fft_conv/planes.h"
-#include "kernels/cpu/fft_conv/simd.h"
+#include "kernels/cpu/fft_conv/planes-inl.h"
+#include "kernels/cpu/simd/vector-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // A task's place: the first output of its tile and how many rows and columns there are.
 struct DirectTile {
   int64_t image, group, part, first_row, first_column, rows, columns;
 };
 
-FFT_CONV_INLINE DirectTile tile_of(const DirectLayout& d, int64_t task) {
+GRAPHSCALE_INLINE DirectTile tile_of(const DirectLayout& d, int64_t task) {
   DirectTile tile;
   tile.part = task % d.parts;
   task /= d.parts;
@@ -30,21 +30,16 @@ FFT_CONV_INLINE DirectTile tile_of(const DirectLayout& d, int64_t task) {
 
 // L columns of a row from `column` on; zeros beyond the image.
 template <int L>
-FFT_CONV_INLINE Vector<L> load_columns(const DirectLayout& d, const float* row, int64_t column) {
+GRAPHSCALE_INLINE Vector<L> load_columns(const DirectLayout& d, const float* row, int64_t column) {
   const int begin = clamp_lane(-column, L), end = clamp_lane(d.in_width - column, L);
   return begin < end ? load_range<L>(row + column, begin, end) : Vector<L>{};
-}
-
-template <int L, int... J>
-FFT_CONV_INLINE Vector<L> even_lanes(const Vector<L>& a, const Vector<L>& b,
-                                     std::integer_sequence<int, J...>) {
-  return __builtin_shufflevector(a, b, 2 * J...);
 }
 
 // A row of an image, null for one of zeros, to its phases. Writes whole vectors: the places behind are
 // those of later rows.
 template <int L>
-__attribute__((flatten)) void copy_row(const DirectLayout& d, const float* row, int64_t first, float* to) {
+__attribute__((flatten)) void copy_row(const DirectLayout& d, const float* row, int64_t first,
+                                       float* to) {
   using Loose = typename VectorOf<L>::unaligned;
   for (int64_t phase = 0; phase < d.phases; ++phase, to += d.phase_pitch) {
     for (int64_t i = 0; i < d.copied_columns; i += L) {
@@ -54,8 +49,9 @@ __attribute__((flatten)) void copy_row(const DirectLayout& d, const float* row, 
       } else if (d.stride_x == 1) {
         values = load_columns<L>(d, row, column);
       } else if (d.stride_x == 2) {
-        values = even_lanes<L>(load_columns<L>(d, row, column), load_columns<L>(d, row, column + L),
-                               std::make_integer_sequence<int, L>());
+        values = load_columns<L>(d, row, column);
+        Vector<L> next = load_columns<L>(d, row, column + L);
+        deal_lanes<L>(values, next);
       } else {
         for (int j = 0; j < L; ++j) {
           const int64_t at = column + j * d.stride_x;
@@ -85,4 +81,4 @@ void copy_inputs(const DirectLayout& d, const DirectTile& tile, const float* x, 
   }
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -1,16 +1,16 @@
 // Which planes of a problem's tensors go side by side in the lanes.
 #pragma once
 
-#include "kernels/cpu/fft_conv/planes.h"
+#include "kernels/cpu/fft_conv/planes-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // Tile number t of a core: image (with its batch phases) and place.
 struct Place {
   int64_t image, phase_y, phase_x, tile_y, tile_x;
 };
 
-FFT_CONV_INLINE Place place_of(const Core& core, int64_t tile) {
+GRAPHSCALE_INLINE Place place_of(const Core& core, int64_t tile) {
   Place p;
   p.tile_x = tile % core.x.tiles;
   tile /= core.x.tiles;
@@ -28,22 +28,22 @@ struct Channel {
   int64_t channel, phase_y, phase_x;
 };
 
-FFT_CONV_INLINE Channel channel_of(int64_t v, int64_t phases_y, int64_t phases_x) {
+GRAPHSCALE_INLINE Channel channel_of(int64_t v, int64_t phases_y, int64_t phases_x) {
   return {v / (phases_y * phases_x), v / phases_x % phases_y, v % phases_x};
 }
 
-FFT_CONV_INLINE Channel in_channel(const Core& core, int64_t v) {
+GRAPHSCALE_INLINE Channel in_channel(const Core& core, int64_t v) {
   return channel_of(v, core.y.in_phases, core.x.in_phases);
 }
 
-FFT_CONV_INLINE Channel out_channel(const Core& core, int64_t v) {
+GRAPHSCALE_INLINE Channel out_channel(const Core& core, int64_t v) {
   return channel_of(v, core.y.out_phases, core.x.out_phases);
 }
 
 // Starts a set of planes at a tile; its lanes follow by set_lane.
 template <int L>
-FFT_CONV_INLINE Planes<L> planes_at(const Map& rows, const Map& columns, const Core& core,
-                                    const Place& place) {
+GRAPHSCALE_INLINE Planes<L> planes_at(const Map& rows, const Map& columns, const Core& core,
+                                      const Place& place) {
   Planes<L> planes;
   planes.rows = rows;
   planes.columns = columns;
@@ -53,8 +53,8 @@ FFT_CONV_INLINE Planes<L> planes_at(const Map& rows, const Map& columns, const C
 }
 
 template <int L>
-FFT_CONV_INLINE void add_lane(Planes<L>& planes, const float* data, int64_t plane,
-                              const Channel& channel) {
+GRAPHSCALE_INLINE void add_lane(Planes<L>& planes, const float* data, int64_t plane,
+                                const Channel& channel) {
   const int i = planes.count++;
   planes.base[i] = const_cast<float*>(data) + plane * planes.rows.extent * planes.columns.extent;
   planes.row_phase[i] = channel.phase_y;
@@ -65,7 +65,7 @@ FFT_CONV_INLINE void add_lane(Planes<L>& planes, const float* data, int64_t plan
 }
 
 template <int L>
-FFT_CONV_INLINE void fill_lanes(Planes<L>& planes) {
+GRAPHSCALE_INLINE void fill_lanes(Planes<L>& planes) {
   for (int i = planes.count; i < L; ++i) {
     planes.base[i] = planes.base[0];
     planes.row_phase[i] = planes.row_phase[0];
@@ -138,4 +138,4 @@ Planes<L> tap_planes(const Core& core, const float* w, int64_t group, int64_t fi
   return planes;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -4,33 +4,33 @@
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"
-#include "kernels/cpu/fft_conv/simd.h"
+#include "kernels/cpu/simd/vector-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // Rows are asked for so long before they are needed: no processor follows L streams of short rows by itself.
 constexpr int64_t kRowsAhead = 6;
 
 template <int L>
 struct Planes {
-  float* base[L];        // lanes from `count` on repeat a valid plane
+  float* base[L];  // lanes from `count` on repeat a valid plane
   int count = 0;
-  Map rows, columns;     // without the lane's phase
+  Map rows, columns;  // without the lane's phase
   int64_t row_phase[L], column_phase[L];
-  bool aligned_lanes = true;  // all lanes have the phases of lane 0
-  Bounds bounds;              // of what is written
+  bool aligned_lanes = true;                // all lanes have the phases of lane 0
+  Bounds bounds;                            // of what is written
   int64_t last_row = -1, last_column = -1;  // >= 0: position u stands for position last - u
 };
 
 // The place of core position u, or -1 where there is none.
-FFT_CONV_INLINE int64_t locate(const Map& map, int64_t phase, int64_t last, int64_t u) {
+GRAPHSCALE_INLINE int64_t locate(const Map& map, int64_t phase, int64_t last, int64_t u) {
   const int64_t at = map.step * (last >= 0 ? last - u : u) + map.origin + phase;
   if (at < 0) return -1;
   if (map.divisor == 1) return at < map.extent ? at : -1;
   return at % map.divisor == 0 && at / map.divisor < map.extent ? at / map.divisor : -1;
 }
 
-FFT_CONV_INLINE int clamp_lane(int64_t value, int lanes) {
+GRAPHSCALE_INLINE int clamp_lane(int64_t value, int lanes) {
   return value < 0 ? 0 : value > lanes ? lanes : static_cast<int>(value);
 }
 
@@ -126,4 +126,4 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
   }
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

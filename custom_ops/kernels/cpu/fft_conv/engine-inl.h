@@ -1,14 +1,14 @@
-// The body of engine<L>(), included by the engine_*.cpp, each compiled for its instruction set.
+// The engine of one instruction set: for each pass, the function of the method that the algorithm names.
 #pragma once
 
-#include "kernels/cpu/fft_conv/dense.h"
-#include "kernels/cpu/fft_conv/direct.h"
-#include "kernels/cpu/fft_conv/direct_gradient.h"
+#include "kernels/cpu/fft_conv/dense-inl.h"
+#include "kernels/cpu/fft_conv/direct-inl.h"
+#include "kernels/cpu/fft_conv/direct_gradient-inl.h"
 #include "kernels/cpu/fft_conv/engine.h"
-#include "kernels/cpu/fft_conv/per_channel.h"
-#include "kernels/cpu/fft_conv/winograd.h"
+#include "kernels/cpu/fft_conv/per_channel-inl.h"
+#include "kernels/cpu/fft_conv/winograd-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
 bool prepack_with(const Core& core, Method method, const float* w, float* prepacked,
@@ -40,16 +40,12 @@ bool correlate_with(const Core& core, Method method, const float* x, const float
   }
 }
 
-template <int L>
-const Engine& engine() {
-  static constexpr Engine kEngine = {L,
-                                     prepack_with<L>,
-                                     convolve_with<L>,
-                                     correlate_with<L>,
-                                     prepack_direct<L>,
-                                     convolve_direct<L>,
-                                     correlate_direct<L>};
-  return kEngine;
-}
+inline constexpr Engine kEngine = {kFloatLanes,
+                                   prepack_with<kFloatLanes>,
+                                   convolve_with<kFloatLanes>,
+                                   correlate_with<kFloatLanes>,
+                                   prepack_direct<kFloatLanes>,
+                                   convolve_direct<kFloatLanes>,
+                                   correlate_direct<kFloatLanes>};
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

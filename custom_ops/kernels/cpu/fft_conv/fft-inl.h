@@ -7,9 +7,9 @@
 // instructions a cycle the two are near balance. The inverse is the same with re and im exchanged.
 #pragma once
 
-#include "kernels/cpu/fft_conv/dft.h"
+#include "kernels/cpu/fft_conv/dft-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // The radix of the first pass; N itself where one pass will do.
 constexpr int first_radix(int n) {
@@ -59,7 +59,7 @@ struct Twiddles {
 // `stride` floats lie between successive points, each a vector at re and one at im.
 template <int N, int L>
 __attribute__((flatten)) void fft(const float* re, const float* im, ptrdiff_t stride, float* out_re,
-                                   float* out_im, ptrdiff_t out_stride) {
+                                  float* out_im, ptrdiff_t out_stride) {
   constexpr int R1 = first_radix(N), R2 = N / R1;
   if constexpr (R2 == 1) {
     Complex<L> x[N];
@@ -139,4 +139,4 @@ FftFunction find_fft(int n) {
   }
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

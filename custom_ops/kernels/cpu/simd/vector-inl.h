@@ -1,6 +1,6 @@
-// Vectors of L floats (16 with AVX-512, 8 with AVX2, 4 elsewhere), written once with the compilers'
-// vector extensions. Everything here is a template on L: each engine_*.cpp, compiled with its own
-// instruction set, makes its own copy, and the linker cannot mix them up.
+// Vectors for the kernels that are compiled once per instruction set (kernel_table.h): L numbers side by side,
+// written with the compilers' vector extensions, and with intrinsics where those have no words for it (masked
+// loads and stores). L floats are 16 with AVX-512, 8 with AVX2 and 4 elsewhere.
 #pragma once
 
 #include <cstddef>
@@ -13,14 +13,18 @@
 #include <immintrin.h>
 #endif
 
-#define FFT_CONV_INLINE inline __attribute__((always_inline))
+#define GRAPHSCALE_INLINE inline __attribute__((always_inline))
 
-namespace graphscale::fft_conv {
+namespace graphscale::GRAPHSCALE_INSTRUCTION_SET {
 
-template <int L>
+constexpr int kVectorBytes = GRAPHSCALE_VECTOR_BYTES;
+constexpr int kFloatLanes = kVectorBytes / 4;
+
+// `type` lies in memory at multiples of its size, `unaligned` anywhere.
+template <int L, typename T = float>
 struct VectorOf {
-  typedef float type __attribute__((vector_size(L * 4)));
-  typedef float unaligned __attribute__((vector_size(L * 4), aligned(4), may_alias));
+  typedef T type __attribute__((vector_size(L * sizeof(T))));
+  typedef T unaligned __attribute__((vector_size(L * sizeof(T)), aligned(sizeof(T)), may_alias));
 };
 
 template <int L>
@@ -30,19 +34,19 @@ template <int I>
 using Index = std::integral_constant<int, I>;
 
 template <typename F, int... I>
-FFT_CONV_INLINE void unroll_over(const F& f, std::integer_sequence<int, I...>) {
+GRAPHSCALE_INLINE void unroll_over(const F& f, std::integer_sequence<int, I...>) {
   (f(Index<I>()), ...);
 }
 
 // f(Index<0>()), ..., f(Index<N - 1>()): a loop whose index is a compile-time constant.
 template <int N, typename F>
-FFT_CONV_INLINE void unroll(const F& f) {
+GRAPHSCALE_INLINE void unroll(const F& f) {
   unroll_over(f, std::make_integer_sequence<int, N>());
 }
 
 // f(Index<n>()) for an n of 1 ... N.
 template <int N, typename F>
-FFT_CONV_INLINE void with_count(int64_t n, const F& f) {
+GRAPHSCALE_INLINE void with_count(int64_t n, const F& f) {
   if (n == N) {
     f(Index<N>());
   } else if constexpr (N > 1) {
@@ -51,33 +55,33 @@ FFT_CONV_INLINE void with_count(int64_t n, const F& f) {
 }
 
 template <int L>
-FFT_CONV_INLINE Vector<L> load(const float* p) {  // p aligned to the vector
+GRAPHSCALE_INLINE Vector<L> load(const float* p) {  // p aligned to the vector
   return *reinterpret_cast<const Vector<L>*>(p);
 }
 
 template <int L>
-FFT_CONV_INLINE void store(float* p, const Vector<L>& v) {
+GRAPHSCALE_INLINE void store(float* p, const Vector<L>& v) {
   *reinterpret_cast<Vector<L>*>(p) = v;
 }
 
 // Lanes [first, last) of a vector, in the form in which the instruction set takes them.
 template <int L>
 struct LaneRange {
-  FFT_CONV_INLINE LaneRange(int first, int last) : first(first), last(last) {}
+  GRAPHSCALE_INLINE LaneRange(int first, int last) : first(first), last(last) {}
   int first, last;
 };
 
 #if defined(__AVX512F__)
 template <>
 struct LaneRange<16> {
-  FFT_CONV_INLINE LaneRange(int first, int last)
+  GRAPHSCALE_INLINE LaneRange(int first, int last)
       : mask(static_cast<__mmask16>((0xffffu >> (16 - last)) & (0xffffu << first))) {}
   __mmask16 mask;
 };
 #elif defined(__AVX2__)
 template <>
 struct LaneRange<8> {
-  FFT_CONV_INLINE LaneRange(int first, int last) {
+  GRAPHSCALE_INLINE LaneRange(int first, int last) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     mask = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane),
                                _mm256_cmpgt_epi32(_mm256_set1_epi32(last), lane));
@@ -88,7 +92,7 @@ struct LaneRange<8> {
 
 // These lanes of the vector at p (any alignment), zero in the others, which are not read.
 template <int L>
-FFT_CONV_INLINE Vector<L> load_range(const float* p, const LaneRange<L>& lanes) {
+GRAPHSCALE_INLINE Vector<L> load_range(const float* p, const LaneRange<L>& lanes) {
 #if defined(__AVX512F__)
   return _mm512_maskz_loadu_ps(lanes.mask, p);
 #elif defined(__AVX2__)
@@ -104,13 +108,13 @@ FFT_CONV_INLINE Vector<L> load_range(const float* p, const LaneRange<L>& lanes) 
 }
 
 template <int L>
-FFT_CONV_INLINE Vector<L> load_range(const float* p, int first, int last) {
+GRAPHSCALE_INLINE Vector<L> load_range(const float* p, int first, int last) {
   return load_range<L>(p, LaneRange<L>(first, last));
 }
 
 // Asks the memory for `count` floats, to be read or (kWrite) written; they need not exist.
 template <bool kWrite>
-FFT_CONV_INLINE void fetch(const float* p, int64_t count) {
+GRAPHSCALE_INLINE void fetch(const float* p, int64_t count) {
   constexpr int64_t kCacheLine = 16;
   constexpr int kSecondLevel = 2;
   for (int64_t i = 0; i < count; i += kCacheLine) __builtin_prefetch(p + i, kWrite, kSecondLevel);
@@ -118,7 +122,7 @@ FFT_CONV_INLINE void fetch(const float* p, int64_t count) {
 
 // Writes lanes 0 <= j < last.
 template <int L>
-FFT_CONV_INLINE void store_first(float* p, const Vector<L>& v, int last) {
+GRAPHSCALE_INLINE void store_first(float* p, const Vector<L>& v, int last) {
 #if defined(__AVX512F__)
   if constexpr (L == 16) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>(0xffffu >> (16 - last)), v);
@@ -134,22 +138,48 @@ FFT_CONV_INLINE void store_first(float* p, const Vector<L>& v, int last) {
 
 // NaN stays.
 template <int L>
-FFT_CONV_INLINE Vector<L> clip(const Vector<L>& v, const Bounds& bounds) {
+GRAPHSCALE_INLINE Vector<L> clip(const Vector<L>& v, const Bounds& bounds) {
   const Vector<L> minimum = bounds.minimum - Vector<L>{}, maximum = bounds.maximum - Vector<L>{};
   const Vector<L> raised = v < minimum ? minimum : v;
   return raised > maximum ? maximum : raised;
 }
 
 template <int L>
-FFT_CONV_INLINE float sum_of_lanes(const Vector<L>& v) {
+GRAPHSCALE_INLINE float sum_of_lanes(const Vector<L>& v) {
   float sum = 0;
   for (int i = 0; i < L; ++i) sum += v[i];
   return sum;
 }
 
+template <typename V, int... J>
+GRAPHSCALE_INLINE void deal_lanes(V& a, V& b, std::integer_sequence<int, J...>) {
+  const V even = __builtin_shufflevector(a, b, 2 * J...);
+  b = __builtin_shufflevector(a, b, (2 * J + 1)...);
+  a = even;
+}
+
+// Of the lanes of a and b, one behind the other, the even ones to a and the odd ones to b.
+template <int L, typename V>
+GRAPHSCALE_INLINE void deal_lanes(V& a, V& b) {
+  deal_lanes(a, b, std::make_integer_sequence<int, L>());
+}
+
+template <int L, typename V, int... J>
+GRAPHSCALE_INLINE void interleave_lanes(V& a, V& b, std::integer_sequence<int, J...>) {
+  const V first = __builtin_shufflevector(a, b, (J / 2 + J % 2 * L)...);
+  b = __builtin_shufflevector(a, b, (J / 2 + L / 2 + J % 2 * L)...);
+  a = first;
+}
+
+// The inverse of deal_lanes: a0 b0 a1 b1 ..., the first half to a, the second to b.
+template <int L, typename V>
+GRAPHSCALE_INLINE void interleave_lanes(V& a, V& b) {
+  interleave_lanes<L>(a, b, std::make_integer_sequence<int, L>());
+}
+
 // One step of a transposition: exchanges the blocks of D lanes off the diagonal of a pair of rows.
 template <int L, int D, int... J>
-FFT_CONV_INLINE void exchange(Vector<L>& a, Vector<L>& b, std::integer_sequence<int, J...>) {
+GRAPHSCALE_INLINE void exchange(Vector<L>& a, Vector<L>& b, std::integer_sequence<int, J...>) {
   const Vector<L> low = __builtin_shufflevector(a, b, ((J & D) ? L + J - D : J)...);
   const Vector<L> high = __builtin_shufflevector(a, b, ((J & D) ? L + J : J + D)...);
   a = low;
@@ -157,7 +187,7 @@ FFT_CONV_INLINE void exchange(Vector<L>& a, Vector<L>& b, std::integer_sequence<
 }
 
 template <int L, int D>
-FFT_CONV_INLINE void transpose_step(Vector<L> (&rows)[L]) {
+GRAPHSCALE_INLINE void transpose_step(Vector<L> (&rows)[L]) {
   unroll<L>([&](auto i) {
     if constexpr ((i & D) == 0) {
       exchange<L, D>(rows[i], rows[i + D], std::make_integer_sequence<int, L>());
@@ -168,8 +198,13 @@ FFT_CONV_INLINE void transpose_step(Vector<L> (&rows)[L]) {
 
 // rows[i][j] <-> rows[j][i], in registers: L log2(L) shuffles.
 template <int L>
-FFT_CONV_INLINE void transpose(Vector<L> (&rows)[L]) {
+GRAPHSCALE_INLINE void transpose(Vector<L> (&rows)[L]) {
   transpose_step<L, L / 2>(rows);
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::GRAPHSCALE_INSTRUCTION_SET
+
+// The files of fft_conv/ see the vectors without a prefix.
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
+using namespace graphscale::GRAPHSCALE_INSTRUCTION_SET;
+}

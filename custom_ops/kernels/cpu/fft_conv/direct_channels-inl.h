@@ -5,10 +5,10 @@
 // [pixel][channel] until all inputs are through and are transposed on their way out.
 #pragma once
 
-#include "kernels/cpu/fft_conv/direct_tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/direct_tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // sums[r][m][b] (+)= over channels and taps of x[channel][tap][r][m] * w[channel][tap][b], for R rows of M
 // pixels and B blocks of L channels.
@@ -134,12 +134,12 @@ bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* 
       for (int64_t r = 0; r < tile.rows; ++r) {
         float* const to =
             y + plane * out_plane + (tile.first_row + r) * d.out_width + tile.first_column;
-        store_sums<L>(from + r * d.columns * 2 * L, tile.columns, bias_values, d.bounds, to, out_plane,
-                      channels);
+        store_sums<L>(from + r * d.columns * 2 * L, tile.columns, bias_values, d.bounds, to,
+                      out_plane, channels);
       }
     }
   });
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

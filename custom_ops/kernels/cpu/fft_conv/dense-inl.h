@@ -12,12 +12,12 @@
 // of activations are written and read once each and stay in the last-level cache (layout.h).
 #pragma once
 
-#include "kernels/cpu/fft_conv/lanes.h"
-#include "kernels/cpu/fft_conv/products.h"
-#include "kernels/cpu/fft_conv/tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/lanes-inl.h"
+#include "kernels/cpu/fft_conv/products-inl.h"
+#include "kernels/cpu/fft_conv/tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // The frequencies kept of column kx: all ky, but half of them in the two columns that mirror themselves.
 struct Column {
@@ -25,7 +25,7 @@ struct Column {
   bool mirrored;
 };
 
-FFT_CONV_INLINE Column column_of(const Core& core, int64_t kx) {
+GRAPHSCALE_INLINE Column column_of(const Core& core, int64_t kx) {
   const int64_t half = core.y.tile / 2 + 1;
   if (kx == 0) return {0, half, true};
   const int64_t first = half + (kx - 1) * core.y.tile;
@@ -99,9 +99,9 @@ bool prepack_dense(const Core& core, const float* w, float* prepacked, const Con
 
 // Spectra of `count` tiles of one side of a group; planes(tile, block) finds them.
 template <int L, typename FindPlanes>
-void transform_tiles(const Core& core, const Context& context, int64_t count, int64_t channel_blocks,
-                     int64_t rows, int64_t columns, float* memory, float* spectra, int64_t pitch,
-                     const FindPlanes& planes) {
+void transform_tiles(const Core& core, const Context& context, int64_t count,
+                     int64_t channel_blocks, int64_t rows, int64_t columns, float* memory,
+                     float* spectra, int64_t pitch, const FindPlanes& planes) {
   const int64_t work = tile_floats(core, L);
   deal(context, count * channel_blocks, [&](int64_t worker, int64_t task) {
     const Tile<L> tile(core, memory + worker * work);
@@ -128,9 +128,10 @@ bool convolve_dense(const Core& core, const float* x, const float* prepacked, co
     for (int64_t first = 0; first < core.tiles(); first += layout.chunk) {
       const int64_t left = core.tiles() - first;
       const int64_t count = left < layout.chunk ? left : layout.chunk;
-      transform_tiles<L>(core, context, count, layout.in_blocks, core.y.tile, core.x.tile, memory, in,
-                         layout.in_pitch, [&](int64_t t, int64_t block) {
-                           return input_planes<L>(core, x, group, block * L, place_of(core, first + t));
+      transform_tiles<L>(core, context, count, layout.in_blocks, core.y.tile, core.x.tile, memory,
+                         in, layout.in_pitch, [&](int64_t t, int64_t block) {
+                           return input_planes<L>(core, x, group, block * L,
+                                                  place_of(core, first + t));
                          });
       const int64_t tasks = (frequencies + kFrequenciesPerTask - 1) / kFrequenciesPerTask;
       deal(context, tasks, [&](int64_t, int64_t task) {
@@ -175,7 +176,8 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
   const GradientLayout layout(core, L);
   const int64_t work = tile_floats(core, L);
   const int64_t frequencies = core.frequencies(), ins = core.ins();
-  const int64_t floats = scratch_floats(core, Pass::kGradientWeight, Method::kDense, L, context.threads);
+  const int64_t floats =
+      scratch_floats(core, Pass::kGradientWeight, Method::kDense, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(floats) * 4);
   if (scratch.get<float>() == nullptr) return false;
   float* const memory = scratch.get<float>();
@@ -191,9 +193,10 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
     for (int64_t first = 0; first < core.tiles(); first += layout.chunk) {
       const int64_t left = core.tiles() - first;
       const int64_t count = left < layout.chunk ? left : layout.chunk;
-      transform_tiles<L>(core, context, count, layout.in_blocks, core.y.tile, core.x.tile, memory, in,
-                         layout.in_pitch, [&](int64_t t, int64_t block) {
-                           return input_planes<L>(core, x, group, block * L, place_of(core, first + t));
+      transform_tiles<L>(core, context, count, layout.in_blocks, core.y.tile, core.x.tile, memory,
+                         in, layout.in_pitch, [&](int64_t t, int64_t block) {
+                           return input_planes<L>(core, x, group, block * L,
+                                                  place_of(core, first + t));
                          });
       transform_tiles<L>(core, context, count, out_blocks, core.y.tile_outputs, core.x.tile_outputs,
                          memory, out, layout.out_pitch, [&](int64_t t, int64_t block) {
@@ -223,12 +226,11 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
     deal(context, ins * out_blocks, [&](int64_t worker, int64_t task) {
       const Tile<L> tile(core, memory + worker * work);
       gather_columns<L>(core, tile, weights + task * 2 * L, layout.weight_pitch);
-      tile.inverse_rows(
-          tap_planes<L>(core, dw, group, (first_block + task / ins) * L, task % ins), core.y.kernel,
-          core.x.kernel, Vector<L>{});
+      tile.inverse_rows(tap_planes<L>(core, dw, group, (first_block + task / ins) * L, task % ins),
+                        core.y.kernel, core.x.kernel, Vector<L>{});
     });
   }
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -4,9 +4,9 @@
 // constants (those by multiples of a quarter turn cost nothing, of an eighth two multiplications).
 #pragma once
 
-#include "kernels/cpu/fft_conv/simd.h"
+#include "kernels/cpu/simd/vector-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
 struct Complex {
@@ -28,8 +28,8 @@ constexpr double series(long double x, bool sine) {
 
 constexpr double cosine_of_turn(long n, long d) {
   n %= d;
-  if (2 * n > d) n = d - n;                                  // cos(2 pi - x) = cos x
-  if (4 * n > d) return -cosine_of_turn(d - 2 * n, 2 * d);   // cos(pi - x) = -cos x
+  if (2 * n > d) n = d - n;                                           // cos(2 pi - x) = cos x
+  if (4 * n > d) return -cosine_of_turn(d - 2 * n, 2 * d);            // cos(pi - x) = -cos x
   if (8 * n > d) return series(kTurn * (d - 4 * n) / (4 * d), true);  // cos(pi/2 - x) = sin x
   return series(kTurn * n / d, false);
 }
@@ -38,7 +38,7 @@ constexpr double sine_of_turn(long n, long d) { return cosine_of_turn(4 * (n % d
 
 // z * exp(-2 pi i N / D)
 template <int N, int D, int L>
-FFT_CONV_INLINE Complex<L> twiddle(const Complex<L>& z) {
+GRAPHSCALE_INLINE Complex<L> twiddle(const Complex<L>& z) {
   constexpr int n = N % D;
   if constexpr (n == 0) {
     return z;
@@ -67,7 +67,7 @@ constexpr int first_factor(int r) {
 }
 
 template <int R, int L>
-FFT_CONV_INLINE void dft(Complex<L> (&x)[R]) {
+GRAPHSCALE_INLINE void dft(Complex<L> (&x)[R]) {
   constexpr int A = first_factor(R);
   if constexpr (R == 1) {
   } else if constexpr (R == 2) {
@@ -129,4 +129,4 @@ FFT_CONV_INLINE void dft(Complex<L> (&x)[R]) {
   }
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

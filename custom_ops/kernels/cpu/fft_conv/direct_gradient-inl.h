@@ -1,26 +1,27 @@
 // The gradient to the weights without transforms: dw[tap][output] = sum over pixels of x[pixel + tap] dy[pixel].
 //
 // Output channels in the lanes: dy of a tile is turned to [pixel][channel], then M taps x 2 blocks of channels
-// stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M broadcasts, as in direct.h.
+// stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M broadcasts, as in direct-inl.h.
 // Pixels in the lanes: M taps of one output, whose lanes are summed at the end; depthwise ones have a way of
 // their own.
 #pragma once
 
-#include "kernels/cpu/fft_conv/direct.h"
+#include "kernels/cpu/fft_conv/direct-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
 constexpr int kTapsInRegisters = L == 16 ? 14 : 6;
 
 // The first pixels of M taps in the copied inputs: taps of all channels, one channel after the other.
 template <int M>
-FFT_CONV_INLINE void find_taps(const DirectLayout& d, const float* inputs, int64_t first,
-                               const float* (&taps)[M]) {
+GRAPHSCALE_INLINE void find_taps(const DirectLayout& d, const float* inputs, int64_t first,
+                                 const float* (&taps)[M]) {
   const int64_t per_channel = d.kernel_height * d.kernel_width;
   const ptrdiff_t* const offsets = d.tap_offsets();
   for (int m = 0; m < M; ++m) {
-    taps[m] = inputs + (first + m) / per_channel * d.channel_pitch + offsets[(first + m) % per_channel];
+    taps[m] =
+        inputs + (first + m) / per_channel * d.channel_pitch + offsets[(first + m) % per_channel];
   }
 }
 
@@ -139,7 +140,8 @@ bool correlate_direct(const DirectLayout& d, const float* x, const float* dy, fl
     for (int64_t i = 0; i < outs * count * taps * wide; i += L) store<L>(sums + i, Vector<L>{});
     const int64_t tiles = d.tiles_y * d.tiles_x;
     for (int64_t t = 0; t < d.batch * tiles; ++t) {
-      const DirectTile tile = tile_of(d, ((t / tiles * d.groups + group) * tiles + t % tiles) * d.parts);
+      const DirectTile tile =
+          tile_of(d, ((t / tiles * d.groups + group) * tiles + t % tiles) * d.parts);
       copy_inputs<L>(d, tile, x, channel, count, inputs);
       if (d.channel_lanes) {
         turn_gradient<L>(d, tile, dy, out, turned);
@@ -170,4 +172,4 @@ bool correlate_direct(const DirectLayout& d, const float* x, const float* dy, fl
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

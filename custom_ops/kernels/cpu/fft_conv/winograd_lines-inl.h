@@ -9,9 +9,9 @@
 // one size (with the usual 0, 1, -1, 2, -2 rounding errors are twice as large), and their squares are exact.
 #pragma once
 
-#include "kernels/cpu/fft_conv/simd.h"
+#include "kernels/cpu/simd/vector-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // The finite points other than 0 are pairs +-root.
 struct WinogradPair {
@@ -30,12 +30,12 @@ constexpr WinogradPair winograd_pair() {
 
 // One over the product of a point's distances from the others, by which one factor of each product is scaled.
 template <int T>
-FFT_CONV_INLINE constexpr float winograd_scale_of(int point) {
+GRAPHSCALE_INLINE constexpr float winograd_scale_of(int point) {
   if (T == 4) return point == 0 ? -1.0f : point == 3 ? 1.0f : 0.5f;
   return point == 0 || point == 5 ? 1.0f : point <= 2 ? -2.0f / 3 : 1.0f / 6;
 }
 
-FFT_CONV_INLINE float winograd_scale(int tile, int point) {
+GRAPHSCALE_INLINE float winograd_scale(int tile, int point) {
   return tile == 4 ? winograd_scale_of<4>(point) : tile == 6 ? winograd_scale_of<6>(point) : 1.0f;
 }
 
@@ -46,7 +46,7 @@ enum class WinogradStep {
 };
 
 template <int L, int T>
-FFT_CONV_INLINE void divide(const Vector<L> (&d)[T], Vector<L> (&v)[T]) {
+GRAPHSCALE_INLINE void divide(const Vector<L> (&d)[T], Vector<L> (&v)[T]) {
   if constexpr (T == 1) {
     v[0] = d[0];
   } else if constexpr (T == 4) {
@@ -77,7 +77,7 @@ constexpr float winograd_power() {
 }
 
 template <int L, int T, int N>
-FFT_CONV_INLINE void evaluate(const Vector<L> (&g)[N], Vector<L> (&v)[T]) {
+GRAPHSCALE_INLINE void evaluate(const Vector<L> (&g)[N], Vector<L> (&v)[T]) {
   if constexpr (T == 1) {
     v[0] = g[0];
   } else {
@@ -97,7 +97,7 @@ FFT_CONV_INLINE void evaluate(const Vector<L> (&g)[N], Vector<L> (&v)[T]) {
 }
 
 template <int L, int T, int N>
-FFT_CONV_INLINE void gather(const Vector<L> (&v)[T], Vector<L> (&y)[N]) {
+GRAPHSCALE_INLINE void gather(const Vector<L> (&v)[T], Vector<L> (&y)[N]) {
   if constexpr (T == 1) {
     y[0] = v[0];
   } else {
@@ -149,7 +149,7 @@ __attribute__((flatten)) void step_lines(const WinogradLines& lines) {
 using WinogradFunction = void (*)(const WinogradLines& lines);
 
 template <int L, WinogradStep kStep, int T, int N>
-FFT_CONV_INLINE WinogradFunction find_step_of(int64_t n) {
+GRAPHSCALE_INLINE WinogradFunction find_step_of(int64_t n) {
   if (n == N || kStep == WinogradStep::kDivide) return step_lines<L, kStep, T, N>;
   if constexpr (N > 2 && kStep != WinogradStep::kDivide) {
     return find_step_of<L, kStep, T, N - 1>(n);
@@ -165,4 +165,4 @@ WinogradFunction find_step(int tile, int64_t n) {
   return find_step_of<L, kStep, 6, 5>(n);
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

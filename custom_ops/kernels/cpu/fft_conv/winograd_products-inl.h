@@ -3,9 +3,9 @@
 // loads in 14 cycles of two multiply-adds each.
 #pragma once
 
-#include "kernels/cpu/fft_conv/simd.h"
+#include "kernels/cpu/simd/vector-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 constexpr int64_t kTermsAtATime = 32;
 
@@ -79,4 +79,4 @@ void real_product(int64_t m_count, int64_t blocks, RealOperands p) {
   }
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -7,10 +7,10 @@
 // each way, against 8192 of the direct convolution.
 #pragma once
 
-#include "kernels/cpu/fft_conv/fft.h"
+#include "kernels/cpu/fft_conv/fft-inl.h"
 #include "kernels/cpu/fft_conv/layout.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
 class LongFft {
@@ -89,4 +89,4 @@ class LongFft {
   float* work_;
 };
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

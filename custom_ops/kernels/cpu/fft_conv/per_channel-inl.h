@@ -7,14 +7,15 @@
 // wrap around): 0.32 + 0.02 million operations, against 6.0 of the direct convolution.
 #pragma once
 
-#include "kernels/cpu/fft_conv/lanes.h"
-#include "kernels/cpu/fft_conv/tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/lanes-inl.h"
+#include "kernels/cpu/fft_conv/tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
-bool prepack_per_channel(const Core& core, const float* w, float* prepacked, const Context& context) {
+bool prepack_per_channel(const Core& core, const float* w, float* prepacked,
+                         const Context& context) {
   const int64_t work = tile_floats(core, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
@@ -54,47 +55,49 @@ void multiply(const float* a, const float* b, float* out, int64_t count) {
 }
 
 template <int L>
-bool convolve_per_channel(const Core& core, const float* x, const float* prepacked, const float* bias,
-                          float* y, const Context& context) {
+bool convolve_per_channel(const Core& core, const float* x, const float* prepacked,
+                          const float* bias, float* y, const Context& context) {
   const int64_t height = core.y.tile, columns = core.columns(), ins = core.ins();
   const int64_t size = columns * height * 2 * L;
   const int64_t tile_work = tile_floats(core, L);
   const int64_t work = tile_work + (ins > 1 ? size : 0);
-  const int64_t floats = scratch_floats(core, Pass::kForward, Method::kPerChannel, L, context.threads);
+  const int64_t floats =
+      scratch_floats(core, Pass::kForward, Method::kPerChannel, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(floats) * 4);
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
-  deal(context, blocks(core.groups * core.outs(), L) * core.tiles(), [&](int64_t worker, int64_t task) {
-    const Tile<L> tile(core, memory + worker * work);
-    float* const sum = memory + worker * work + tile_work;
-    const int64_t first = task / core.tiles() * L;
-    const Place place = place_of(core, task % core.tiles());
-    const float* const weights = prepacked + first / L * ins * size;
-    for (int64_t in = 0; in < ins; ++in) {
-      tile.forward_rows(inputs_of_outputs<L>(core, x, first, in, place), height, core.x.tile);
-      for (int64_t kx = 0; kx < columns; ++kx) {
-        float* const column = tile.column();
-        const float* const w = weights + in * size + kx * height * 2 * L;
-        tile.forward_column(kx, column, 2 * L);
-        if (ins == 1) {
-          multiply<L, Product::kSet>(column, w, column, height);
-          tile.inverse_column(kx, column, 2 * L);
-        } else if (in == 0) {
-          multiply<L, Product::kSet>(column, w, sum + kx * height * 2 * L, height);
-        } else {
-          multiply<L, Product::kAdd>(column, w, sum + kx * height * 2 * L, height);
-        }
-      }
-    }
-    if (ins > 1) {
-      for (int64_t kx = 0; kx < columns; ++kx) {
-        tile.inverse_column(kx, sum + kx * height * 2 * L, 2 * L);
-      }
-    }
-    Vector<L> bias_values;
-    const Planes<L> planes = output_planes<L>(core, y, -1, first, place, bias, &bias_values);
-    tile.inverse_rows(planes, core.y.tile_outputs, core.x.tile_outputs, bias_values);
-  });
+  deal(context, blocks(core.groups * core.outs(), L) * core.tiles(),
+       [&](int64_t worker, int64_t task) {
+         const Tile<L> tile(core, memory + worker * work);
+         float* const sum = memory + worker * work + tile_work;
+         const int64_t first = task / core.tiles() * L;
+         const Place place = place_of(core, task % core.tiles());
+         const float* const weights = prepacked + first / L * ins * size;
+         for (int64_t in = 0; in < ins; ++in) {
+           tile.forward_rows(inputs_of_outputs<L>(core, x, first, in, place), height, core.x.tile);
+           for (int64_t kx = 0; kx < columns; ++kx) {
+             float* const column = tile.column();
+             const float* const w = weights + in * size + kx * height * 2 * L;
+             tile.forward_column(kx, column, 2 * L);
+             if (ins == 1) {
+               multiply<L, Product::kSet>(column, w, column, height);
+               tile.inverse_column(kx, column, 2 * L);
+             } else if (in == 0) {
+               multiply<L, Product::kSet>(column, w, sum + kx * height * 2 * L, height);
+             } else {
+               multiply<L, Product::kAdd>(column, w, sum + kx * height * 2 * L, height);
+             }
+           }
+         }
+         if (ins > 1) {
+           for (int64_t kx = 0; kx < columns; ++kx) {
+             tile.inverse_column(kx, sum + kx * height * 2 * L, 2 * L);
+           }
+         }
+         Vector<L> bias_values;
+         const Planes<L> planes = output_planes<L>(core, y, -1, first, place, bias, &bias_values);
+         tile.inverse_rows(planes, core.y.tile_outputs, core.x.tile_outputs, bias_values);
+       });
   return true;
 }
 
@@ -152,4 +155,4 @@ bool correlate_per_channel(const Core& core, const float* x, const float* dy, fl
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

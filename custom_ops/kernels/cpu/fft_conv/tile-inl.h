@@ -1,15 +1,15 @@
 // Two-dimensional real transforms of L tiles at once. A tile's half spectrum lies as [y][kx][re L | im L],
 // kx = 0 ... width/2. Two rows go through one complex transform as its real and imaginary part; a tile of
-// one long row has its own (long_fft.h).
+// one long row has its own (long_fft-inl.h).
 //
 // Scaling: a forward transform leaves a factor 2 (the split of a row pair without its halves); the inverse
 // divides by what the product of two such transforms has gathered.
 #pragma once
 
-#include "kernels/cpu/fft_conv/long_fft.h"
-#include "kernels/cpu/fft_conv/planes.h"
+#include "kernels/cpu/fft_conv/long_fft-inl.h"
+#include "kernels/cpu/fft_conv/planes-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
 class Tile {
@@ -132,4 +132,4 @@ class Tile {
   float *long_row_, *long_work_;  // the place of the second row, and what tile_floats adds
 };
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

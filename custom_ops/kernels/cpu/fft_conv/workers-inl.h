@@ -7,7 +7,7 @@
 
 #include "core/context.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // body(worker, task) for every task; two tasks of one worker never run at once. Many tasks are dealt some at
 // a time: the counter that all workers share costs as much as a small image.
@@ -24,4 +24,4 @@ void deal(const Context& context, int64_t tasks, const Body& body) {
   });
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -11,14 +11,14 @@
 // of a direct convolution with tiles of 6, and alike with tiles of 4.
 #pragma once
 
-#include "kernels/cpu/fft_conv/lanes.h"
+#include "kernels/cpu/fft_conv/lanes-inl.h"
 #include "kernels/cpu/fft_conv/layout.h"
 #include "kernels/cpu/fft_conv/winograd_layout.h"
-#include "kernels/cpu/fft_conv/winograd_lines.h"
-#include "kernels/cpu/fft_conv/winograd_products.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/winograd_lines-inl.h"
+#include "kernels/cpu/fft_conv/winograd_products-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // A step along both axes, between values [tile_y * tile_x] that lie `pitch` apart and rows of a strip.
 template <int L, WinogradStep kStep>
@@ -46,8 +46,8 @@ class WinogradTransform {
   void from_values(const float* values, ptrdiff_t value_pitch, ptrdiff_t tile_pitch, int64_t tiles,
                    float* strip) const {
     for (int y = 0; y < height_; ++y) {
-      along_x_({tiles, values + y * width_ * value_pitch, value_pitch, tile_pitch, strip + y * pitch_,
-                L, columns_ * L});
+      along_x_({tiles, values + y * width_ * value_pitch, value_pitch, tile_pitch,
+                strip + y * pitch_, L, columns_ * L});
     }
     along_y_({tiles * columns_, strip, pitch_, L, strip, pitch_, L});
   }
@@ -80,7 +80,7 @@ constexpr int64_t kTilesPerTask = 16;  // of the gradient to the weights
 
 // body(first, count) for the tiles [begin, end) in pieces of one row of tiles and one strip.
 template <typename Body>
-FFT_CONV_INLINE void for_strips(const Core& core, int64_t begin, int64_t end, const Body& body) {
+GRAPHSCALE_INLINE void for_strips(const Core& core, int64_t begin, int64_t end, const Body& body) {
   const int64_t most = strip_tiles(core);
   while (begin < end) {
     int64_t count = core.x.tiles - begin % core.x.tiles;
@@ -91,7 +91,8 @@ FFT_CONV_INLINE void for_strips(const Core& core, int64_t begin, int64_t end, co
   }
 }
 
-constexpr int64_t kInputsPerTask = 8;  // of prepacked weights and their gradients: side by side in memory
+constexpr int64_t kInputsPerTask =
+    8;  // of prepacked weights and their gradients: side by side in memory
 
 // `count` vectors of every value times what one factor of each product is scaled by.
 template <int L>
@@ -118,8 +119,8 @@ bool prepack_winograd(const Core& core, const float* w, float* prepacked, const 
     const int64_t count = ins - first < kInputsPerTask ? ins - first : kInputsPerTask;
     float* const strip = memory + worker * layout.strip;
     for (int64_t i = 0; i < count; ++i) {
-      load_strip<L>(tap_planes<L>(core, w, group, block * L, first + i), core.y.kernel, core.x.kernel,
-                    strip + i * core.x.kernel * L);
+      load_strip<L>(tap_planes<L>(core, w, group, block * L, first + i), core.y.kernel,
+                    core.x.kernel, strip + i * core.x.kernel * L);
     }
     float* const out = prepacked + group * layout.weights + (block * ins + first) * L;
     evaluate.to_values(strip, count * core.x.kernel, count, out, layout.weight_pitch, L);
@@ -156,9 +157,11 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepacked,
       const Place place = place_of(core, tile);
       const int64_t columns = (count - 1) * core.x.tile_outputs + core.x.tile;
       for (int64_t block = 0; block < layout.in_blocks; ++block) {
-        load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, columns, strip);
-        divide.to_values(strip, columns, count, in + ((tile - first) * layout.in_blocks + block) * L,
-                         layout.in_pitch, layout.in_blocks * L);
+        load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, columns,
+                      strip);
+        divide.to_values(strip, columns, count,
+                         in + ((tile - first) * layout.in_blocks + block) * L, layout.in_pitch,
+                         layout.in_blocks * L);
       }
     });
     for (int64_t value = 0; value < layout.values; ++value) {
@@ -167,7 +170,8 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepacked,
       p.a_m = layout.in_blocks * L;
       p.a_r = 1;
       p.r_count = core.ins();
-      p.b = prepacked + group * layout.weights + value * layout.weight_pitch + first_block * core.ins() * L;
+      p.b = prepacked + group * layout.weights + value * layout.weight_pitch +
+            first_block * core.ins() * L;
       p.b_r = L;
       p.b_block = core.ins() * L;
       p.out = out + value * layout.out_pitch;
@@ -184,7 +188,8 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepacked,
         Vector<L> bias_values;
         const Planes<L> planes =
             output_planes<L>(core, y, group, (first_block + block) * L, place, bias, &bias_values);
-        store_strip<L>(planes, core.y.tile_outputs, count * core.x.tile_outputs, strip, bias_values);
+        store_strip<L>(planes, core.y.tile_outputs, count * core.x.tile_outputs, strip,
+                       bias_values);
       }
     });
   });
@@ -221,14 +226,15 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
           const Place place = place_of(core, tile);
           const int64_t read = (tiles - 1) * columns + core.x.tile, at = tile - first;
           for (int64_t block = 0; block < in_blocks; ++block) {
-            load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, read, strip);
+            load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, read,
+                          strip);
             divide.to_values(strip, read, tiles, in + (at * in_blocks + block) * L, layout.in_pitch,
                              in_blocks * L);
           }
           for (int64_t block = 0; block < out_blocks; ++block) {
             Vector<L> no_bias;
-            load_strip<L>(output_planes<L>(core, dy, group, block * L, place, nullptr, &no_bias), rows,
-                          tiles * columns, strip);
+            load_strip<L>(output_planes<L>(core, dy, group, block * L, place, nullptr, &no_bias),
+                          rows, tiles * columns, strip);
             evaluate.to_values(strip, tiles * columns, tiles, out + (at * out_blocks + block) * L,
                                layout.out_pitch, out_blocks * L);
           }
@@ -269,4 +275,4 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

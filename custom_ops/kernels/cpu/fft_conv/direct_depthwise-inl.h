@@ -8,10 +8,10 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/fft_conv/direct_tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/direct_tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 constexpr int kDepthwiseRows = 8;  // at most, of sums
 
@@ -31,9 +31,9 @@ struct DepthwiseInput {
 // its columns, of rows[r + k] * w[k]; where `start` is null, onto what y holds.
 template <int L, int R, int K>
 __attribute__((flatten)) void convolve_strip(const DirectLayout& d, const DepthwiseInput& in,
-                                             const float* const* rows, int64_t column, const float* w,
-                                             const float* start, const Bounds& bounds, float* y,
-                                             int last) {
+                                             const float* const* rows, int64_t column,
+                                             const float* w, const float* start,
+                                             const Bounds& bounds, float* y, int last) {
   Vector<L> sum[R];
   unroll<R>([&](auto r) {
     sum[r] = start == nullptr ? load_range<L>(y + r * d.out_width, 0, last) : *start - Vector<L>{};
@@ -79,7 +79,8 @@ __attribute__((flatten)) void correlate_strip(const DirectLayout& d, const Depth
 // run(Index<R>(), Index<K>(), rows, first, row, column, last) for all outputs of a tile: R of its rows from
 // `row` on under K rows of the kernel from `first` on, which read `rows`, and `last` columns from `column` on.
 template <int L, typename Run>
-void walk_strips(const DirectLayout& d, const DirectTile& tile, const DepthwiseInput& in, const Run& run) {
+void walk_strips(const DirectLayout& d, const DirectTile& tile, const DepthwiseInput& in,
+                 const Run& run) {
   const auto walk_columns = [&](auto r, auto k, int64_t row, int64_t first) {
     const float* rows[r + k - 1];
     for (int i = 0; i < r + k - 1; ++i) {
@@ -88,7 +89,8 @@ void walk_strips(const DirectLayout& d, const DirectTile& tile, const DepthwiseI
     }
     const int64_t end = tile.first_column + tile.columns;
     for (int64_t column = tile.first_column; column < end; column += L) {
-      run(r, k, static_cast<const float* const*>(rows), first, row, column, clamp_lane(end - column, L));
+      run(r, k, static_cast<const float* const*>(rows), first, row, column,
+          clamp_lane(end - column, L));
     }
   };
   const int64_t strips = (tile.rows + kDepthwiseRows - 1) / kDepthwiseRows;
@@ -128,19 +130,26 @@ float* begin_workers(const DirectLayout& d, const Scratch& scratch, int64_t work
 
 // A tile's input; memory: of the worker.
 template <int L>
-DepthwiseInput find_input(const DirectLayout& d, const DirectTile& tile, const float* x, float* memory) {
+DepthwiseInput find_input(const DirectLayout& d, const DirectTile& tile, const float* x,
+                          float* memory) {
   const float* const plane = x + (tile.image * d.groups + tile.group) * d.in_height * d.in_width;
   if constexpr (kCopiesImage<L>) {
     copy_inputs<L>(d, tile, x, 0, 1, memory);
-    return {memory, d.copied_rows, d.row_pitch, d.row_pitch, -tile.first_row, -tile.first_column, nullptr};
+    return {memory,          d.copied_rows,      d.row_pitch, d.row_pitch,
+            -tile.first_row, -tile.first_column, nullptr};
   }
-  return {plane, d.in_height, d.in_width, d.in_width, d.origin_y, d.origin_x,
+  return {plane,
+          d.in_height,
+          d.in_width,
+          d.in_width,
+          d.origin_y,
+          d.origin_x,
           memory - (tile.first_column + d.origin_x)};
 }
 
 template <int L>
-bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prepacked, const float* bias,
-                        float* y, const Context& context) {
+bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prepacked,
+                        const float* bias, float* y, const Context& context) {
   const int64_t work = d.worker_floats(Pass::kForward, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = begin_workers<L>(d, scratch, work, context.threads);
@@ -157,16 +166,20 @@ bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prep
       const float* const weights = prepacked + filter * d.kernel_height * d.kernel_width;
       const float start = bias == nullptr ? 0.0f : bias[filter];
       float* const plane = y + (tile.image * d.groups * d.outs + filter) * out_plane;
-      walk_strips<L>(d, tile, in, [&](auto r, auto k, const float* const* rows, int64_t first,
-                                      int64_t row, int64_t column, int last) {
-        if (first == 0 && column == tile.first_column) {
-          if (out == 0) fetch<false>(image + next_in + row * d.in_width, r * d.in_width);
-          fetch<true>(plane + next_out + row * d.out_width, r * d.out_width);
-        }
-        convolve_strip<L, r, k>(d, in, rows, column, weights + first * d.kernel_width,
-                                first == 0 ? &start : nullptr, first + k == d.kernel_height ? d.bounds : Bounds{},
-                                plane + row * d.out_width + column, last);
-      });
+      walk_strips<L>(d, tile, in,
+                     [&](auto r, auto k, const float* const* rows, int64_t first, int64_t row,
+                         int64_t column, int last) {
+                       if (first == 0 && column == tile.first_column) {
+                         if (out == 0)
+                           fetch<false>(image + next_in + row * d.in_width, r * d.in_width);
+                         fetch<true>(plane + next_out + row * d.out_width, r * d.out_width);
+                       }
+                       convolve_strip<L, r, k>(d, in, rows, column,
+                                               weights + first * d.kernel_width,
+                                               first == 0 ? &start : nullptr,
+                                               first + k == d.kernel_height ? d.bounds : Bounds{},
+                                               plane + row * d.out_width + column, last);
+                     });
     }
   });
   return true;
@@ -195,15 +208,18 @@ bool correlate_depthwise(const DirectLayout& d, const float* x, const float* dy,
         const int64_t plane = (tile.image * d.groups + group) * d.outs + out;
         const float* const gradient = dy + plane * out_plane;
         float* const to = sums + out * taps * L;
-        walk_strips<L>(d, tile, in, [&](auto r, auto k, const float* const* rows, int64_t first,
-                                        int64_t row, int64_t column, int last) {
-          if (first == 0 && column == tile.first_column) {
-            if (out == 0) fetch<false>(image + next_in + row * d.in_width, r * d.in_width);
-            fetch<false>(gradient + next_out + row * d.out_width, r * d.out_width);
-          }
-          correlate_strip<L, r, k>(d, in, rows, column, gradient + row * d.out_width + column, last,
-                                   to + first * d.kernel_width * L);
-        });
+        walk_strips<L>(d, tile, in,
+                       [&](auto r, auto k, const float* const* rows, int64_t first, int64_t row,
+                           int64_t column, int last) {
+                         if (first == 0 && column == tile.first_column) {
+                           if (out == 0)
+                             fetch<false>(image + next_in + row * d.in_width, r * d.in_width);
+                           fetch<false>(gradient + next_out + row * d.out_width, r * d.out_width);
+                         }
+                         correlate_strip<L, r, k>(d, in, rows, column,
+                                                  gradient + row * d.out_width + column, last,
+                                                  to + first * d.kernel_width * L);
+                       });
       }
     }
     for (int64_t i = 0; i < d.outs * taps; ++i) {
@@ -213,4 +229,4 @@ bool correlate_depthwise(const DirectLayout& d, const float* x, const float* dy,
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

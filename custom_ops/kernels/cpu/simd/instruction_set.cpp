@@ -1,4 +1,4 @@
-#include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/simd/instruction_set.h"
 
 #include <cstdlib>
 #include <cstring>

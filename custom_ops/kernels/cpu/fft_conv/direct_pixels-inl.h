@@ -2,10 +2,10 @@
 // in registers, a load from the copied rows for every F multiply-adds; nothing is transposed.
 #pragma once
 
-#include "kernels/cpu/fft_conv/direct_tile.h"
-#include "kernels/cpu/fft_conv/workers.h"
+#include "kernels/cpu/fft_conv/direct_tile-inl.h"
+#include "kernels/cpu/fft_conv/workers-inl.h"
 
-namespace graphscale::fft_conv {
+namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 // F outputs of R rows and V vectors of columns, at most `columns` of which exist.
 template <int L, int F, int R, int V>
@@ -47,8 +47,8 @@ __attribute__((flatten)) void convolve_pixels(const DirectLayout& d, const float
 }
 
 template <int L, int F, int R>
-void convolve_rows(const DirectLayout& d, const float* x, const float* w, const float* bias, float* y,
-                   int64_t columns) {
+void convolve_rows(const DirectLayout& d, const float* x, const float* w, const float* bias,
+                   float* y, int64_t columns) {
   for (int64_t q = 0; q < columns; q += 2 * L) {
     if (columns - q > L) {
       convolve_pixels<L, F, R, 2>(d, x + q, w, bias, y + q, columns - q);
@@ -60,14 +60,14 @@ void convolve_rows(const DirectLayout& d, const float* x, const float* w, const 
 
 // F outputs of a tile.
 template <int L, int F>
-void convolve_outputs(const DirectLayout& d, const DirectTile& tile, const float* inputs, int64_t out,
-                      const float* prepacked, const float* bias, float* y) {
+void convolve_outputs(const DirectLayout& d, const DirectTile& tile, const float* inputs,
+                      int64_t out, const float* prepacked, const float* bias, float* y) {
   constexpr int R = F == 1 ? 4 : 2;
   const int64_t filter = tile.group * d.outs + out;
   const float* const w = prepacked + filter * d.ins * d.kernel_height * d.kernel_width;
   const float* const b = bias == nullptr ? nullptr : bias + filter;
-  float* const plane =
-      y + (tile.image * d.groups * d.outs + filter) * d.out_height * d.out_width + tile.first_column;
+  float* const plane = y + (tile.image * d.groups * d.outs + filter) * d.out_height * d.out_width +
+                       tile.first_column;
   int64_t r = 0;
   for (; r + R <= tile.rows; r += R) {
     convolve_rows<L, F, R>(d, inputs + r * d.stride_y * d.row_pitch, w, b,
@@ -92,14 +92,26 @@ bool convolve_pixel_lanes(const DirectLayout& d, const float* x, const float* pr
     copy_inputs<L>(d, tile, x, 0, d.ins, inputs);
     for (int64_t out = 0; out < d.outs;) {
       switch (d.outs - out) {
-        case 1: convolve_outputs<L, 1>(d, tile, inputs, out, prepacked, bias, y); out += 1; break;
-        case 2: convolve_outputs<L, 2>(d, tile, inputs, out, prepacked, bias, y); out += 2; break;
-        case 3: convolve_outputs<L, 3>(d, tile, inputs, out, prepacked, bias, y); out += 3; break;
-        default: convolve_outputs<L, 4>(d, tile, inputs, out, prepacked, bias, y); out += 4; break;
+        case 1:
+          convolve_outputs<L, 1>(d, tile, inputs, out, prepacked, bias, y);
+          out += 1;
+          break;
+        case 2:
+          convolve_outputs<L, 2>(d, tile, inputs, out, prepacked, bias, y);
+          out += 2;
+          break;
+        case 3:
+          convolve_outputs<L, 3>(d, tile, inputs, out, prepacked, bias, y);
+          out += 3;
+          break;
+        default:
+          convolve_outputs<L, 4>(d, tile, inputs, out, prepacked, bias, y);
+          out += 4;
+          break;
       }
     }
   });
   return true;
 }
 
-}  // namespace graphscale::fft_conv
+}  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET
