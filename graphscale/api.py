@@ -11,7 +11,11 @@ import onnx_ir as ir
 
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import Plan
-from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
+from graphscale.passes.shrink.choose_kernels import KernelTable
+from graphscale.rescaling.grow import grow_model
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.plan import plan_model
+from graphscale.rescaling.shrink import shrink_model
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +32,7 @@ def plan(
 
     Arguments and errors as for `shrink`.
     """
-    return shrink_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
+    return plan_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
 
 
 def shrink(
@@ -66,9 +70,8 @@ def shrink(
         from graphscale.modules.rescale_module import shrink_module
 
         return shrink_module(model, example_input, init=init, seed=seed, **options)
-    loaded = load_model(model)
-    shrink_model(loaded, init=init or "auto", seed=seed, **options)
-    return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
+    pretrain, _ = shrink_model(load_model(model), init=init or "auto", seed=seed, **options)
+    return pretrain if isinstance(model, ir.Model) else ir.to_proto(pretrain)
 
 
 def grow(

@@ -26,8 +26,8 @@ from graphscale.passes.accelerate.find_convolutions import (
     unsuitable,
 )
 from graphscale.passes.accelerate.rewrite_convolutions import plan_of
+from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.normalize.inline_convolutions import inline_convolutions
-from graphscale.passes.shrink.choose_kernels import node_name
 from graphscale.rescaling.input_size import InputSize, input_shapes
 
 RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv

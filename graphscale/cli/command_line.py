@@ -144,7 +144,8 @@ def _shrink(options: argparse.Namespace) -> None:
     from graphscale.core.files import replacing
     from graphscale.core.kernel_sizes import parse_kernel_table
     from graphscale.core.model_files import load_model, save_model
-    from graphscale.rescaling.rescale import shrink_model
+    from graphscale.rescaling.plan import plan_model
+    from graphscale.rescaling.shrink import shrink_model
 
     output = options.output or _beside(options.model, "pretrain")
     table = None
@@ -155,14 +156,13 @@ def _shrink(options: argparse.Namespace) -> None:
         table = parse_kernel_table(text)
     with _working("shrinking") as working:
         model = load_model(options.model)
-        plan = shrink_model(
-            model,
-            input_size=options.input_size,
-            kernels=table,
-            keep=options.keep,
-            init=None if options.dry_run else options.init or "auto",
-            seed=options.seed,
-        )
+        wishes = {"input_size": options.input_size, "kernels": table, "keep": options.keep}
+        if options.dry_run:
+            plan = plan_model(model, **wishes)
+        else:
+            model, plan = shrink_model(
+                model, init=options.init or "auto", seed=options.seed, **wishes
+            )
         for pattern in options.keep:
             if not any(fnmatchcase(n, pattern) for x in plan.layers for n in (x.name, x.weight)):
                 raise GraphScaleError(
@@ -187,7 +187,7 @@ def _grow(options: argparse.Namespace) -> None:
     from graphscale.cli.tables import show_growth
     from graphscale.core.model_files import load_model, save_model
     from graphscale.rescaling.fidelity import compare
-    from graphscale.rescaling.rescale import grow_model
+    from graphscale.rescaling.grow import grow_model
 
     output = options.output or _beside(options.checkpoint, "grown")
     with _working("growing") as working:

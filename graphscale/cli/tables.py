@@ -32,7 +32,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         table.add_row(
             Text(layer.name),
             _change(layer.target_kernel, layer.pretrain_kernel) or layer.op,
-            _change(layer.target_extent, layer.pretrain_extent),
+            _change(layer.target_size, layer.pretrain_size),
             f"{_count(target)} → {_count(pretrain)}",
             f"{target / pretrain:.2f}" if pretrain else "",
         )
@@ -43,9 +43,9 @@ def show_plan(plan: Plan, console: Console) -> None:
         console.print(
             f"[bold]folded[/]   {len(plan.folded)} weights that nodes computed are initializers now"
         )
-    if plan.decided:
+    if plan.resolved_ifs:
         console.print(
-            f"[bold]decided[/]  {len(plan.decided)} If nodes, whose branch the shapes decide"
+            f"[bold]decided[/]  {len(plan.resolved_ifs)} If nodes, whose branch the shapes decide"
         )
     if plan.init:
         console.print(f"[bold]weights[/]  {_INIT[plan.init]}")

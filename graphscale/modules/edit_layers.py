@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import split_pads
 from graphscale.modules.trace_module import module_path
+from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.graph.parameters import holder, tensor_of
-from graphscale.passes.shrink.choose_kernels import node_name
 
 
 class CannotEditError(Exception):
