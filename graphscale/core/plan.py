@@ -1,7 +1,7 @@
 """The plan: everything that shrink decided about a network.
 
-`shrink` makes it, the pre-train model carries it in its metadata as JSON, and `grow` follows it back
-to the target network.
+`shrink` makes it, the pre-train model carries it in its metadata as JSON, and `grow` follows it
+back to the target network.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class JoinedFactor:
-    """A factor of a dimension where several dimensions lie one after the other, as Concat joins them.
+    """A factor made of several dimensions that lie one after the other, as Concat joins them.
 
     Attributes:
         parts: The factors of each joined dimension.
@@ -211,7 +211,8 @@ class Plan:
             if version < FORMAT:
                 raise GraphScaleError(
                     f"{name}: written by an older graphscale (format {version}, this one reads "
-                    f"{FORMAT}); shrink the target again, or grow with the target network (--target)"
+                    f"{FORMAT}); shrink the target again, or grow with the target network "
+                    "(--target)"
                 )
             return cls(
                 inputs=[InputPlan(**each) for each in data["inputs"]],

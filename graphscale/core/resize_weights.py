@@ -68,11 +68,11 @@ def _resize(
     array: np.ndarray, factors: Sequence[Factor], matrix: _Matrix, given: int
 ) -> np.ndarray:
     """`array`, which has one axis for each factor, at the other network's sizes."""
-    for axis, factor in enumerate(factors):
-        if isinstance(factor, JoinedFactor):
-            break
-    else:
+    joined = [axis for axis, each in enumerate(factors) if isinstance(each, JoinedFactor)]
+    if not joined:
         return apply(array, [None if a == b else matrix(a, b) for a, b in factors])
+    axis = joined[0]
+    factor = factors[axis]
     # Each part of a joined axis is resized by itself: it stands on a map of its own.
     ends = list(accumulate(dimension_sizes(part)[given] for part in factor.parts))
     resized = []

@@ -11,7 +11,7 @@ from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import METADATA_KEY, Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
-from graphscale.passes.graph.infer_shapes import graph_inputs
+from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.grow.grow_graph import Growth, grow_graph
 from graphscale.passes.grow.match_weights import tensors_by_name
 from graphscale.passes.spatial.analyze import spatial_positions

@@ -16,8 +16,9 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resize_weights import shrink_tensor
 from graphscale.core.skeleton import strip
-from graphscale.passes.graph.infer_shapes import graph_inputs, measure
-from graphscale.passes.graph.parameters import set_tensor, tensor_of
+from graphscale.passes.graph.graph_inputs import graph_inputs
+from graphscale.passes.graph.infer_shapes import infer_shapes
+from graphscale.passes.graph.weight_source import set_tensor, tensor_of
 from graphscale.passes.normalize.fold_constants import fold_constants
 from graphscale.passes.normalize.resolve_static_ifs import decide_branches
 from graphscale.passes.shrink.choose_input import choose_input
@@ -90,7 +91,7 @@ def derive(
         GraphScaleError: the model cannot be rescaled; names the node.
     """
     model = target.model
-    analysis = analyze(model, measure(model, target.shapes))
+    analysis = analyze(model, infer_shapes(model, target.shapes))
     chosen = choose_kernels(analysis, kernels, keep)
     if not chosen.target:
         source = model.meta["source"]

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphscale.core.kernel_sizes import pretrain_size
 from graphscale.passes.graph.node_name import node_name
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 from graphscale.passes.spatial.registry import convolution_rule
@@ -103,7 +103,7 @@ def _shared_choices(
     """The choices of convolutions that share a weight: it is kept where they disagree."""
     users: dict[ir.Value, list[ir.Node]] = {}
     for node in choices:
-        held = holder(node.inputs[1])
+        held = weight_source(node.inputs[1])
         if held is not None:
             users.setdefault(held, []).append(node)
     return {
@@ -115,7 +115,7 @@ def _shared_choices(
 
 
 def _reason_to_keep(node: ir.Node, target: _Kernel, keep: Sequence[str]) -> str | None:
-    weight = holder(node.inputs[1])
+    weight = weight_source(node.inputs[1])
     if weight is None:
         return "its weight is computed while the network runs"
     for pattern in keep:

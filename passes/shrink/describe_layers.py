@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphscale.core.plan import LayerPlan
 from graphscale.passes.graph.node_name import node_name
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import Dims, target_size
@@ -46,7 +46,7 @@ def _convolution(
         weight[0] * weight[1] * prod(taps) * prod(shape(visited)[2:])
         for taps, shape in zip(kernel, (_target, geometry.shape))
     ]
-    held = holder(node.inputs[1])
+    held = weight_source(node.inputs[1])
     return LayerPlan(
         name=node_name(node),
         weight=held.name if held is not None else node.inputs[1].name,
@@ -66,7 +66,7 @@ def _fully_connected(
 ) -> LayerPlan | None:
     """A product with a weight; products of two activations have none and are no layer."""
     for index in (1, 0):
-        held = holder(node.inputs[index])
+        held = weight_source(node.inputs[index])
         if held is not None:
             break
     else:

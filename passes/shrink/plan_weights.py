@@ -7,7 +7,7 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, factor_sizes
 from graphscale.passes.graph.node_name import node_name
-from graphscale.passes.graph.parameters import dims_at_holder, holder
+from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import Dim, Sizes
@@ -39,12 +39,12 @@ def plan_weights(
         readers.setdefault(value, node)
 
     for node, target in kernels.target.items():
-        value = holder(node.inputs[1])
+        value = weight_source(node.inputs[1])
         if value is None:
             continue
         entries: list = [[(size, size)] for size in analysis.shape(node.inputs[1])[:2]]
         entries += [[pair] for pair in zip(target, geometry.kernels[node], strict=True)]
-        factors = dims_at_holder(node.inputs[1], entries, analysis.inferred.constants)
+        factors = dims_at_source(node.inputs[1], entries, analysis.inferred.constants)
         kind = "interface" if node in analysis.covering else "kernel"
         add(value, node, kind, [list(dim) or [(1, 1)] for dim in factors])
     for weight in analysis.weights:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.infer_shapes import Measured, measure
+from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.node_name import node_name
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import moves, pretrain_size
 from graphscale.passes.spatial.geometry import Geometry
@@ -39,15 +39,17 @@ def shrink_graph(analysis: SpatialAnalysis, geometry: Geometry) -> list[str]:
     return rewriter.constants.changed
 
 
-def check_shapes(analysis: SpatialAnalysis, geometry: Geometry, input_shapes: Mapping) -> Measured:
+def check_shapes(
+    analysis: SpatialAnalysis, geometry: Geometry, input_shapes: Mapping[str, list[int]]
+) -> None:
     """Infer the shapes of the finished pre-train network; every tensor must have the planned one.
 
     Raises:
         GraphScaleError: a constant was overlooked that holds a shape; names the tensor.
     """
-    inferred = measure(analysis.model, input_shapes)
+    inferred = infer_shapes(analysis.model, input_shapes)
     for value, dims in analysis.dims.items():
-        if holder(value) is not None:
+        if weight_source(value) is not None:
             continue
         planned = tuple(geometry.shape(dims))
         found = inferred.shapes.get(value, planned)
@@ -58,4 +60,3 @@ def check_shapes(analysis: SpatialAnalysis, geometry: Geometry, input_shapes: Ma
                 f"{list(found)} instead of {list(planned)}; a constant that holds a shape could "
                 "not be followed, export the model with constant folding"
             )
-    return inferred

@@ -6,11 +6,11 @@ In go the analysis, the chosen kernels and the pre-train pixels of the inputs; o
 Sizes that are equal in the target are equal in the pre-train network: one map per axis, chosen size
 by size in the order of the graph, each near the target's times the input ratio (its *due*). Between
 two such fixed sizes stands a *chain*: mappings whose inner sizes only the next mapping reads, so
-that they are free by a pixel or so. Each chain is solved by dynamic programming over (size, phase),
-where the phase says how far the pre-train pixels stand off the target's. Symmetric padding is cheap;
-unequal padding, cropping, a phase and a size away from its due are dear. So two 2×2 convolutions
-take padding 1 and 0 in turn, and a lone one between two joins pads one side, alternating from block
-to block, because the phase is carried along and counts where chains end.
+that they are free by a pixel or so. Each chain is solved by dynamic programming over (size,
+phase), where the phase says how far the pre-train pixels stand off the target's. Symmetric padding
+is cheap; unequal padding, cropping, a phase and a size away from its due are dear. So two 2×2
+convolutions take padding 1 and 0 in turn, and a lone one between two joins pads one side,
+alternating from block to block, because the phase is carried along and counts where chains end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Grid
-from graphscale.passes.graph.infer_shapes import graph_inputs
+from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
@@ -30,9 +30,9 @@ from graphscale.passes.spatial.dimensions import SpatialSize, single_size
 from graphscale.passes.spatial.geometry import Geometry, frames, phase
 from graphscale.passes.spatial.mapping import Option, Parameters, SpatialMapping
 
-# Costs. Their unit is arbitrary; what counts is which is larger. The costs of padding stand with the
-# operators (spatial/mapping.py, spatial/rules): 0.3 per pixel of padding, 1 for unequal padding, 50
-# per cropped pixel.
+# Costs. Their unit is arbitrary; what counts is which is larger. The costs of padding stand with
+# the operators (spatial/mapping.py, spatial/rules): 0.3 per pixel of padding, 1 for unequal
+# padding, 50 per cropped pixel.
 #
 # An inner size may be off its due by this many pixels: one above and one below, whatever the
 # fraction of the due is.

@@ -12,7 +12,7 @@ from math import lcm
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.infer_shapes import Measured
+from graphscale.passes.graph.infer_shapes import InferredShapes
 from graphscale.passes.spatial.dimensions import Dims, SpatialSize, fixed
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 
@@ -40,7 +40,7 @@ class GraphFacts:
     """A graph with its shapes in the target network: what rules and passes look values up in."""
 
     model: ir.Model
-    inferred: Measured
+    inferred: InferredShapes
 
     def shape(self, value: ir.Value) -> tuple[int, ...]:
         """Shape in the target network."""

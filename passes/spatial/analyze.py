@@ -10,7 +10,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.infer_shapes import Measured, graph_inputs
+from graphscale.passes.graph.graph_inputs import graph_inputs
+from graphscale.passes.graph.infer_shapes import InferredShapes
 from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.spatial import rules
 from graphscale.passes.spatial.analysis import SpatialAnalysis
@@ -21,7 +22,7 @@ from graphscale.passes.spatial.registry import find_rule
 rules.load()
 
 
-def analyze(model: ir.Model, inferred: Measured) -> SpatialAnalysis:
+def analyze(model: ir.Model, inferred: InferredShapes) -> SpatialAnalysis:
     """Analyze the spatial sizes of `model` from its inputs on.
 
     Raises:
@@ -98,7 +99,7 @@ def _fix_outputs(node: ir.Node, analyzer: Analyzer) -> None:
 
 
 def _read(node: ir.Node) -> list[ir.Value]:
-    """What a node reads: its inputs, and what its subgraphs (of an If, a Loop) read from outside."""
+    """What a node reads: its inputs, and what its subgraphs (of If, Loop) read from outside."""
     values = [value for value in node.inputs if value is not None]
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:

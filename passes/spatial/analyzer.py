@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.node_name import node_name
-from graphscale.passes.graph.parameters import dims_at_holder, holder
+from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.spatial.analysis import GraphFacts, SpatialAnalysis, SpatialWeight
 from graphscale.passes.spatial.dimensions import (
     Dim,
@@ -151,10 +151,10 @@ class Analyzer(GraphFacts):
 
     def add_weight(self, node: ir.Node, value: ir.Value, dims: Dims, summed: bool) -> None:
         """Record a weight whose dimensions, as `value` has them, hold spatial sizes."""
-        held = holder(value)
+        held = weight_source(value)
         if held is None:
             return
-        dims = dims_at_holder(value, dims, self.inferred.constants)
+        dims = dims_at_source(value, dims, self.inferred.constants)
         self._weights.append(SpatialWeight(held, dims, summed, node))
         sizes = [size for dim in dims for size in sizes_in(dim)]
         self._anchored.extend(sizes)
@@ -168,7 +168,7 @@ class Analyzer(GraphFacts):
         """
         shape = self.shape(value)
         aligned = aligned[len(aligned) - len(shape) :] if shape else ()
-        if len(aligned) != len(shape) or holder(value) is None:
+        if len(aligned) != len(shape) or weight_source(value) is None:
             return
         dims = tuple(
             dim if size > 1 and target_size(dim) == size else fixed(size)

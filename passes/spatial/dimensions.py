@@ -1,8 +1,8 @@
 """What a tensor's dimensions are made of: channels, batch, and spatial sizes (heights and widths).
 
 Each dimension is a tuple of factors in row-major order: a plain dimension has one factor, a
-flattened C·H·W has three, a dimension of size one has none. A factor is a fixed size, a spatial size
-that the input size decides, or the sum of several dimensions (a Concat of flattened maps).
+flattened C·H·W has three, a dimension of size one has none. A factor is a fixed size, a spatial
+size that the input size decides, or the sum of several dimensions (a Concat of flattened maps).
 """
 
 from __future__ import annotations

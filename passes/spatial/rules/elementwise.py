@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import Dim, fixed, moves, target_size, tie_dims
 from graphscale.passes.spatial.registry import Rule, register
@@ -62,7 +62,7 @@ class _Broadcast(Rule):
         for value in inputs:
             dims = analyzer.of(value)
             aligned = tuple(result[len(shape) - len(dims) :])
-            if holder(value) is not None:
+            if weight_source(value) is not None:
                 analyzer.add_table(node, value, aligned)
                 continue
             for mine, theirs in zip(dims, aligned, strict=True):
@@ -84,7 +84,7 @@ class _ChannelNormalization(Rule):
         if not moves(channels):
             return
         for value in node.inputs[1:]:
-            if holder(value) is None:
+            if weight_source(value) is None:
                 raise unfollowed(node, "normalizes flattened maps by computed numbers")
             analyzer.add_table(node, value, (channels,))
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.plan import Grid
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analyzer import Analyzer
 from graphscale.passes.spatial.dimensions import fixed, moves
 from graphscale.passes.spatial.mapping import Change, Option, Parameters
@@ -41,7 +41,7 @@ class _GridSample(Rule):
         image, grid = node.inputs
         dims, places = analyzer.of(image), analyzer.of(grid)
         sizes = list(places[1:-1])
-        if holder(grid) is not None and any(map(moves, dims)):
+        if weight_source(grid) is not None and any(map(moves, dims)):
             # A constant grid is a table with one place per output pixel. It is interpolated.
             for axis, pixels in enumerate(analyzer.shape(grid)[1:-1]):
                 sizes[axis] = analyzer.spread(node, axis + 2, axis, pixels, FreeGrid())

@@ -18,7 +18,7 @@ from graphscale.passes.spatial.rewriter import Rewriter
 
 @dataclass(frozen=True)
 class Border(Parameters):
-    """Pixels before and behind a map; negative numbers crop. Reflections must end inside the map."""
+    """Pixels before and behind a map; negative numbers crop, reflections end inside the map."""
 
     begin: int
     end: int

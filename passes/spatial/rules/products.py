@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import Dim, Dims, fixed, moves, tie_dims
 from graphscale.passes.spatial.registry import Rule, register
@@ -48,11 +48,11 @@ class _Einsum(Rule):
         letters: dict[str, Dim] = {}
         operands = list(zip(terms.split(","), node.inputs, strict=True))
         for term, value in operands:
-            if holder(value) is None:
+            if weight_source(value) is None:
                 for letter, dim in zip(term, analyzer.of(value), strict=True):
                     tie_dims(letters.setdefault(letter, dim), dim)
         for term, value in operands:
-            if holder(value) is not None:
+            if weight_source(value) is not None:
                 dims = tuple(
                     letters.setdefault(letter, dim) for letter, dim in zip(term, analyzer.of(value))
                 )
@@ -71,7 +71,7 @@ def _contract(node: ir.Node, analyzer: Analyzer, first, second) -> None:
         (right, right_dims, j, left_dims[i]),
         (left, left_dims, i, right_dims[j]),
     ):
-        if holder(weight) is not None:
+        if weight_source(weight) is not None:
             dims = (*dims[:position], dim, *dims[position + 1 :])
             analyzer.add_weight(node, weight, dims, summed=True)
             return

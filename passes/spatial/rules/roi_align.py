@@ -1,8 +1,8 @@
 """RoiAlign and MaxRoiPool: fixed windows read from regions of a map.
 
 The regions are given in pixels of the network's input, and `spatial_scale` turns these into pixels
-of the map: it is the map's pixels per input pixel. Where these differ between the networks (a Resize
-to a size of its own, say), the attribute is multiplied by their ratio.
+of the map: it is the map's pixels per input pixel. Where these differ between the networks (behind
+a Resize of another ratio, say), the attribute is multiplied by their ratio.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Window(KernelParameters):
 
 
 class _Windows(Rule):
-    """One window size per spatial dimension; dimension d of a tensor has index d - 2 in the lists."""
+    """Attributes list numbers per spatial dimension: a tensor's dimension d has index d - 2."""
 
     summed = False  # whether a weight sums over the window
 
@@ -123,7 +123,7 @@ class _Windows(Rule):
             analyzer.dims[output] = tuple(result)
 
     def _covers(self, window: Window, size: int) -> bool:
-        """Whether one window takes in the whole map: a classifier, or an average over everything."""
+        """Whether one window takes in the whole map: a classifier, or an average over all."""
         if window.dilation > 1 or window.span < size:
             return False
         exact = window.span == size and window.begin == window.end == 0
@@ -190,7 +190,7 @@ class _Convolution(_Windows, ConvolutionRule):
 class _FFTConvolution(_Convolution):
     def write(self, node: ir.Node, rewriter: Rewriter) -> None:
         if rewriter.resizes(node):
-            node.attributes.pop("plan", None)  # measured at the target's sizes
+            node.attributes.pop("algorithm", None)  # measured at the target's sizes
         super().write(node, rewriter)
 
 
