@@ -14,6 +14,7 @@ from graphscale.core.skeleton import restore
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.grow.grow_graph import Growth, grow_graph
 from graphscale.passes.grow.match_weights import tensors_by_name
+from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.spatial.analyze import spatial_positions
 from graphscale.rescaling.check_numbers import check_numbers
 from graphscale.rescaling.input_size import InputSize
@@ -34,6 +35,7 @@ def grow_model(
     """
     interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
     plan = _find_plan(checkpoint, plan, target)
+    normalize(checkpoint)
     check_numbers(checkpoint)
     grown = restore(plan.target)
     growth = grow_graph(grown, checkpoint, plan, resize)

@@ -13,20 +13,23 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import forget_given_names
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resize_weights import shrink_tensor
 from graphscale.core.skeleton import strip
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
-from graphscale.passes.normalize.fold_constants import fold_constants
-from graphscale.passes.normalize.resolve_static_ifs import decide_branches
+from graphscale.passes.normalize.fold_constants import FoldConstants
+from graphscale.passes.normalize.normalize import normalize
+from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
+from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
 from graphscale.passes.shrink.choose_input import choose_input
 from graphscale.passes.shrink.choose_kernels import ChosenKernels, KernelTable, choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
 from graphscale.passes.shrink.plan_grids import plan_grids
 from graphscale.passes.shrink.plan_weights import plan_weights
-from graphscale.passes.shrink.shrink_graph import check_shapes, shrink_graph
+from graphscale.passes.shrink.shrink_graph import ShrinkGraph, check_shapes
 from graphscale.passes.shrink.solve_geometry import solve_geometry
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyze import analyze
@@ -37,13 +40,15 @@ from graphscale.rescaling.input_size import InputSize, Size, axis_size, has_fixe
 
 @dataclass(frozen=True)
 class Target:
-    """A target network made ready: no Ifs that shapes decide, no weights that nodes compute.
+    """A target network made ready to be analyzed.
 
     Attributes:
-        model: A graph of its own; the tensors are those of the model it was made from.
+        model: A graph of its own, in normal form, whose integer constants have one reader each; the
+            weights are those of the model it was made from.
         size: The input sizes that the user gave.
         shapes: Shapes of the graph inputs.
-        resolved_ifs, folded: What was changed, as in `Plan`.
+        resolved_ifs, folded, skeleton: As `resolved_ifs`, `folded` and `target` of `Plan`.
+        copies: The constants that were made from others, to be merged again.
     """
 
     model: ir.Model
@@ -51,6 +56,8 @@ class Target:
     shapes: Mapping[str, Sequence[int]]
     resolved_ifs: list[str]
     folded: list[str]
+    skeleton: str
+    copies: Mapping[ir.Value, ir.Value]
 
 
 def plan_model(
@@ -74,10 +81,15 @@ def prepare(model: ir.Model, input_size: Size = None) -> Target:
     source = model.meta.get("source", "the model")
     model = model.clone()
     model.meta["source"] = source
+    normalize(model)
     size = InputSize.parse(input_size, has_fixed_size(model))
     shapes = input_shapes(model, size)
-    resolved_ifs = decide_branches(model, shapes)
-    return Target(model, size, shapes, resolved_ifs, fold_constants(model))
+    resolved_ifs = ResolveStaticIfs(shapes)(model).names
+    folded = FoldConstants()(model).names
+    skeleton = strip(model)
+    split = SplitConstants()
+    split(model)
+    return Target(model, size, shapes, resolved_ifs, folded, skeleton, split.copies)
 
 
 def derive(
@@ -105,13 +117,15 @@ def derive(
         grids=plan_grids(analysis, geometry),
         folded=target.folded,
         resolved_ifs=target.resolved_ifs,
-        target=strip(model),
+        target=target.skeleton,
     )
     for value, weight in weights.items():
         set_tensor(value, shrink_tensor(tensor_of(value), weight, "bilinear"))
-    plan.constants = shrink_graph(analysis, geometry)
+    plan.constants = ShrinkGraph(analysis, geometry)(model).names
     shapes = {value.name: geometry.shape(analysis.of(value)) for value in graph_inputs(model)}
     check_shapes(analysis, geometry, shapes)
+    MergeConstants(target.copies)(model)
+    forget_given_names(model)
     return model, plan
 
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from graphscale.core.kernel_sizes import pretrain_size
-from graphscale.passes.graph.node_name import node_name
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping

@@ -6,8 +6,8 @@ from math import prod
 
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
 from graphscale.core.plan import LayerPlan
-from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis

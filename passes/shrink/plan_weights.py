@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import node_name
 from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, factor_sizes
-from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis

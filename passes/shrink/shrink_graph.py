@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.infer_shapes import infer_shapes
-from graphscale.passes.graph.node_name import node_name
+from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import moves, pretrain_size
@@ -20,23 +21,34 @@ from graphscale.passes.spatial.registry import find_rule
 from graphscale.passes.spatial.rewriter import Rewriter
 
 
-def shrink_graph(analysis: SpatialAnalysis, geometry: Geometry) -> list[str]:
-    """Turn the analyzed model's graph into the pre-train graph; the weights are another pass's.
+class ShrinkGraph(ir.passes.InPlacePass):
+    """Turn the graph that was analyzed into the pre-train graph; the weights are another step's.
 
-    Returns the names of the shape constants that changed.
+    Args:
+        analysis: Of the model that the pass is applied to.
+        geometry: What was solved for it.
     """
-    rewriter = Rewriter(analysis, geometry)
-    for node in list(analysis.model.graph):
-        rule = find_rule(node)
-        if rule is not None and any(output in analysis.dims for output in node.outputs):
-            rule.write(node, rewriter)
-    for value, dims in analysis.dims.items():
-        if value.shape is not None and any(moves(dim) for dim in dims):
-            value.shape = ir.Shape(
-                pretrain_size(dim, geometry.sizes) if moves(dim) else old
-                for dim, old in zip(dims, value.shape, strict=True)
-            )
-    return rewriter.constants.changed
+
+    def __init__(self, analysis: SpatialAnalysis, geometry: Geometry) -> None:
+        super().__init__()
+        self._analysis = analysis
+        self._geometry = geometry
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Rewrite in place; the result names the constants that hold shapes and have changed."""
+        analysis, geometry = self._analysis, self._geometry
+        rewriter = Rewriter(analysis, geometry)
+        for node in list(model.graph):
+            rule = find_rule(node)
+            if rule is not None and any(output in analysis.dims for output in node.outputs):
+                rule.write(node, rewriter)
+        for value, dims in analysis.dims.items():
+            if value.shape is not None and any(moves(dim) for dim in dims):
+                value.shape = ir.Shape(
+                    pretrain_size(dim, geometry.sizes) if moves(dim) else old
+                    for dim, old in zip(dims, value.shape, strict=True)
+                )
+        return RewriteResult.of(model, rewriter.constants.changed)
 
 
 def check_shapes(

@@ -21,9 +21,9 @@ from math import ceil, floor
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import node_name
 from graphscale.core.plan import Grid
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import SpatialSize, single_size

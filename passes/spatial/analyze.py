@@ -10,9 +10,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.infer_shapes import InferredShapes
-from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.spatial import rules
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyzer import Analyzer

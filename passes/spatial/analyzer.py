@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.node_name import node_name
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.spatial.analysis import GraphFacts, SpatialAnalysis, SpatialWeight
 from graphscale.passes.spatial.dimensions import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.add_initializer import add_initializer
-from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import Dim, pretrain_size
 from graphscale.passes.spatial.geometry import Geometry

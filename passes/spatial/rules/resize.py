@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
 from graphscale.core.plan import Grid
-from graphscale.passes.graph.node_name import node_name
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import Dim, fixed, moves, target_size
 from graphscale.passes.spatial.mapping import Change, Option, Parameters

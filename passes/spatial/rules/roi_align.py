@@ -12,7 +12,7 @@ from math import isclose, prod
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.node_name import node_name
+from graphscale.core.node_names import node_name
 from graphscale.passes.spatial.analyzer import Analyzer
 from graphscale.passes.spatial.dimensions import fixed
 from graphscale.passes.spatial.registry import Rule, register
