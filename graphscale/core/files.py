@@ -1,15 +1,25 @@
-"""Write files so that a full disk, an error or Ctrl-C leaves what was there before."""
+"""Regular files only, and written so that a full disk, an error or Ctrl-C leaves what was there."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from graphscale.core.errors import GraphScaleError
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError where `path` is a folder, pipe or device: reading those may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
+        raise OSError(errno.EINVAL, f"it is a {kind}, not a file")
 
 
 @contextlib.contextmanager
@@ -52,10 +62,9 @@ def _refusals(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
     if path.exists():
-        if not path.is_file():  # renaming would put a file in the place of a device or a folder
-            raise OSError(22, "it is no file" if not path.is_dir() else "it is a folder")
+        check_regular(path)  # renaming would put a file in the place of a device
         if not os.access(path, os.W_OK):
-            raise PermissionError(13, "the file that is there is write-protected")
+            raise PermissionError(errno.EACCES, "the file that is there is write-protected")
     prefix = f".{path.name}."
     file = tempfile.NamedTemporaryFile(prefix=prefix, dir=path.parent, delete=False)  # noqa: SIM115
     try:

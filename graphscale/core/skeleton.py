@@ -10,8 +10,8 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from graphscale.core.detached_tensors import detached
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.model_files import detached
 from graphscale.core.node_names import without_given_names
 
 _STRIPPED = "#stripped"  # external-data location of the weights left out
