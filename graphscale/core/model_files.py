@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from graphscale.core.detached_tensors import detached, node_tensors
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.external_data import INLINE, ExternalData, map_file
 from graphscale.core.files import replacing
+from graphscale.core.well_formed import check_nodes, check_order, checked_tensor
 
 ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
@@ -37,7 +37,7 @@ def load_model(source: ModelLike) -> ir.Model:
         GraphScaleError: no such file, not an ONNX file, truncated, or external data is missing.
     """
     if isinstance(source, ir.Model):
-        _check_order(source, source.meta.get("source", "the model in memory"))
+        check_order(source, source.meta.get("source", "the model in memory"))
         return source.clone()
     if isinstance(source, onnx.ModelProto):
         return _from_proto(source, "the model in memory", None, b"")
@@ -113,102 +113,19 @@ def _from_proto(proto: onnx.ModelProto, name: str, path: Path | None, inline) ->
     for graph in [model.graph, *model.functions.values()]:
         if "ai.onnx" in graph.opset_imports:  # the other name of the domain ""
             graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
-    _check_nodes(model, name)
-    _check_order(model, name)
+    check_nodes(model, name)
+    check_order(model, name)
     model.meta["source"] = name
     data = ExternalData(path, name, inline)
     for graph in model.graphs():
         for value in graph.initializers.values():
-            value.const_value = data.resolve(_checked(value.const_value, name))
+            value.const_value = data.resolve(checked_tensor(value.const_value, name))
     for graph in [model.graph, *model.functions.values()]:
         for node, key, attribute in list(node_tensors(graph)):
-            tensor = _checked(attribute.value, name)
+            tensor = checked_tensor(attribute.value, name)
             if isinstance(tensor, ir.ExternalTensor):
                 node.attributes[key] = ir.AttrTensor(key, data.resolve(tensor))
     return model
-
-
-def _check_order(model: ir.Model, name: str) -> None:
-    """Sort the nodes of a graph that is not sorted; raise where nothing computes a value."""
-    for graph in (model.graph, *model.functions.values()):
-        missing = _undefined(graph)
-        if missing is not None and missing.producer() is not None:
-            with contextlib.suppress(ValueError):  # a circle, which the next line finds again
-                graph.sort()
-            missing = _undefined(graph)
-        if missing is not None:
-            raise GraphScaleError(
-                f"{name}: nothing computes the value {missing.name!r} before it is read; export "
-                "the model again"
-            )
-
-
-def _undefined(graph: ir.Graph | ir.Function) -> ir.Value | None:
-    """The first value that is read before anything defines it, if there is one."""
-    defined: set[ir.Value] = set()
-
-    def walk(graph: ir.Graph | ir.Function) -> ir.Value | None:
-        defined.update(graph.inputs)
-        if not isinstance(graph, ir.Function):
-            defined.update(graph.initializers.values())
-        for node in graph:
-            for value in node.inputs:
-                if value is not None and value not in defined:
-                    return value
-            for attribute in node.attributes.values():
-                inner = []
-                if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
-                    inner = [attribute.as_graph()]
-                elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
-                    inner = attribute.as_graphs()
-                for each in inner:
-                    missing = walk(each)
-                    if missing is not None:
-                        return missing
-            defined.update(node.outputs)
-        return next((value for value in graph.outputs if value not in defined), None)
-
-    return walk(graph)
-
-
-def _checked(tensor: ir.TensorProtocol | None, name: str) -> ir.TensorProtocol | None:
-    """`tensor`, whose shape and type must fit its bytes."""
-    if tensor is None:
-        return None
-    sizes = list(tensor.shape.numpy())
-    external = isinstance(tensor, ir.ExternalTensor)
-    odd = tensor.dtype == ir.DataType.UNDEFINED or (external and tensor.dtype == ir.DataType.STRING)
-    if odd or any(size < 0 for size in sizes):
-        raise GraphScaleError(
-            f"{name}: tensor {tensor.name!r} has the type {tensor.dtype.name} and the shape "
-            f"{sizes}, which no tensor has; export the model again"
-        )
-    if tensor.dtype != ir.DataType.STRING and not external:
-        try:
-            found = tensor.numpy().shape
-        except Exception:  # onnx-ir and numpy raise errors of many kinds
-            found = None
-        if found != tuple(sizes):
-            raise GraphScaleError(
-                f"{name}: tensor {tensor.name!r} does not hold the numbers that its shape {sizes} "
-                f"and its type {tensor.dtype.name} ask for; export the model again"
-            )
-    return tensor
-
-
-def _check_nodes(model: ir.Model, name: str) -> None:
-    """Raise for names that are no text (protobuf hands them on as bytes) and untyped attributes."""
-    for node in model.graph.all_nodes():
-        values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-        texts = [node.name, node.op_type, node.domain, *(value.name for value in values)]
-        if node.domain == "":
-            texts += [each.value for each in node.attributes.values() if not each.is_ref()]
-        untyped = [each.type == ir.AttributeType.UNDEFINED for each in node.attributes.values()]
-        if any(untyped) or any(isinstance(text, bytes) for text in texts):
-            raise GraphScaleError(
-                f"{name}: node {node.name!r} is damaged (text that is not UTF-8, or an attribute "
-                "without a type); export or copy the file again"
-            )
 
 
 def _write(tensor: ir.TensorProtocol, file: BinaryIO) -> None:
