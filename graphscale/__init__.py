@@ -18,6 +18,7 @@ _PUBLIC = {
     "plan": "api",
     "shrink": "api",
     "grow": "api",
+    "grow_": "training.grow_in_place",
     "load": "convert",
     "save": "convert",
     "export": "layers.export",
@@ -33,6 +34,7 @@ __all__ = [
     "export",
     "get_library_path",
     "grow",
+    "grow_",
     "load",
     "plan",
     "save",
@@ -48,12 +50,18 @@ if TYPE_CHECKING:
     from graphscale.core.plan import Plan
     from graphscale.core.runtime import get_library_path, session
     from graphscale.layers.export import export
+    from graphscale.training.grow_in_place import grow_
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'graphscale' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"graphscale.{_PUBLIC[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"graphscale.{_PUBLIC[name]}"), name)
+    except ModuleNotFoundError as error:
+        from graphscale.core.requirements import missing_package
+
+        raise missing_package(error, f"graphscale.{name}") from error
     globals()[name] = value
     return value
 

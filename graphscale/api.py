@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import onnx
@@ -141,7 +141,7 @@ def grow(
 
 @overload
 def grow(
-    checkpoint: torch.nn.Module,
+    checkpoint: torch.nn.Module | Mapping[str, Any],
     *,
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | torch.nn.Module | None = None,
@@ -150,7 +150,7 @@ def grow(
 
 
 def grow(
-    checkpoint: ModelLike | torch.nn.Module,
+    checkpoint: ModelLike | torch.nn.Module | Mapping[str, Any],
     *,
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | torch.nn.Module | None = None,
@@ -159,7 +159,8 @@ def grow(
     """Carry the weights of a trained pre-train network back into the target (Eq. 5).
 
     Args:
-        checkpoint: The pre-train network, as `shrink` takes models.
+        checkpoint: The pre-train network, as `shrink` takes models; or the state dict of a
+            pre-train module, also inside a trainer's checkpoint, together with `target`.
         plan: The plan, or the file that shrink wrote, where the checkpoint has lost its own.
         target: The target network, where neither has a plan.
         resize: 'bilinear' (half-pixel centres), 'bicubic', 'nearest' or 'align-corners'.
@@ -170,6 +171,10 @@ def grow(
     Raises:
         GraphScaleError: the checkpoint is of another network; names the weights.
     """
+    if isinstance(checkpoint, Mapping):
+        from graphscale.modules.grow_state_dict import grow_state_dict
+
+        return grow_state_dict(checkpoint, plan=plan, target=target, resize=resize)
     if _is_module(checkpoint):
         from graphscale.modules.rescale_module import grow_module
 

@@ -5,21 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from graphscale.core.errors import GraphScaleError
-
-
-def check_regular(path: Path) -> None:
-    """Raise OSError where `path` is a folder, pipe or device: reading those may never end."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "folder" if stat.S_ISDIR(mode) else "pipe or device"
-        raise OSError(errno.EINVAL, f"it is a {kind}, not a file")
 
 
 @contextlib.contextmanager
@@ -39,6 +30,12 @@ def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
             os.fsync(file.fileno())
         for file, path in zip(files, paths, strict=True):
             os.replace(file.name, path)
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe, a device or a folder, which reading would wait for or never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
 
 
 def check_writable(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
@@ -11,8 +11,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.files import check_regular, replacing
+from graphscale.core.state_dicts import METADATA_KEY, plans
 
-METADATA_KEY = "graphscale.plan"
 FORMAT = 1
 
 
@@ -178,6 +179,7 @@ class Plan:
     def from_file(cls, path: str | Path) -> Plan:
         """The plan in a file that shrink wrote."""
         try:
+            check_regular(Path(path))
             text = Path(path).read_bytes()
         except OSError as error:
             raise GraphScaleError(
@@ -185,9 +187,22 @@ class Plan:
             ) from None
         return cls.from_json(text, str(path))
 
+    def save(self, path: str | Path) -> None:
+        """Write the plan as a file that `from_file` and the option `plan` of grow read."""
+        with replacing(Path(path)) as (file,):
+            file.write(self.to_json().encode())
+
     @classmethod
-    def of(cls, model: ir.Model) -> Plan | None:
-        """The plan that travels in a model's metadata, if there is one."""
+    def of(cls, model: ir.Model | Mapping) -> Plan | None:
+        """The plan that travels with a model, if there is one.
+
+        Args:
+            model: An onnx-ir model, or what torch.load read: a pre-train module's state dict, also
+                inside a trainer's checkpoint.
+        """
+        if isinstance(model, Mapping):
+            found = plans(model)
+            return cls.from_json(found[0].plan or "", "the state dict: its plan") if found else None
         text = model.metadata_props.get(METADATA_KEY)
         name = model.meta.get("source", "the model")
         return None if text is None else cls.from_json(text, f"{name}: its plan")

@@ -30,6 +30,7 @@ from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import restore
 from graphscale.modules.compare_modules import difference, hollow
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resized_weights import resized_weights
 from graphscale.modules.trace_module import Example, module_path, trace_module
 from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
@@ -74,7 +75,7 @@ def shrink_module(
         model = save(module)
         plan = shrink_model(model, **options)
         network = _adopt(load(model).to(_device(module)), module)
-        network.graphscale_plan = plan
+        attach_plan(network, plan)
         return network
     example = Example(example_input)
     edited = copy.deepcopy(module)
@@ -97,7 +98,7 @@ def shrink_module(
     except CannotEditError as error:
         reason = str(error)
     if reason is None:
-        edited.graphscale_plan = plan
+        attach_plan(edited, plan)
         return edited
     warnings.warn(
         f"{type(module).__name__} cannot take the plan's numbers: {reason}. In its place stands "
@@ -159,7 +160,7 @@ def grow_module(
         _fill_target(result, rest | grown)
         return _adopt(result, module)
     result = copy.deepcopy(module)
-    vars(result).pop("graphscale_plan", None)
+    detach_plan(result)
     _fill(result, grown, set(grown))
     graph = restore(plan.target).graph
     if not any(module_path(node) for node in graph):
@@ -254,7 +255,7 @@ def _fallback(network: Network, module: nn.Module, plan: Plan, names: set[str]) 
         trained = own[name].requires_grad if name in own else name in plan.folded
         parameter.requires_grad_(trained)
     network.train(module.training)
-    network.graphscale_plan = plan
+    attach_plan(network, plan)
     if all(name in own for name, each in network.named_parameters() if each.requires_grad):
         network.graphscale_target = _Target(hollow(module, names))
     return network

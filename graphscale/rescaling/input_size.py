@@ -38,7 +38,7 @@ class InputSize:
         if isinstance(given, tuple | list):
             sizes = [tuple(int(size) for size in given)]
         else:
-            if not re.fullmatch(r"\d+(x\d+)*(:\d+(x\d+)*)?", given):
+            if not re.fullmatch(r"\d{1,9}(x\d{1,9})*(:\d{1,9}(x\d{1,9})*)?", given):
                 raise GraphScaleError(
                     f"input size {given!r} is not HEIGHTxWIDTH or TARGET:PRETRAIN, "
                     "as in 160, 160x128 or 224:160"
