@@ -27,7 +27,7 @@ from graphscale.modules.edit_layers import CannotEditError, edit_layers
 from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.rescale_module import unwrapped
 from graphscale.modules.trace_module import module_path
-from graphscale.rescaling.rescale import grow_model
+from graphscale.rescaling.grow import grow_model
 from graphscale.training.distributed_wrappers import parallel_wrappers, renew
 from graphscale.training.optimizer_state import (
     NewState,

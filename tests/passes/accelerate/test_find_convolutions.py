@@ -11,7 +11,7 @@ from graphscale.passes.accelerate.find_convolutions import (
     unsuitable,
 )
 from graphscale.passes.graph.infer_shapes import infer_shapes
-from tests.passes.small_graphs import normal, read
+from tests.passes.parsed_graphs import normal, read
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, H, W] x) => (float[N, C, P, Q] y)'
 

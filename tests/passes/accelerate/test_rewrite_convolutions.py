@@ -6,7 +6,7 @@ import onnx_ir as ir
 import graphscale
 from graphscale.passes.accelerate.find_convolutions import find_convolutions
 from graphscale.passes.accelerate.rewrite_convolutions import RewriteConvolutions, algorithm_of
-from tests.passes.small_graphs import normal, operators, read
+from tests.passes.parsed_graphs import normal, operators, read
 
 TEXT = """
 <ir_version: 3, opset_import: ["" : 17]>

@@ -4,7 +4,7 @@ import numpy as np
 
 from graphscale.passes.graph.add_initializer import add_initializer
 from graphscale.passes.graph.free_names import FreeNames
-from tests.passes.small_graphs import normal, operators, read, run
+from tests.passes.parsed_graphs import normal, operators, read, run
 
 
 def test_names_types_and_shapes():

@@ -5,7 +5,7 @@ import pytest
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, shape_of
-from tests.passes.small_graphs import read
+from tests.passes.parsed_graphs import read
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[M] y)'
 

@@ -1,7 +1,7 @@
 """Names that nothing else bears."""
 
 from graphscale.passes.graph.free_names import FreeNames
-from tests.passes.small_graphs import read
+from tests.passes.parsed_graphs import read
 
 
 def test_taken_names_get_numbers():

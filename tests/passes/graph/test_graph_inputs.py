@@ -1,7 +1,7 @@
 """The inputs that callers feed."""
 
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from tests.passes.small_graphs import normal, read
+from tests.passes.parsed_graphs import normal, read
 
 
 def test_inputs_that_a_weight_fills_are_left_out():

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 import graphscale
 from graphscale.core.model_files import load_model
 from graphscale.passes.graph.infer_shapes import infer_shapes
-from tests.passes.small_graphs import normal
+from tests.passes.parsed_graphs import normal
 
 CASES = {
     "FeatureLPPooling": ([normal(2, 6, 3, 3)], {"width": 2, "stride": 2, "power": 2.0}),

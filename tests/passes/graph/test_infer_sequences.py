@@ -6,7 +6,7 @@ import pytest
 
 from graphscale.passes.graph.infer_sequences import split_sizes
 from graphscale.passes.graph.infer_shapes import infer_shapes
-from tests.passes.small_graphs import normal, read, run
+from tests.passes.parsed_graphs import normal, read, run
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, C] x) => (float[A, B] y)'
 

@@ -7,7 +7,7 @@ import pytest
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.infer_shapes import ShapeInference, infer_shapes
-from tests.passes.small_graphs import normal, read, run
+from tests.passes.parsed_graphs import normal, read, run
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3, H, W] x) => (float[A, B, C, D] y)'
 

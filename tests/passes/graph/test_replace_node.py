@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.passes.graph.replace_node import replace_node
-from tests.passes.small_graphs import operators, read, run
+from tests.passes.parsed_graphs import operators, read, run
 
 X = np.float32([-4, 9])
 

@@ -9,7 +9,7 @@ from graphscale.passes.graph.weight_source import (
     tensor_of,
     weight_source,
 )
-from tests.passes.small_graphs import normal, read
+from tests.passes.parsed_graphs import normal, read
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[M] y)'
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from graphscale.passes.grow.follow_untied_weights import FollowUntiedWeights
 from graphscale.passes.normalize.untie_weights import UntieWeights
-from tests.passes.small_graphs import normal, operators, read
+from tests.passes.parsed_graphs import normal, operators, read
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, 5, 5] x) => (float[N, 2, 5, 5] y)'
 WEIGHTS = {"p": normal(2, 2, 1, 1), "q": normal(2, 2, 1, 1, seed=1), "zeros": np.zeros(2, "f")}

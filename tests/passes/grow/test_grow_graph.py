@@ -8,7 +8,7 @@ import graphscale
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.passes.grow.grow_graph import grow_graph
-from tests.passes.small_graphs import normal, parse, read
+from tests.passes.parsed_graphs import normal, parse, read
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, 9, 9] x) => (float[N, 4] y)'
 BODY = "{ a = Conv(x, k, b)  p = GlobalAveragePool(a)  y = Flatten(p) }"

@@ -3,7 +3,7 @@
 import numpy as np
 
 from graphscale.passes.grow.match_weights import match_weights, tensors_by_name
-from tests.passes.small_graphs import normal, read
+from tests.passes.parsed_graphs import normal, read
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, 5, 5] x) => (float[N, 2, 5, 5] y)'
 SHAPES = {"a": (2, 2, 1, 1), "b": (2, 2, 1, 1), "c": (2,)}

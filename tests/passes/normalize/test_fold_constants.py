@@ -5,7 +5,7 @@ import pytest
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.normalize.fold_constants import FoldConstants
-from tests.passes.small_graphs import normal, operators, read, run
+from tests.passes.parsed_graphs import normal, operators, read, run
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, 5, 5] x) => (float[N, C, H, W] y)'
 

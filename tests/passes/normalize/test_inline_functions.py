@@ -10,7 +10,7 @@ from onnx import helper
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import load_model
 from graphscale.passes.normalize.inline_functions import InlineFunctions
-from tests.passes.small_graphs import normal, operators, parse, read, run
+from tests.passes.parsed_graphs import normal, operators, parse, read, run
 
 HEAD = '<ir_version: 9, opset_import: ["" : 17, "my" : 1]> g (float[N, 3] x) => (float[N, 3] y)'
 

@@ -11,7 +11,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import load_model
 from graphscale.core.node_names import forget_given_names
 from graphscale.passes.normalize.normalize import normalize
-from tests.passes.small_graphs import normal, operators, parse, run
+from tests.passes.parsed_graphs import normal, operators, parse, run
 
 FLOAT = TensorProto.FLOAT
 

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 
 from graphscale.core.model_files import load_model
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
-from tests.passes.small_graphs import normal, operators, read, run
+from tests.passes.parsed_graphs import normal, operators, read, run
 
 # A Squeeze behind a test of the last size, as torch's older exporter writes x.squeeze(-1).
 SQUEEZE = """

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
-from tests.passes.small_graphs import normal, operators, read, run
+from tests.passes.parsed_graphs import normal, operators, read, run
 
 # The [2] is where the rows start, and the axis: as torch's dynamo exporter writes x[:, :, 2:-2].
 TWO_ROLES = """
