@@ -23,7 +23,7 @@ from networks import NETWORKS
 
 import graphscale
 from graphscale.training.image_batches import TensorBatches
-from graphscale.training.learning_rate import Schedule
+from graphscale.training.rate_schedule import Schedule
 from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder

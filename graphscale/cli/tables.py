@@ -42,7 +42,7 @@ def show_plan(plan: Plan, console: Console, written: str | None) -> None:
             table,
             layer.name,
             _change(layer.target_kernel, layer.pretrain_kernel) or layer.op,
-            _change(layer.target_extent, layer.pretrain_extent),
+            _change(layer.target_size, layer.pretrain_size),
             f"{_count(target)} → {_count(pretrain)}",
             f"{target / pretrain:.2f}" if pretrain else "",
         )
@@ -55,8 +55,12 @@ def show_plan(plan: Plan, console: Console, written: str | None) -> None:
             "folded",
             f"  {len(plan.folded)} weights that nodes computed are initializers now",
         )
-    if plan.decided:
-        _say(console, "decided", f" {len(plan.decided)} If nodes, whose branch the shapes decide")
+    if plan.resolved_ifs:
+        _say(
+            console,
+            "decided",
+            f" {len(plan.resolved_ifs)} If nodes, whose branch the shapes decide",
+        )
     if plan.init:
         _say(console, "weights", f" {_INIT[plan.init]}")
     for each in plan.inputs:

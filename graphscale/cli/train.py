@@ -144,7 +144,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
 
 
 def _training_options(options: argparse.Namespace) -> TrainingOptions:
-    from graphscale.training.learning_rate import Schedule
+    from graphscale.training.rate_schedule import Schedule
     from graphscale.training.trainer import TrainingOptions
 
     default = 0.001 if options.optimizer == "adamw" else 0.1

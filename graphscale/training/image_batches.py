@@ -2,13 +2,12 @@
 
 Every random choice is drawn from a generator that is seeded by (seed, epoch, image), so that a
 training that was interrupted, or has another number of worker processes, sees the same images. The
-size stands in memory that worker processes share: after growth they decode at the new size, without
-being started anew.
+size is shared with the worker processes: after growth they decode at the new size, without being
+started anew.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,34 +17,9 @@ import torch
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.training.image_folder import open_image
+from graphscale.training.image_size import SharedImageSize, resize_batch
 
 AUGMENTATIONS = ("crop-flip", "crop", "none")
-
-
-class SharedMoment:
-    """The image size and the epoch of the moment, in memory that worker processes share."""
-
-    def __init__(self, height: int, width: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self._values = context.Array("l", [height, width, 0], lock=False)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self._values[0], self._values[1]
-
-    @size.setter
-    def size(self, size: tuple[int, int]) -> None:
-        self._values[0], self._values[1] = size
-
-    @property
-    def epoch(self) -> int:
-        """The epoch, from which random choices are seeded."""
-        return self._values[2]
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self._values[2] = epoch
 
 
 @dataclass(frozen=True)
@@ -75,7 +49,7 @@ class FolderImages(torch.utils.data.Dataset):
         self,
         files: Sequence[tuple[Path, int]],
         channels: int,
-        moment: SharedMoment,
+        size: SharedImageSize,
         augmentation: str,
         seed: int,
         smallest_share: float = 0.25,
@@ -86,7 +60,7 @@ class FolderImages(torch.utils.data.Dataset):
             )
         self.files = list(files)
         self.channels = channels
-        self.moment = moment
+        self.size = size
         self.augmentation = augmentation
         self.seed = seed
         self.smallest_share = smallest_share
@@ -94,13 +68,15 @@ class FolderImages(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        """The image of `place`, an (epoch, index) of `ResumableOrder`."""
         from PIL import Image, ImageOps
 
+        epoch, index = place
         path, label = self.files[index]
-        height, width = self.moment.size
+        height, width = self.size.size
         image = open_image(path, self.channels, 2 * max(height, width))
-        random = np.random.default_rng((self.seed, self.moment.epoch, index))
+        random = np.random.default_rng((self.seed, epoch, index))
         if self.augmentation == "middle":
             box = _middle(image.size, width / height)
         elif self.augmentation == "none":
@@ -139,7 +115,10 @@ def _random_part(
 
 
 class ResumableOrder(torch.utils.data.Sampler):
-    """A new order of all images in each epoch; `start` leaves out what was seen before a stop."""
+    """(epoch, index) of all images, in a new order in each epoch.
+
+    `start` leaves out the images that were seen before a stop.
+    """
 
     def __init__(self, count: int, seed: int, shuffle: bool = True) -> None:
         self.count = count
@@ -148,13 +127,13 @@ class ResumableOrder(torch.utils.data.Sampler):
         self.epoch = 0
         self.start = 0
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         if self.shuffle:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.count, generator=generator).tolist()
         else:
             order = list(range(self.count))
-        return iter(order[self.start :])
+        return ((self.epoch, index) for index in order[self.start :])
 
     def __len__(self) -> int:
         return self.count - self.start
@@ -192,19 +171,20 @@ class FolderBatches:
                 f"{len(train)} training images do not fill a batch of {batch}; give a smaller "
                 "--batch or more images"
             )
-        self.moment = SharedMoment(1, 1)
+        self.size = SharedImageSize(1)
         self.normalization = normalization
         self.device = torch.device(device)
         self._order = ResumableOrder(len(train), seed)
         self._batch = batch
-        shown = FolderImages(train, channels, self.moment, augmentation, seed)
-        held = FolderImages(validation, channels, self.moment, "middle", seed)
+        shown = FolderImages(train, channels, self.size, augmentation, seed)
+        held = FolderImages(validation, channels, self.size, "middle", seed)
         options = {"num_workers": workers, "persistent_workers": workers > 0}
         options |= {"pin_memory": self.device.type == "cuda"}
         self._training = torch.utils.data.DataLoader(
             shown, batch, sampler=self._order, drop_last=True, **options
         )
-        self._validation = torch.utils.data.DataLoader(held, batch, **options)
+        in_order = ResumableOrder(len(validation), seed, shuffle=False)
+        self._validation = torch.utils.data.DataLoader(held, batch, sampler=in_order, **options)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -245,7 +225,7 @@ class TensorBatches:
         device: str | torch.device = "cpu",
         seed: int = 0,
     ) -> None:
-        self.moment = SharedMoment(*train[0].shape[2:])
+        self.size = SharedImageSize(train[0].shape[2:])
         self.device = torch.device(device)
         self._train, self._validation = train, validation
         self._batch = batch
@@ -259,22 +239,20 @@ class TensorBatches:
     def training(self, epoch: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of an epoch from the batch `start` on."""
         self._order.epoch, self._order.start = epoch, 0
-        rows = torch.tensor(list(self._order))
+        rows = torch.tensor([index for _, index in self._order])
         images, labels = self._train
         for index in range(start, self.batches_per_epoch):
             chosen = rows[index * self._batch : (index + 1) * self._batch]
-            yield self._resized(images[chosen]), labels[chosen].to(self.device)
+            yield self._ready(images[chosen], labels[chosen])
 
     def validation(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of the validation images."""
         images, labels = self._validation
         for some, theirs in zip(images.split(self._batch), labels.split(self._batch)):
-            yield self._resized(some), theirs.to(self.device)
+            yield self._ready(some, theirs)
 
-    def _resized(self, images: torch.Tensor) -> torch.Tensor:
-        images = images.to(self.device)
-        if tuple(images.shape[2:]) == self.moment.size:
-            return images
-        return torch.nn.functional.interpolate(
-            images, self.moment.size, mode="bilinear", antialias=True
-        )
+    def _ready(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        resized = resize_batch(images.to(self.device), self.size.size)
+        return resized, labels.to(self.device)

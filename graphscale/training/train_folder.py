@@ -17,7 +17,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.training.curves import draw_curves
 from graphscale.training.image_batches import FolderBatches, Normalization
 from graphscale.training.image_folder import ImageFolder, check_images, read_folder
-from graphscale.training.learning_rate import Schedule
+from graphscale.training.rate_schedule import Schedule
 from graphscale.training.recipes import Recipe, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import EpochRecord, RunFolder

@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.training.image_batches import SharedMoment
-from graphscale.training.learning_rate import Schedule
+from graphscale.training.image_size import SharedImageSize
+from graphscale.training.rate_schedule import Schedule
 from graphscale.training.recipes import Recipe
 from graphscale.training.run_folder import EpochRecord, RunFolder
 
@@ -91,7 +91,7 @@ class Networks(Protocol):
 class Batches(Protocol):
     """Where the images come from."""
 
-    moment: SharedMoment
+    size: SharedImageSize
 
     def training(self, epoch: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches (images, labels) of an epoch, from the batch `start` on, ready for the network.
@@ -191,7 +191,6 @@ class Trainer:
 
     def _epoch(self, epoch: int, start: int) -> None:
         count = self.batches.batches_per_epoch
-        self.batches.moment.epoch = epoch
         self.network.train()
         batches = self.batches.training(epoch, start)
         for index in range(start, count):
@@ -286,7 +285,7 @@ class Trainer:
     def _enter(self, network: nn.Module, stage: int) -> None:
         """Let the stage's network and image size be those of the training."""
         self._stage = stage
-        self.batches.moment.size = self.networks.size(stage)
+        self.batches.size.set(self.networks.size(stage))
         self._format = (
             torch.channels_last
             if self.options.channels_last and len(self.networks.size(stage)) == 2

@@ -9,7 +9,7 @@ from torch import nn
 import graphscale
 from graphscale import GraphScaleError
 from graphscale.training.image_batches import TensorBatches
-from graphscale.training.learning_rate import Schedule
+from graphscale.training.rate_schedule import Schedule
 from graphscale.training.recipes import RECIPES, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
