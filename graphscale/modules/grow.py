@@ -35,7 +35,7 @@ from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resize_weight import grow_weight
 from graphscale.modules.resized_weights import resized_weights
 from graphscale.modules.trace_module import module_path
-from graphscale.rescaling.rescale import grow_model
+from graphscale.rescaling.grow import grow_model
 
 
 def grow_module(

@@ -47,7 +47,10 @@ from graphscale.modules.resize_weight import shrink_weight
 from graphscale.modules.stand_in import stand_in
 from graphscale.modules.trace_module import trace_module
 from graphscale.modules.why_outputs_differ import why_outputs_differ
-from graphscale.rescaling.rescale import KernelTable, Size, shrink_model
+from graphscale.passes.shrink.choose_kernels import KernelTable
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.plan import plan_model
+from graphscale.rescaling.shrink import shrink_model
 
 
 @dataclass
@@ -111,12 +114,12 @@ def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
     """What `shrink_module` would do; no weight is touched. Arguments and errors as there."""
     module = unwrapped(module)
     if isinstance(module, Network):
-        return shrink_model(save(module), **options)
+        return plan_model(save(module), **options)
     example = Example(example_input)
     traced = _materialized(module)
     model = trace_module(traced.eval(), _on_cpu(example))
     computed = find_computed_weights(model.graph, traced)
-    return computed.renamed(shrink_model(model, **options))
+    return computed.renamed(plan_model(model, **options))
 
 
 def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
@@ -155,7 +158,7 @@ def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) ->
     adopt_modes(edited, module)
     computed = find_computed_weights(model.graph, edited)
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
-    plan = shrink_model(model, **options)
+    model, plan = shrink_model(model, **options)
     changed = [
         value
         for name, value in model.graph.initializers.items()
@@ -210,8 +213,7 @@ def _take_weights(
 
 def _shrink_network(module: Network, options: dict) -> Network:
     """The pre-train network of what `load` made."""
-    model = save(module)
-    plan = shrink_model(model, **options)
+    model, plan = shrink_model(save(module), **options)
     network = load(model).to(device_of(module))
     network.train(module.training)
     adopt_frozen(network, module)

@@ -42,15 +42,15 @@ def test_overfeat_as_in_the_paper(overfeat: onnx.ModelProto) -> None:
     convolutions = [layer for layer in plan.layers if layer.op == "Conv"]
     kernels = [(layer.target_kernel[0], layer.pretrain_kernel[0]) for layer in convolutions]
     assert kernels == [(11, 7), (5, 3), (3, 2), (3, 2), (3, 2)]
-    assert [layer.target_extent[0] for layer in convolutions] == [56, 24, 12, 12, 12]
-    assert [layer.pretrain_extent[0] for layer in convolutions][:2] == [36, 16]
-    extents = {
-        int(grid.target["extent"]): int(grid.pretrain["extent"])
+    assert [layer.target_size[0] for layer in convolutions] == [56, 24, 12, 12, 12]
+    assert [layer.pretrain_size[0] for layer in convolutions][:2] == [36, 16]
+    sizes = {
+        int(grid.target.size): int(grid.pretrain.size)
         for name, grids in plan.grids.items()
         for grid in grids
         if "MaxPool" in name
     }
-    assert extents == {28: 18, 12: 8, 6: 4}
+    assert sizes == {28: 18, 12: 8, 6: 4}
     (interface,) = [weight for weight in plan.weights if weight.kind == "interface"]
     assert interface.factors[1][1:] == [(6, 4), (6, 4)]
     counted = plan.multiplications(["Conv"])
@@ -63,13 +63,13 @@ def test_resnet_34_as_in_the_paper() -> None:
     plan = graphscale.plan(export("resnet34", "torchscript", width=1.0))
     assert plan.inputs[0].pretrain[2:] == [160, 160]
     joined = {
-        grid.target["extent"]: grid.pretrain["extent"]
+        grid.target.size: grid.pretrain.size
         for name, grids in plan.grids.items()
         for grid in grids
         if "Add" in name
     }
     first = plan.layers[0]
-    assert (first.target_extent, first.pretrain_extent) == ([112, 112], [80, 80])
+    assert (first.target_size, first.pretrain_size) == ([112, 112], [80, 80])
     assert joined.items() <= {56: 40, 28: 20, 14: 10, 7: 5}.items()
     assert 4.2 <= plan.multiplications(["Conv"])["ratio"] <= 4.8
 
@@ -90,7 +90,7 @@ def test_phases_do_not_drift_with_depth() -> None:
     for grids in plan.grids.values():
         for grid in grids:
             assert abs(grid.phase) <= 0.5
-            assert abs(grid.pretrain["extent"] - plan.inputs[0].pretrain[2]) <= 2
+            assert abs(grid.pretrain.size - plan.inputs[0].pretrain[2]) <= 2
 
 
 def one_convolution(size: int, kernel: int, stride: int, pads: int) -> onnx.ModelProto:
