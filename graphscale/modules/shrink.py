@@ -30,7 +30,7 @@ from graphscale.modules.computed_weights import (
 )
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
 from graphscale.modules.example import Example
-from graphscale.modules.image_size import check_image_size
+from graphscale.modules.image_size import check_image_size, forget_image_size
 from graphscale.modules.module_state import (
     adopt_frozen,
     adopt_modes,
@@ -156,6 +156,7 @@ def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) ->
     edited = copy_module(module)
     model = trace_module(edited.eval(), example, quick=not whole, keep_dropout=whole)
     adopt_modes(edited, module)
+    forget_image_size(edited)
     computed = find_computed_weights(model.graph, edited)
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
     model, plan = shrink_model(model, **options)

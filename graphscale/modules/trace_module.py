@@ -47,13 +47,13 @@ def trace_module(
     finally:
         for mark in marks:
             mark.remove()
-    place_dropout(model)
     # Chunks are sequences as traced; folding the numbers that cut them makes them plain Splits.
     onnxscript.optimizer.fold_constants(model, should_fold=_computes_numbers)
     for node in model.graph:
         if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
     ir.passes.common.RemoveUnusedNodesPass()(model)
+    place_dropout(model)  # after folding, which takes Dropout for nothing
     add_function_bodies(model)
     # A shared weight bears the last of its names.
     names = {id(weight): name for name, weight in module.named_parameters()}
