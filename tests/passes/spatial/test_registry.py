@@ -22,6 +22,8 @@ REFUSED = {
     *("CenterCropPad", "Col2Im", "Compress", "DFT", "DeformConv", "Det", "EyeLike", "If", "Loop"),
     *("GatherElements", "GatherND", "MaxUnpool", "Multinomial", "NonMaxSuppression", "NonZero"),
     *("OneHot", "ReverseSequence", "STFT", "Scan", "TensorScatter", "TfIdfVectorizer", "Unique"),
+    # Losses, whose labels are an input with heights and widths behind the batch.
+    *("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),
     # Attention: positions are told by other inputs.
     *("Attention", "CausalConvWithState", "LinearAttention", "RotaryEmbedding", "SwiGLU"),
     # Quantized products, whose kernels are not resized.

@@ -79,7 +79,7 @@ def test_auto_pad_is_written_out() -> None:
     nodes = 'y = Conv <auto_pad="SAME_UPPER", strides=[2,2]> (x, w)'
     pretrain = graphscale.shrink(graph(nodes, w=(2, 3, 3, 3)), init="resize", input_size=20)
     assert attribute(pretrain, "Conv", "auto_pad") == b"NOTSET"
-    assert attribute(pretrain, "Conv", "pads") == [0, 0, 0, 0]
+    assert attribute(pretrain, "Conv", "pads") in (None, [0, 0, 0, 0])
     assert run(pretrain)["y"].shape == (1, 2, 10, 10)
 
 
@@ -136,9 +136,11 @@ def check_volume(nodes: str, **weights: object) -> tuple[onnx.ModelProto, onnx.M
     assert grown.graph.node == target.graph.node
     assert run(grown)["y"].shape == run(target)["y"].shape
     again = graphscale.shrink(grown, init="resize", input_size=(8, 14, 14))
-    np.testing.assert_allclose(run(again)["y"], run(pretrain)["y"], atol=1e-4)
     same = graphscale.shrink(target, init="resize", input_size=(12, 20, 20), keep=["*"])
-    np.testing.assert_allclose(run(same)["y"], run(target)["y"], atol=1e-5)
+    for found, expected in ((again, pretrain), (same, target)):
+        expected = run(expected)["y"]
+        allowed = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(run(found)["y"], expected, rtol=0, atol=allowed)
     return pretrain, grown
 
 
