@@ -118,7 +118,7 @@ class GrowthCallback(pl.Callback):
                 if self._loaded is not None:
                     self._loaded(checkpoint)
 
-            pl_module.on_load_checkpoint = on_load_checkpoint  # type: ignore[method-assign]
+            pl_module.on_load_checkpoint = on_load_checkpoint
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the hook of `setup` away."""
