@@ -23,7 +23,7 @@ from graphscale.core.well_formed import check_nodes, check_order, checked_tensor
 
 ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
-_LARGEST_MESSAGE = 2**31 - 1  # bytes; protobuf's limit for one file
+_MAX_MESSAGE = 2**31 - 1  # bytes; protobuf's limit for one file
 _ALIGNMENT = 4096  # bytes, of tensors in external data
 
 
@@ -72,7 +72,7 @@ def save_model(
         skeleton = ir.to_proto(model).SerializeToString()
     sizes = [tensor.nbytes for tensor in tensors]
     total = sum(sizes)
-    if len(skeleton) + total < _LARGEST_MESSAGE:
+    if len(skeleton) + total < _MAX_MESSAGE:
         with replacing(path) as (file,):
             for piece in wire.attach(skeleton, INLINE, sizes):
                 if isinstance(piece, int):
