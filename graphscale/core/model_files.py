@@ -38,7 +38,9 @@ def load_model(source: ModelLike) -> ir.Model:
     """
     if isinstance(source, ir.Model):
         check_order(source, source.meta.get("source", "the model in memory"))
-        return source.clone()
+        copy = source.clone()
+        copy.meta.update(source.meta)
+        return copy
     if isinstance(source, onnx.ModelProto):
         return _from_proto(source, "the model in memory", None, b"")
     path = Path(source)

@@ -126,12 +126,13 @@ def derive(
     }
     for value, tensor in resized.items():
         set_tensor(value, _zeros(tensor))  # shapes are all that is looked at for now
-    plan.constants = ShrinkGraph(analysis, geometry)(model).names
+    changed = ShrinkGraph(analysis, geometry)(model).names
     shapes = {value.name: geometry.shape(analysis.of(value)) for value in graph_inputs(model)}
     check_shapes(analysis, geometry, shapes)
     for value, tensor in resized.items():
         set_tensor(value, tensor)
-    MergeConstants(target.copies)(model)
+    merged = MergeConstants(target.copies)(model).names
+    plan.constants = [name for name in changed if name not in merged]
     forget_given_names(model)
     return model, plan
 
