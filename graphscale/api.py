@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import onnx
 import onnx_ir as ir
 
+from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import Plan
 from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
 
 if TYPE_CHECKING:
     import torch
+    from typing_extensions import TypeIs
 
 
 def plan(
@@ -29,6 +31,43 @@ def plan(
     Arguments and errors as for `shrink`.
     """
     return shrink_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
+
+
+@overload
+def shrink(
+    model: ir.Model,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    init: str | None = None,
+    seed: int = 0,
+) -> ir.Model: ...
+
+
+@overload
+def shrink(
+    model: str | os.PathLike | onnx.ModelProto,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    init: str | None = None,
+    seed: int = 0,
+) -> onnx.ModelProto: ...
+
+
+@overload
+def shrink(
+    model: torch.nn.Module,
+    example_input: Any = None,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    init: str | None = None,
+    seed: int = 0,
+) -> torch.nn.Module: ...
 
 
 def shrink(
@@ -61,14 +100,53 @@ def shrink(
     Raises:
         GraphScaleError: the model cannot be read or rescaled; says what to do.
     """
-    options = {"input_size": input_size, "kernels": kernels, "keep": keep}
     if _is_module(model):
         from graphscale.modules.rescale_module import shrink_module
 
-        return shrink_module(model, example_input, init=init, seed=seed, **options)
+        return shrink_module(
+            model,
+            example_input,
+            input_size=input_size,
+            kernels=kernels,
+            keep=keep,
+            init=init,
+            seed=seed,
+        )
     loaded = load_model(model)
-    shrink_model(loaded, init=init or "auto", seed=seed, **options)
+    shrink_model(
+        loaded, input_size=input_size, kernels=kernels, keep=keep, init=init or "auto", seed=seed
+    )
     return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
+
+
+@overload
+def grow(
+    checkpoint: ir.Model,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    target: ModelLike | None = None,
+    resize: str = "bilinear",
+) -> ir.Model: ...
+
+
+@overload
+def grow(
+    checkpoint: str | os.PathLike | onnx.ModelProto,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    target: ModelLike | None = None,
+    resize: str = "bilinear",
+) -> onnx.ModelProto: ...
+
+
+@overload
+def grow(
+    checkpoint: torch.nn.Module,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    target: ModelLike | torch.nn.Module | None = None,
+    resize: str = "bilinear",
+) -> torch.nn.Module: ...
 
 
 def grow(
@@ -96,9 +174,14 @@ def grow(
         from graphscale.modules.rescale_module import grow_module
 
         return grow_module(checkpoint, plan=plan, target=target, resize=resize)
+    if _is_module(target):
+        raise GraphScaleError(
+            "the target is a torch module and the checkpoint is an ONNX model; give the target's "
+            "ONNX file, or grow the module that was trained"
+        )
     grown, _, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)
     return grown if isinstance(checkpoint, ir.Model) else ir.to_proto(grown)
 
 
-def _is_module(model: object) -> bool:
+def _is_module(model: ModelLike | torch.nn.Module | None) -> TypeIs[torch.nn.Module]:
     return any(base.__module__.startswith("torch.nn.modules") for base in type(model).__mro__)

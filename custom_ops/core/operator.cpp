@@ -79,6 +79,14 @@ Operator&& Operator::optional_input(std::string name, Type type, std::string mea
   inputs.push_back({std::move(name), false, type, true, std::move(meaning)});
   return std::move(*this);
 }
+Operator&& Operator::weight(std::string name, std::string meaning) && {
+  inputs.push_back({std::move(name), true, Type::kFloat32, false, std::move(meaning), true});
+  return std::move(*this);
+}
+Operator&& Operator::optional_weight(std::string name, std::string meaning) && {
+  inputs.push_back({std::move(name), true, Type::kFloat32, true, std::move(meaning), true});
+  return std::move(*this);
+}
 Operator&& Operator::output(std::string name, std::string meaning) && {
   outputs.push_back({std::move(name), true, Type::kFloat32, false, std::move(meaning)});
   return std::move(*this);
@@ -112,14 +120,14 @@ Operator&& Operator::kernel(Kernel function) && {
   cpu_kernel = function;
   return std::move(*this);
 }
-Operator&& Operator::prepare(size_t input, PrepareFunction function) && {
-  prepared_input = input;
-  prepare_function = function;
+Operator&& Operator::prepack(size_t input, PrepackFunction function) && {
+  prepacked_input = input;
+  prepack_function = function;
   return std::move(*this);
 }
 
-Operator&& Operator::plans(PlansFunction function) && {
-  plans_function = function;
+Operator&& Operator::algorithms(AlgorithmsFunction function) && {
+  algorithms_function = function;
   return std::move(*this);
 }
 

@@ -55,9 +55,10 @@ def _section(operator: dict) -> str:
         count = f" ({least} - {len(values)})" if least != len(values) else ""
         lines += ["", f"#### {kind.capitalize()}{count}", "", "<dl>"]
         for value in values:
-            optional = " (optional)" if value["optional"] else ""
+            notes = [note for note in ("optional", "trainable") if value[note]]
+            marks = f" ({', '.join(notes)})" if notes else ""
             type_name = "T" if value["type"] == "T" else f"tensor({value['type']})"
-            lines += _entry(f"{value['name']}{optional} : {type_name}", value)
+            lines += _entry(f"{value['name']}{marks} : {type_name}", value)
         lines.append("</dl>")
     types = ", ".join(f"tensor({one})" for one in operator["types"])
     lines += ["", "#### Type Constraints", "", f"<dl>\n<dt>T : {types}</dt>"]

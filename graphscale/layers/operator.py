@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -56,6 +57,11 @@ class Operator:
         self._attribute_names = tuple(a.name for a in self.attributes)
         self._defaults = tuple(a.default_value for a in schema.arguments)
         OPERATORS[name] = self
+
+    @functools.cached_property
+    def trainable_inputs(self) -> tuple[int, ...]:
+        """Positions of the inputs that training changes, as the C++ description says."""
+        return library.trainable_inputs(self.name)
 
     def __call__(self, *args, **kwargs):
         """Call the torch operator."""

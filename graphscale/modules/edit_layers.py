@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import split_pads
 from graphscale.modules.trace_module import module_path
-from graphscale.passes.graph.parameters import holder, tensor_of
+from graphscale.passes.graph.weight_source import tensor_of, weight_source
 from graphscale.passes.shrink.choose_kernels import node_name
 
 
@@ -140,7 +140,7 @@ def _pad_numbers(node: ir.Node, rank: int) -> tuple[tuple[int, ...], tuple[int, 
     if "pads" in node.attributes:
         pads = list(node.attributes.get_ints("pads"))
     else:
-        held = holder(node.inputs[1])
+        held = weight_source(node.inputs[1])
         if held is None:
             raise CannotEditError("its padding is computed")
         pads = tensor_of(held).numpy().tolist()

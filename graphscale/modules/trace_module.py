@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.export import add_function_bodies, to_onnx
-from graphscale.passes.graph.parameters import holder, tensor_of
+from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of nodes: paths of the modules being called
 
@@ -125,7 +125,7 @@ def _is_zeros(value: ir.Value) -> bool:
     node = value.producer()
     if node is None or node.op_type != "Expand":
         return False
-    fill = holder(node.inputs[0])
+    fill = weight_source(node.inputs[0])
     return fill is not None and not tensor_of(fill).numpy().any()
 
 

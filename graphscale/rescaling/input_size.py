@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.infer_shapes import graph_inputs
+from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.spatial.trace import spatial_positions
 
 

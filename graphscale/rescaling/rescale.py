@@ -14,8 +14,9 @@ from graphscale.core.plan import METADATA_KEY, InputPlan, Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.resize_weights import shrink_tensor
 from graphscale.core.skeleton import restore, strip
-from graphscale.passes.graph.infer_shapes import graph_inputs, measure
-from graphscale.passes.graph.parameters import set_tensor, tensor_of
+from graphscale.passes.graph.graph_inputs import graph_inputs
+from graphscale.passes.graph.infer_shapes import infer_shapes
+from graphscale.passes.graph.weight_source import set_tensor, tensor_of
 from graphscale.passes.grow.grow_graph import Growth, grow_graph
 from graphscale.passes.grow.match_weights import tensors_by_name
 from graphscale.passes.normalize.fold_constants import fold_constants
@@ -57,7 +58,7 @@ def shrink_model(
     shapes = input_shapes(model, size)
     decided = decide_branches(model, shapes)
     folded = fold_constants(model)
-    traced = trace(model, measure(model, shapes))
+    traced = trace(model, infer_shapes(model, shapes))
     chosen = choose_kernels(traced, kernels, keep)
     if not chosen.target:
         raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")

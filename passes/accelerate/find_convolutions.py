@@ -8,7 +8,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.parameters import holder, tensor_of
+from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 Shapes = Mapping[ir.Value, tuple[int, ...]]
 FIRST_WITH_OVERRIDES = 4  # IR version; before, initializers had to be inputs and were constant
@@ -92,7 +92,7 @@ def problem_of(node: ir.Node, shapes: Shapes) -> ConvolutionProblem:
 
 def unsuitable(node: ir.Node, shapes: Shapes, ir_version: int) -> str | None:
     """Why there is nothing to choose for a Conv or FFTConv node, or None."""
-    held = holder(node.inputs[1])
+    held = weight_source(node.inputs[1])
     if held is None:
         return "its weight is computed while the network runs"
     if tensor_of(held).dtype != ir.DataType.FLOAT:

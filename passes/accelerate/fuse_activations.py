@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.passes.graph.parameters import holder, tensor_of
+from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 # ONNX Clip's defaults, and FFTConv's: no bounds.
 _MINIMUM = float(np.finfo(np.float32).min)
@@ -85,7 +85,7 @@ def _bounds_of_activation(node: ir.Node) -> tuple[float, float] | None:
     for index, value in enumerate(node.inputs[1:]):
         if value is None:
             continue
-        held = holder(value)
+        held = weight_source(value)
         if held is None or held.is_graph_input():
             return None
         bounds[index] = float(tensor_of(held).numpy())

@@ -14,26 +14,26 @@ _VERSION = 1
 _FIRST_WITH_FUNCTIONS = 8  # IR version; the operator's body is a function in the model
 
 
-def plan_of(node: ir.Node) -> str | None:
-    """The plan of an FFTConv node, None for a Conv."""
-    return node.attributes.get_string("plan", "auto") if node.domain == DOMAIN else None
+def algorithm_of(node: ir.Node) -> str | None:
+    """The algorithm of an FFTConv node, None for a Conv."""
+    return node.attributes.get_string("algorithm", "auto") if node.domain == DOMAIN else None
 
 
-def plan_convolutions(model: ir.Model, plans: Mapping[ir.Node, str | None]) -> None:
-    """Turn nodes of `model`, in place, into FFTConv with a plan, or into Conv where it is None.
+def rewrite_convolutions(model: ir.Model, algorithms: Mapping[ir.Node, str | None]) -> None:
+    """Turn nodes of `model`, in place, into FFTConv with an algorithm, or, for None, into Conv.
 
     An FFTConv takes the Relu or Clip behind it along.
     """
-    for node, plan in plans.items():
-        node.attributes.pop("plan", None)
+    for node, algorithm in algorithms.items():
+        node.attributes.pop("algorithm", None)
         node.version = None
-        if plan is None:
+        if algorithm is None:
             split_activation(node)
             node.domain, node.op_type = "", "Conv"
             continue
         node.domain, node.op_type = DOMAIN, "FFTConv"
-        if plan != "auto":
-            node.attributes["plan"] = ir.AttrString("plan", plan)
+        if algorithm != "auto":
+            node.attributes["algorithm"] = ir.AttrString("algorithm", algorithm)
         fuse_activation(node)
         model.graph.opset_imports[DOMAIN] = _VERSION
         _allow_functions(model)

@@ -1,4 +1,4 @@
-"""Compute one node on known values with ONNX's reference implementation."""
+"""The value of one node whose inputs are known numbers or known shapes."""
 
 from __future__ import annotations
 
@@ -38,6 +38,24 @@ def evaluate_node(
             "check the model, or fold its constants when exporting"
         ) from error
     return [next(results) if name else np.zeros(0) for name in proto.output]
+
+
+def constant_of(node: ir.Node) -> np.ndarray:
+    """What a Constant node holds."""
+    ((name, attribute),) = node.attributes.items()
+    if name == "value":
+        return attribute.value.numpy()
+    dtypes = {"float": np.float32, "floats": np.float32, "int": np.int64, "ints": np.int64}
+    return np.asarray(attribute.value, dtypes.get(name.removeprefix("value_")))
+
+
+def shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
+    """What a Shape or Size node makes of a tensor of `shape`."""
+    if node.op_type == "Size":
+        return np.asarray(int(np.prod(shape)), np.int64)
+    start = node.attributes.get_int("start", 0)
+    end = node.attributes.get_int("end", len(shape))
+    return np.asarray(shape[start:end], np.int64)
 
 
 @lru_cache(maxsize=1024)

@@ -11,15 +11,15 @@ Shape = tuple[int, ...]
 Record = Callable[[ir.Value, int, Shape], None]
 
 
-def measure_sequence(node: ir.Node, measured, types, record: Record) -> bool:
+def infer_sequence(node: ir.Node, measured, types, record: Record) -> bool:
     """Record what a sequence operator gives; False for any other operator.
 
     Sequences are kept in `measured.sequences` as the shapes of their tensors.
     """
-    measurer = _MEASURERS.get(node.op_type) if node.domain == "" else None
-    if measurer is None:
+    rule = _RULES.get(node.op_type) if node.domain == "" else None
+    if rule is None:
         return False
-    measurer(node, measured, types, record)
+    rule(node, measured, types, record)
     return True
 
 
@@ -67,7 +67,7 @@ def _concat(node: ir.Node, measured, types, record: Record) -> None:
     record(node.outputs[0], types[node.inputs[0]].tensor_type.elem_type, tuple(shape))
 
 
-_MEASURERS = {
+_RULES = {
     "SplitToSequence": _split,
     "SequenceConstruct": _construct,
     "SequenceAt": _at,

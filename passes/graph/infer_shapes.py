@@ -15,9 +15,10 @@ import onnx
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.evaluate_node import evaluate_node
+from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, shape_of
+from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.infer_layer_shapes import layer_shape
-from graphscale.passes.graph.infer_sequences import measure_sequence
+from graphscale.passes.graph.infer_sequences import infer_sequence
 
 _LARGEST_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
 
@@ -35,7 +36,7 @@ _POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
 @dataclass
-class Measured:
+class InferredShapes:
     """Shapes and known values of a model at one input size.
 
     Attributes:
@@ -53,20 +54,15 @@ class Measured:
         return self.shapes[value]
 
 
-def graph_inputs(model: ir.Model) -> list[ir.Value]:
-    """The inputs that a caller must feed: those that no initializer fills."""
-    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-
-
-def measure(
+def infer_shapes(
     model: ir.Model, input_shapes: Mapping[str, Sequence[int]], until: ir.Node | None = None
-) -> Measured:
+) -> InferredShapes:
     """Shapes of all tensors, or of those before `until`, when the inputs have `input_shapes`.
 
     Raises:
         GraphScaleError: an operator is unknown, or shapes do not fit together; names the node.
     """
-    measured = Measured()
+    measured = InferredShapes()
     types: dict[ir.Value, onnx.TypeProto] = {}
 
     def record(value: ir.Value, elem_type: int, shape: Sequence[int]) -> None:
@@ -96,7 +92,7 @@ def measure(
     return measured
 
 
-def _measure_node(model: ir.Model, node: ir.Node, measured: Measured, types, record) -> None:
+def _measure_node(model: ir.Model, node: ir.Node, measured: InferredShapes, types, record) -> None:
     known = [value is None or value in measured.constants for value in node.inputs]
     if node.op_type == "Constant" and node.domain == "":
         values = [constant_of(node)]
@@ -105,7 +101,7 @@ def _measure_node(model: ir.Model, node: ir.Node, measured: Measured, types, rec
     elif all(known) and node.domain == "" and _small(node, measured) and not _random(node):
         inputs = [None if value is None else measured.constants[value] for value in node.inputs]
         values = evaluate_node(model, node, inputs)
-    elif measure_sequence(node, measured, types, record):
+    elif infer_sequence(node, measured, types, record):
         return
     else:
         _infer(model, node, measured, types, record)
@@ -117,25 +113,7 @@ def _measure_node(model: ir.Model, node: ir.Node, measured: Measured, types, rec
             measured.constants[output] = array
 
 
-def constant_of(node: ir.Node) -> np.ndarray:
-    """What a Constant node holds."""
-    ((name, attribute),) = node.attributes.items()
-    if name == "value":
-        return attribute.value.numpy()
-    dtypes = {"float": np.float32, "floats": np.float32, "int": np.int64, "ints": np.int64}
-    return np.asarray(attribute.value, dtypes.get(name.removeprefix("value_")))
-
-
-def shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
-    """What a Shape or Size node makes of a tensor of `shape`."""
-    if node.op_type == "Size":
-        return np.asarray(int(np.prod(shape)), np.int64)
-    start = node.attributes.get_int("start", 0)
-    end = node.attributes.get_int("end", len(shape))
-    return np.asarray(shape[start:end], np.int64)
-
-
-def _small(node: ir.Node, measured: Measured) -> bool:
+def _small(node: ir.Node, measured: InferredShapes) -> bool:
     """Whether evaluating `node` gives shape arithmetic rather than a tensor of weights."""
     if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
         sizes = measured.constants[node.inputs[-1]]
@@ -147,7 +125,7 @@ def _random(node: ir.Node) -> bool:
     return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
 
 
-def _infer(model: ir.Model, node: ir.Node, measured: Measured, types, record) -> None:
+def _infer(model: ir.Model, node: ir.Node, measured: InferredShapes, types, record) -> None:
     domain, op_type = node.domain, _EQUIVALENTS.get((node.domain, node.op_type), node.op_type)
     inputs = [value for value in node.inputs if value is not None]
     for value in inputs:

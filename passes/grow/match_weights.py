@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from graphscale.core.model_files import constant_tensors
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 
 Signature = tuple[str, int, tuple[int, ...]]
 
@@ -64,7 +64,7 @@ def _by_signature(
     seen = set()
     for node in model.graph:
         for index, value in enumerate(node.inputs):
-            held = holder(value)
+            held = weight_source(value)
             if held is None or held.name in seen or held.name not in shapes:
                 continue
             seen.add(held.name)

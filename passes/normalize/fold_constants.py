@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from graphscale.passes.graph.add_initializer import add_initializer
 from graphscale.passes.graph.evaluate_node import evaluate_node
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 
 # Where operators read a kernel, which is folded however it is computed.
 _PRODUCTS = {
@@ -59,7 +59,7 @@ def fold_constants(model: ir.Model) -> list[str]:
 
 def _is_weight(node: ir.Node, value: ir.Value) -> bool:
     """Whether a constant is a weight that nodes compute, as `node` reads it."""
-    if holder(value) is not None or value.producer() is None:
+    if weight_source(value) is not None or value.producer() is None:
         return False
     multiplied = node.inputs.index(value) in _PRODUCTS.get(node.op_type, ())
     scales = node.op_type in _SCALING or node.op_type in _PRODUCTS

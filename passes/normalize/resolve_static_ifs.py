@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.infer_shapes import measure
+from graphscale.passes.graph.infer_shapes import infer_shapes
 
 
 def decide_branches(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> list[str]:
@@ -21,7 +21,7 @@ def decide_branches(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) 
     for node in list(model.graph):
         if node.op_type != "If" or node.domain != "":
             continue
-        condition = measure(model, input_shapes, until=node).constants.get(node.inputs[0])
+        condition = infer_shapes(model, input_shapes, until=node).constants.get(node.inputs[0])
         if condition is not None:
             decided.append(node.name or node.outputs[0].name)
             _inline(model.graph, node, bool(condition.reshape(-1)[0]))

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from graphscale.core.kernel_sizes import pretrain_dilation, pretrain_size
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.links import Link, Transposed, Window
 from graphscale.passes.spatial.traced import CONVOLUTIONS, Traced
 
@@ -75,7 +75,7 @@ def share_kernels(traced: Traced, kernels: Kernels) -> None:
     """Convolutions that share one weight keep it where they disagree about its kernel."""
     users: dict[ir.Value, list[ir.Node]] = {}
     for node in kernels.target:
-        users.setdefault(holder(node.inputs[1]), []).append(node)
+        users.setdefault(weight_source(node.inputs[1]), []).append(node)
     for nodes in users.values():
         if len({kernels.pretrain[node] for node in nodes}) > 1:
             for node in nodes:
@@ -95,7 +95,7 @@ def keep_kernel(traced: Traced, kernels: Kernels, node: ir.Node, reason: str) ->
 def _reason(
     node: ir.Node, target: tuple[int, ...], links: dict[int, Link], keep: Sequence[str]
 ) -> str | None:
-    weight = holder(node.inputs[1])
+    weight = weight_source(node.inputs[1])
     if weight is None:
         return "its weight is computed while the network runs"
     for pattern in keep:

@@ -8,7 +8,7 @@ from math import prod
 import onnx_ir as ir
 
 from graphscale.core.plan import LayerPlan
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.shrink.choose_kernels import Kernels, node_name
 from graphscale.passes.spatial.dimensions import Dims, target_size
 from graphscale.passes.spatial.traced import Traced
@@ -46,7 +46,7 @@ def _convolution(node: ir.Node, traced: Traced, kernels: Kernels, pretrain: Size
         weight[0] * weight[1] * prod(taps) * prod(sizes(counted)[2:])
         for taps, sizes in zip(kernel, (_target, pretrain))
     ]
-    held = holder(node.inputs[1])
+    held = weight_source(node.inputs[1])
     return LayerPlan(
         name=node_name(node),
         weight=held.name if held is not None else node.inputs[1].name,
@@ -64,7 +64,7 @@ def _convolution(node: ir.Node, traced: Traced, kernels: Kernels, pretrain: Size
 def _fully_connected(node: ir.Node, traced: Traced, pretrain: Sizes) -> LayerPlan | None:
     """A product with a weight; products of two activations have none and are no layer."""
     for index in (1, 0):
-        held = holder(node.inputs[index])
+        held = weight_source(node.inputs[index])
         if held is not None:
             break
     else:

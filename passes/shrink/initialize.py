@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.passes.graph.parameters import holder, set_tensor, tensor_of
+from graphscale.passes.graph.weight_source import set_tensor, tensor_of, weight_source
 
 _NORMALIZATIONS = {
     "BatchNormalization": (1, 0, 0, 1),  # scale, bias, mean, variance
@@ -25,11 +25,11 @@ def is_trained(model: ir.Model) -> bool:
     statistics are the mean 0 and variance 1 that every framework starts from.
     """
     statistics = [
-        tensor_of(holder(node.inputs[index])).numpy()
+        tensor_of(weight_source(node.inputs[index])).numpy()
         for node in model.graph
         if node.op_type == "BatchNormalization" and len(node.inputs) == 5
         for index in (3, 4)
-        if holder(node.inputs[index]) is not None
+        if weight_source(node.inputs[index]) is not None
     ]
     means, variances = statistics[::2], statistics[1::2]
     if means and all((m == 0).all() for m in means) and all((v == 1).all() for v in variances):
@@ -77,7 +77,7 @@ def _weights(model: ir.Model) -> dict[ir.Value, int]:
         if node.op_type not in _PRODUCTS:
             continue
         for index in (1, 0) if node.op_type == "MatMul" else (1,):
-            value = holder(node.inputs[index])
+            value = weight_source(node.inputs[index])
             if value is None or not tensor_of(value).dtype.is_floating_point():
                 continue
             shape = list(tensor_of(value).shape.numpy())
@@ -105,7 +105,7 @@ def _reset(node: ir.Node) -> None:
     else:
         return
     for index, fill in fills.items():
-        value = holder(node.inputs[index]) if index < len(node.inputs) else None
+        value = weight_source(node.inputs[index]) if index < len(node.inputs) else None
         if value is None:
             continue
         tensor = tensor_of(value)

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import WeightPlan
-from graphscale.passes.graph.parameters import dims_at_holder, holder
+from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.shrink.choose_kernels import Kernels, node_name
 from graphscale.passes.spatial.dimensions import Dim, Extent
 from graphscale.passes.spatial.traced import Traced
@@ -40,7 +40,7 @@ def plan_weights(
         readers.setdefault(value, node)
 
     for node, target in kernels.target.items():
-        value = holder(node.inputs[1])
+        value = weight_source(node.inputs[1])
         if value is None:
             continue
         pretrain = list(kernels.pretrain[node])
@@ -51,7 +51,7 @@ def plan_weights(
         shape = traced.shape(node.inputs[1])
         entries: list = [[(size, size)] for size in shape[:2]]
         entries += [[pair] for pair in zip(target, pretrain, strict=True)]
-        factors = dims_at_holder(node.inputs[1], entries, traced.measured.constants)
+        factors = dims_at_source(node.inputs[1], entries, traced.measured.constants)
         kind = "interface" if covered else "kernel"
         add(value, node, kind, [list(dim) or [(1, 1)] for dim in factors])
     for weight in traced.weights:

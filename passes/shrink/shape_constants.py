@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.passes.graph.add_initializer import add_initializer
-from graphscale.passes.graph.evaluate_node import evaluate_node
-from graphscale.passes.graph.infer_shapes import Measured, constant_of, shape_of
+from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, shape_of
+from graphscale.passes.graph.infer_shapes import InferredShapes
 
 _TRANSPARENT = {"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape"}
 
@@ -26,7 +26,7 @@ class ShapeConstants:
         changed: Names of the constants whose numbers differ from the target's.
     """
 
-    def __init__(self, model: ir.Model, measured: Measured) -> None:
+    def __init__(self, model: ir.Model, measured: InferredShapes) -> None:
         self.model = model
         self.measured = measured
         self.changed: list[str] = []

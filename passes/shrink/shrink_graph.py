@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.add_initializer import add_initializer
-from graphscale.passes.graph.infer_shapes import Measured, measure
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.infer_shapes import InferredShapes, infer_shapes
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.shrink.choose_kernels import node_name
 from graphscale.passes.shrink.shape_constants import ShapeConstants
 from graphscale.passes.spatial.dimensions import Extent, moves, pretrain_size
@@ -37,15 +37,17 @@ def shrink_graph(traced: Traced, solved: Mapping[Extent, int]) -> list[str]:
     return constants.changed
 
 
-def check_shapes(traced: Traced, solved: Mapping[Extent, int], input_shapes: Mapping) -> Measured:
+def check_shapes(
+    traced: Traced, solved: Mapping[Extent, int], input_shapes: Mapping
+) -> InferredShapes:
     """Measure the finished pre-train network; every tensor must have the planned shape.
 
     Raises:
         GraphScaleError: a constant was overlooked that holds a shape; names the tensor.
     """
-    measured = measure(traced.model, input_shapes)
+    measured = infer_shapes(traced.model, input_shapes)
     for value, dims in traced.dims.items():
-        if holder(value) is not None:
+        if weight_source(value) is not None:
             continue
         planned = tuple(pretrain_size(dim, solved) for dim in dims)
         found = measured.shapes.get(value, planned)
@@ -98,7 +100,7 @@ def _window(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) ->
             extra[position] = numbers.output_padding
     if "kernel_shape" in node.attributes:
         node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", kernel)
-    node.attributes.pop("plan", None)  # of FFTConv, measured at the target's sizes
+    node.attributes.pop("algorithm", None)  # of FFTConv, measured at the target's sizes
     if "auto_pad" in node.attributes:
         node.attributes["auto_pad"] = ir.AttrString("auto_pad", "NOTSET")
     _set_ints(node, "pads", pads, [0] * 2 * rank)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.infer_shapes import graph_inputs
+from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.shrink.choose_kernels import node_name
 from graphscale.passes.spatial.dimensions import Extent, single_extent
 from graphscale.passes.spatial.links import Grid, Link, Option, Resampled, divisor

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.infer_shapes import Measured, graph_inputs
+from graphscale.passes.graph.graph_inputs import graph_inputs
+from graphscale.passes.graph.infer_shapes import InferredShapes
 from graphscale.passes.spatial.dimensions import Atom, Dims, Extent, fixed
 from graphscale.passes.spatial.trace_dims import (
     concat,
@@ -118,7 +119,7 @@ _TRACERS: dict[str, Callable[[ir.Node, Traced], None]] = {
 }
 
 
-def trace(model: ir.Model, measured: Measured) -> Traced:
+def trace(model: ir.Model, measured: InferredShapes) -> Traced:
     """Trace the extents of `model` from its inputs.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.dimensions import (
     Atom,
     Dim,
@@ -59,7 +59,7 @@ def elementwise(node: ir.Node, traced: Traced) -> None:
     for value in inputs:
         dims = traced.of(value)
         aligned = tuple(result[len(shape) - len(dims) :])
-        if holder(value) is not None:
+        if weight_source(value) is not None:
             match_table(node, traced, value, aligned)
             continue
         for mine, theirs in zip(dims, aligned, strict=True):

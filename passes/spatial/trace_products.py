@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.parameters import holder
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.dimensions import Dim, Dims, moves, tie_dims
 from graphscale.passes.spatial.traced import Traced, add_weight, unfollowed
 
@@ -37,7 +37,7 @@ def _contract(node: ir.Node, traced: Traced, first, second) -> None:
         (right, right_dims, j, left_dims[i]),
         (left, left_dims, i, right_dims[j]),
     ):
-        if holder(weight) is not None:
+        if weight_source(weight) is not None:
             dims = (*dims[:position], dim, *dims[position + 1 :])
             add_weight(node, traced, weight, dims, summed=True)
             return
@@ -64,11 +64,11 @@ def einsum(node: ir.Node, traced: Traced) -> None:
     letters: dict[str, Dim] = {}
     operands = list(zip(terms.split(","), node.inputs, strict=True))
     for term, value in operands:
-        if holder(value) is None:
+        if weight_source(value) is None:
             for letter, dim in zip(term, traced.of(value), strict=True):
                 tie_dims(letters.setdefault(letter, dim), dim)
     for term, value in operands:
-        if holder(value) is not None:
+        if weight_source(value) is not None:
             dims = tuple(
                 letters.setdefault(letter, dim) for letter, dim in zip(term, traced.of(value))
             )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.passes.graph.infer_shapes import Measured
-from graphscale.passes.graph.parameters import dims_at_holder, holder
+from graphscale.passes.graph.infer_shapes import InferredShapes
+from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.spatial.dimensions import (
     Dims,
     Extent,
@@ -36,7 +36,7 @@ class Traced:
     """
 
     model: ir.Model
-    measured: Measured
+    measured: InferredShapes
     dims: dict[ir.Value, Dims] = field(default_factory=dict)
     sequences: dict[ir.Value, list[Dims]] = field(default_factory=dict)
     links: dict[ir.Node, list[Link]] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def match_table(node: ir.Node, traced: Traced, value: ir.Value, aligned: Dims) -
     """Record a weight that is added to, or scales, single positions of a map."""
     shape = traced.shape(value)
     aligned = aligned[len(aligned) - len(shape) :] if shape else ()
-    if len(aligned) != len(shape) or holder(value) is None:
+    if len(aligned) != len(shape) or weight_source(value) is None:
         return
     dims = tuple(
         dim if size > 1 and target_size(dim) == size else fixed(size)
@@ -89,10 +89,10 @@ def match_table(node: ir.Node, traced: Traced, value: ir.Value, aligned: Dims) -
 
 def add_weight(node: ir.Node, traced: Traced, value: ir.Value, dims: Dims, summed: bool) -> None:
     """Record a weight whose dimensions, as `value` has them, hold extents."""
-    held = holder(value)
+    held = weight_source(value)
     if held is None:
         return
-    dims = dims_at_holder(value, dims, traced.measured.constants)
+    dims = dims_at_source(value, dims, traced.measured.constants)
     traced.weights.append(SpatialWeight(held, dims, summed, node))
     for dim in dims:
         for atom in dim:

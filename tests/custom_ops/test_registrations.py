@@ -38,6 +38,25 @@ def test_torch_signature(name):
             assert argument.default_value == pytest.approx(known["default"])
 
 
+def test_trainable_inputs():
+    # By name, read off each layer's own description; gradients and all other operators have none.
+    expected = {
+        "FFTConv": ["W", "B"],
+        "LocallyConnected": ["weight"],
+        "TemporalConv": ["weight", "bias"],
+        "LookupTable": ["weight"],
+        "WeightedLookupTable": ["weight"],
+        "HierarchicalSoftmaxLoss": ["cluster_weight", "cluster_bias", "weight", "bias"],
+        "HierarchicalSoftmaxLogProb": ["cluster_weight", "cluster_bias", "weight", "bias"],
+        "HierarchicalSoftmaxTopK": ["cluster_weight", "cluster_bias", "weight", "bias"],
+    }
+    found = {
+        name: [operator.inputs[i].name for i in operator.trainable_inputs]
+        for name, operator in OPERATORS.items()
+    }
+    assert found == {name: expected.get(name, []) for name in OPERATORS}
+
+
 @pytest.mark.parametrize("name", REGISTERED)
 @pytest.mark.parametrize("opset", [18, 20, 23])
 def test_function_body(name, opset):
@@ -77,7 +96,7 @@ def test_exported_symbols():
         "RegisterCustomOps",
         "graphscale_cuda_error",
         "graphscale_describe",
-        "graphscale_plans",
+        "graphscale_algorithms",
         "graphscale_run",
     }
 

@@ -9,7 +9,7 @@ import graphscale
 from graphscale.acceleration.whole_model import open_model
 from graphscale.passes.accelerate.find_convolutions import convolutions
 from graphscale.passes.accelerate.fuse_activations import bounds_of
-from graphscale.passes.accelerate.rewrite_convolutions import plan_convolutions, plan_of
+from graphscale.passes.accelerate.rewrite_convolutions import algorithm_of, rewrite_convolutions
 
 X = np.random.default_rng(0).standard_normal((2, 3, 9, 10), np.float32)
 
@@ -34,11 +34,11 @@ def network(activation: str, opset: int = 17) -> ir.Model:
     return ir.from_proto(proto)
 
 
-def accelerated(model: ir.Model, plan: str | None = "auto") -> ir.Model:
+def accelerated(model: ir.Model, algorithm: str | None = "auto") -> ir.Model:
     from graphscale.layers.export import add_function_bodies
 
     model = model.clone()
-    plan_convolutions(model, dict.fromkeys(convolutions(model), plan))
+    rewrite_convolutions(model, dict.fromkeys(convolutions(model), algorithm))
     add_function_bodies(model)
     onnx.checker.check_model(ir.to_proto(model))
     return model
@@ -63,7 +63,7 @@ def test_taken_over_and_given_back(name):
     original = network(*CLIPPED[name])
     fused = accelerated(original)
     (convolution,) = convolutions(fused)
-    assert plan_of(convolution) == "auto"
+    assert algorithm_of(convolution) == "auto"
     kinds = [node.op_type for node in fused.graph]
     assert kinds == ["FFTConv", "Neg"] if name == "more follows" else ["FFTConv"]
     assert [value.name for value in fused.graph.outputs] == ["y"]

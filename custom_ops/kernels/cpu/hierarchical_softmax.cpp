@@ -9,12 +9,20 @@
 namespace graphscale {
 namespace hierarchical_softmax {
 
-Operator&& with_parameters(Operator&& op, const std::string& map, const std::string& meaning) {
+Operator&& with_parameters(Operator&& op, const std::string& map, const std::string& meaning,
+                           Trainable trainable) {
+  const auto add = [&](const char* name, const char* parameter_meaning) {
+    if (trainable == Trainable::kYes) {
+      std::move(op).weight(name, parameter_meaning);
+    } else {
+      std::move(op).input(name, parameter_meaning);
+    }
+  };
+  add("cluster_weight", "[K, D].");
+  add("cluster_bias", "[K].");
+  add("weight", "Rows of the classes, cluster after cluster [V, D].");
+  add("bias", "[V], in the same order.");
   return std::move(op)
-      .input("cluster_weight", "[K, D].")
-      .input("cluster_bias", "[K].")
-      .input("weight", "Rows of the classes, cluster after cluster [V, D].")
-      .input("bias", "[V], in the same order.")
       .input(map, Type::kInt64, meaning)
       .input("cluster_start", Type::kInt64, "First row of each cluster, and V at the end [K + 1].");
 }
@@ -362,7 +370,7 @@ Operator hierarchical_softmax_loss_grad() {
                              .input("grad", "Gradient to loss [N].")
                              .input("x", "[N, D].")
                              .input("target", Type::kInt64, kTargetMeaning),
-                         "class_row", kClassRow)
+                         "class_row", kClassRow, Trainable::kNo)
       .optional_input("clusters", Type::kInt64,
                       "Clusters whose rows are wanted, one after another; all targets' are among "
                       "them. All rows when left out.")

@@ -15,8 +15,11 @@ namespace graphscale::hierarchical_softmax {
 // Positions of the inputs that all operators have, relative to the first of them, cluster_weight.
 enum Parameters : size_t { kClusterWeight, kClusterBias, kWeight, kBias, kMap, kClusterStart };
 
-// Adds them; `map` is class_row or row_class.
-Operator&& with_parameters(Operator&& op, const std::string& map, const std::string& meaning);
+// Adds these inputs to an operator: weights and biases (trainable in a layer, not in its gradient), then
+// `map`, which is class_row or row_class, then cluster_start.
+enum class Trainable { kYes, kNo };
+Operator&& with_parameters(Operator&& op, const std::string& map, const std::string& meaning,
+                           Trainable trainable = Trainable::kYes);
 
 // Checks their shapes; `first` is the position of cluster_weight, `x` that of x.
 void require_parameters(ShapeCall& call, size_t x, size_t first);

@@ -183,7 +183,7 @@ Operator locally_connected() {
                   "i, j] = sum over c, k, l of weight[f, i, j, c, k, l] x[n, c, i strides[0] + k, j "
                   "strides[1] + l].")
       .input("x", "[N, C, H, W].")
-      .input("weight", kWeight)
+      .weight("weight", kWeight)
       .output("y", "[N, F, H_out, W_out].")
       .attribute("strides", std::vector<int64_t>(), kStrides)
       .shape([](ShapeCall& call) { call.outputs[0] = output_dims(call, 0, 1); })

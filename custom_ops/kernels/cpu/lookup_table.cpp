@@ -243,7 +243,7 @@ std::string given_indices(const std::string& op) {
 
 Operator lookup_table() {
   return Operator("LookupTable", "Rows of a table: y[..., :] = weight[indices[...], :].")
-      .input("weight", "Table [V, D].")
+      .weight("weight", "Table [V, D].")
       .input("indices", Type::kInt64, kIndicesMeaning)
       .output("y", "The shape of indices, and D.")
       .attribute("padding_idx", kNoPadding, kPaddingMeaning)
@@ -269,7 +269,7 @@ Operator lookup_table_grad() {
 Operator weighted_lookup_table() {
   return Operator("WeightedLookupTable",
                   "Weighted rows of a table: y[..., :] = row_weights[...] weight[indices[...], :].")
-      .input("weight", "Table [V, D].")
+      .weight("weight", "Table [V, D].")
       .input("indices", Type::kInt64, kIndicesMeaning)
       .input("row_weights", "The shape of indices.")
       .output("y", "The shape of indices, and D.")

@@ -11,7 +11,7 @@ import onnx_ir as ir
 _REARRANGING = {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze"}
 
 
-def holder(value: ir.Value | None) -> ir.Value | None:
+def weight_source(value: ir.Value | None) -> ir.Value | None:
     """The initializer or Constant output behind `value`; None where it is computed or fed."""
     while value is not None:
         if value.is_initializer() and value.const_value is not None:
@@ -44,8 +44,8 @@ def set_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
         value.shape = ir.Shape(tensor.shape)
 
 
-def dims_at_holder(value: ir.Value, dims: Sequence, constants: dict[ir.Value, np.ndarray]) -> tuple:
-    """The per-dimension entries `dims` of `value`, carried back to its holder's dimensions."""
+def dims_at_source(value: ir.Value, dims: Sequence, constants: dict[ir.Value, np.ndarray]) -> tuple:
+    """The per-dimension entries `dims` of `value`, carried back to the dimensions of its source."""
     dims = tuple(dims)
     while not value.is_initializer() and value.producer().op_type in _REARRANGING:
         node = value.producer()
