@@ -32,8 +32,8 @@ from heat_map import draw
 from memory import peak
 from turns import REST, THREADS, Times, record, take_turns
 
-from graphscale.acceleration.tuning import measure
 from graphscale.core.runtime import get_library_path, session
+from graphscale.core.tuning import measure
 from graphscale.layers import library
 
 RESULTS = Path(__file__).parent / "results"

@@ -7,7 +7,7 @@ nor onnxruntime.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from graphscale.layers.export import export
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'graphscale' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"graphscale.{_PUBLIC[name]}"), name)

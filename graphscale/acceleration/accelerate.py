@@ -15,11 +15,11 @@ import onnx
 import onnx_ir as ir
 
 from graphscale.acceleration.choose_layers import choose_layers, rewrite_model
-from graphscale.acceleration.tuning import Tuner, Ways, fastest
 from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.runtime import get_library_path
+from graphscale.core.tuning import Tuner, Ways, fastest
 from graphscale.passes.accelerate.find_convolutions import (
     ConvolutionProblem,
     convolutions,
@@ -148,11 +148,11 @@ def accelerate_model(
 
 
 @overload
-def accelerate(model: ir.Model, **options: Any) -> ir.Model: ...
+def accelerate(model: str | os.PathLike | onnx.ModelProto, **options: Any) -> onnx.ModelProto: ...
 
 
 @overload
-def accelerate(model: str | os.PathLike | onnx.ModelProto, **options: Any) -> onnx.ModelProto: ...
+def accelerate(model: ir.Model, **options: Any) -> ir.Model: ...
 
 
 def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:

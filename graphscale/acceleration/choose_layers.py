@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from graphscale.acceleration.tuning import fastest
-from graphscale.acceleration.tuning import measure as measure_seconds
 from graphscale.acceleration.whole_model import Original, open_model
+from graphscale.core.tuning import fastest
+from graphscale.core.tuning import measure as measure_seconds
 from graphscale.passes.accelerate.find_convolutions import convolutions
 from graphscale.passes.accelerate.rewrite_convolutions import rewrite_convolutions
 

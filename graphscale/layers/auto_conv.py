@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphscale.acceleration.tuning import Tuner, Ways, fastest
+from graphscale.core.tuning import Tuner, Ways, fastest
 from graphscale.layers import library
 from graphscale.layers.export import knows_our_operators
 from graphscale.layers.fft_conv import (

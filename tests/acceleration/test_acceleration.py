@@ -14,9 +14,9 @@ from rich.console import Console
 import graphscale
 from graphscale.acceleration import choose_layers
 from graphscale.acceleration.accelerate import RUNTIME, Acceleration, LayerChoice
-from graphscale.acceleration.tuning import Tuner
 from graphscale.cli.command_line import main
 from graphscale.cli.tables import show_acceleration
+from graphscale.core.tuning import Tuner
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_report_names_every_convolution_and_the_reason(model_file, fft_wins, cap
 
 
 def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatch, capsys):
-    monkeypatch.setattr("graphscale.acceleration.tuning._LEAST_GAIN", 0.0)
+    monkeypatch.setattr("graphscale.core.tuning._LEAST_GAIN", 0.0)
     assert main(["accelerate", str(model_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert all(layer["path"] == RUNTIME for layer in report["layers"])
