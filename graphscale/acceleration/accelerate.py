@@ -18,18 +18,18 @@ from graphscale.acceleration.choose_layers import choose_layers, rewrite_model
 from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.node_names import forget_given_names, node_name
 from graphscale.core.runtime import get_library_path
 from graphscale.core.tuning import Tuner, Ways, fastest
 from graphscale.passes.accelerate.find_convolutions import (
     ConvolutionProblem,
-    convolutions,
-    hidden_convolutions,
+    find_convolutions,
+    find_hidden_convolutions,
     problem_of,
     unsuitable,
 )
 from graphscale.passes.accelerate.rewrite_convolutions import algorithm_of
-from graphscale.passes.normalize.inline_convolutions import inline_convolutions
-from graphscale.passes.shrink.choose_kernels import node_name
+from graphscale.passes.normalize.normalize import normalize
 from graphscale.rescaling.input_size import InputSize, input_shapes
 
 RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
@@ -109,8 +109,8 @@ def accelerate_model(
     size = InputSize.parse(input_size, fixed=False)
     if size.pretrain is not None:
         raise GraphScaleError(f"input size {input_size!r}: give one size, as in 160 or 160x128")
-    inline_convolutions(model)
-    nodes, hidden = convolutions(model), hidden_convolutions(model)
+    normalize(model)
+    nodes, hidden = find_convolutions(model), find_hidden_convolutions(model)
     if not nodes and not hidden:
         raise GraphScaleError(f"{source}: holds no Conv node; there is nothing to accelerate")
     with refusals(source):
@@ -144,6 +144,7 @@ def accelerate_model(
     for node, outer in hidden:
         reason = f"it stands inside {node_name(outer)!r} ({outer.op_type})"
         result.layers.append(LayerChoice(node_name(node), [], [], reason=reason))
+    forget_given_names(model)
     return result
 
 
@@ -225,7 +226,9 @@ def _rewrite(
 ) -> None:
     """Rewrite the layers whose choices make the whole model the fastest."""
     changes, gains, groups = {}, {}, {}
-    for index, (choice, node) in enumerate(zip(result.layers, convolutions(model), strict=True)):
+    for index, (choice, node) in enumerate(
+        zip(result.layers, find_convolutions(model), strict=True)
+    ):
         algorithm = None if choice.path == RUNTIME else choice.path
         if choice.seconds and algorithm != algorithm_of(node):
             changes[index] = algorithm
@@ -245,6 +248,6 @@ def _rewrite(
     reason = (
         "so the whole model is faster" if algorithms else "the whole model would not be 5 % faster"
     )
-    for choice, node in zip(result.layers, convolutions(model), strict=True):
+    for choice, node in zip(result.layers, find_convolutions(model), strict=True):
         if choice.path != RUNTIME and algorithm_of(node) is None:
             choice.path, choice.reason = RUNTIME, reason

@@ -14,8 +14,8 @@ import onnx_ir as ir
 from graphscale.acceleration.whole_model import Original, open_model
 from graphscale.core.tuning import fastest
 from graphscale.core.tuning import measure as measure_seconds
-from graphscale.passes.accelerate.find_convolutions import convolutions
-from graphscale.passes.accelerate.rewrite_convolutions import rewrite_convolutions
+from graphscale.passes.accelerate.find_convolutions import find_convolutions
+from graphscale.passes.accelerate.rewrite_convolutions import RewriteConvolutions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -109,9 +109,8 @@ def rewrite_model(model: ir.Model, algorithms: Algorithms) -> ir.Model:
     """The model, in place, with algorithms for its convolutions, and the bodies that they need."""
     from graphscale.layers.export import add_function_bodies
 
-    nodes = convolutions(model)
-    rewrite_convolutions(
-        model, {nodes[index]: algorithm for index, algorithm in algorithms.items()}
-    )
+    nodes = find_convolutions(model)
+    chosen = {nodes[index]: algorithm for index, algorithm in algorithms.items()}
+    RewriteConvolutions(chosen)(model)
     add_function_bodies(model)
     return model

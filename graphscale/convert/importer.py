@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import onnx_ir as ir
-import onnx_ir.passes.common
 import torch
 
 from graphscale.convert.network import Network, Source
@@ -18,7 +17,8 @@ from graphscale.convert.tracing import ProgramValue, Tracer, is_program_value
 from graphscale.convert.weights import Weights, find_weights
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
-from graphscale.passes.normalize.untie_weights import separate_weights
+from graphscale.passes.normalize.normalize import normalize
+from graphscale.passes.normalize.untie_weights import UntieWeights
 
 # Two sizes tell how a number follows the batch, the third confirms it; not 1, which broadcasts.
 _BATCHES = (3, 5, 8)
@@ -45,10 +45,10 @@ def load(
         GraphScaleError: the model cannot be read, or has operators that have no translation.
     """
     original = load_model(model)
-    separate_weights(original)
+    UntieWeights()(original)
     options = {"dtype": dtype, "input_size": input_size}
     source = Source(original, original.meta.get("source", "the model in memory"), options, load)
-    graph = _inlined(original).graph
+    graph = _normal(original).graph
     _check_operators(graph, source.name)
     weights = find_weights(graph, source.name, _names(original.graph))
     network = Network(source)
@@ -75,14 +75,10 @@ def _names(graph: ir.Graph) -> set[str]:
     return {*graph.initializers, *(output.name for node in graph for output in node.outputs)}
 
 
-def _inlined(model: ir.Model) -> ir.Model:
-    """`model` with model-local functions inlined, except those that have a translation."""
-    if not model.functions:
-        return model
+def _normal(model: ir.Model) -> ir.Model:
+    """A copy of `model` in the normal form; functions with a translation stay nodes."""
     copy = model.clone()
-    for identifier in [key for key in copy.functions if (key[0], key[1]) in TRANSLATIONS]:
-        del copy.functions[identifier]
-    ir.passes.common.InlinePass()(copy)
+    normalize(copy, keep=TRANSLATIONS)
     return copy
 
 
