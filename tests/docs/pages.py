@@ -23,6 +23,7 @@ import subprocess
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def run_page(path: Path, folder: Path) -> None:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        for block, following in zip(found, [*found[1:], None], strict=True):
+        for block, following in zip_longest(found, found[1:]):
             where = f"{path.relative_to(ROOT)}, line {block.line}"
             if block.title is not None:
                 Path(block.title).write_text(block.text)
