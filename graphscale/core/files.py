@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
             os.fsync(file.fileno())
         for file, path in zip(files, paths, strict=True):
             os.replace(file.name, path)
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe, a device or a folder, which reading would wait for or never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
 
 
 def check_writable(path: Path) -> None:

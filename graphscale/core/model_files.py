@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from graphscale.core import wire
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.files import replacing
+from graphscale.core.files import check_regular, replacing
 
 ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
@@ -189,6 +189,7 @@ def _mapped(tensor: ir.ExternalTensor, data: mmap.mmap, name: str) -> ir.TensorP
 
 def _map(path: Path, message: str) -> mmap.mmap | bytes:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 return b""

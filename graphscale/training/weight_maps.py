@@ -6,7 +6,7 @@ the weight itself, a momentum (the same map) or a second moment (the squared map
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -137,16 +137,16 @@ def _between(plan: Plan, until: Plan) -> list[WeightPlan]:
 
 def _whole(factors: list) -> list:
     """Factors that keep the target's sizes, as of a weight that a stage does not resize."""
-    if isinstance(factors, list):
-        return [_whole(each) for each in factors]
-    return factors[0], factors[0]
+    if _are_sizes(factors):
+        return (factors[0], factors[0])
+    return [_whole(each) for each in factors]
 
 
 def _pairs(small: list, large: list, name: str) -> list:
     """(later pre-train size, earlier pre-train size) of every factor."""
-    if isinstance(small, list) and isinstance(large, list) and len(small) == len(large):
+    if not _are_sizes(small) and not _are_sizes(large) and len(small) == len(large):
         return [_pairs(*each, name) for each in zip(small, large)]
-    if not (isinstance(small, tuple) and isinstance(large, tuple)) or small[0] != large[0]:
+    if not (_are_sizes(small) and _are_sizes(large)) or small[0] != large[0]:
         raise GraphScaleError(
             f"weight {name!r}: the two plans are not of the same target; shrink one target for all "
             "stages"
@@ -156,4 +156,8 @@ def _pairs(small: list, large: list, name: str) -> list:
             f"weight {name!r} would become smaller in the next stage; order the stages so that "
             "sizes and kernels only grow"
         )
-    return large[1], small[1]
+    return (large[1], small[1])
+
+
+def _are_sizes(factors: Sequence) -> bool:
+    return all(isinstance(each, int) for each in factors)
