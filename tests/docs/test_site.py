@@ -146,7 +146,7 @@ def test_pictures_are_up_to_date() -> None:
         assert (drawings.IMAGES / name).read_text() == draw(), "run python docs/drawings.py"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [page.name for page in sorted(ROOT.glob("*.md"))])
 def test_links_of_pages_outside_the_site(page: str) -> None:
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
