@@ -12,7 +12,11 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import Plan
-from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
+from graphscale.passes.shrink.choose_kernels import KernelTable
+from graphscale.rescaling.grow import grow_model
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.plan import plan_model
+from graphscale.rescaling.shrink import shrink_model
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +34,7 @@ def plan(
 
     Arguments and errors as for `shrink`.
     """
-    return shrink_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
+    return plan_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
 
 
 @overload
@@ -112,11 +116,15 @@ def shrink(
             init=init,
             seed=seed,
         )
-    loaded = load_model(model)
-    shrink_model(
-        loaded, input_size=input_size, kernels=kernels, keep=keep, init=init or "auto", seed=seed
+    pretrain, _ = shrink_model(
+        load_model(model),
+        input_size=input_size,
+        kernels=kernels,
+        keep=keep,
+        init=init or "auto",
+        seed=seed,
     )
-    return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
+    return pretrain if isinstance(model, ir.Model) else ir.to_proto(pretrain)
 
 
 @overload

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     from graphscale.cli.tables import show_growth
     from graphscale.core.model_files import load_model, save_model
     from graphscale.rescaling.fidelity import check_images, compare
-    from graphscale.rescaling.rescale import grow_model
+    from graphscale.rescaling.grow import grow_model
 
     output = options.output if options.output is not None else beside(options.checkpoint, "grown")
     outputs.expect(output)

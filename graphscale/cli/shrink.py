@@ -74,7 +74,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     from graphscale.cli.tables import show_plan
     from graphscale.core.kernel_sizes import parse_kernel_table
     from graphscale.core.model_files import load_model, save_model
-    from graphscale.rescaling.rescale import shrink_model
+    from graphscale.rescaling.plan import plan_model
+    from graphscale.rescaling.shrink import shrink_model
 
     if options.seed < 0:
         raise GraphScaleError(f"--seed {options.seed}: give 0 or more")
@@ -90,14 +91,14 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         model = load_model(options.model)
         terminal.step(f"{options.model} is read")
         dilated = _has_dilation(model)
-        plan = shrink_model(
-            model,
-            input_size=options.input_size,
-            kernels=table,
-            keep=options.keep,
-            init=None if options.dry_run else options.init or "auto",
-            seed=options.seed,
-        )
+        size, keep = options.input_size, options.keep
+        if options.dry_run:
+            plan = plan_model(model, input_size=size, kernels=table, keep=keep)
+        else:
+            init = options.init or "auto"
+            model, plan = shrink_model(
+                model, input_size=size, kernels=table, keep=keep, init=init, seed=options.seed
+            )
         terminal.step(f"{len(plan.layers)} layers are planned and {len(plan.weights)} weights made")
         _check_patterns(options.model, options.keep, plan)
         if not options.dry_run:

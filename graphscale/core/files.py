@@ -1,4 +1,4 @@
-"""Write files so that a full disk, an error or Ctrl-C leaves what was there before."""
+"""Regular files only, and written so that a full disk, an error or Ctrl-C leaves what was there."""
 
 from __future__ import annotations
 
@@ -59,10 +59,9 @@ def _refusals(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
     if path.exists():
-        if not path.is_file():  # renaming would put a file in the place of a device or a folder
-            raise OSError(22, "it is no file" if not path.is_dir() else "it is a folder")
+        check_regular(path)  # renaming would put a file in the place of a device
         if not os.access(path, os.W_OK):
-            raise PermissionError(13, "the file that is there is write-protected")
+            raise PermissionError(errno.EACCES, "the file that is there is write-protected")
     prefix = f".{path.name}."
     file = tempfile.NamedTemporaryFile(prefix=prefix, dir=path.parent, delete=False)  # noqa: SIM115
     try:

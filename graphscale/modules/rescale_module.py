@@ -33,7 +33,10 @@ from graphscale.modules.edit_layers import CannotEditError, edit_layers
 from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resized_weights import resized_weights
 from graphscale.modules.trace_module import Example, module_path, trace_module
-from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
+from graphscale.passes.shrink.choose_kernels import KernelTable
+from graphscale.rescaling.grow import grow_model
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.shrink import shrink_model
 
 
 class _Target:
@@ -72,8 +75,7 @@ def shrink_module(
     options = {"input_size": input_size, "kernels": kernels, "keep": keep}
     options |= {"init": init or "auto", "seed": seed}
     if isinstance(module, Network):
-        model = save(module)
-        plan = shrink_model(model, **options)
+        model, plan = shrink_model(save(module), **options)
         network = _adopt(load(model).to(_device(module)), module)
         attach_plan(network, plan)
         return network
@@ -82,7 +84,7 @@ def shrink_module(
     model = trace_module(edited.eval(), example)
     _adopt(edited, module)
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
-    plan = shrink_model(model, **options)
+    model, plan = shrink_model(model, **options)
     changed = {}
     for name, value in model.graph.initializers.items():
         if value.const_value is not before.get(name):

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.spatial.trace import spatial_positions
+from graphscale.passes.spatial.analyze import spatial_positions
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class InputSize:
         if len(sizes) == 2:
             return cls(*sizes)
         return cls(pretrain=sizes[0]) if fixed else cls(target=sizes[0])
+
+
+# What users give: '160', '160x128', '224:160', a number, numbers, or an InputSize.
+Size = str | int | tuple[int, ...] | InputSize | None
 
 
 def axis_size(sizes: tuple[int, ...], axis: int) -> int:
