@@ -67,7 +67,8 @@ class GrowthSchedule:
         grow_at: When to grow: after so many units (int), after a share of them (float), or
             `BeforeDrop` or `Plateau`. A list for several stages, the last one for the target.
         later: The later stages, one fewer than `grow_at` has entries.
-        optimizers, averages: As for `grow_`. They can be set later, as attributes.
+        optimizers: As for `grow_`; can also be set later, as the attribute.
+        averages: As for `grow_`; can also be set later, as the attribute.
         extra_until_drop: After the last growth, go on at the same learning rate until the
             validation score first drops (section 5.2 of arXiv 1610.03623), for so many units at
             most; training becomes longer by that.
