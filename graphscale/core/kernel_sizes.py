@@ -34,7 +34,7 @@ def pretrain_size(target: int, table: KernelTable | None = None) -> int:
 def pretrain_dilation(
     target: int, dilation: int, size: int, table: KernelTable | None = None
 ) -> int:
-    """The dilation that scales the size that a dilated kernel spans like an undilated kernel.
+    """The dilation that scales the pixels which a dilated kernel spans like an undilated kernel.
 
     `target` taps at `dilation` become `size` taps at the returned dilation.
     """
