@@ -21,6 +21,7 @@ from graphscale.convert.exporter import save
 from graphscale.convert.importer import load, load_hollow
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
+from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.plan import Plan
 from graphscale.modules.computed_weights import (
     ComputedWeights,
@@ -47,7 +48,6 @@ from graphscale.modules.resize_weight import shrink_weight
 from graphscale.modules.stand_in import stand_in
 from graphscale.modules.trace_module import trace_module
 from graphscale.modules.why_outputs_differ import why_outputs_differ
-from graphscale.passes.shrink.choose_kernels import KernelTable
 from graphscale.rescaling.input_size import Size
 from graphscale.rescaling.plan import plan_model
 from graphscale.rescaling.shrink import shrink_model

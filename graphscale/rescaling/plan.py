@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.node_names import forget_given_names
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resize_weights import shrink_tensor
@@ -25,7 +27,7 @@ from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
 from graphscale.passes.shrink.choose_input import choose_input
-from graphscale.passes.shrink.choose_kernels import ChosenKernels, KernelTable, choose_kernels
+from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
 from graphscale.passes.shrink.plan_grids import plan_grids
 from graphscale.passes.shrink.plan_weights import plan_weights
@@ -119,14 +121,27 @@ def derive(
         resolved_ifs=target.resolved_ifs,
         target=target.skeleton,
     )
-    for value, weight in weights.items():
-        set_tensor(value, shrink_tensor(tensor_of(value), weight, "bilinear"))
-    plan.constants = ShrinkGraph(analysis, geometry)(model).names
+    resized = {
+        value: shrink_tensor(tensor_of(value), weight, "bilinear")
+        for value, weight in weights.items()
+    }
+    for value, tensor in resized.items():
+        set_tensor(value, _zeros(tensor))  # shapes are all that is looked at for now
+    changed = ShrinkGraph(analysis, geometry)(model).names
     shapes = {value.name: geometry.shape(analysis.of(value)) for value in graph_inputs(model)}
     check_shapes(analysis, geometry, shapes)
-    MergeConstants(target.copies)(model)
+    for value, tensor in resized.items():
+        set_tensor(value, tensor)
+    merged = MergeConstants(target.copies)(model).names
+    plan.constants = [name for name in changed if name not in merged]
     forget_given_names(model)
     return model, plan
+
+
+def _zeros(like: ir.TensorProtocol) -> ir.Tensor:
+    """Zeros of a tensor's type and shape, which take no memory."""
+    zero = np.zeros((), like.dtype.numpy())
+    return ir.Tensor(np.broadcast_to(zero, like.shape.numpy()), like.dtype, name=like.name)
 
 
 def _input_sizes(

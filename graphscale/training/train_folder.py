@@ -26,6 +26,7 @@ from graphscale.training.trainer import (
     Events,
     Trainer,
     TrainingOptions,
+    seed_all,
 )
 
 
@@ -130,6 +131,7 @@ def train_folder(
     chosen = recipe(recipe_name)
     chosen.ends(options.epochs, options.schedule.milestones(options.epochs))
     images = read_folder(data)
+    seed_all(options.seed)  # a callable draws the network's first weights
     target = read_target(
         str(model), len(images.classes), folder_options.image_size, folder_options.channels
     )

@@ -172,7 +172,7 @@ class Trainer:
             Interrupted: `stop` was set; the checkpoint last.pt is written.
             GraphScaleError: the loss is no longer a finite number; says at which step.
         """
-        _seed(self.options.seed)
+        seed_all(self.options.seed)
         if checkpoint is None:
             with self._timed():
                 self._begin(self.networks.first(0), 0)
@@ -386,7 +386,8 @@ class Trainer:
         self._processor_seconds += time.process_time() - processor
 
 
-def _seed(seed: int) -> None:
+def seed_all(seed: int) -> None:
+    """Seed every generator that a network or a training may draw from."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

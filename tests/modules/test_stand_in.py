@@ -46,7 +46,7 @@ def shrink(dropped: nn.Module) -> nn.Module:
 def test_dropout_is_alive_in_training(dropped: nn.Module, axes: int) -> None:
     torch.manual_seed(0)
     shrunk = shrink(dropped)
-    x = torch.randn(400, 3, *shrunk.graphscale_plan.image_size)
+    x = torch.randn(2000, 3, *shrunk.graphscale_plan.image_size)
     whole, zero = shrunk.eval()(x), shrunk.train()(x) == 0
     assert not (whole == 0).any()
     together = zero.flatten(axes) if axes < 4 else zero.unsqueeze(-1)

@@ -579,3 +579,22 @@ def test_what_cannot_be_rescaled_is_refused_by_the_nodes_name(make: Callable) ->
         graphscale.GraphScaleError, match=r"node '\w+' \(\w+\) .* graphscale cannot"
     ):
         graphscale.shrink(target)
+
+
+def test_an_if_over_maps_is_refused_by_its_name() -> None:
+    g = Graph()
+    x = g.op("Identity", stem(g))
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op, [x], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8, 32, 32])],
+        )
+        for name, op in (("then", "Relu"), ("else", "Neg"))
+    }
+    size = g.op("ReduceMax", g.op("Cast", "image", to=TensorProto.INT64), keepdims=0)
+    y = g.op("If", g.op("Equal", size, size), **branches)
+    target, _ = classify(g, y, 8)
+    with pytest.raises(graphscale.GraphScaleError, match=r"operator If has no rule for heights"):
+        graphscale.shrink(target)
