@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 
@@ -184,6 +186,69 @@ fft_conv_grad_weight = Operator(
 )
 
 
+def _in_torch(
+    X: Tensor,
+    W: Tensor,
+    B: Tensor | None,
+    dilations: Sequence[int],
+    group: int,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int],
+    strides: Sequence[int],
+    auto_pad: str,
+    algorithm: str,
+    minimum: float,
+    maximum: float,
+) -> Tensor:
+    spatial = X.dim() - 2
+    pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
+    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    x, pads = _padded(X, pads), [0] * spatial
+    y = torch.convolution(x, W, B, strides, pads, dilations, False, pads, group)
+    bounded = minimum > _MINIMUM or maximum < _MAXIMUM
+    return y.clamp(minimum, maximum) if bounded else y
+
+
+def _padded(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """With zeros added before and after every spatial dimension: torch pads both ends alike."""
+    spatial = x.dim() - 2
+    last_first = [pads[end * spatial + d] for d in reversed(range(spatial)) for end in (0, 1)]
+    return functional.pad(x, last_first)
+
+
+def _gradients_in_torch(
+    grad: Tensor,
+    X: Tensor,
+    W: Tensor,
+    dilations: Sequence[int],
+    group: int,
+    pads: Sequence[int],
+    strides: Sequence[int],
+    mask: list[bool],
+) -> tuple[Tensor, Tensor]:
+    spatial = X.dim() - 2
+    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    x, none = _padded(X, pads), [0] * spatial
+    to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, W, None, strides, none, dilations, False, none, group, [*mask, False]
+    )
+    return to_x if to_x is None else _padded(to_x, [-pad for pad in pads]), to_weight
+
+
+def _grad_input_in_torch(
+    grad, W, X, dilations, group, kernel_shape, pads, strides, algorithm
+) -> Tensor:
+    mask = [True, False]
+    return _gradients_in_torch(grad, X, W, dilations, group, pads, strides, mask)[0]
+
+
+def _grad_weight_in_torch(
+    grad, X, W, dilations, group, kernel_shape, pads, strides, algorithm
+) -> Tensor:
+    mask = [False, True]
+    return _gradients_in_torch(grad, X, W, dilations, group, pads, strides, mask)[1]
+
+
 def _resolved(
     x: Tensor, weight: Tensor, dilations, group, kernel_shape, pads, strides, auto_pad, *rest
 ) -> tuple:
@@ -201,11 +266,15 @@ register_gradients(
     fft_conv,
     fft_conv_grad_input,
     fft_conv_grad_weight,
+    (_in_torch, _grad_input_in_torch, _grad_weight_in_torch),
     grad_bias=lambda grad: grad.sum([0, *range(2, grad.dim())]),
     shared=5,
     resolve=_resolved,
     bounds=_bounds,
 )
+register_autocast(fft_conv, lower_type)
+for _operator in (fft_conv_grad_input, fft_conv_grad_weight):
+    register_autocast(_operator, widest_type)
 
 
 def convolve(

@@ -8,9 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers import hierarchical_softmax_decompositions as decompositions
+from graphscale.layers.autograd import (
+    full_type,
+    register_autocast,
+    register_derivatives,
+    widest_type,
+)
 from graphscale.layers.class_clusters import balanced_clusters, frequency_clusters
 from graphscale.layers.hierarchical_softmax_curvature import gradients_of_gradients
-from graphscale.layers.operator import Operator, needs_gradient
+from graphscale.layers.operator import Operator, is_transformed
 
 _PARAMETERS = "Tensor cluster_weight, Tensor cluster_bias, Tensor weight, Tensor bias"
 _SPAN = "Tensor cluster_start"
@@ -218,9 +225,9 @@ def _backward(ctx, grad: Tensor):
         grad.contiguous(), *ctx.saved_tensors, None, ctx.ignore_index
     )
     return (
-        grad_x if needs_gradient(ctx, 0) else None,
+        grad_x if ctx.needs_input_grad[0] else None,
         None,
-        *[g if needs_gradient(ctx, 2 + i) else None for i, g in enumerate(gradients)],
+        *[g if ctx.needs_input_grad[2 + i] else None for i, g in enumerate(gradients)],
         None,
         None,
         None,
@@ -242,8 +249,23 @@ def _backward_gradient(ctx, *cotangents: Tensor):
     return of_grad, of_x, None, *of_parameters, None, None, None, None, None
 
 
-hierarchical_softmax_loss.register_backward(_backward, _keep)
-hierarchical_softmax_loss_grad.register_backward(_backward_gradient, _keep_gradient)
+register_derivatives(hierarchical_softmax_loss, decompositions.loss, _backward, _keep)
+register_derivatives(
+    hierarchical_softmax_loss_grad,
+    decompositions.loss_grad,
+    _backward_gradient,
+    _keep_gradient,
+    decompose_second=True,
+)
+register_derivatives(hierarchical_softmax_log_prob, decompositions.log_prob)
+register_derivatives(hierarchical_softmax_top_k, decompositions.top_k)
+for _operator in (
+    hierarchical_softmax_loss,
+    hierarchical_softmax_log_prob,
+    hierarchical_softmax_top_k,
+):
+    register_autocast(_operator, full_type)
+register_autocast(hierarchical_softmax_loss_grad, widest_type)
 
 
 class _SparseLoss(torch.autograd.Function):
@@ -358,7 +380,8 @@ class HierarchicalSoftmax(nn.Module):
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """Loss of x [N, in_features] for target [N]; reduced as ``torch.nn.NLLLoss`` does."""
         tensors = (x, target, *self._parameters_in_order(), self.class_row, self.cluster_start)
-        if self.sparse and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        sparse = self.sparse and not is_transformed()  # torch.func knows dense gradients only
+        if sparse and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             loss = _SparseLoss.apply(self.ignore_index, *tensors)
         else:
             loss = hierarchical_softmax_loss(*tensors, self.ignore_index)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
+from graphscale.layers.windows import fold
 
 # Which rows and columns of x every output position sees, [H_out, kH] and [W_out, kW].
 _PLACES = """
@@ -103,7 +106,37 @@ locally_connected_grad_weight = Operator(
 )
 
 
-register_gradients(locally_connected, locally_connected_grad_input, locally_connected_grad_weight)
+def _patches(x: Tensor, weight: Tensor, strides: Sequence[int]) -> Tensor:
+    """What every output position sees of x, [N, C, H_out, W_out, kH, kW]."""
+    rows, columns = strides or (1, 1)
+    return x.unfold(2, weight.shape[4], rows).unfold(3, weight.shape[5], columns)
+
+
+def _in_torch(x: Tensor, weight: Tensor, strides: Sequence[int]) -> Tensor:
+    return torch.einsum("nchwij,fhwcij->nfhw", _patches(x, weight, strides), weight)
+
+
+def _grad_input_in_torch(grad: Tensor, weight: Tensor, x: Tensor, strides: Sequence[int]) -> Tensor:
+    patches = torch.einsum("nfhw,fhwcij->nchwij", grad, weight)
+    rows, columns = strides or (1, 1)
+    return fold(fold(patches, x.shape[3], 3, columns), x.shape[2], 2, rows)
+
+
+def _grad_weight_in_torch(
+    grad: Tensor, x: Tensor, weight: Tensor, strides: Sequence[int]
+) -> Tensor:
+    return torch.einsum("nfhw,nchwij->fhwcij", grad, _patches(x, weight, strides))
+
+
+register_gradients(
+    locally_connected,
+    locally_connected_grad_input,
+    locally_connected_grad_weight,
+    (_in_torch, _grad_input_in_torch, _grad_weight_in_torch),
+)
+register_autocast(locally_connected, lower_type)
+for _operator in (locally_connected_grad_input, locally_connected_grad_weight):
+    register_autocast(_operator, widest_type)
 
 
 class LocallyConnected(nn.Module):
