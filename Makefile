@@ -1,48 +1,89 @@
-.PHONY: demo test bench lib gpu gpu-lib gpu-test gpu-bench
+.PHONY: demo dev check lint test other-pythons bench docs wheel lib gpu gpu-lib gpu-test gpu-bench
 
 PYTHON ?= python3
 VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
 SEED ?= 0
+# The build of onnxruntime: gpu (which runs on the CPU, too) or cpu. There is one at a time.
+RUNTIME ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 # An index with builds of torch for CPUs, where the usual one only has gigabytes of CUDA.
 TORCH_INDEX ?=
-SOURCES := $(shell find graphscale passes custom_ops \
-	\( -name __pycache__ -o -name lib \) -prune -o -type f -print)
 
-# Shrink, train, grow, train on, with pictures: make demo [IMAGES=folder with one folder per class]
+# The tools of $(VENV): cmake, ninja, ruff ...
+demo dev check lint test bench docs wheel lib: export PATH := $(BIN):$(PATH)
+
+# Shrink, train, grow, train on, with images: make demo [IMAGES=folder with one folder per class]
 # Threads that wait on each other sleep: spinning, they cost a busy machine of few cores the most.
 demo: $(VENV)/demo.installed
-	OMP_WAIT_POLICY=passive $(VENV)/bin/python samples/digits.py --seed $(SEED) \
+	@$(MAKE) --no-print-directory lib
+	OMP_WAIT_POLICY=passive $(BIN)/python samples/digits.py --seed $(SEED) \
 		$(if $(IMAGES),--images "$(IMAGES)")
 
+# A place to work in: $(VENV) runs this checkout as it stands, Python files at once, C++ files after
+# the next of make lib, check or test.
+dev: $(VENV)/dev.installed
+	@$(MAKE) --no-print-directory lib
+
+# Everything that takes seconds, and the tests of one part: make check T=tests/passes
+T ?= tests
+check: dev
+	@$(MAKE) --no-print-directory lint
+	OMP_NUM_THREADS=1 pytest $(T)
+
+lint: $(VENV)/dev.installed
+	ruff check
+	ruff format --check
+	$(if $(wildcard .clang-format),find custom_ops -name '*.cpp' -o -name '*.cu' -o -name '*.h' | \
+		xargs clang-format --dry-run --Werror)
+	lint-imports --no-logo
+	mypy
+
+# What CI runs: all of it.
 # The oldest onnxruntime that we promise, and the newest, beside the one of $(VENV).
 RUNTIMES := build/runtimes/1.24.1 build/runtimes/1.31.1
 
-test: $(VENV)/test.installed $(RUNTIMES)
-	$(VENV)/bin/ruff check
-	$(VENV)/bin/ruff format --check
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2
+test: dev $(RUNTIMES)
+	@$(MAKE) --no-print-directory lint
+	OMP_NUM_THREADS=1 pytest -n 2
+	@$(MAKE) --no-print-directory other-pythons
 
-bench: $(VENV)/test.installed
+# What needs no torch, on the other Pythons that pyproject.toml promises, as far as they are here.
+other-pythons:
+	.ci/other_pythons 3.12 3.13
+
+bench: dev
 	set -e; for each in $(sort $(filter-out %_cuda.py,$(wildcard benchmarks/*.py))); do \
-		$(VENV)/bin/python $$each; done
+		python $$each; done
 
-$(VENV)/%.installed: constraints.txt pyproject.toml CMakeLists.txt $(SOURCES)
+docs: dev $(VENV)/docs.installed
+	mkdocs build --strict
+
+# A wheel and a source distribution, into dist/.
+wheel: $(VENV)/dev.installed
+	pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
+	python -c "from scikit_build_core.build import build_sdist; build_sdist('dist')"
+
+# The kernel library, into the source tree; compiles what has changed.
+lib:
+	@$(if $(wildcard $(BIN)/ninja),CMAKE_GENERATOR=Ninja) cmake -S . -B build/lib \
+		--log-level=WARNING -DCMAKE_INSTALL_PREFIX=graphscale -DCMAKE_INSTALL_MESSAGE=LAZY
+	@cmake --build build/lib --parallel $(shell nproc)
+	@cmake --install build/lib
+
+# The dependencies, and this checkout as an editable installation without its library ('lib').
+$(VENV)/%.installed: constraints.txt pyproject.toml
 	@echo "Setting up $(VENV): some minutes the first time"
-	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	$(if $(TORCH_INDEX),@$(VENV)/bin/pip install -qq -c constraints.txt --index-url $(TORCH_INDEX) torch)
-	@$(VENV)/bin/pip install -qq -c constraints.txt ".[$*]"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(if $(TORCH_INDEX),@$(BIN)/pip install -qq -c constraints.txt --index-url $(TORCH_INDEX) torch)
+	@$(BIN)/pip install -qq -c constraints.txt scikit-build-core cmake ninja
+	@$(BIN)/pip install -qq -c constraints.txt --no-build-isolation \
+		--config-settings=wheel.cmake=false --editable ".[$(RUNTIME),$*]"
 	@touch $@
 
-build/runtimes/%: | $(VENV)/test.installed
+build/runtimes/%: | $(VENV)/dev.installed
 	@rm -rf $@.part
-	@$(VENV)/bin/pip install -qq --no-deps --target $@.part onnxruntime==$*
+	@$(BIN)/pip install -qq --no-deps --target $@.part onnxruntime==$*
 	@mv $@.part $@
-
-# The kernel library, into the source tree, for work on it.
-lib:
-	cmake -S . -B build/lib -DCMAKE_INSTALL_PREFIX=graphscale
-	cmake --build build/lib --parallel
-	cmake --install build/lib
 
 # On a machine with an NVIDIA GPU: builds both libraries for that GPU into the source tree, runs
 # the GPU's tests, and measures (the parts that are named, for so long):
@@ -67,7 +108,6 @@ gpu-lib:
 		-DCMAKE_CUDA_ARCHITECTURES=$(GPU) -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF
 	cmake --build build/gpu --parallel $(shell nproc)
 	cmake --install build/gpu
-	ln -sfn ../passes graphscale/passes
 
 gpu-test: gpu-lib
 	$(IN_TREE) -m pytest -rs -m gpu tests/gpu

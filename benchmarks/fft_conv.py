@@ -2,11 +2,11 @@
 
 Parts can be named: goals, networks (five layers of convnet-benchmarks, batch 128), grid (kernel x
 channels), depthwise, long (one-dimensional kernels); all of them by default. All are forward, in
-onnxruntime; fft_conv_torch.py measures torch and training. 'graphscale' is FFTConv with the plan
-that was measured to be the fastest, as `graphscale accelerate` writes it, 'graphscale auto' with
-the cost model's. Alternatives take turns on as many threads as the machine has cores; medians and
-minima are written to results/fft_conv.json, heat maps to results/fft_conv_*.png. Peak memory is
-that of a process of its own per alternative, less one that runs nothing.
+onnxruntime; fft_conv_torch.py measures torch and training. 'graphscale' is FFTConv with the
+algorithm that was measured to be the fastest, as `graphscale accelerate` writes it, 'graphscale
+auto' with the cost model's. Alternatives take turns on as many threads as the machine has cores;
+medians and minima are written to results/fft_conv.json, heat maps to results/fft_conv_*.png. Peak
+memory is that of a process of its own per alternative, less one that runs nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from heat_map import draw
 from memory import peak
 from turns import REST, THREADS, Times, record, take_turns
 
-from graphscale.acceleration.tuning import measure
 from graphscale.core.runtime import get_library_path, session
+from graphscale.core.tuning import measure
 from graphscale.layers import library
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,10 +90,10 @@ def make_tensors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_session(
-    layer: Layer, w: np.ndarray, domain: str, plan: str = "auto"
+    layer: Layer, w: np.ndarray, domain: str, algorithm: str = "auto"
 ) -> onnxruntime.InferenceSession:
     dims = len(layer.image)
-    ours = {"plan": plan} if domain else {}
+    ours = {"algorithm": algorithm} if domain else {}
     node = onnx.helper.make_node(
         "FFTConv" if domain else "Conv",
         ["x", "w"],
@@ -127,23 +127,25 @@ def torch_convolution(layer: Layer) -> Callable[..., torch.Tensor]:
     return lambda x, w: convolve(x, w, None, 1, layer.pad, 1, layer.groups)
 
 
-def fastest_plan(layer: Layer) -> str:
-    """The plan that takes the least, measured."""
+def fastest_algorithm(layer: Layer) -> str:
+    """The algorithm that takes the least, measured."""
     x, w = make_tensors(layer)
     attributes = {"group": layer.groups, "pads": [layer.pad] * (2 * len(layer.image))}
-    plans = library.plans("FFTConv", [torch.from_numpy(x), torch.from_numpy(w)], attributes)
+    algorithms = library.algorithms(
+        "FFTConv", [torch.from_numpy(x), torch.from_numpy(w)], attributes
+    )
 
-    def make_way(plan: str) -> Callable[[], object]:
-        opened = open_session(layer, w, "graphscale", plan)
+    def make_way(algorithm: str) -> Callable[[], object]:
+        opened = open_session(layer, w, "graphscale", algorithm)
         return lambda: opened.run(None, {"x": x})
 
-    seconds = measure({plan: make_way(plan) for plan in plans}, REST)
+    seconds = measure({algorithm: make_way(algorithm) for algorithm in algorithms}, REST)
     return min(seconds, key=seconds.__getitem__)
 
 
-def forward_ways(layer: Layer, plan: str) -> dict[str, Callable[[], object]]:
+def forward_ways(layer: Layer, algorithm: str) -> dict[str, Callable[[], object]]:
     x, w = make_tensors(layer)
-    ours, auto = (open_session(layer, w, "graphscale", each) for each in (plan, "auto"))
+    ours, auto = (open_session(layer, w, "graphscale", each) for each in (algorithm, "auto"))
     theirs = open_session(layer, w, "")
     convolve = torch_convolution(layer)
     tx, tw = torch.from_numpy(x), torch.from_numpy(w)
@@ -188,11 +190,11 @@ def report(layer: Layer, times: dict[str, Times], **more: object) -> dict[str, o
 
 
 def measure_forward(layer: Layer, **more: object) -> dict[str, object]:
-    plan = fastest_plan(layer)
-    ways = forward_ways(layer, plan)
+    algorithm = fastest_algorithm(layer)
+    ways = forward_ways(layer, algorithm)
     if layer.groups == layer.in_channels > 1 and min(layer.kernel) > 13:
         ways.pop("torch channels_last", None)  # a second a call
-    return report(layer, take_turns(ways), plan=plan, **more)
+    return report(layer, take_turns(ways), algorithm=algorithm, **more)
 
 
 def measure_goals() -> list[dict[str, object]]:
@@ -213,8 +215,8 @@ def measure_long() -> list[dict[str, object]]:
     points = []
     for taps in LONG_TAPS:
         layer = Layer(1, 4, 4, (4 * taps,), (taps,))
-        plan = fastest_plan(layer) if taps <= LONGEST_DIRECT else "auto"
-        ways = forward_ways(layer, plan)
+        algorithm = fastest_algorithm(layer) if taps <= LONGEST_DIRECT else "auto"
+        ways = forward_ways(layer, algorithm)
         if taps > LONGEST_DIRECT:
             ways = {"graphscale": ways["graphscale"]}
         x, w = make_tensors(layer)

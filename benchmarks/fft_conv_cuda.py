@@ -1,13 +1,13 @@
 """FFT convolution on a GPU against cuDNN: python benchmarks/fft_conv_cuda.py [part ...]
 
 Parts: goals, networks (five layers of convnet-benchmarks, batch 128), grid (kernel x channels),
-depthwise, lines (one-dimensional kernels), tiles (plans of a few layers, and how much memory the
-spectra get); all of them by default. 'graphscale' is FFTConv with the plan that was measured to be
-the fastest, 'graphscale auto' with the cost model's. cuDNN runs in benchmark mode, in NCHW and
-channels_last; forward, onnxruntime's Conv and FFTConv run besides. torch's alternatives are
-replayed as CUDA graphs, which leaves out what Python takes to start kernels; 'graphscale eager' has
-it. Alternatives take turns; medians and minima of the turns, and the relative error of each output
-against float64, go to results/fft_conv_cuda.json after every layer, with the device's copy
+depthwise, lines (one-dimensional kernels), tiles (algorithms of a few layers, and how much memory
+the spectra get); all of them by default. 'graphscale' is FFTConv with the algorithm that was
+measured to be the fastest, 'graphscale auto' with the cost model's. cuDNN runs in benchmark mode,
+in NCHW and channels_last; forward, onnxruntime's Conv and FFTConv run besides. torch's alternatives
+are replayed as CUDA graphs, which leaves out what Python takes to start kernels; 'graphscale eager'
+has it. Alternatives take turns; medians and minima of the turns, and the relative error of each
+output against float64, go to results/fft_conv_cuda.json after every layer, with the device's copy
 bandwidth, measured in the same process. Heat maps of the grid and of depthwise layers are written
 beside it (red slower, green faster than the better of cuDNN's two). Every part is a process of its
 own, and a layer that fails, or that --minutes leave no time for, has the reason in place of its
@@ -163,20 +163,26 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() / times({"copy": lambda: target.copy_(source)})["copy"]["median"]
 
 
-def fastest_plans(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, str]:
+def fastest_algorithms(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, str]:
     """Of each pass, measured among the cost model's candidates."""
     chosen = {}
     for name, arguments in passes(layer, given).items():
-        plans = library.plans(name, arguments, layer.window) or ["auto"]
+        algorithms = library.algorithms(name, arguments, layer.window) or ["auto"]
         # The direct kernels take one thread per result: seconds, where they are no candidates.
-        plans = [plan for plan in plans if plan != "direct" or plan == plans[0]]
+        algorithms = [
+            algorithm
+            for algorithm in algorithms
+            if algorithm != "direct" or algorithm == algorithms[0]
+        ]
         ways = {}
-        for plan in plans:
-            run = functools.partial(OPERATORS[name], *arguments, **layer.window, plan=plan)
+        for algorithm in algorithms:
+            run = functools.partial(
+                OPERATORS[name], *arguments, **layer.window, algorithm=algorithm
+            )
             run()
-            ways[plan] = recorded(run)
+            ways[algorithm] = recorded(run)
         found = times(ways)
-        chosen[name] = min(found, key=lambda plan, found=found: found[plan]["median"])
+        chosen[name] = min(found, key=lambda algorithm, found=found: found[algorithm]["median"])
     return chosen
 
 
@@ -208,20 +214,20 @@ def measure(layer: Layer, precision: str) -> dict:
     x, weight, grad = given
     point = {"layer": str(layer), **asdict(layer), "precision": precision, "failed": {}}
     with environment(GRAPHSCALE_TF32=int(tf32)):
-        point["plans"] = fastest_plans(layer, given)
-        auto = dict.fromkeys(point["plans"], "auto")
+        point["algorithms"] = fastest_algorithms(layer, given)
+        auto = dict.fromkeys(point["algorithms"], "auto")
         sides = {
-            "graphscale": ours(layer, given, point["plans"]),
+            "graphscale": ours(layer, given, point["algorithms"]),
             "graphscale auto": ours(layer, given, auto),
-            "graphscale eager": ours(layer, given, point["plans"]),
+            "graphscale eager": ours(layer, given, point["algorithms"]),
             "cudnn": cudnn(layer, given, channels_last=False),
         }
         if layer.dims == 2:
             sides["cudnn channels_last"] = cudnn(layer, given, channels_last=True)
         if dtype == torch.float32:
-            for name, plan in (("conv", None), ("fft_conv", point["plans"]["FFTConv"])):
+            for name, algorithm in (("conv", None), ("fft_conv", point["algorithms"]["FFTConv"])):
                 try:
-                    run = in_onnxruntime(layer, x, weight, tf32, plan)
+                    run = in_onnxruntime(layer, x, weight, tf32, algorithm)
                     sides[f"onnxruntime {name}"] = {"forward": run}
                 except Exception as reason:  # another library's, of any kind
                     point["failed"][f"onnxruntime {name}"] = str(reason)
@@ -240,7 +246,8 @@ def measure(layer: Layer, precision: str) -> dict:
     print(
         f"{layer!s:55} {precision:9} forward {point['forward']['ratio']:6.2f}x, "
         f"round trip {point['round_trip']['ratio']:6.2f}x, "
-        f"{point['forward']['graphscale']['median'] * 1e6:9.1f} us ({point['plans']['FFTConv']}), "
+        f"{point['forward']['graphscale']['median'] * 1e6:9.1f} us "
+        f"({point['algorithms']['FFTConv']}), "
         f"error {point['error']['graphscale']:.1e} "
         f"(cuDNN {point['error'].get('cudnn', math.nan):.1e})",
         flush=True,
@@ -253,16 +260,20 @@ def measure_tiles(layer: Layer) -> list[dict]:
     given = tensors(layer, torch.float32)
     points = []
     with environment(GRAPHSCALE_TF32=1):
-        plans = library.plans("FFTConv", given[:2], layer.window)
-        for plan in [each for each in plans if each != "direct"]:
-            for megabytes in SPECTRA_MB if plan.startswith("dense") else SPECTRA_MB[-1:]:
+        algorithms = library.algorithms("FFTConv", given[:2], layer.window)
+        for algorithm in [each for each in algorithms if each != "direct"]:
+            for megabytes in SPECTRA_MB if algorithm.startswith("dense") else SPECTRA_MB[-1:]:
                 with environment(GRAPHSCALE_CUDA_SPECTRA_MB=megabytes):
-                    run = ours(layer, given, dict.fromkeys(passes(layer, given), plan))["forward"]
+                    run = ours(layer, given, dict.fromkeys(passes(layer, given), algorithm))[
+                        "forward"
+                    ]
                     run()
                     found = times({"forward": recorded(run)})
-                points.append({"layer": str(layer), "plan": plan, "spectra_mb": megabytes, **found})
+                points.append(
+                    {"layer": str(layer), "algorithm": algorithm, "spectra_mb": megabytes, **found}
+                )
                 print(
-                    f"{layer!s:55} {plan:17} {megabytes:5} MB: forward "
+                    f"{layer!s:55} {algorithm:17} {megabytes:5} MB: forward "
                     f"{found['forward']['median'] * 1e6:9.1f} us",
                     flush=True,
                 )

@@ -64,9 +64,11 @@ def passes(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, tuple]:
     }
 
 
-def ours(layer: Layer, given: tuple[torch.Tensor, ...], plans: dict[str, str]) -> dict:
+def ours(layer: Layer, given: tuple[torch.Tensor, ...], algorithms: dict[str, str]) -> dict:
     def run(names: list[str]) -> list[torch.Tensor]:
-        return [OPERATORS[n](*all_passes[n], **layer.window, plan=plans[n]) for n in names]
+        return [
+            OPERATORS[n](*all_passes[n], **layer.window, algorithm=algorithms[n]) for n in names
+        ]
 
     all_passes = passes(layer, given)
     return {
@@ -96,13 +98,15 @@ def cudnn(layer: Layer, given: tuple[torch.Tensor, ...], channels_last: bool) ->
     return {"forward": forward, "round_trip": round_trip}
 
 
-def in_onnxruntime(layer: Layer, x, weight, tf32: bool, plan: str | None) -> Callable[[], object]:
-    """Conv or, with a plan, FFTConv, on torch's stream and memory; float32."""
+def in_onnxruntime(
+    layer: Layer, x, weight, tf32: bool, algorithm: str | None
+) -> Callable[[], object]:
+    """Conv or, with an algorithm, FFTConv, on torch's stream and memory; float32."""
     import onnx
     import onnxruntime
 
-    domain = "" if plan is None else "graphscale"
-    hint = {} if plan is None else {"plan": plan}
+    domain = "" if algorithm is None else "graphscale"
+    hint = {} if algorithm is None else {"algorithm": algorithm}
     node = onnx.helper.make_node(
         "FFTConv" if domain else "Conv", ["x", "w"], ["y"], domain=domain, **layer.window, **hint
     )

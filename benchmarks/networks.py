@@ -38,8 +38,8 @@ from graphscale.core.model_files import load_model, save_model
 from graphscale.core.runtime import session
 from graphscale.layers import accelerate
 from graphscale.layers.auto_conv import AutoConv2d
-from graphscale.passes.accelerate.find_convolutions import convolutions
-from graphscale.passes.accelerate.rewrite_convolutions import plan_of
+from graphscale.passes.accelerate.find_convolutions import find_convolutions
+from graphscale.passes.accelerate.rewrite_convolutions import algorithm_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from zoo import NETWORKS as ZOO
@@ -83,7 +83,7 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
     accelerate_model(model, batch=batch)
     tuning = time.perf_counter() - started
     save_model(model, files["after"])
-    plans = [plan_of(node) for node in convolutions(model)]
+    algorithms = [algorithm_of(node) for node in find_convolutions(model)]
     del model
 
     x = pictures(name, batch)
@@ -99,8 +99,8 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
     return point(
         times,
         difference=max(map(difference, outputs["before"], outputs["after"])),
-        rewritten=sum(plan is not None for plan in plans),
-        convolutions=len(plans),
+        rewritten=sum(algorithm is not None for algorithm in algorithms),
+        convolutions=len(algorithms),
         tuning_seconds=tuning,
         peak_memory=memory,
     )

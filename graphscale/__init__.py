@@ -7,7 +7,7 @@ nor onnxruntime.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -18,6 +18,7 @@ _PUBLIC = {
     "plan": "api",
     "shrink": "api",
     "grow": "api",
+    "grow_": "training.grow_in_place",
     "load": "convert",
     "save": "convert",
     "export": "layers.export",
@@ -33,6 +34,7 @@ __all__ = [
     "export",
     "get_library_path",
     "grow",
+    "grow_",
     "load",
     "plan",
     "save",
@@ -48,9 +50,10 @@ if TYPE_CHECKING:
     from graphscale.core.plan import Plan
     from graphscale.core.runtime import get_library_path, session
     from graphscale.layers.export import export
+    from graphscale.training.grow_in_place import grow_
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'graphscale' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"graphscale.{_PUBLIC[name]}"), name)

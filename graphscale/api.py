@@ -35,18 +35,6 @@ def plan(
 
 @overload
 def shrink(
-    model: ir.Model,
-    *,
-    input_size: Size = None,
-    kernels: KernelTable | None = None,
-    keep: Sequence[str] = (),
-    init: str | None = None,
-    seed: int = 0,
-) -> ir.Model: ...
-
-
-@overload
-def shrink(
     model: str | os.PathLike | onnx.ModelProto,
     *,
     input_size: Size = None,
@@ -55,6 +43,18 @@ def shrink(
     init: str | None = None,
     seed: int = 0,
 ) -> onnx.ModelProto: ...
+
+
+@overload
+def shrink(
+    model: ir.Model,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    init: str | None = None,
+    seed: int = 0,
+) -> ir.Model: ...
 
 
 @overload
@@ -121,22 +121,22 @@ def shrink(
 
 @overload
 def grow(
-    checkpoint: ir.Model,
-    *,
-    plan: Plan | str | os.PathLike | None = None,
-    target: ModelLike | None = None,
-    resize: str = "bilinear",
-) -> ir.Model: ...
-
-
-@overload
-def grow(
     checkpoint: str | os.PathLike | onnx.ModelProto,
     *,
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | None = None,
     resize: str = "bilinear",
 ) -> onnx.ModelProto: ...
+
+
+@overload
+def grow(
+    checkpoint: ir.Model,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    target: ModelLike | None = None,
+    resize: str = "bilinear",
+) -> ir.Model: ...
 
 
 @overload

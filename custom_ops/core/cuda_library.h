@@ -11,14 +11,14 @@
 namespace graphscale {
 
 // A kernel of the operator of that name for tensors in GPU memory, on Context::stream. It must not
-// synchronise (a CUDA graph may be recording), and Context::allocate gives GPU memory. prepare() runs
+// synchronise (a CUDA graph may be recording), and Context::allocate gives GPU memory. prepack() runs
 // when a session is made, outside of any recording: it may synchronise and keeps memory of its own.
 struct CudaKernel {
   const char* name;
   std::vector<Type> types;
   Kernel run;
-  PrepareFunction prepare;  // null where there is nothing to prepare
-  PlansFunction plans = nullptr;  // null where there is nothing to choose
+  PrepackFunction prepack;  // null where there is nothing to prepack
+  AlgorithmsFunction algorithms = nullptr;  // null where there is nothing to choose
 };
 
 // The one symbol that libgraphscale_cuda.so exports; it returns null where there is no GPU.

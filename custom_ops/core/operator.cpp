@@ -120,14 +120,14 @@ Operator&& Operator::kernel(Kernel function) && {
   cpu_kernel = function;
   return std::move(*this);
 }
-Operator&& Operator::prepare(size_t input, PrepareFunction function) && {
-  prepared_input = input;
-  prepare_function = function;
+Operator&& Operator::prepack(size_t input, PrepackFunction function) && {
+  prepacked_input = input;
+  prepack_function = function;
   return std::move(*this);
 }
 
-Operator&& Operator::plans(PlansFunction function) && {
-  plans_function = function;
+Operator&& Operator::algorithms(AlgorithmsFunction function) && {
+  algorithms_function = function;
   return std::move(*this);
 }
 

@@ -1,5 +1,5 @@
 // What an operator is: names, types and documentation of its inputs, outputs and attributes, how the
-// output shapes follow, and its kernel. onnxruntime's glue, torch's door and docs/operators.md are all
+// output shapes follow, and its kernel. onnxruntime's glue, torch's C API and docs/operators.md are all
 // made from this one description; a kernel file ends in it and kernels/operators.cpp lists it.
 #pragma once
 
@@ -60,9 +60,9 @@ struct ShapeCall {
   const std::vector<std::string>& input_names;
 };
 
-// What an operator prepared once of its constant weights.
-struct Prepared {
-  virtual ~Prepared() = default;
+// What an operator prepacked once of its constant weights.
+struct Prepacked {
+  virtual ~Prepacked() = default;
   virtual size_t bytes() const = 0;
 };
 
@@ -72,20 +72,20 @@ struct Call {
   Type type;  // of the operator's type variable T
   std::vector<Tensor> inputs;
   std::vector<Tensor> outputs;
-  const Prepared* prepared;  // null where there is nothing
+  const Prepacked* prepacked;  // null where there is nothing
 };
 
 using ShapeFunction = void (*)(ShapeCall&);
 using Kernel = void (*)(const Call&);
-// Of the inputs only prepared_input is present, and only where it is constant; of the others the shape is
+// Of the inputs only prepacked_input is present, and only where it is constant; of the others the shape is
 // there when the caller knows it (a dimension it does not know is -1, an unknown rank 0). Returns null when
-// nothing can be prepared.
-using PrepareFunction = std::unique_ptr<Prepared> (*)(const Context&, const Attributes&, Type type,
+// nothing can be prepacked.
+using PrepackFunction = std::unique_ptr<Prepacked> (*)(const Context&, const Attributes&, Type type,
                                                       const std::vector<Tensor>& inputs);
 
-// Values for the attribute `plan` that are worth measuring, cheapest by the cost model first. The call's
+// Values for the attribute `algorithm` that are worth measuring, cheapest by the cost model first. The call's
 // tensors have types and shapes only.
-using PlansFunction = std::vector<std::string> (*)(const Call&);
+using AlgorithmsFunction = std::vector<std::string> (*)(const Call&);
 
 struct Parameter {
   std::string name;
@@ -122,8 +122,8 @@ class Operator {
   Operator&& types(std::vector<Type> types) &&;
   Operator&& shape(ShapeFunction function) &&;
   Operator&& kernel(Kernel function) &&;
-  Operator&& prepare(size_t input, PrepareFunction function) &&;
-  Operator&& plans(PlansFunction function) &&;
+  Operator&& prepack(size_t input, PrepackFunction function) &&;
+  Operator&& algorithms(AlgorithmsFunction function) &&;
 
   std::vector<std::string> input_names() const;
 
@@ -136,9 +136,9 @@ class Operator {
                                       Type::kBFloat16};
   ShapeFunction shape_function = nullptr;
   Kernel cpu_kernel = nullptr;
-  PrepareFunction prepare_function = nullptr;
-  size_t prepared_input = 0;
-  PlansFunction plans_function = nullptr;
+  PrepackFunction prepack_function = nullptr;
+  size_t prepacked_input = 0;
+  AlgorithmsFunction algorithms_function = nullptr;
 };
 
 // Every operator of the library, in the order of docs/operators.md.

@@ -25,16 +25,16 @@ struct Node {
   const CustomOp& custom_op;
   Attributes attributes;
   NodeMemory memory;
-  std::unique_ptr<Prepared> prepared;
+  std::unique_ptr<Prepacked> prepacked;
 
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : custom_op(op), attributes(read_attributes(op.op, info)), memory(info) {
-    if (op.prepare == nullptr) return;
+    if (op.prepack == nullptr) return;
     std::vector<Tensor> constants(op.op.inputs.size());
     for (size_t i = 0; i < constants.size(); ++i) {
       int is_constant = 0;
       const OrtValue* value = nullptr;
-      if (i == op.op.prepared_input &&
+      if (i == op.op.prepacked_input &&
           succeeded(api->KernelInfoGetConstantInput_tensor(info, i, &is_constant, &value)) &&
           is_constant != 0) {
         constants[i] = view(value);
@@ -42,13 +42,13 @@ struct Node {
         constants[i].shape = known_shape(info, i);
       }
     }
-    prepared = op.prepare(session_context(), attributes, op.type, constants);
+    prepacked = op.prepack(session_context(), attributes, op.type, constants);
   }
 
   void run(OrtKernelContext* session) const {
     const Operator& op = custom_op.op;
     const NodeContext context(session, custom_op.device, memory);
-    Call call{context.get(), attributes, custom_op.type, {}, {}, prepared.get()};
+    Call call{context.get(), attributes, custom_op.type, {}, {}, prepacked.get()};
     size_t given = 0;
     check(api->KernelContext_GetInputCount(session, &given));
     call.inputs.resize(op.inputs.size());
@@ -171,8 +171,8 @@ OrtCustomOpInputOutputCharacteristic characteristic(const Parameter& parameter) 
 }  // namespace
 
 CustomOp::CustomOp(const Operator& op, Type type, Device device, Kernel kernel,
-                   PrepareFunction prepare)
-    : OrtCustomOp{}, op(op), type(type), device(device), kernel(kernel), prepare(prepare) {
+                   PrepackFunction prepack)
+    : OrtCustomOp{}, op(op), type(type), device(device), kernel(kernel), prepack(prepack) {
   version = kApiVersion;
   GetName = [](const OrtCustomOp* op) { return self(op).op.name.c_str(); };
   GetExecutionProviderType = [](const OrtCustomOp* op) -> const char* {

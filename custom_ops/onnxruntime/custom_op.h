@@ -7,13 +7,13 @@
 namespace graphscale::onnxruntime {
 
 struct CustomOp : OrtCustomOp {
-  CustomOp(const Operator& op, Type type, Device device, Kernel kernel, PrepareFunction prepare);
+  CustomOp(const Operator& op, Type type, Device device, Kernel kernel, PrepackFunction prepack);
 
   const Operator& op;
   Type type;  // what the type variable T stands for
   Device device;
   Kernel kernel;
-  PrepareFunction prepare;
+  PrepackFunction prepack;
 };
 
 }  // namespace graphscale::onnxruntime

@@ -18,16 +18,16 @@ struct Library {
     check(api->CreateCustomOpDomain("graphscale", &domain));
     for (const Operator& op : operators()) {
       for (const Type type : op.variable_types) {
-        add(op, type, Device::kCpu, op.cpu_kernel, op.prepare_function);
+        add(op, type, Device::kCpu, op.cpu_kernel, op.prepack_function);
         if (const CudaKernel* kernel = find_cuda_kernel(op.name, type)) {
-          add(op, type, Device::kCuda, kernel->run, kernel->prepare);
+          add(op, type, Device::kCuda, kernel->run, kernel->prepack);
         }
       }
     }
   }
 
-  void add(const Operator& op, Type type, Device device, Kernel kernel, PrepareFunction prepare) {
-    ops.push_back(std::make_unique<CustomOp>(op, type, device, kernel, prepare));
+  void add(const Operator& op, Type type, Device device, Kernel kernel, PrepackFunction prepack) {
+    ops.push_back(std::make_unique<CustomOp>(op, type, device, kernel, prepack));
     check(api->CustomOpDomain_Add(domain, ops.back().get()));
   }
 };

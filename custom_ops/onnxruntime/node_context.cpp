@@ -76,7 +76,7 @@ Context session_context() {
   context.allocate = [](void*, size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); };
   context.release = [](void*, void* memory) { std::free(memory); };
   context.owner = nullptr;
-  context.threads = thread_count();  // plans are chosen as they will be for runs
+  context.threads = thread_count();  // algorithms are chosen as they will be for runs
   context.stream = nullptr;
   return context;
 }

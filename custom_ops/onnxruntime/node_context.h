@@ -39,7 +39,7 @@ class NodeContext {
   Context context_;
 };
 
-// Plain memory and the caller's thread: what is prepared when a session is made.
+// Plain memory and the caller's thread: what is prepacked when a session is made.
 Context session_context();
 
 }  // namespace graphscale::onnxruntime

@@ -1,4 +1,4 @@
-// Runs every pass of many FFT convolutions with many plans, through the door that the tests in Python
+// Runs every pass of many FFT convolutions with many algorithms, through the C API that the tests in Python
 // use, on memory that ends where the tensors end. Values are compared by adjointness only; the tests in
 // Python compare them with torch. GRAPHSCALE_SIMD chooses the instruction set.
 #include <algorithm>
@@ -15,9 +15,9 @@
 
 extern "C" {
 const char* fft_conv_check(const int64_t* sizes);
-int fft_conv_supports(const int64_t* sizes, int pass, const char* plan);
+int fft_conv_supports(const int64_t* sizes, int pass, const char* algorithm);
 const char* fft_conv_candidates(const int64_t* sizes, int pass, int threads);
-const char* fft_conv_run(const int64_t* sizes, int pass, const char* plan, const float* a,
+const char* fft_conv_run(const int64_t* sizes, int pass, const char* algorithm, const float* a,
                          const float* b, const float* bias, float* out);
 }
 
@@ -77,11 +77,11 @@ double dot(const float* a, const float* b, int64_t count) {
 double norm(const float* a, int64_t count) { return std::sqrt(dot(a, a, count)); }
 
 // `found`, what the cost model would take, all tiles of Winograd's, and `more` others that are supported.
-std::vector<std::string> plans(const Problem& p, int pass, std::vector<std::string> found, int more) {
+std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std::string> found, int more) {
   std::istringstream chosen(fft_conv_candidates(sizes_of(p), pass, 2));
-  for (std::string plan; std::getline(chosen, plan, ';');) {
-    if (plan == "direct") continue;
-    found.push_back(plan);
+  for (std::string algorithm; std::getline(chosen, algorithm, ';');) {
+    if (algorithm == "direct") continue;
+    found.push_back(algorithm);
     break;
   }
   const int64_t products = p.batch * p.in_channels / p.groups * p.out_channels * p.out_height() *
@@ -103,8 +103,8 @@ std::vector<std::string> plans(const Problem& p, int pass, std::vector<std::stri
     const bool row = p.height == 1 && random_in(0, 1) == 0;
     const int height = row ? 1 : one_of(20), width = one_of(row ? 26 : 20);
     if (height * width > 4096) continue;
-    const Plan plan{random_in(0, 1) == 0 ? Method::kDense : Method::kPerChannel, height, width};
-    const std::string text = to_string(plan);
+    const Algorithm algorithm{random_in(0, 1) == 0 ? Method::kDense : Method::kPerChannel, height, width};
+    const std::string text = to_string(algorithm);
     if (fft_conv_supports(sizes_of(p), pass, text.c_str()) == 0) continue;
     found.push_back(text);
     --more;
@@ -114,11 +114,11 @@ std::vector<std::string> plans(const Problem& p, int pass, std::vector<std::stri
 
 int calls = 0;
 
-// All passes, each with its plans; returns how many went wrong.
+// All passes, each with its algorithms; returns how many went wrong.
 int drive(const Problem& p, Guard guard, const std::vector<std::string>& wanted, int more) {
   int failures = 0;
-  const auto report = [&](int pass, const std::string& plan, const std::string& what) {
-    std::printf("pass %d with '%s': %s; sizes", pass, plan.c_str(), what.c_str());
+  const auto report = [&](int pass, const std::string& algorithm, const std::string& what) {
+    std::printf("pass %d with '%s': %s; sizes", pass, algorithm.c_str(), what.c_str());
     for (int i = 0; i < 16; ++i) std::printf(" %lld", static_cast<long long>(sizes_of(p)[i]));
     std::printf("\n");
     ++failures;
@@ -128,7 +128,7 @@ int drive(const Problem& p, Guard guard, const std::vector<std::string>& wanted,
   bool have_exact = false;
   for (int pass = 0; pass < kPasses; ++pass) {
     const bool has_bias = pass == 0 && guard == Guard::kAfter;
-    for (const std::string& plan : plans(p, pass, wanted, more)) {
+    for (const std::string& algorithm : algorithms(p, pass, wanted, more)) {
       ++calls;
       const float* const a = pass == 1 ? t.dy : t.x;
       const float* const b = pass == 2 ? t.dy : t.w;
@@ -136,10 +136,10 @@ int drive(const Problem& p, Guard guard, const std::vector<std::string>& wanted,
       const float* const other = pass == 0 ? t.dy : pass == 1 ? t.x : t.w;
       const int64_t count = pass == 0 ? t.y_count : pass == 1 ? t.x_count : t.w_count;
       std::fill(out, out + count, std::nanf(""));
-      const char* const error = fft_conv_run(sizes_of(p), pass, plan.c_str(), a, b,
+      const char* const error = fft_conv_run(sizes_of(p), pass, algorithm.c_str(), a, b,
                                              has_bias ? t.bias : nullptr, out);
       if (error != nullptr) {
-        report(pass, plan, error);
+        report(pass, algorithm, error);
         continue;
       }
       double inner = dot(out, other, count);
@@ -150,7 +150,7 @@ int drive(const Problem& p, Guard guard, const std::vector<std::string>& wanted,
       if (!have_exact) exact = inner;
       have_exact = true;
       const double scale = norm(out, count) * norm(other, count) + 1;
-      if (!(std::abs(inner - exact) <= 2e-5 * scale)) report(pass, plan, "not adjoint, or NaN");
+      if (!(std::abs(inner - exact) <= 2e-5 * scale)) report(pass, algorithm, "not adjoint, or NaN");
     }
   }
   return failures;

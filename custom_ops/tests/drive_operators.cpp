@@ -153,7 +153,7 @@ bool has_nan(const Tensor& tensor) {
   }
 }
 
-// As door.h wants it.
+// As torch/c_api.h wants it.
 void append(const Tensor& tensor, std::vector<int64_t>& numbers) {
   numbers.push_back(reinterpret_cast<intptr_t>(tensor.memory));
   numbers.push_back(tensor.present ? static_cast<int64_t>(tensor.type) : 0);

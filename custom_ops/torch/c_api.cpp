@@ -5,7 +5,7 @@
 
 #include "core/cuda_library.h"
 #include "torch/huge_pages.h"
-#include "torch/prepared_cache.h"
+#include "torch/prepacked_cache.h"
 #include "torch/scratch_cache.h"
 #include "torch/thread_pool.h"
 
@@ -96,7 +96,7 @@ const Operator& known_operator(const char* name) {
   return *op;
 }
 
-// The call, checked up to the inputs' types; plans are asked for without outputs.
+// The call, checked up to the inputs' types; algorithms are asked for without outputs.
 Call make_call(const Operator& op, const Context& context, const Attributes& attributes,
                const int64_t* tensors, int32_t input_count, int32_t output_count) {
   if (static_cast<size_t>(input_count) > op.inputs.size()) fail("too many inputs");
@@ -150,8 +150,8 @@ void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t 
       const int64_t bytes = output.present ? output.size() * type_size(output.type) : 0;
       prefer_huge_pages(output.memory, static_cast<size_t>(bytes));
     }
-    const std::shared_ptr<const Prepared> kept = keep_prepared(op, call);
-    call.prepared = kept.get();
+    const std::shared_ptr<const Prepacked> kept = keep_prepacked(op, call);
+    call.prepacked = kept.get();
     return op.cpu_kernel(call);
   }
   const CudaKernel* kernel = find_cuda_kernel(op.name, call.type);
@@ -165,21 +165,21 @@ void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t 
 }
 
 // Joined by ';'; nothing where there is nothing to choose.
-std::string plans(const char* name, const int64_t* inputs, int32_t input_count,
+std::string algorithms(const char* name, const int64_t* inputs, int32_t input_count,
                   const GraphScaleAttribute* attributes, int32_t attribute_count,
                   const GraphScalePlace& place) {
   const Operator& op = known_operator(name);
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
   const Call call = make_call(op, context, read, inputs, input_count, 0);
-  PlansFunction list = op.plans_function;
+  AlgorithmsFunction list = op.algorithms_function;
   if (place.on_gpu != 0) {
     const CudaKernel* const kernel = find_cuda_kernel(op.name, call.type);
-    list = kernel == nullptr ? nullptr : kernel->plans;
+    list = kernel == nullptr ? nullptr : kernel->algorithms;
   }
   std::string text;
   if (list == nullptr) return text;
-  for (const std::string& plan : list(call)) text += (text.empty() ? "" : ";") + plan;
+  for (const std::string& algorithm : list(call)) text += (text.empty() ? "" : ";") + algorithm;
   return text;
 }
 
@@ -259,12 +259,12 @@ int graphscale_run(const char* name, const int64_t* tensors, int32_t input_count
   }
 }
 
-int graphscale_plans(const char* name, const int64_t* inputs, int32_t input_count,
+int graphscale_algorithms(const char* name, const int64_t* inputs, int32_t input_count,
                      const GraphScaleAttribute* attributes, int32_t attribute_count,
                      const GraphScalePlace* place, char* answer, size_t answer_size) {
   try {
     const std::string text =
-        graphscale::python::plans(name, inputs, input_count, attributes, attribute_count, *place);
+        graphscale::python::algorithms(name, inputs, input_count, attributes, attribute_count, *place);
     std::snprintf(answer, answer_size, "%s", text.c_str());
     return 0;
   } catch (const std::exception& reason) {

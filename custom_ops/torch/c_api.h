@@ -38,9 +38,9 @@ GRAPHSCALE_EXPORT int graphscale_run(const char* name, const int64_t* tensors, i
                                      int32_t attribute_count, const GraphScalePlace* place,
                                      char* error, size_t error_size);
 
-// The plans worth measuring for a call (its inputs need no memory), joined by ';', cheapest by the cost model
+// The algorithms worth measuring for a call (its inputs need no memory), joined by ';', cheapest by the cost model
 // first. Returns 0 with them, or 1 with the reason, in answer[0, answer_size).
-GRAPHSCALE_EXPORT int graphscale_plans(const char* name, const int64_t* inputs, int32_t input_count,
+GRAPHSCALE_EXPORT int graphscale_algorithms(const char* name, const int64_t* inputs, int32_t input_count,
                                        const GraphScaleAttribute* attributes, int32_t attribute_count,
                                        const GraphScalePlace* place, char* answer, size_t answer_size);
 

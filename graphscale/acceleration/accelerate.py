@@ -14,22 +14,22 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphscale.acceleration.choose_layers import choose_layers, plan_model
-from graphscale.acceleration.tuning import Tuner, Ways, fastest
+from graphscale.acceleration.choose_layers import choose_layers, rewrite_model
 from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.node_names import forget_given_names, node_name
 from graphscale.core.runtime import get_library_path
+from graphscale.core.tuning import Tuner, Ways, fastest
 from graphscale.passes.accelerate.find_convolutions import (
     ConvolutionProblem,
-    convolutions,
-    hidden_convolutions,
+    find_convolutions,
+    find_hidden_convolutions,
     problem_of,
     unsuitable,
 )
-from graphscale.passes.accelerate.rewrite_convolutions import plan_of
-from graphscale.passes.normalize.inline_convolutions import inline_convolutions
-from graphscale.passes.shrink.choose_kernels import node_name
+from graphscale.passes.accelerate.rewrite_convolutions import algorithm_of
+from graphscale.passes.normalize.normalize import normalize
 from graphscale.rescaling.input_size import InputSize, input_shapes
 
 RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
@@ -46,7 +46,7 @@ class LayerChoice:
     Attributes:
         name, kernel, x: The node, its kernel's taps and its input's shape (both empty where
             the node stands inside a branch or loop).
-        path: 'onnxruntime', or the plan of FFTConv: 'direct', 'winograd 6x6', 'dense 32x32' ….
+        path: 'onnxruntime', or the algorithm of FFTConv: 'direct', 'winograd 6x6', 'dense 32x32' ….
         seconds: Per run of the layer alone, for every way that was measured here.
         reason: Why it was left to onnxruntime without measuring, or in spite of it.
     """
@@ -90,9 +90,9 @@ def accelerate_model(
 ) -> Acceleration:
     """Let the convolutions of `model`, in place, run the way that is the fastest here.
 
-    Conv nodes become FFTConv nodes with a plan where that is faster, alone and in the whole model;
-    FFTConv nodes get a plan, or become Conv. The function body of the operator is added, so that
-    the result also runs in an onnxruntime without graphscale's library.
+    Conv nodes become FFTConv nodes with an algorithm where that is faster, alone and in the whole
+    model; FFTConv nodes get an algorithm, or become Conv. The function body of the operator is
+    added, so that the result also runs in an onnxruntime without graphscale's library.
 
     Args:
         input_size: Height and width, where the model's own are symbolic.
@@ -109,8 +109,8 @@ def accelerate_model(
     size = InputSize.parse(input_size, fixed=False)
     if size.pretrain is not None:
         raise GraphScaleError(f"input size {input_size!r}: give one size, as in 160 or 160x128")
-    inline_convolutions(model)
-    nodes, hidden = convolutions(model), hidden_convolutions(model)
+    normalize(model)
+    nodes, hidden = find_convolutions(model), find_hidden_convolutions(model)
     if not nodes and not hidden:
         raise GraphScaleError(f"{source}: holds no Conv node; there is nothing to accelerate")
     with refusals(source):
@@ -144,15 +144,16 @@ def accelerate_model(
     for node, outer in hidden:
         reason = f"it stands inside {node_name(outer)!r} ({outer.op_type})"
         result.layers.append(LayerChoice(node_name(node), [], [], reason=reason))
+    forget_given_names(model)
     return result
 
 
 @overload
-def accelerate(model: ir.Model, **options: Any) -> ir.Model: ...
+def accelerate(model: str | os.PathLike | onnx.ModelProto, **options: Any) -> onnx.ModelProto: ...
 
 
 @overload
-def accelerate(model: str | os.PathLike | onnx.ModelProto, **options: Any) -> onnx.ModelProto: ...
+def accelerate(model: ir.Model, **options: Any) -> ir.Model: ...
 
 
 def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
@@ -168,25 +169,25 @@ def _kernels() -> str:
 
 
 def _ways(problem: ConvolutionProblem) -> Ways:
-    """Runs of the problem as one Conv node and as one FFTConv node per plan."""
+    """Runs of the problem as one Conv node and as one FFTConv node per algorithm."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal(problem.x, np.float32)
     weight = generator.standard_normal(problem.weight, np.float32)
     ways = {RUNTIME: _run_of(problem, x, weight, "Conv", "", problem.attributes)}
-    for plan in _plans(problem):
-        attributes = {**problem.attributes, "plan": plan}
-        ways[plan] = _run_of(problem, x, weight, "FFTConv", "graphscale", attributes)
+    for algorithm in _algorithms(problem):
+        attributes = {**problem.attributes, "algorithm": algorithm}
+        ways[algorithm] = _run_of(problem, x, weight, "FFTConv", "graphscale", attributes)
     return ways
 
 
-def _plans(problem: ConvolutionProblem) -> list[str]:
-    """The plans of FFTConv worth measuring."""
+def _algorithms(problem: ConvolutionProblem) -> list[str]:
+    """The algorithms of FFTConv worth measuring."""
     import torch
 
     from graphscale.layers import library
 
     inputs = [torch.empty(problem.x), torch.empty(problem.weight)]
-    return library.plans("FFTConv", inputs, problem.attributes)
+    return library.algorithms("FFTConv", inputs, problem.attributes)
 
 
 def _run_of(
@@ -225,11 +226,13 @@ def _rewrite(
 ) -> None:
     """Rewrite the layers whose choices make the whole model the fastest."""
     changes, gains, groups = {}, {}, {}
-    for index, (choice, node) in enumerate(zip(result.layers, convolutions(model), strict=True)):
-        plan = None if choice.path == RUNTIME else choice.path
-        if choice.seconds and plan != plan_of(node):
-            changes[index] = plan
-            gains[index] = choice.gain if plan is not None else math.inf
+    for index, (choice, node) in enumerate(
+        zip(result.layers, find_convolutions(model), strict=True)
+    ):
+        algorithm = None if choice.path == RUNTIME else choice.path
+        if choice.seconds and algorithm != algorithm_of(node):
+            changes[index] = algorithm
+            gains[index] = choice.gain if algorithm is not None else math.inf
             groups.setdefault(problems[index], []).append(index)
     if not changes:
         return
@@ -238,11 +241,13 @@ def _rewrite(
         seconds = result.layers[group[0]].seconds
         return len(group) * (seconds[RUNTIME] - min(seconds.values()))
 
-    plans, result.before, result.after, result.difference = choose_layers(
+    algorithms, result.before, result.after, result.difference = choose_layers(
         model, changes, gains, sorted(groups.values(), key=promise)[::-1], original, REST, progress
     )
-    plan_model(model, plans)
-    reason = "so the whole model is faster" if plans else "the whole model would not be 5 % faster"
-    for choice, node in zip(result.layers, convolutions(model), strict=True):
-        if choice.path != RUNTIME and plan_of(node) is None:
+    rewrite_model(model, algorithms)
+    reason = (
+        "so the whole model is faster" if algorithms else "the whole model would not be 5 % faster"
+    )
+    for choice, node in zip(result.layers, find_convolutions(model), strict=True):
+        if choice.path != RUNTIME and algorithm_of(node) is None:
             choice.path, choice.reason = RUNTIME, reason

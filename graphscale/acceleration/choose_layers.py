@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from graphscale.acceleration.tuning import fastest
-from graphscale.acceleration.tuning import measure as measure_seconds
 from graphscale.acceleration.whole_model import Original, open_model
-from graphscale.passes.accelerate.find_convolutions import convolutions
-from graphscale.passes.accelerate.rewrite_convolutions import plan_convolutions
+from graphscale.core.tuning import fastest
+from graphscale.core.tuning import measure as measure_seconds
+from graphscale.passes.accelerate.find_convolutions import find_convolutions
+from graphscale.passes.accelerate.rewrite_convolutions import RewriteConvolutions
 
 if TYPE_CHECKING:
     import onnxruntime
 
-# A convolution's number in the model, and its plan: None for onnxruntime's own Conv.
-Plans = dict[int, str | None]
+# A convolution's number in the model, and its algorithm: None for onnxruntime's own Conv.
+Algorithms = dict[int, str | None]
 
 _LEAST_GAINS = (1.0, 1.5, 3.0)  # of the layers alone: the sets of layers that are tried first
 _MOST_GROUPS = 8  # of equal layers, then each on its own
@@ -40,7 +40,7 @@ def choose_layers(
     original: Original,
     rest: float,
     progress: Callable[[], None],
-) -> tuple[Plans, float, float, float]:
+) -> tuple[Algorithms, float, float, float]:
     """The part of `changes` with which the whole model is the fastest.
 
     Args:
@@ -62,15 +62,19 @@ def choose_layers(
     def run_of(session: onnxruntime.InferenceSession) -> Callable[[], object]:
         return lambda: session.run(None, original.feeds)
 
-    def opened(plans: Plans) -> onnxruntime.InferenceSession:
-        return open_model(plan_model(model.clone(), plans)) if plans else original.opened
+    def opened(algorithms: Algorithms) -> onnxruntime.InferenceSession:
+        return (
+            open_model(rewrite_model(model.clone(), algorithms)) if algorithms else original.opened
+        )
 
-    sets: dict[str, tuple[Plans, onnxruntime.InferenceSession]]
+    sets: dict[str, tuple[Algorithms, onnxruntime.InferenceSession]]
     sets = {_BEFORE: ({}, original.opened)}
     for least in _LEAST_GAINS:
-        plans = {index: plan for index, plan in changes.items() if gains[index] >= least}
-        if all(plans != each for each, _ in sets.values()):
-            sets[f"gains of {least} and more"] = plans, opened(plans)
+        algorithms = {
+            index: algorithm for index, algorithm in changes.items() if gains[index] >= least
+        }
+        if all(algorithms != each for each, _ in sets.values()):
+            sets[f"gains of {least} and more"] = algorithms, opened(algorithms)
     seconds = measure_seconds(
         {name: run_of(each) for name, (_, each) in sets.items()}, rest, _LONGEST
     )
@@ -82,15 +86,15 @@ def choose_layers(
     progress()
     for group in groups[:_MOST_GROUPS] if len(groups) > 1 else []:
         taken = all(index in best for index in group)
-        plans = {index: plan for index, plan in best.items() if index not in group}
+        algorithms = {index: algorithm for index, algorithm in best.items() if index not in group}
         if not taken:
-            plans |= {index: changes[index] for index in group}
-        other = opened(plans)
+            algorithms |= {index: changes[index] for index in group}
+        other = opened(algorithms)
         step = measure_seconds(
             {"kept": run_of(session), "changed": run_of(other)}, rest, _LONGEST_STEP
         )
         if step["changed"] < _LEAST_STEP * step["kept"]:
-            best, session, moved = plans, other, True
+            best, session, moved = algorithms, other, True
         progress()
     if moved:
         both = {_BEFORE: run_of(original.opened), "after": run_of(session)}
@@ -101,11 +105,12 @@ def choose_layers(
     return best, seconds[_BEFORE], seconds["after"], difference
 
 
-def plan_model(model: ir.Model, plans: Plans) -> ir.Model:
-    """The model, in place, with plans for its convolutions, and the bodies that they need."""
+def rewrite_model(model: ir.Model, algorithms: Algorithms) -> ir.Model:
+    """The model, in place, with algorithms for its convolutions, and the bodies that they need."""
     from graphscale.layers.export import add_function_bodies
 
-    nodes = convolutions(model)
-    plan_convolutions(model, {nodes[index]: plan for index, plan in plans.items()})
+    nodes = find_convolutions(model)
+    chosen = {nodes[index]: algorithm for index, algorithm in algorithms.items()}
+    RewriteConvolutions(chosen)(model)
     add_function_bodies(model)
     return model

@@ -79,9 +79,9 @@ def show_growth(
         )
     console.print(table)
     console.print(f"[bold]resized[/] {len(growth.resized)}, [bold]copied[/] {len(growth.copied)}")
-    if growth.separated:
+    if growth.untied:
         console.print(
-            f"[bold]separated[/] {len(growth.separated)} weights that layers shared in the target "
+            f"[bold]separated[/] {len(growth.untied)} weights that layers shared in the target "
             "file and learned apart"
         )
     for name, other in growth.renamed.items():

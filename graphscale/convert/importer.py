@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import onnx_ir as ir
-import onnx_ir.passes.common
 import torch
 
 from graphscale.convert.network import Network, Source
 from graphscale.convert.node import Node
-from graphscale.convert.operators import OPERATORS, Operator
+from graphscale.convert.operators import TRANSLATIONS, Translation
 from graphscale.convert.tensors import to_torch, torch_dtype
-from graphscale.convert.tracing import Traced, Tracer, is_traced
+from graphscale.convert.tracing import ProgramValue, Tracer, is_program_value
 from graphscale.convert.weights import Weights, find_weights
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
-from graphscale.passes.normalize.untie_weights import separate_weights
+from graphscale.passes.normalize.normalize import normalize
+from graphscale.passes.normalize.untie_weights import UntieWeights
 
 # Two sizes tell how a number follows the batch, the third confirms it; not 1, which broadcasts.
 _BATCHES = (3, 5, 8)
@@ -42,13 +42,13 @@ def load(
         input_size: Height and width, for models that leave them open.
 
     Raises:
-        GraphScaleError: the model cannot be read, or has operators that are not in the table.
+        GraphScaleError: the model cannot be read, or has operators that have no translation.
     """
     original = load_model(model)
-    separate_weights(original)
+    UntieWeights()(original)
     options = {"dtype": dtype, "input_size": input_size}
-    source = Source(original, original.meta.get("source", "the model in memory"), options)
-    graph = _inlined(original).graph
+    source = Source(original, original.meta.get("source", "the model in memory"), options, load)
+    graph = _normal(original).graph
     _check_operators(graph, source.name)
     weights = find_weights(graph, source.name, _names(original.graph))
     network = Network(source)
@@ -75,21 +75,17 @@ def _names(graph: ir.Graph) -> set[str]:
     return {*graph.initializers, *(output.name for node in graph for output in node.outputs)}
 
 
-def _inlined(model: ir.Model) -> ir.Model:
-    """`model` with model-local functions inlined, except operators of the table."""
-    if not model.functions:
-        return model
+def _normal(model: ir.Model) -> ir.Model:
+    """A copy of `model` in the normal form; functions with a translation stay nodes."""
     copy = model.clone()
-    for identifier in [key for key in copy.functions if (key[0], key[1]) in OPERATORS]:
-        del copy.functions[identifier]
-    ir.passes.common.InlinePass()(copy)
+    normalize(copy, keep=TRANSLATIONS)
     return copy
 
 
 def _check_operators(graph: Iterable[ir.Node], source: str) -> None:
     missing: dict[str, list[str]] = {}
     for node in graph:
-        if (_domain(node), node.op_type) not in OPERATORS:
+        if (_domain(node), node.op_type) not in TRANSLATIONS:
             name = f"{node.domain}.{node.op_type}".lstrip(".")
             missing.setdefault(name, []).append(repr(node.name))
     if missing:
@@ -99,8 +95,8 @@ def _check_operators(graph: Iterable[ir.Node], source: str) -> None:
             for name, nodes in missing.items()
         )
         raise GraphScaleError(
-            f"{source}: cannot be trained in torch, these operators are not in the table: {what}; "
-            "replace them, or enter them with graphscale.convert.operators.operator"
+            f"{source}: cannot be trained in torch, these operators have no translation: {what}; "
+            "replace them, or register one with graphscale.convert.operators.translates"
         )
 
 
@@ -112,7 +108,7 @@ class _Varying:
 
 
 class _Importer:
-    """Walks the graph once; each value is a constant tensor, `_Varying` or `Traced`."""
+    """Walks the graph once; each value is a constant tensor, `_Varying` or `ProgramValue`."""
 
     def __init__(
         self,
@@ -180,7 +176,7 @@ class _Importer:
                 )
         return shape
 
-    def _weight(self, name: str) -> Traced:
+    def _weight(self, name: str) -> ProgramValue:
         tensor = self._network.weight(name)
         if self._network.is_attribute(name):
             return self._tracer.attribute(name, tensor)
@@ -188,14 +184,14 @@ class _Importer:
 
     def _node(self, node: ir.Node) -> None:
         _check_operators([node], self._name)
-        entry = OPERATORS[_domain(node), node.op_type]
+        entry = TRANSLATIONS[_domain(node), node.op_type]
         opset = self._opsets.get(_domain(node), 1)
         view = Node(node, opset, self._tracer, self._name, self._dtype, self._run)
         inputs = [None if value is None else self._values.get(value) for value in node.inputs]
         while inputs and node.inputs[len(inputs) - 1] is None:
             inputs.pop()
         try:
-            known = not any(is_traced(value) for value in inputs)
+            known = not any(is_program_value(value) for value in inputs)
             results = self._evaluate(entry, view, inputs) if known or entry.shape_only else None
             if results is None:
                 results = self._trace(entry, view, inputs)
@@ -210,13 +206,13 @@ class _Importer:
         for value, result in zip(node.outputs, results):
             self._values[value] = result
 
-    def _evaluate(self, entry: Operator, node: Node, inputs: list) -> list | None:
+    def _evaluate(self, entry: Translation, node: Node, inputs: list) -> list | None:
         """Results that do not need the network to run; None if it is the program's to compute."""
-        varies = any(isinstance(value, _Varying | Traced) for value in inputs)
+        varies = any(isinstance(value, _Varying | ProgramValue) for value in inputs)
         runs = []
         for index in range(len(self._tracer.batches) if varies else 1):
             arguments = [
-                value.samples[index] if isinstance(value, _Varying | Traced) else value
+                value.samples[index] if isinstance(value, _Varying | ProgramValue) else value
                 for value in inputs
             ]
             results = entry.function(node, *_numbered(entry, arguments, torch.Tensor.tolist))
@@ -224,9 +220,9 @@ class _Importer:
         combined = [_combined(samples) for samples in zip(*runs)]
         return None if any(value is None for value in combined) else combined
 
-    def _trace(self, entry: Operator, node: Node, inputs: list) -> list:
+    def _trace(self, entry: Translation, node: Node, inputs: list) -> list:
         def numbers(value: Any) -> Any:
-            if is_traced(value):
+            if is_program_value(value):
                 node.fail("it needs numbers that are known only when the network runs")
             return self._symbolic(value, node) if isinstance(value, _Varying) else value.tolist()
 
@@ -271,7 +267,7 @@ class _Importer:
 
 
 def _numbered(
-    entry: Operator,
+    entry: Translation,
     inputs: list,
     numbers: Callable[[Any], Any],
     otherwise: Callable[[Any], Any] = lambda value: value,
@@ -284,7 +280,7 @@ def _numbered(
 
 
 def _unpacked(results: Any, count: int) -> list:
-    if isinstance(results, Traced) and isinstance(results.samples[0], tuple | list):
+    if isinstance(results, ProgramValue) and isinstance(results.samples[0], tuple | list):
         return [results[index] for index in range(count)]
     return list(results) if isinstance(results, tuple | list) else [results]
 
@@ -292,7 +288,7 @@ def _unpacked(results: Any, count: int) -> list:
 def _combined(samples: tuple) -> Any:
     """One value out of the samples at each batch size, None if they are too different."""
     first, *others = samples
-    if any(is_traced(sample) for sample in samples):
+    if any(is_program_value(sample) for sample in samples):
         return first if not others else None
     if all(sample.shape == first.shape for sample in others):
         if all(torch.equal(sample, first) for sample in others):

@@ -19,12 +19,23 @@ _PROGRAM = ("graph", "code", "_program")  # what `Network.set_program` sets
 
 
 class Source:
-    """The model that a network was read from, and how. Copies of the network share it."""
+    """The model that a network was read from, and how. Copies of the network share it.
 
-    def __init__(self, model: ir.Model, name: str, options: dict) -> None:
+    Args:
+        model: The model; `save` writes the network's weights into a copy of it.
+        name: What errors call it.
+        options: Keyword arguments that the model was imported with.
+        read: `read(model, **options)` imports the model again, as `load` does. A pickled network
+            holds no program, whose steps cannot be pickled, and makes it anew by this function.
+    """
+
+    def __init__(
+        self, model: ir.Model, name: str, options: dict, read: Callable[..., Network]
+    ) -> None:
         self.model = model
         self.name = name
         self.options = options
+        self.read = read
 
     def __deepcopy__(self, memo: dict) -> Source:
         return self
@@ -127,10 +138,8 @@ class Network(nn.Module):
         return {k: v for k, v in vars(self).items() if k not in _PROGRAM}
 
     def __setstate__(self, state: dict) -> None:
-        from graphscale.convert.importer import load
-
         super().__setstate__(state)
-        imported = load(self.source.model, **self.source.options)
+        imported = self.source.read(self.source.model, **self.source.options)
         vars(self).update({key: vars(imported)[key] for key in _PROGRAM})
 
     def _owner(self, name: str, create: bool = False) -> tuple[nn.Module, str]:

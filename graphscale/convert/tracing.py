@@ -1,9 +1,9 @@
 """Recording a torch program while its shapes are worked out at one or two batch sizes.
 
-An operator's entry is called once with `Traced` values. Each torch call that it makes becomes a
-step of a torch.fx graph and is carried out at the same time on fake tensors (shapes without data),
-once per batch size. So `x.shape` holds plain ints wherever the batch has no say, and a step of the
-program (`x.size(0)`) where it has.
+An operator's translation is called once with `ProgramValue` arguments. Each torch call that it
+makes becomes a step of a torch.fx graph and is carried out at the same time on fake tensors (shapes
+without data), once per batch size. So `x.shape` holds plain ints wherever the batch has no say, and
+a step of the program (`x.size(0)`) where it has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.fx.proxy import Scope, TracerBase
 _CONSTANT = "_constant_"  # how the names of the program's constants begin
 
 
-class Traced(fx.Proxy):
+class ProgramValue(fx.Proxy):
     """A value of the program; tensors know their shape."""
 
     @property
@@ -71,23 +71,23 @@ class Tracer(TracerBase):
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._constants: dict[int, tuple[torch.Tensor, fx.Node]] = {}
         self._count: collections.Counter[str] = collections.Counter()
-        self._inputs: list[Traced] = []
-        self._batch: Traced | None = None
-        self._device: Traced | None = None
+        self._inputs: list[ProgramValue] = []
+        self._batch: ProgramValue | None = None
+        self._device: ProgramValue | None = None
 
-    def input(self, name: str, shapes: Sequence[Sequence[int]], dtype: torch.dtype) -> Traced:
+    def input(self, name: str, shapes: Sequence[Sequence[int]], dtype: torch.dtype) -> ProgramValue:
         """A new argument of the program, with its shape at each batch size."""
         node = self.graph.placeholder("".join(c if c.isalnum() else "_" for c in name) or "x")
         with self._mode:
             self.samples[node] = [torch.empty(tuple(shape), dtype=dtype) for shape in shapes]
-        self._inputs.append(Traced(node, self))
+        self._inputs.append(ProgramValue(node, self))
         return self._inputs[-1]
 
-    def attribute(self, path: str, tensor: torch.Tensor) -> Traced:
+    def attribute(self, path: str, tensor: torch.Tensor) -> ProgramValue:
         """A tensor that the root module holds under `path`."""
         node = self.graph.create_node("get_attr", path)
         self.samples[node] = [self._mode.from_tensor(tensor.detach())] * len(self.batches)
-        return Traced(node, self)
+        return ProgramValue(node, self)
 
     def module(self, module: torch.nn.Module, name: str) -> Callable:
         """`module`, entered into the root; calling it makes a step of the program.
@@ -104,14 +104,14 @@ class Tracer(TracerBase):
     def create(self, function: Callable, args: tuple, kwargs: dict) -> Any:
         """A new tensor `function(*args)`: a step of the program if an argument is symbolic."""
         symbolic: list[bool] = []
-        fx.node.map_aggregate(args, lambda a: symbolic.append(is_traced(a)))
+        fx.node.map_aggregate(args, lambda a: symbolic.append(is_program_value(a)))
         if not any(symbolic):
             return function(*args, **kwargs)
         kwargs = {**kwargs, "device": self.device}
         return self.create_proxy("call_function", function, args, kwargs)
 
     @property
-    def batch(self) -> Traced:
+    def batch(self) -> ProgramValue:
         """The batch size, as a step of the program."""
         if self._batch is None:
             self._batch = next(
@@ -126,11 +126,11 @@ class Tracer(TracerBase):
             self._device = self._inputs[0].device if self._inputs else torch.device("cpu")
         return self._device
 
-    def proxy(self, node: fx.Node) -> Traced:
+    def proxy(self, node: fx.Node) -> ProgramValue:
         """The value that `node` computes."""
-        return Traced(node, self)
+        return ProgramValue(node, self)
 
-    def create_proxy(self, kind, target, args, kwargs, *rest, **options) -> Traced:
+    def create_proxy(self, kind, target, args, kwargs, *rest, **options) -> ProgramValue:
         """Record a step and carry it out on the samples."""
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         node = proxy.node
@@ -175,6 +175,6 @@ class Tracer(TracerBase):
         return self.graph
 
 
-def is_traced(value: Any) -> bool:
+def is_program_value(value: Any) -> bool:
     """Whether `value` is known only when the program runs."""
     return isinstance(value, fx.Proxy)

@@ -1,11 +1,12 @@
 """Which of a graph's constants are trained.
 
-The rule: a floating-point constant is a weight where it feeds an operator's weight slot (`weights`
-in the table of operators: Conv, Gemm, MatMul, BatchNormalization …), directly or through nodes that
-compute on constants alone (Transpose, Cast, Identity …). An operand of Add or Mul (`terms`) is a
-weight if it has more than one element and stands behind the first layer: a bias, a layer scale. A
-single number is a weight only as the bias that an Add puts on a MatMul's or a convolution's result.
-All else is a constant: 0.5 in a GELU, bounds of a Clip, the mean that is subtracted from pictures.
+The rule: a floating-point constant is a weight where it feeds an input that the operator's
+`Translation` names as `weights` (Conv, Gemm, MatMul, BatchNormalization …), directly or through
+nodes that compute on constants alone (Transpose, Cast, Identity …). An operand of Add or Mul
+(`terms`) is a weight if it has more than one element and stands behind the first layer: a bias, a
+layer scale. A single number is a weight only as the bias that an Add puts on a MatMul's or a
+convolution's result. All else is a constant: 0.5 in a GELU, bounds of a Clip, the mean that is
+subtracted from pictures.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.convert.operators import OPERATORS, Operator
+from graphscale.convert.operators import TRANSLATIONS, Translation
 from graphscale.core.errors import GraphScaleError
 
 _FLOATING = (
@@ -125,8 +126,8 @@ def _leaves(
     return found
 
 
-def _entry(node: ir.Node) -> Operator:
-    return OPERATORS["" if node.domain == "ai.onnx" else node.domain, node.op_type]
+def _entry(node: ir.Node) -> Translation:
+    return TRANSLATIONS["" if node.domain == "ai.onnx" else node.domain, node.op_type]
 
 
 def _computed_from_constants(graph: ir.Graph) -> set[ir.Value]:

@@ -17,14 +17,22 @@ _BLOCK = 1 << 22  # numbers resized at once
 _LARGEST_KRONECKER = 1024  # rows of a matrix that resizes two axes in one product
 
 
-def grow_tensor(tensor: ir.TensorProtocol, plan: WeightPlan, method: str) -> ir.TensorProtocol:
-    """The target weight of a pre-train weight; computed when it is written."""
+def grow_tensor(
+    tensor: ir.TensorProtocol, plan: WeightPlan, method: str, *, squared: bool = False
+) -> ir.TensorProtocol:
+    """The target weight of a pre-train weight; computed when it is written.
+
+    With `squared`, every entry of the matrices is squared: the map of the variances of independent
+    taps, for the second moments that optimizers keep.
+    """
     table = plan.kind == "table"
 
     def matrix(target: int, pretrain: int) -> np.ndarray:
         if table:
-            return interpolation_matrix(pretrain, target, method)
-        return growth_matrix(pretrain, target, method)
+            found = interpolation_matrix(pretrain, target, method)
+        else:
+            found = growth_matrix(pretrain, target, method)
+        return found * found if squared else found
 
     sizes = [pretrain for dim in plan.factors for _, pretrain in dim]
     return _lazy(tensor, plan, sizes, matrix, plan.target_shape)

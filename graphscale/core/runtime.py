@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphscale.core.errors import GraphScaleError
 
@@ -32,7 +32,7 @@ def get_library_path() -> str:
 
 
 def session(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto, **kwargs
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto, **kwargs: Any
 ) -> onnxruntime.InferenceSession:
     """Open a model (path, bytes or message) in onnxruntime with our operators.
 

@@ -12,13 +12,14 @@ from google.protobuf.message import DecodeError
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import detached
+from graphscale.core.node_names import without_given_names
 
 _STRIPPED = "#stripped"  # external-data location of the weights left out
 
 
 def strip(model: ir.Model) -> str:
     """The graph of `model` as base64 text of its compressed protobuf; tensors below 1 KiB stay."""
-    with detached(model, _STRIPPED):
+    with detached(model, _STRIPPED), without_given_names(model):
         proto = ir.to_proto(model)
     return base64.b64encode(zlib.compress(proto.SerializeToString(), 9)).decode("ascii")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphscale.acceleration.tuning import Tuner, Ways, fastest
+from graphscale.core.tuning import Tuner, Ways, fastest
 from graphscale.layers import library
 from graphscale.layers.export import knows_our_operators
 from graphscale.layers.fft_conv import (
@@ -23,7 +23,7 @@ from graphscale.layers.fft_conv import (
     fft_conv_grad_weight,
 )
 
-_TORCH = "torch"  # the way that is not ours; the others are plans
+_TORCH = "torch"  # the way that is not ours; the others are algorithms
 # Dilations, group, kernel shape, pads and strides, as fft_conv takes them.
 _Window = tuple[list[int], int, list[int], list[int], list[int]]
 
@@ -32,7 +32,7 @@ def accelerate(module: nn.Module) -> nn.Module:
     """Let every nn.Conv1d and nn.Conv2d in `module`, in place, choose its way by measurement.
 
     Parameters, buffers, hooks and state-dict keys stay. At its first call with a shape a layer runs
-    torch's own convolution and the plans of FFTConv worth it, for the forward pass and, where
+    torch's own convolution and the algorithms of FFTConv worth it, for the forward pass and, where
     gradients are wanted, for each of them on its own, and keeps the fastest; the choices are
     remembered on disk for this machine and torch version. Layers with kernels of one tap, and
     subclasses of torch's layers (parametrized ones are: parametrize afterwards), are left as they
@@ -177,23 +177,23 @@ def _key(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -
 def _measurable(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> Ways:
     """Every way to compute a pass; a weight that learns is another one at each call."""
     change = None
-    if learns:  # so that nothing prepared of it is kept
+    if learns:  # so that nothing prepacked of it is kept
         weight = weight.clone()
         change = weight[(0,) * weight.dim()].fill_(1).neg_
     names = ("dilations", "group", "kernel_shape", "pads", "strides")
     attributes = dict(zip(names, window, strict=True))
     if pass_ == "forward":
-        plans = library.plans("FFTConv", [x, weight], attributes)
+        algorithms = library.algorithms("FFTConv", [x, weight], attributes)
         run = partial(_forward, x, weight, None, window)
     else:
         grad = torch.ones_like(_forward(x, weight, None, window, _TORCH))
         if pass_ == "grad_input":
-            plans = library.plans("FFTConvGradInput", [grad, weight, x], attributes)
+            algorithms = library.algorithms("FFTConvGradInput", [grad, weight, x], attributes)
             run = partial(_grad_input, grad, x, weight, window)
         else:
-            plans = library.plans("FFTConvGradWeight", [grad, x, weight], attributes)
+            algorithms = library.algorithms("FFTConvGradWeight", [grad, x, weight], attributes)
             run = partial(_grad_weight, grad, x, weight, window)
-    return {way: _turn(change, partial(run, way), x.device) for way in (_TORCH, *plans)}
+    return {way: _turn(change, partial(run, way), x.device) for way in (_TORCH, *algorithms)}
 
 
 def _turn(

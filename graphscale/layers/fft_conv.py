@@ -16,7 +16,9 @@ from graphscale.layers.operator import Operator
 # ONNX Clip's defaults: no bounds.
 _MINIMUM, _MAXIMUM = -3.4028234663852886e38, 3.4028234663852886e38
 _WINDOW = "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
-_WINDOW_BODY = '<dilations, kernel_shape, pads, strides, group: int = 1, plan: string = "auto">'
+_WINDOW_BODY = (
+    '<dilations, kernel_shape, pads, strides, group: int = 1, algorithm: string = "auto">'
+)
 
 
 def _window(spatial: int, dilations, pads, strides) -> tuple[list[int], list[int], list[int]]:
@@ -57,7 +59,7 @@ def _forward_shape(
     pads: Sequence[int] = (),
     strides: Sequence[int] = (),
     auto_pad: str = "NOTSET",
-    plan: str = "auto",
+    algorithm: str = "auto",
     minimum: float = _MINIMUM,
     maximum: float = _MAXIMUM,
 ) -> Tensor:
@@ -88,7 +90,7 @@ def _forward_body(opset: int) -> str:
     bounded = opset >= _FIRST_WITH_CAST_LIKE
     return f"""
     <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET",
-     plan: string = "auto", minimum: float = {_MINIMUM}, maximum: float = {_MAXIMUM}>
+     algorithm: string = "auto", minimum: float = {_MINIMUM}, maximum: float = {_MAXIMUM}>
     (X, W, B) => (Y) {{
         {"sums" if bounded else "Y"} = Conv <
             auto_pad: string = @auto_pad, dilations: ints = @dilations, group: int = @group,
@@ -102,7 +104,7 @@ def _forward_body(opset: int) -> str:
 fft_conv = Operator(
     "FFTConv",
     f'(Tensor X, Tensor W, Tensor? B=None, {_WINDOW}, str auto_pad="NOTSET", '
-    f'str plan="auto", float minimum={_MINIMUM}, float maximum={_MAXIMUM}) -> Tensor',
+    f'str algorithm="auto", float minimum={_MINIMUM}, float maximum={_MAXIMUM}) -> Tensor',
     _forward_shape,
     _forward_body,
 )
@@ -110,7 +112,7 @@ fft_conv = Operator(
 # The gradient without pads, filled up at the end where strides left a rest, cut to X.
 fft_conv_grad_input = Operator(
     "FFTConvGradInput",
-    f'(Tensor grad, Tensor W, Tensor X, {_WINDOW}, str plan="auto") -> Tensor',
+    f'(Tensor grad, Tensor W, Tensor X, {_WINDOW}, str algorithm="auto") -> Tensor',
     lambda grad, W, X, *attributes, **named: X.new_empty(X.shape),
     f"""
     {_WINDOW_BODY}(grad, W, X) => (grad_X) {{
@@ -142,7 +144,7 @@ fft_conv_grad_input = Operator(
 # A convolution of X with grad over the batch: strides and dilations change places.
 fft_conv_grad_weight = Operator(
     "FFTConvGradWeight",
-    f'(Tensor grad, Tensor X, Tensor W, {_WINDOW}, str plan="auto") -> Tensor',
+    f'(Tensor grad, Tensor X, Tensor W, {_WINDOW}, str algorithm="auto") -> Tensor',
     lambda grad, X, W, *attributes, **named: W.new_empty(W.shape),
     f"""
     {_WINDOW_BODY}(grad, X, W) => (grad_W) {{
@@ -261,7 +263,7 @@ def _bounds(*attributes) -> tuple[float, float] | None:
     return (minimum, maximum) if minimum > _MINIMUM or maximum < _MAXIMUM else None
 
 
-# A plan was measured for one of them: the others choose their own.
+# An algorithm was measured for one of them: the others choose their own.
 register_gradients(
     fft_conv,
     fft_conv_grad_input,

@@ -1,4 +1,4 @@
-"""The kernel library's door for torch: ctypes on data pointers, so one build serves every torch."""
+"""The kernel library's C API for torch. It passes data pointers: one build serves every torch."""
 
 from __future__ import annotations
 
@@ -121,19 +121,19 @@ def run(
         raise GraphScaleError(f"{name}: {error.value.decode(errors='replace')}")
 
 
-def plans(
+def algorithms(
     name: str,
     inputs: Sequence[torch.Tensor | None],
     attributes: Mapping[str, int | float | str | Sequence[int]],
 ) -> list[str]:
-    """Values of the attribute ``plan`` worth measuring, cheapest by the cost model first.
+    """Values of the attribute ``algorithm`` worth measuring, cheapest by the cost model first.
 
     Empty where operator ``name`` has nothing to choose. Raises GraphScaleError as ``run`` does.
     """
     device = _common_device(name, inputs)
     answer = _ErrorText()
     with _current(device):
-        failed = _library().graphscale_plans(
+        failed = _library().graphscale_algorithms(
             name.encode(),
             _numbers(name, inputs),
             len(inputs),
@@ -171,7 +171,7 @@ def _common_gpu(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.devi
 
 
 def _numbers(name: str, tensors: Sequence[torch.Tensor | None]) -> bytes:
-    """What door.h calls tensors; made for every call, so as few Python objects as can be."""
+    """Tensors in the layout of custom_ops/torch/c_api.h: one flat list, made anew for each call."""
     numbers = []
     for tensor in tensors:
         if tensor is None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.node_names import forget_given_names
 from graphscale.core.plan import METADATA_KEY, InputPlan, Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.resize_weights import shrink_tensor
@@ -19,8 +20,10 @@ from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
 from graphscale.passes.grow.grow_graph import Growth, grow_graph
 from graphscale.passes.grow.match_weights import tensors_by_name
-from graphscale.passes.normalize.fold_constants import fold_constants
-from graphscale.passes.normalize.resolve_static_ifs import decide_branches
+from graphscale.passes.normalize.fold_constants import FoldConstants
+from graphscale.passes.normalize.normalize import normalize
+from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
+from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
 from graphscale.passes.shrink.choose_input import choose_input
 from graphscale.passes.shrink.choose_kernels import choose_kernels, share_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
@@ -54,10 +57,14 @@ def shrink_model(
     if init not in (None, "auto", "resize", "fresh"):
         raise GraphScaleError(f"unknown initialisation {init!r}; use resize or fresh")
     source = model.meta.get("source", "the model")
+    normalize(model)
     size = InputSize.parse(input_size, has_fixed_size(model))
     shapes = input_shapes(model, size)
-    decided = decide_branches(model, shapes)
-    folded = fold_constants(model)
+    resolved_ifs = ResolveStaticIfs(shapes)(model).names
+    folded = FoldConstants()(model).names
+    target = strip(model)
+    split = SplitConstants()
+    split(model)
     traced = trace(model, infer_shapes(model, shapes))
     chosen = choose_kernels(traced, kernels, keep)
     if not chosen.target:
@@ -74,8 +81,8 @@ def shrink_model(
         weights=list(weights.values()),
         grids=plan_grids(traced, geometry),
         folded=folded,
-        decided=decided,
-        target=strip(model),
+        decided=resolved_ifs,
+        target=target,
     )
     if init is not None:
         check_numbers(model)
@@ -92,6 +99,8 @@ def shrink_model(
     if result.init == "fresh":
         names = None if init == "fresh" else {weight.name for weight in result.weights}
         initialize(model, names, seed)
+    MergeConstants(split.copies)(model)
+    forget_given_names(model)
     result.attach(model)
     return result
 
@@ -116,6 +125,7 @@ def grow_model(
             f"{source}: carries no plan; give the one that shrink wrote (--plan) or the target "
             "network (--target)"
         )
+    normalize(checkpoint)
     check_numbers(checkpoint)
     grown = restore(plan.target)
     growth = grow_graph(grown, checkpoint, plan, resize)

@@ -57,13 +57,13 @@ def is_convolution(node: ir.Node) -> bool:
     return (node.domain, node.op_type) in (("", "Conv"), ("graphscale", "FFTConv"))
 
 
-def convolutions(model: ir.Model) -> list[ir.Node]:
-    """The Conv and FFTConv nodes of a model's graph."""
+def find_convolutions(model: ir.Model) -> list[ir.Node]:
+    """The Conv and FFTConv nodes of a model's main graph, in its order."""
     return [node for node in model.graph if is_convolution(node)]
 
 
-def hidden_convolutions(model: ir.Model) -> list[tuple[ir.Node, ir.Node]]:
-    """Those inside branches and loops, each with the node of the main graph that holds it."""
+def find_hidden_convolutions(model: ir.Model) -> list[tuple[ir.Node, ir.Node]]:
+    """Conv and FFTConv nodes inside branches and loops, each with the main graph's node."""
     found = []
     for outer in model.graph:
         for attribute in outer.attributes.values():

@@ -1,19 +1,24 @@
 """Let FFTConv do what a Relu or Clip behind it does, and back.
 
-onnxruntime does so for its own Conv, but not for operators that it does not know.
+onnxruntime does so for its own Conv, but not for operators that it does not know. FFTConv's
+attributes `minimum` and `maximum` are the bounds that it clips its output to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
+from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 # ONNX Clip's defaults, and FFTConv's: no bounds.
 _MINIMUM = float(np.finfo(np.float32).min)
 _MAXIMUM = float(np.finfo(np.float32).max)
-_NONE = (_MINIMUM, _MAXIMUM)
+_UNBOUNDED = (_MINIMUM, _MAXIMUM)
 _FIRST_WITH_CAST_LIKE = 15  # opset, in which the operator's body can clip
 
 
@@ -23,19 +28,58 @@ def bounds_of(node: ir.Node) -> tuple[float, float]:
     return attributes.get_float("minimum", _MINIMUM), attributes.get_float("maximum", _MAXIMUM)
 
 
-def fuse_activation(node: ir.Node) -> None:
-    """Let an FFTConv node, in place, take over the Relu or Clip that alone reads its output."""
+class FuseActivations(ir.passes.InPlacePass):
+    """Let FFTConv nodes take over the Relu or Clip that alone reads their outputs.
+
+    The result names the nodes that do. Where the output is read by more than the activation, or
+    clipped already, the activation stays.
+
+    Args:
+        nodes: FFTConv nodes of the model that the pass is called with.
+    """
+
+    def __init__(self, nodes: Sequence[ir.Node]) -> None:
+        super().__init__()
+        self._nodes = nodes
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Fuse in place."""
+        fused = [node for node in self._nodes if _fuse(node)]
+        return RewriteResult.of(model, [node_name(node) for node in fused])
+
+
+class SplitActivations(ir.passes.InPlacePass):
+    """Put a Relu or Clip behind nodes that clip their outputs: the inverse of FuseActivations.
+
+    The result names the nodes.
+
+    Args:
+        nodes: Nodes with FFTConv's attributes, of the model that the pass is called with.
+    """
+
+    def __init__(self, nodes: Sequence[ir.Node]) -> None:
+        super().__init__()
+        self._nodes = nodes
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Split in place."""
+        split = [node for node in self._nodes if _split(node)]
+        return RewriteResult.of(model, [node_name(node) for node in split])
+
+
+def _fuse(node: ir.Node) -> bool:
+    """Fuse one node; False where there is nothing to fuse."""
     output = node.outputs[0]
     readers = list(output.uses())
-    if len(readers) != 1 or output.is_graph_output() or bounds_of(node) != _NONE:
-        return
+    if len(readers) != 1 or output.is_graph_output() or bounds_of(node) != _UNBOUNDED:
+        return False
     if node.graph.opset_imports[""] < _FIRST_WITH_CAST_LIKE:
-        return
+        return False
     activation = readers[0].node
     bounds = _bounds_of_activation(activation)
     if bounds is None or activation.graph is not node.graph:
-        return
-    for name, bound, default in zip(("minimum", "maximum"), bounds, _NONE, strict=True):
+        return False
+    for name, bound, default in zip(("minimum", "maximum"), bounds, _UNBOUNDED, strict=True):
         if bound != default:
             node.attributes[name] = ir.AttrFloat32(name, bound)
     (result,), constants = activation.outputs, activation.inputs[1:]
@@ -45,13 +89,14 @@ def fuse_activation(node: ir.Node) -> None:
     output.name = name
     for constant in constants:
         _drop_unused(constant)
+    return True
 
 
-def split_activation(node: ir.Node) -> None:
-    """Put a Relu or Clip, in place, behind an FFTConv node that clips its output."""
+def _split(node: ir.Node) -> bool:
+    """Split one node; False where it does not clip."""
     bounds = bounds_of(node)
-    if bounds == _NONE:
-        return
+    if bounds == _UNBOUNDED:
+        return False
     for name in ("minimum", "maximum"):
         node.attributes.pop(name, None)
     output, graph = node.outputs[0], node.graph
@@ -68,6 +113,7 @@ def split_activation(node: ir.Node) -> None:
     inputs = [output, *(each.outputs[0] for each in constants)]
     activation = ir.node(kind, inputs, outputs=[result], name=f"{result.name}.{kind}")
     graph.insert_after(node, [*constants, activation])
+    return True
 
 
 def _bounds_of_activation(node: ir.Node) -> tuple[float, float] | None:

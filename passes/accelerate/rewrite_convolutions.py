@@ -6,37 +6,50 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
 from graphscale.passes.accelerate.find_convolutions import FIRST_WITH_OVERRIDES
-from graphscale.passes.accelerate.fuse_activations import fuse_activation, split_activation
+from graphscale.passes.accelerate.fuse_activations import FuseActivations, SplitActivations
+from graphscale.passes.graph.rewrite_result import RewriteResult
 
 DOMAIN = "graphscale"
 _VERSION = 1
 _FIRST_WITH_FUNCTIONS = 8  # IR version; the operator's body is a function in the model
 
 
-def plan_of(node: ir.Node) -> str | None:
-    """The plan of an FFTConv node, None for a Conv."""
-    return node.attributes.get_string("plan", "auto") if node.domain == DOMAIN else None
+def algorithm_of(node: ir.Node) -> str | None:
+    """The algorithm of an FFTConv node, None for a Conv."""
+    return node.attributes.get_string("algorithm", "auto") if node.domain == DOMAIN else None
 
 
-def plan_convolutions(model: ir.Model, plans: Mapping[ir.Node, str | None]) -> None:
-    """Turn nodes of `model`, in place, into FFTConv with a plan, or into Conv where it is None.
+class RewriteConvolutions(ir.passes.InPlacePass):
+    """Turn nodes into FFTConv with an algorithm, or, for None, into Conv; the result names them.
 
-    An FFTConv takes the Relu or Clip behind it along.
+    An FFTConv takes the Relu or Clip behind it along, a Conv gives it back.
+
+    Args:
+        algorithms: Conv and FFTConv nodes of the model that the pass is called with, each with its
+            algorithm.
     """
-    for node, plan in plans.items():
-        node.attributes.pop("plan", None)
-        node.version = None
-        if plan is None:
-            split_activation(node)
-            node.domain, node.op_type = "", "Conv"
-            continue
-        node.domain, node.op_type = DOMAIN, "FFTConv"
-        if plan != "auto":
-            node.attributes["plan"] = ir.AttrString("plan", plan)
-        fuse_activation(node)
-        model.graph.opset_imports[DOMAIN] = _VERSION
-        _allow_functions(model)
+
+    def __init__(self, algorithms: Mapping[ir.Node, str | None]) -> None:
+        super().__init__()
+        self._algorithms = algorithms
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Rewrite in place."""
+        fft = [node for node, algorithm in self._algorithms.items() if algorithm is not None]
+        for node, algorithm in self._algorithms.items():
+            node.attributes.pop("algorithm", None)
+            node.version = None
+            node.domain, node.op_type = ("", "Conv") if algorithm is None else (DOMAIN, "FFTConv")
+            if algorithm not in (None, "auto"):
+                node.attributes["algorithm"] = ir.AttrString("algorithm", algorithm)
+        SplitActivations([node for node in self._algorithms if node.domain != DOMAIN])(model)
+        FuseActivations(fft)(model)
+        if fft:
+            model.graph.opset_imports[DOMAIN] = _VERSION
+            _allow_functions(model)
+        return RewriteResult.of(model, [node_name(node) for node in self._algorithms])
 
 
 def _allow_functions(model: ir.Model) -> None:

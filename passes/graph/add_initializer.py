@@ -5,21 +5,28 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.passes.graph.free_names import FreeNames
+
 _FIRST_WITH_FREE_INITIALIZERS = 4  # IR version; before it each initializer was a graph input too
 
 
-def add_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
-    """Register `array` as an initializer; a number is appended where `name` is taken."""
-    taken = set(model.graph.initializers) | {
-        output.name for node in model.graph for output in node.outputs
-    }
-    free, number = name, 1
-    while free in taken:
-        number += 1
-        free = f"{name}.{number}"
+def add_initializer(
+    model: ir.Model, name: str, array: np.ndarray, names: FreeNames | None = None
+) -> ir.Value:
+    """Register `array` as an initializer called `name`.
+
+    With `names`, which a caller that adds many initializers makes once, a number is appended where
+    the name is taken. Without them the model is walked through to find out.
+    """
+    free = (names or FreeNames.for_values(model)).free(name)
+    return register_initializer(model, free, array)
+
+
+def register_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
+    """Register `array` as an initializer under exactly this name, which no other value bears."""
     value = ir.Value(
-        name=free,
-        const_value=ir.Tensor(array, name=free),
+        name=name,
+        const_value=ir.Tensor(array, name=name),
         type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
         shape=ir.Shape(array.shape),
     )

@@ -1,33 +1,33 @@
-"""Measure the sequence operators that torch's dynamo exporter writes for split and chunk."""
+"""Shapes in the sequence operators that torch's dynamo exporter writes for split and chunk.
+
+A sequence's shapes are those of its tensors, in `InferredShapes.sequences`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-Shape = tuple[int, ...]
-Record = Callable[[ir.Value, int, Shape], None]
+if TYPE_CHECKING:
+    from graphscale.passes.graph.infer_shapes import InferredShapes, ShapeInference
 
 
-def infer_sequence(node: ir.Node, measured, types, record: Record) -> bool:
-    """Record what a sequence operator gives; False for any other operator.
-
-    Sequences are kept in `measured.sequences` as the shapes of their tensors.
-    """
+def infer_sequence(node: ir.Node, inference: ShapeInference) -> bool:
+    """Record what a sequence operator gives; False for any other operator."""
     rule = _RULES.get(node.op_type) if node.domain == "" else None
     if rule is None:
         return False
-    rule(node, measured, types, record)
+    rule(node, inference)
     return True
 
 
-def split_sizes(node: ir.Node, measured) -> list[int]:
+def split_sizes(node: ir.Node, found: InferredShapes) -> list[int]:
     """Sizes along the axis of the tensors that a SplitToSequence gives."""
-    shape = measured.shapes[node.inputs[0]]
+    shape = found.shapes[node.inputs[0]]
     size = shape[node.attributes.get_int("axis", 0) % len(shape)]
-    split = measured.constants.get(node.inputs[1]) if len(node.inputs) > 1 else np.asarray(1)
+    split = found.constants.get(node.inputs[1]) if len(node.inputs) > 1 else np.asarray(1)
     if split is None:
         return []
     if split.ndim:
@@ -36,35 +36,42 @@ def split_sizes(node: ir.Node, measured) -> list[int]:
     return [min(step, size - start) for start in range(0, size, step)]
 
 
-def _split(node: ir.Node, measured, types, record: Record) -> None:
-    shape = measured.shapes[node.inputs[0]]
+def _split(node: ir.Node, inference: ShapeInference) -> None:
+    found = inference.found
+    shape = found.shapes[node.inputs[0]]
     axis = node.attributes.get_int("axis", 0) % len(shape)
-    measured.sequences[node.outputs[0]] = [
-        (*shape[:axis], size, *shape[axis + 1 :]) for size in split_sizes(node, measured)
+    found.sequences[node.outputs[0]] = [
+        (*shape[:axis], size, *shape[axis + 1 :]) for size in split_sizes(node, found)
     ]
-    types[node.outputs[0]] = types[node.inputs[0]]
+    inference.types[node.outputs[0]] = inference.types[node.inputs[0]]
 
 
-def _construct(node: ir.Node, measured, types, record: Record) -> None:
-    measured.sequences[node.outputs[0]] = [measured.shapes[value] for value in node.inputs]
-    types[node.outputs[0]] = types[node.inputs[0]]
+def _construct(node: ir.Node, inference: ShapeInference) -> None:
+    found = inference.found
+    found.sequences[node.outputs[0]] = [found.shapes[value] for value in node.inputs]
+    inference.types[node.outputs[0]] = inference.types[node.inputs[0]]
 
 
-def _at(node: ir.Node, measured, types, record: Record) -> None:
-    shapes = measured.sequences[node.inputs[0]]
-    shape = shapes[int(measured.constants[node.inputs[1]])]
-    record(node.outputs[0], types[node.inputs[0]].tensor_type.elem_type, shape)
+def _at(node: ir.Node, inference: ShapeInference) -> None:
+    found = inference.found
+    shape = found.sequences[node.inputs[0]][int(found.constants[node.inputs[1]])]
+    inference.record(node.outputs[0], _element_type(node, inference), shape)
 
 
-def _concat(node: ir.Node, measured, types, record: Record) -> None:
-    shapes = measured.sequences[node.inputs[0]]
+def _concat(node: ir.Node, inference: ShapeInference) -> None:
+    shapes = inference.found.sequences[node.inputs[0]]
     shape = list(shapes[0])
     axis = node.attributes.get_int("axis")
     if node.attributes.get_int("new_axis", 0):
         shape.insert(axis % (len(shape) + 1), len(shapes))
     else:
         shape[axis] = sum(each[axis] for each in shapes)
-    record(node.outputs[0], types[node.inputs[0]].tensor_type.elem_type, tuple(shape))
+    inference.record(node.outputs[0], _element_type(node, inference), tuple(shape))
+
+
+def _element_type(node: ir.Node, inference: ShapeInference) -> int:
+    """Element type of the tensors in the sequence that `node` reads."""
+    return inference.types[node.inputs[0]].tensor_type.elem_type
 
 
 _RULES = {

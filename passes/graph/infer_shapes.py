@@ -1,4 +1,4 @@
-"""Measure every tensor's shape at a given input size, and every value that shapes alone decide.
+"""Infer every tensor's shape at a given input size, and every value that shapes alone decide.
 
 ONNX's own per-node shape inference does the work; shape arithmetic (Shape, Gather, Concat, Mul …)
 is evaluated with ONNX's reference implementation, so that Reshape, Resize, Slice and their kind get
@@ -24,18 +24,19 @@ _LARGEST_CONSTANT = 1 << 16  # elements; larger values are weights, not shape ar
 
 # Operators whose outputs have the shapes that another operator gives the same inputs.
 _EQUIVALENTS = {
-    ("graphscale", "FFTConv"): "Conv",
-    ("com.microsoft", "FusedConv"): "Conv",
-    ("com.microsoft", "Gelu"): "Relu",
-    ("com.microsoft", "QuickGelu"): "Relu",
-    ("com.microsoft", "FastGelu"): "Relu",
-    ("", "MeanVarianceNormalization"): "Relu",  # defined by a function, which inference gives up on
+    ("graphscale", "FFTConv"): ("", "Conv"),
+    ("com.microsoft", "FusedConv"): ("", "Conv"),
+    ("com.microsoft", "Gelu"): ("", "Relu"),
+    ("com.microsoft", "QuickGelu"): ("", "Relu"),
+    ("com.microsoft", "FastGelu"): ("", "Relu"),
+    # Defined by a function, for which ONNX's inference finds no shape.
+    ("", "MeanVarianceNormalization"): ("", "Relu"),
 }
 
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
-@dataclass
+@dataclass(frozen=True)
 class InferredShapes:
     """Shapes and known values of a model at one input size.
 
@@ -54,69 +55,87 @@ class InferredShapes:
         return self.shapes[value]
 
 
-def infer_shapes(
-    model: ir.Model, input_shapes: Mapping[str, Sequence[int]], until: ir.Node | None = None
-) -> InferredShapes:
-    """Shapes of all tensors, or of those before `until`, when the inputs have `input_shapes`.
+def infer_shapes(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> InferredShapes:
+    """Shapes of all tensors of the main graph when the inputs have `input_shapes`.
 
     Raises:
         GraphScaleError: an operator is unknown, or shapes do not fit together; names the node.
     """
-    measured = InferredShapes()
-    types: dict[ir.Value, onnx.TypeProto] = {}
-
-    def record(value: ir.Value, elem_type: int, shape: Sequence[int]) -> None:
-        types[value] = onnx.helper.make_tensor_type_proto(elem_type, shape)
-        measured.shapes[value] = tuple(shape)
-
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None:
-            continue
-        record(value, tensor.dtype.value, tensor.shape.numpy())
-        if tensor.size <= _LARGEST_CONSTANT and tensor.dtype != ir.DataType.STRING:
-            measured.constants[value] = tensor.numpy()
-    for value in graph_inputs(model):
-        if value.dtype is None or value.name not in input_shapes:
-            raise GraphScaleError(f"input {value.name!r} has no known shape; give its shape")
-        record(value, value.dtype.value, input_shapes[value.name])
+    inference = ShapeInference(model, input_shapes)
     for node in model.graph:
-        if node is until:
-            break
-        _measure_node(model, node, measured, types, record)
+        inference.visit(node)
     for value in model.graph.outputs:
-        if until is None and value.producer() is None and value not in measured.shapes:
+        if value.producer() is None and value not in inference.found.shapes:
             raise GraphScaleError(
                 f"nothing computes the output {value.name!r}; export the model again"
             )
-    return measured
+    return inference.found
 
 
-def _measure_node(model: ir.Model, node: ir.Node, measured: InferredShapes, types, record) -> None:
-    known = [value is None or value in measured.constants for value in node.inputs]
-    if node.op_type == "Constant" and node.domain == "":
-        values = [constant_of(node)]
-    elif node.op_type in ("Shape", "Size") and node.domain == "":
-        values = [shape_of(node, measured.shapes[node.inputs[0]])]
-    elif all(known) and node.domain == "" and _small(node, measured) and not _random(node):
-        inputs = [None if value is None else measured.constants[value] for value in node.inputs]
-        values = evaluate_node(model, node, inputs)
-    elif infer_sequence(node, measured, types, record):
-        return
-    else:
-        _infer(model, node, measured, types, record)
-        return
-    for output, value in zip(node.outputs, values):
-        array = np.asarray(value)
-        record(output, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-        if array.size <= _LARGEST_CONSTANT:
-            measured.constants[output] = array
+class ShapeInference:
+    """Infers shapes node after node, for callers that change the graph on the way.
+
+    Attributes:
+        found: What is known after the nodes that were visited.
+        types: ONNX type of each tensor; of a sequence, the type of its tensors.
+    """
+
+    def __init__(self, model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> None:
+        self._model = model
+        self.found = InferredShapes()
+        self.types: dict[ir.Value, onnx.TypeProto] = {}
+        for value in model.graph.initializers.values():
+            self.add_initializer(value)
+        for value in graph_inputs(model):
+            if value.dtype is None or value.name not in input_shapes:
+                raise GraphScaleError(f"input {value.name!r} has no known shape; give its shape")
+            self.record(value, value.dtype.value, input_shapes[value.name])
+
+    def add_initializer(self, value: ir.Value) -> None:
+        """Take note of an initializer."""
+        tensor = value.const_value
+        if tensor is None:
+            return
+        self.record(value, tensor.dtype.value, tensor.shape.numpy())
+        if tensor.size <= _LARGEST_CONSTANT and tensor.dtype != ir.DataType.STRING:
+            self.found.constants[value] = tensor.numpy()
+
+    def record(self, value: ir.Value, elem_type: int, shape: Sequence[int]) -> None:
+        """Take note of a tensor's element type and shape."""
+        self.types[value] = onnx.helper.make_tensor_type_proto(elem_type, shape)
+        self.found.shapes[value] = tuple(shape)
+
+    def visit(self, node: ir.Node) -> None:
+        """Infer the outputs of `node`, whose inputs have been visited before.
+
+        Raises:
+            GraphScaleError: as `infer_shapes`.
+        """
+        constants = self.found.constants
+        known = [value is None or value in constants for value in node.inputs]
+        if node.op_type == "Constant" and node.domain == "":
+            values = [constant_of(node)]
+        elif node.op_type in ("Shape", "Size") and node.domain == "":
+            values = [shape_of(node, self.found.shapes[node.inputs[0]])]
+        elif all(known) and node.domain == "" and _small(node, self.found) and not _random(node):
+            inputs = [None if value is None else constants[value] for value in node.inputs]
+            values = evaluate_node(self._model, node, inputs)
+        elif infer_sequence(node, self):
+            return
+        else:
+            _infer(self._model, node, self)
+            return
+        for output, value in zip(node.outputs, values):
+            array = np.asarray(value)
+            self.record(output, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            if array.size <= _LARGEST_CONSTANT:
+                constants[output] = array
 
 
-def _small(node: ir.Node, measured: InferredShapes) -> bool:
+def _small(node: ir.Node, found: InferredShapes) -> bool:
     """Whether evaluating `node` gives shape arithmetic rather than a tensor of weights."""
     if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
-        sizes = measured.constants[node.inputs[-1]]
+        sizes = found.constants[node.inputs[-1]]
         return sizes.size == 0 or float(np.prod(sizes.astype(float))) <= _LARGEST_CONSTANT
     return node.op_type not in ("Conv", "Gemm", "BatchNormalization", "If", "Loop", "Scan")
 
@@ -125,75 +144,93 @@ def _random(node: ir.Node) -> bool:
     return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
 
 
-def _infer(model: ir.Model, node: ir.Node, measured: InferredShapes, types, record) -> None:
-    domain, op_type = node.domain, _EQUIVALENTS.get((node.domain, node.op_type), node.op_type)
+def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
+    """Infer a node whose values only a run would tell, by its operator's own definition."""
+    found = inference.found
     inputs = [value for value in node.inputs if value is not None]
     for value in inputs:
-        if value not in types:
+        if value not in inference.types:
             raise GraphScaleError(
                 f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing "
                 "computes; export the model again"
             )
-    shape = layer_shape(node, [measured.shapes[value] for value in inputs])
+    shape = layer_shape(node, [found.shapes[value] for value in inputs])
     if shape is not None:
-        first = types[inputs[0]].tensor_type.elem_type
+        first = inference.types[inputs[0]].tensor_type.elem_type
         for output, kind in zip(node.outputs, (first, onnx.TensorProto.INT64)):  # value and index
-            record(output, kind, shape)
+            inference.record(output, kind, shape)
         return
+    types = _output_types(model, node, inference)
+    for output in node.outputs:
+        if not output.name:
+            continue
+        kind = types.get(output.name)
+        if kind is None or not kind.tensor_type.HasField("shape"):
+            if output.uses() or output.is_graph_output():
+                raise _depends_on_data(node, output)
+            continue
+        dims = kind.tensor_type.shape.dim
+        if not all(dim.HasField("dim_value") for dim in dims):
+            raise _depends_on_data(node, output)
+        shape = [dim.dim_value for dim in dims]
+        if node.op_type in _POOLS and node.attributes.get_int("ceil_mode", 0):
+            shape = _without_empty_windows(node, found.shapes[node.inputs[0]], shape)
+        inference.record(output, kind.tensor_type.elem_type, shape)
+
+
+def _output_types(
+    model: ir.Model, node: ir.Node, inference: ShapeInference
+) -> dict[str, onnx.TypeProto]:
+    """What ONNX's own inference says about the outputs of `node`, by their names."""
     try:
         proto = ir.serde.serialize_node(node)
     except Exception:
         raise GraphScaleError(
             f"node {node.name!r} ({node.op_type}) is damaged; export or copy the model again"
         ) from None
-    input_types = {value.name: types[value] for value in inputs}
-    data = {
-        value.name: onnx.numpy_helper.from_array(measured.constants[value], value.name)
-        for value in inputs
-        if value in measured.constants and measured.constants[value].size <= 1024
-    }
+    inputs = [value for value in node.inputs if value is not None]
+    domain, op_type = _EQUIVALENTS.get((node.domain, node.op_type), (node.domain, node.op_type))
+    function = model.functions.get((domain, op_type, node.overload))
     try:
-        function = model.functions.get((domain, node.op_type, node.overload))
-        if op_type != node.op_type:
-            domain, proto.domain, proto.op_type = "", "", op_type
-        if function is not None and op_type == node.op_type:
+        if function is not None:
+            given = [inference.types[value] for value in inputs]
             outputs = onnx.shape_inference.infer_function_output_types(
-                ir.to_proto(function), [types[value] for value in inputs], proto.attribute
+                ir.to_proto(function), given, proto.attribute
             )
-            inferred = dict(zip((v.name for v in node.outputs), outputs))
-        else:
-            version = model.opset_imports.get(domain, model.opset_imports.get("", 1))
-            schema = onnx.defs.get_schema(op_type, version, domain)
-            if op_type != node.op_type:
-                known = [each for each in proto.attribute if each.name in schema.attributes]
-                proto.ClearField("attribute")
-                proto.attribute.extend(known)
-            opsets = [onnx.helper.make_opsetid(d, v) for d, v in model.opset_imports.items()]
-            inferred = onnx.shape_inference.infer_node_outputs(
-                schema, proto, input_types, data, opset_imports=opsets, ir_version=model.ir_version
-            )
+            return dict(zip((value.name for value in node.outputs), outputs))
+        version = model.opset_imports.get(domain, model.opset_imports.get("", 1))
+        schema = onnx.defs.get_schema(op_type, version, domain)
+        if (domain, op_type) != (node.domain, node.op_type):
+            proto.domain, proto.op_type = domain, op_type
+            known = [each for each in proto.attribute if each.name in schema.attributes]
+            proto.ClearField("attribute")
+            proto.attribute.extend(known)
+        constants = inference.found.constants
+        # Of constants only small ones can matter: they are sizes, axes and the like.
+        numbers = {
+            value.name: onnx.numpy_helper.from_array(constants[value], value.name)
+            for value in inputs
+            if value in constants and constants[value].size <= 1024
+        }
+        return onnx.shape_inference.infer_node_outputs(
+            schema,
+            proto,
+            {value.name: inference.types[value] for value in inputs},
+            numbers,
+            opset_imports=[onnx.helper.make_opsetid(*each) for each in model.opset_imports.items()],
+            ir_version=model.ir_version,
+        )
     except onnx.defs.SchemaError:
         raise GraphScaleError(
             f"node {node.name!r} has the operator {node.domain or 'ai.onnx'}.{node.op_type}, which "
             "ONNX does not define at this opset; replace it before shrinking"
         ) from None
     except Exception as error:
-        raise _failure(node, error) from error
-    for output in node.outputs:
-        if not output.name:
-            continue
-        kind = inferred.get(output.name)
-        dims = kind.tensor_type.shape.dim if kind is not None else None
-        if kind is None or not kind.tensor_type.HasField("shape"):
-            if output.uses() or output.is_graph_output():
-                raise _failure(node, f"the shape of {output.name!r} cannot be worked out")
-            continue
-        if not all(dim.HasField("dim_value") for dim in dims):
-            raise _failure(node, f"the shape of {output.name!r} depends on the data")
-        shape = [dim.dim_value for dim in dims]
-        if op_type in _POOLS and node.attributes.get_int("ceil_mode", 0):
-            shape = _without_empty_windows(node, measured.shapes[node.inputs[0]], shape)
-        record(output, kind.tensor_type.elem_type, shape)
+        reason = " ".join(str(error).split())[:300]
+        raise GraphScaleError(
+            f"node {node.name!r} ({node.op_type}) does not fit the input size: {reason}; "
+            "check the model or give another --input-size"
+        ) from error
 
 
 def _without_empty_windows(node: ir.Node, before: Sequence[int], shape: list[int]) -> list[int]:
@@ -209,9 +246,8 @@ def _without_empty_windows(node: ir.Node, before: Sequence[int], shape: list[int
     return [*shape[:2], *(size - extra for size, extra in zip(shape[2:], empty))]
 
 
-def _failure(node: ir.Node, error: object) -> GraphScaleError:
-    text = " ".join(str(error).split())
+def _depends_on_data(node: ir.Node, output: ir.Value) -> GraphScaleError:
     return GraphScaleError(
-        f"node {node.name!r} ({node.op_type}) does not fit the input size: {text[:300]}; "
-        "check the model or give another --input-size"
+        f"node {node.name!r} ({node.op_type}): the shape of its output {output.name!r} depends on "
+        "the data that the network is fed; leave this node out of the model"
     )

@@ -1,9 +1,9 @@
 """Give the target the weights of its own that a checkpoint's layers have got.
 
-torch's exporters merge equal small tensors of untrained networks, and training takes them apart
-(`separate_weights`). A target whose layers still share such a tensor must not lose what each of
-them learned: where the checkpoint's layer reads a weight of another name than the same layer of
-the target, the target's layer gets that weight.
+torch's exporters merge equal small tensors of untrained networks, and training unties them
+(`UntieWeights`). A target whose layers still share such a tensor must not lose what each of them
+learned: where the checkpoint's layer reads a weight of another name than the same layer of the
+target, the target's layer gets that weight.
 """
 
 from __future__ import annotations
@@ -12,59 +12,77 @@ from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.add_initializer import add_initializer
+from graphscale.passes.graph.add_initializer import register_initializer
+from graphscale.passes.graph.free_names import FreeNames
+from graphscale.passes.graph.rewrite_result import RewriteResult
 
 
-def follow_separation(
-    target: ir.Model, checkpoint: ir.Model, constants: Collection[str]
-) -> list[str]:
-    """Add the separated weights to `target`, unfilled; returns their names.
+class FollowUntiedWeights(ir.passes.InPlacePass):
+    """Add the checkpoint's untied weights to the target, unfilled; the result names them.
 
-    `constants` are the names of the checkpoint's constants that hold shapes: no weights.
+    Args:
+        checkpoint: The trained network. Its layers are found by the names of their outputs.
+        constants: Names of the checkpoint's constants that hold shapes: no weights.
     """
-    layers = {node.outputs[0].name: node for node in checkpoint.graph if node.outputs}
-    known = target.graph.initializers
-    added: list[str] = []
-    for node in list(target.graph):
-        other = layers.get(node.outputs[0].name)
-        if other is None or other.op_type != node.op_type:
-            continue
-        for index, (mine, theirs) in enumerate(zip(node.inputs, other.inputs)):
-            if mine is None or theirs is None or theirs.name in constants:
+
+    def __init__(self, checkpoint: ir.Model, constants: Collection[str]) -> None:
+        super().__init__()
+        self._layers = {node.outputs[0].name: node for node in checkpoint.graph if node.outputs}
+        self._constants = set(constants)
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Change the target in place."""
+        known = model.graph.initializers
+        names: FreeNames | None = None
+        tied: dict[ir.Value, bool] = {}
+        added: list[str] = []
+        for node in model.graph:
+            layer = self._layers.get(node.outputs[0].name) if node.outputs else None
+            if layer is None or layer.op_type != node.op_type:
                 continue
-            if not _separated(mine, theirs, layers):
-                continue
-            if theirs.name not in known:
-                producer = mine.producer()
-                if producer is not None:  # the Identity that stood for the merged weight
-                    mine.name = f"{mine.name}_merged"
-                array = theirs.const_value.numpy()
-                added.append(add_initializer(target, theirs.name, array).name)
-                if producer is not None:
-                    mine.replace_all_uses_with(known[theirs.name])
-                    target.graph.remove(producer, safe=True)
+            for index, (mine, theirs) in enumerate(zip(node.inputs, layer.inputs)):
+                if mine is None or not _is_weight(theirs) or theirs.name in self._constants:
                     continue
-            node.replace_input_with(index, known[theirs.name])
-    return added
+                if mine not in tied:
+                    tied[mine] = _is_tied(mine, self._layers)
+                if not tied[mine] or (mine.is_initializer() and mine.name == theirs.name):
+                    continue
+                identity = mine.producer()
+                if theirs.name not in known:
+                    if identity is not None:
+                        names = names or FreeNames.for_values(model)
+                        names.hand_over(mine, "_merged")
+                    register_initializer(model, theirs.name, theirs.const_value.numpy())
+                    added.append(theirs.name)
+                    if identity is not None:  # it stood for the merged weight
+                        mine.replace_all_uses_with(known[theirs.name])
+                        model.graph.remove(identity, safe=True)
+                        continue
+                node.replace_input_with(index, known[theirs.name])
+        return RewriteResult.of(model, added)
 
 
-def _separated(mine: ir.Value, theirs: ir.Value, layers: Mapping[str, ir.Node]) -> bool:
-    """Whether the checkpoint reads a weight of its own where the target reads a merged one."""
-    if not theirs.is_initializer() or theirs.const_value is None:
+def _is_weight(value: ir.Value | None) -> bool:
+    """Whether a value of the checkpoint is an initializer that can have been trained."""
+    if value is None or not value.is_initializer() or value.const_value is None:
         return False
-    if not theirs.const_value.dtype.is_floating_point():
-        return False
+    return value.const_value.dtype.is_floating_point()
+
+
+def _is_tied(mine: ir.Value, layers: Mapping[str, ir.Node]) -> bool:
+    """Whether the target has one weight where the checkpoint may have several.
+
+    That is an Identity of an initializer, or an initializer whose readers read weights of several
+    names in the checkpoint. Where they all read one other name, it was renamed.
+    """
     producer = mine.producer()
     if producer is not None:
         return producer.op_type == "Identity" and producer.inputs[0].is_initializer()
-    return mine.is_initializer() and mine.name != theirs.name and len(_readings(mine, layers)) > 1
-
-
-def _readings(mine: ir.Value, layers: Mapping[str, ir.Node]) -> set[str]:
-    """What the checkpoint's `layers` read where the target's read `mine`: one name if renamed."""
-    names = set()
+    if not mine.is_initializer():
+        return False
+    read = set()
     for node, index in mine.uses():
-        other = layers.get(node.outputs[0].name)
-        if other is not None and index < len(other.inputs) and other.inputs[index] is not None:
-            names.add(other.inputs[index].name)
-    return names
+        layer = layers.get(node.outputs[0].name)
+        if layer is not None and index < len(layer.inputs) and layer.inputs[index] is not None:
+            read.add(layer.inputs[index].name)
+    return len(read) > 1

@@ -12,7 +12,7 @@ from graphscale.core.model_files import constant_tensors
 from graphscale.core.plan import Plan
 from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import is_stripped
-from graphscale.passes.grow.follow_untied_weights import follow_separation
+from graphscale.passes.grow.follow_untied_weights import FollowUntiedWeights
 from graphscale.passes.grow.match_weights import match_weights, tensors_by_name
 
 _SET = ("Resize", "Upsample", "Clip", "Pad", "Dropout")  # all inputs but the first are settings
@@ -24,13 +24,13 @@ class Growth:
 
     Attributes:
         resized, copied: Weights.
-        separated: Weights that layers shared in the target file and have of their own now.
+        untied: Weights that layers shared in the target file and have of their own now.
         renamed: Weights that bear another name in the checkpoint, matched by structure.
     """
 
     resized: list[str] = field(default_factory=list)
     copied: list[str] = field(default_factory=list)
-    separated: list[str] = field(default_factory=list)
+    untied: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -40,7 +40,7 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     Raises:
         GraphScaleError: the checkpoint lacks a weight, or holds one of another shape; names it.
     """
-    growth = Growth(separated=follow_separation(target, checkpoint, plan.constants))
+    growth = Growth(untied=FollowUntiedWeights(checkpoint, plan.constants)(target).names)
     resized = {weight.name: weight for weight in plan.weights}
     tensors = tensors_by_name(target)
     settings = _settings(target)

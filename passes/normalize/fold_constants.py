@@ -10,8 +10,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.passes.graph.add_initializer import add_initializer
+from graphscale.core.errors import GraphScaleError
+from graphscale.passes.graph.add_initializer import register_initializer
 from graphscale.passes.graph.evaluate_node import evaluate_node
+from graphscale.passes.graph.free_names import FreeNames
+from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import weight_source
 
 # Where operators read a kernel, which is folded however it is computed.
@@ -25,104 +28,132 @@ _SCALING = {
     *("Add", "Mul", "Sub", "Div", "PRelu", "BatchNormalization", "InstanceNormalization"),
     *("LayerNormalization", "GroupNormalization", "RMSNormalization"),
 }
+_MAX_ELEMENTS = 1 << 31  # of a fill; a few bytes of text must not ask for all of the memory
 
 
-def fold_constants(model: ir.Model) -> list[str]:
-    """Fold the computed floating-point weights of `model`; returns their names.
+class FoldConstants(ir.passes.InPlacePass):
+    """Fold the computed floating-point weights; the result names them.
 
     Raises:
         GraphScaleError: a weight cannot be computed; names the node.
     """
-    constant: set[ir.Value] = set()
-    folded: list[str] = []
-    for value in model.graph.initializers.values():
-        if value.const_value is not None:
-            constant.add(value)
-    for node in model.graph:
-        inputs = [value for value in node.inputs if value is not None]
-        computed = node.op_type.startswith("Random") or any(
-            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attribute in node.attributes.values()
-        )
-        source = inputs or node.op_type == "Constant"
-        if source and not computed and all(value in constant for value in inputs):
-            constant.update(node.outputs)
-            continue
-        for value in inputs:
-            if value in constant and _is_weight(node, value):
-                folded.append(value.name)
-                _fold(model, value)
-    if folded:
-        _remove_unused(model)
-    return folded
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Fold in place."""
+        names: FreeNames | None = None
+        folded: list[str] = []
+        initializers = model.graph.initializers.values()
+        constant = {value for value in initializers if value.const_value is not None}
+        fills: set[ir.Value] = set()  # what comes from a ConstantOfShape, not from arithmetic
+        for node in model.graph:
+            inputs = [value for value in node.inputs if value is not None]
+            if _is_computable(node) and all(value in constant for value in inputs):
+                constant.update(node.outputs)
+                if node.op_type == "ConstantOfShape" or (inputs and inputs[0] in fills):
+                    fills.update(node.outputs)
+                continue
+            for value in inputs:
+                if value in constant and _is_weight(node, value, fills):
+                    names = names or FreeNames.for_values(model)
+                    folded.append(value.name)
+                    constant.add(_fold(model, value, names))
+        return RewriteResult.of(model, folded)
 
 
-def _is_weight(node: ir.Node, value: ir.Value) -> bool:
+def _is_computable(node: ir.Node) -> bool:
+    """Whether a node gives the same numbers each time that its inputs have the same numbers."""
+    if not node.op_type.startswith("Random") and (node.inputs or node.op_type == "Constant"):
+        graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+        return not any(attribute.type in graphs for attribute in node.attributes.values())
+    return False
+
+
+def _is_weight(node: ir.Node, value: ir.Value, fills: set[ir.Value]) -> bool:
     """Whether a constant is a weight that nodes compute, as `node` reads it."""
-    if weight_source(value) is not None or value.producer() is None:
+    if value.producer() is None or weight_source(value) is not None:
         return False
     multiplied = node.inputs.index(value) in _PRODUCTS.get(node.op_type, ())
     scales = node.op_type in _SCALING or node.op_type in _PRODUCTS
-    if not multiplied and not (scales and _from_fill(value)):
+    if not multiplied and not (scales and value in fills):
         return False
     dtype = _dtype(value)
     return dtype is None or dtype.is_floating_point()
 
 
-def _from_fill(value: ir.Value) -> bool:
-    """Whether a constant comes from a ConstantOfShape: a weight left out, no arithmetic."""
-    node = value.producer()
-    return node is not None and (
-        node.op_type == "ConstantOfShape"
-        or any(_from_fill(each) for each in node.inputs[:1] if each is not None)
-    )
-
-
-def _dtype(value: ir.Value) -> ir.DataType | None:
+def _dtype(value: ir.Value | None) -> ir.DataType | None:
     """The element type of a constant, as far as its producers tell."""
-    if value.dtype is not None:
-        return value.dtype
-    node = value.producer()
-    if node is None:
-        return value.const_value.dtype
-    if node.op_type == "Cast":
-        return ir.DataType(node.attributes.get_int("to"))
-    if node.op_type in ("Shape", "Size"):
-        return ir.DataType.INT64
-    if node.op_type in ("Constant", "ConstantOfShape"):
-        tensor = node.attributes.get("value")
-        if tensor is not None:
-            return tensor.as_tensor().dtype
-        return None if node.op_type == "Constant" else ir.DataType.FLOAT
-    return _dtype(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+    while value is not None:
+        if value.dtype is not None:
+            return value.dtype
+        node = value.producer()
+        if node is None:
+            return value.const_value.dtype
+        if node.op_type == "Cast":
+            return ir.DataType(node.attributes.get_int("to"))
+        if node.op_type in ("Shape", "Size"):
+            return ir.DataType.INT64
+        if node.op_type in ("Constant", "ConstantOfShape"):
+            tensor = node.attributes.get("value")
+            if tensor is not None:
+                return tensor.as_tensor().dtype
+            return None if node.op_type == "Constant" else ir.DataType.FLOAT
+        value = node.inputs[0] if node.inputs else None
+    return None
 
 
-def _fold(model: ir.Model, value: ir.Value) -> None:
+def _fold(model: ir.Model, value: ir.Value, names: FreeNames) -> ir.Value:
+    """Put an initializer in the place of `value`; it bears the name from now on."""
     array = _compute(model, value)
-    name, node = value.name, value.producer()
-    value.name = f"{name}_unfolded"  # the initializer bears the name from now on
-    initializer = add_initializer(model, name, array)
+    initializer = register_initializer(model, names.hand_over(value, "_unfolded"), array)
     value.replace_all_uses_with(initializer, replace_graph_outputs=True)
-    if not any(output.uses() for output in node.outputs):
-        model.graph.remove(node, safe=True)
+    _remove_unused(model.graph, value.producer())
+    return initializer
 
 
 def _compute(model: ir.Model, value: ir.Value) -> np.ndarray:
-    """The value of a constant, without spending memory on a constant fill."""
-    node = value.producer()
-    if node is None:
-        return value.const_value.numpy()
-    inputs = [None if each is None else _compute(model, each) for each in node.inputs]
-    if node.op_type == "ConstantOfShape" and node.domain == "":
-        tensor = node.attributes.get("value")
-        fill = tensor.as_tensor().numpy().reshape(()) if tensor is not None else np.float32(0)
-        return np.broadcast_to(fill, inputs[0].tolist())
-    return evaluate_node(model, node, inputs)[list(node.outputs).index(value)]
+    """The value of a constant. Each node behind it is computed once, however often it is read."""
+    known: dict[ir.Value, np.ndarray] = {}
+    pending = [value]
+    while pending:
+        each = pending[-1]
+        node = each.producer()
+        missing = [] if node is None else [v for v in node.inputs if v and v not in known]
+        if each not in known and missing:
+            pending += missing
+            continue
+        pending.pop()
+        if each in known:
+            continue
+        if node is None:
+            known[each] = each.const_value.numpy()
+        elif node.op_type == "ConstantOfShape" and node.domain == "":
+            known[each] = _fill(node, known[node.inputs[0]])
+        else:
+            inputs = [None if v is None else known[v] for v in node.inputs]
+            known.update(zip(node.outputs, evaluate_node(model, node, inputs)))
+    return known[value]
 
 
-def _remove_unused(model: ir.Model) -> None:
-    """Remove the nodes, and initializers, whose only purpose was a folded weight."""
-    outputs = set(model.graph.outputs)
-    for node in reversed(list(model.graph)):
-        if not any(value.uses() or value in outputs for value in node.outputs):
-            model.graph.remove(node, safe=True)
+def _fill(node: ir.Node, shape: np.ndarray) -> np.ndarray:
+    """What a ConstantOfShape gives, without spending memory on it."""
+    if float(np.prod(shape.astype(float))) > _MAX_ELEMENTS:
+        raise GraphScaleError(
+            f"node {node.name!r} (ConstantOfShape) makes a weight of shape {shape.tolist()}, which "
+            "is larger than any memory; check the model"
+        )
+    tensor = node.attributes.get("value")
+    number = tensor.as_tensor().numpy().reshape(()) if tensor is not None else np.float32(0)
+    return np.broadcast_to(number, shape.tolist())
+
+
+def _remove_unused(graph: ir.Graph, node: ir.Node) -> None:
+    """Remove `node`, and the nodes before it, as far as nothing else reads them."""
+    pending = [node]
+    while pending:
+        each = pending.pop()
+        read = any(value.uses() or value.is_graph_output() for value in each.outputs)
+        if each.graph is None or read:
+            continue
+        before = [value.producer() for value in each.inputs if value is not None]
+        graph.remove(each, safe=True)
+        pending += [producer for producer in before if producer is not None]

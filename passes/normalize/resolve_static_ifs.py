@@ -9,38 +9,73 @@ from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from graphscale.passes.graph.infer_shapes import infer_shapes
+from graphscale.core.node_names import node_name
+from graphscale.passes.graph.free_names import FreeNames
+from graphscale.passes.graph.infer_shapes import ShapeInference
+from graphscale.passes.graph.replace_node import replace_node
+from graphscale.passes.graph.rewrite_result import RewriteResult
 
 
-def decide_branches(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Decide the Ifs of `model` in place at these input shapes; returns their nodes' names.
+class ResolveStaticIfs(ir.passes.InPlacePass):
+    """Resolve Ifs at the given input shapes; the result names their nodes.
 
-    An If that depends on the data stays.
+    An If whose condition depends on the data stays. One walk infers shapes and resolves, so that
+    the time is linear in the number of nodes.
+
+    Args:
+        input_shapes: The shape of each input that a caller feeds.
+
+    Raises:
+        GraphScaleError: as `infer_shapes`, of the nodes before the last If.
     """
-    decided = []
-    for node in list(model.graph):
-        if node.op_type != "If" or node.domain != "":
-            continue
-        condition = infer_shapes(model, input_shapes, until=node).constants.get(node.inputs[0])
-        if condition is not None:
-            decided.append(node.name or node.outputs[0].name)
-            _inline(model.graph, node, bool(condition.reshape(-1)[0]))
-    return decided
+
+    def __init__(self, input_shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self._input_shapes = input_shapes
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Resolve in place."""
+        waiting = sum(map(_is_if, model.graph))
+        if not waiting:
+            return RewriteResult.of(model, [])
+        inference = ShapeInference(model, self._input_shapes)
+        names = FreeNames.for_values(model)
+        resolved = []
+        for node in model.graph:  # the walk comes to the nodes of a branch next, and to Ifs in it
+            if _is_if(node):
+                waiting -= 1
+                condition = inference.found.constants.get(node.inputs[0])
+                if condition is not None:
+                    resolved.append(node_name(node))
+                    taken = bool(condition.reshape(-1)[0])
+                    branch = node.attributes["then_branch" if taken else "else_branch"].as_graph()
+                    waiting += sum(map(_is_if, branch))
+                    _inline(model.graph, node, branch, inference, names)
+                    continue
+            if not waiting:
+                break
+            inference.visit(node)
+        return RewriteResult.of(model, resolved)
 
 
-def _inline(graph: ir.Graph, node: ir.Node, taken: bool) -> None:
-    branch = node.attributes["then_branch" if taken else "else_branch"].as_graph()
-    results = list(branch.outputs)
-    inner = list(branch)
+def _is_if(node: ir.Node) -> bool:
+    return node.op_type == "If" and node.domain == ""
+
+
+def _inline(
+    graph: ir.Graph,
+    node: ir.Node,
+    branch: ir.Graph,
+    inference: ShapeInference,
+    names: FreeNames,
+) -> None:
+    results, inner = list(branch.outputs), list(branch)
     branch.outputs.clear()
     for value in list(branch.initializers.values()):
         branch.initializers.pop(value.name)
+        if value.name in graph.initializers:  # another branch's, which was resolved before
+            value.name = names.free(value.name)
         graph.register_initializer(value)
+        inference.add_initializer(value)
     branch.remove(inner)
-    graph.insert_before(node, inner)
-    for output, result in zip(node.outputs, results, strict=True):
-        if result.producer() in inner:
-            # What reads the If's output goes on reading it under the same name.
-            result.name, output.name = output.name, f"{output.name}_undecided"
-        output.replace_all_uses_with(result, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    replace_node(node, inner, results)

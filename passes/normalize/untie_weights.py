@@ -8,12 +8,14 @@ told from weights that are shared on purpose by being constant fills.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.passes.graph.add_initializer import add_initializer
+from graphscale.passes.graph.add_initializer import register_initializer
+from graphscale.passes.graph.free_names import FreeNames
+from graphscale.passes.graph.rewrite_result import RewriteResult
 
 _NORMALIZATION = {1: "weight", 2: "bias"}
 
@@ -31,28 +33,37 @@ _SLOTS = {
 }
 
 
-def separate_weights(model: ir.Model) -> list[str]:
-    """Undo the merging in place; returns the names of the new initializers."""
-    added: list[str] = []
-    for value in list(model.graph.initializers.values()):
-        if _is_fill(value.const_value):
-            added += _separate_identities(model, value)
-            added += _separate_readers(model, value)
-    return added
+class UntieWeights(ir.passes.InPlacePass):
+    """Undo the merging; the result names the new initializers."""
+
+    def call(self, model: ir.Model) -> RewriteResult:
+        """Untie in place."""
+        fills = [each for each in model.graph.initializers.values() if _is_fill(each.const_value)]
+        if not fills:
+            return RewriteResult.of(model, [])
+        names = FreeNames.for_values(model)
+        order = {node: number for number, node in enumerate(model.graph)}
+        added: list[str] = []
+        for value in fills:
+            added += _untie_identities(model, value, names)
+            added += _untie_readers(model, value, order, names)
+        return RewriteResult.of(model, added)
 
 
 def _is_fill(tensor: ir.TensorProtocol | None) -> bool:
     if tensor is None or not tensor.dtype.is_floating_point() or len(tensor.shape) == 0:
         return False
     array = tensor.numpy()
-    return array.size > 0 and bool((array == array.flat[0]).all())
+    # The first few numbers tell nearly every trained weight, so that the rest need not be read.
+    first = array.flat[:64]
+    return array.size > 0 and bool((first == first[0]).all() and (array == first[0]).all())
 
 
 def _slot(node: ir.Node, index: int) -> str | None:
     return _SLOTS.get(node.op_type, {}).get(index) if node.domain == "" else None
 
 
-def _separate_identities(model: ir.Model, value: ir.Value) -> list[str]:
+def _untie_identities(model: ir.Model, value: ir.Value, names: FreeNames) -> list[str]:
     """Turn each Identity of `value` that feeds a layer into an initializer of its output's name."""
     added = []
     for node, _ in list(value.uses()):
@@ -60,17 +71,18 @@ def _separate_identities(model: ir.Model, value: ir.Value) -> list[str]:
         if node.op_type != "Identity" or node.domain != "" or output.is_graph_output():
             continue
         if any(_slot(reader, index) for reader, index in output.uses()):
-            name, output.name = output.name, f"{output.name}_merged"
+            name = names.hand_over(output, "_merged")
             output.replace_all_uses_with(_copy(model, name, value))
-            model.graph.remove(node, safe=True)
+            node.graph.remove(node, safe=True)
             added.append(name)
     return added
 
 
-def _separate_readers(model: ir.Model, value: ir.Value) -> list[str]:
+def _untie_readers(
+    model: ir.Model, value: ir.Value, order: Mapping[ir.Node, int], names: FreeNames
+) -> list[str]:
     """Give each layer that reads `value` itself its own copy, except one layer."""
     places: dict[Hashable, list[tuple[ir.Node, int]]] = {}
-    order = {node: number for number, node in enumerate(model.graph)}
     readers = [use for use in value.uses() if use.node in order and _slot(*use)]
     for node, index in sorted(readers, key=lambda use: (order[use.node], use.idx)):
         places.setdefault((_layer(node), index), []).append((node, index))
@@ -87,7 +99,7 @@ def _separate_readers(model: ir.Model, value: ir.Value) -> list[str]:
         if key != owner:
             same_layer = named and key[0] == owner[0]
             name = f"{stem}.{_slot(*uses[0])}" if same_layer else _name(*uses[0])
-            copy = _copy(model, name, value)
+            copy = _copy(model, names.free(name), value)
             for node, index in uses:
                 node.replace_input_with(index, copy)
             added.append(copy.name)
@@ -114,6 +126,4 @@ def _name(node: ir.Node, index: int) -> str:
 
 
 def _copy(model: ir.Model, name: str, value: ir.Value) -> ir.Value:
-    while any(output.name == name for node in model.graph for output in node.outputs):
-        name = f"{name}.2"
-    return add_initializer(model, name, np.array(value.const_value.numpy()))
+    return register_initializer(model, name, np.array(value.const_value.numpy()))

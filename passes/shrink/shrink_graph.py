@@ -100,7 +100,7 @@ def _window(node: ir.Node, traced: Traced, solved, constants: ShapeConstants) ->
             extra[position] = numbers.output_padding
     if "kernel_shape" in node.attributes:
         node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", kernel)
-    node.attributes.pop("plan", None)  # of FFTConv, measured at the target's sizes
+    node.attributes.pop("algorithm", None)  # of FFTConv, measured at the target's sizes
     if "auto_pad" in node.attributes:
         node.attributes["auto_pad"] = ir.AttrString("auto_pad", "NOTSET")
     _set_ints(node, "pads", pads, [0] * 2 * rank)

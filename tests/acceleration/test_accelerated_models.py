@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 import graphscale
 from graphscale.acceleration.accelerate import RUNTIME
-from graphscale.acceleration.tuning import Tuner
 from graphscale.acceleration.whole_model import Original
 from graphscale.cli.command_line import main
+from graphscale.core.tuning import Tuner
 
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 WEIGHT = np.random.default_rng(0).normal(size=(3, 3, 5, 5)).astype("f4") / 9

@@ -14,9 +14,9 @@ from rich.console import Console
 import graphscale
 from graphscale.acceleration import choose_layers
 from graphscale.acceleration.accelerate import RUNTIME, Acceleration, LayerChoice
-from graphscale.acceleration.tuning import Tuner
 from graphscale.cli.command_line import main
 from graphscale.cli.tables import show_acceleration
+from graphscale.core.tuning import Tuner
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +107,7 @@ def test_report_names_every_convolution_and_the_reason(model_file, fft_wins, cap
 
 
 def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatch, capsys):
-    monkeypatch.setattr("graphscale.acceleration.tuning._LEAST_GAIN", 0.0)
+    monkeypatch.setattr("graphscale.core.tuning._LEAST_GAIN", 0.0)
     assert main(["accelerate", str(model_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert all(layer["path"] == RUNTIME for layer in report["layers"])
@@ -147,8 +147,8 @@ def test_only_the_layers_with_large_gains_where_the_model_is_the_fastest_so(
     )
     rewritten = graphscale.accelerate(onnx.load(model_file))
     assert [node.op_type for node in rewritten.graph.node] == ["FFTConv", "Conv", "Conv", "Conv"]
-    (plan,) = [a.s for a in rewritten.graph.node[0].attribute if a.name == "plan"]
-    assert plan == b"direct"
+    (algorithm,) = [a.s for a in rewritten.graph.node[0].attribute if a.name == "algorithm"]
+    assert algorithm == b"direct"
 
 
 def test_groups_of_equal_layers_are_tried_one_by_one(model_file, monkeypatch):
@@ -182,22 +182,22 @@ def test_groups_of_equal_layers_are_tried_one_by_one(model_file, monkeypatch):
     assert told == sorted(told)
 
 
-def test_plans_of_fftconv_nodes_are_chosen_anew(model_file, fft_wins, monkeypatch):
+def test_algorithms_of_fftconv_nodes_are_chosen_anew(model_file, fft_wins, monkeypatch):
     rewritten = graphscale.accelerate(onnx.load(model_file))
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {RUNTIME: 1.0, "direct": 2.0})
     restored = graphscale.accelerate(rewritten)
     assert [node.op_type for node in restored.graph.node] == ["Conv"] * 4
-    assert not any(a.name == "plan" for node in restored.graph.node for a in node.attribute)
+    assert not any(a.name == "algorithm" for node in restored.graph.node for a in node.attribute)
 
 
 def test_outputs_that_would_change_are_an_error(model_file, fft_wins, monkeypatch, capsys):
-    planned = choose_layers.plan_model
+    original = choose_layers.rewrite_model
 
-    def wrongly(model, plans):
+    def wrongly(model, algorithms):
         model.graph.initializers["b3"].const_value = onnx_ir.tensor(np.full(5, 1e4, "f4"))
-        return planned(model, plans)
+        return original(model, algorithms)
 
-    monkeypatch.setattr(choose_layers, "plan_model", wrongly)
+    monkeypatch.setattr(choose_layers, "rewrite_model", wrongly)
     assert main(["accelerate", str(model_file)]) == 2
     assert "'y3'" in capsys.readouterr().err
     assert not model_file.with_suffix(".accelerated.onnx").exists()

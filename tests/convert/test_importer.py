@@ -185,18 +185,6 @@ def test_functions_are_inlined():
     assert list(dict(graphscale.load(model).named_parameters())) == ["w"]
 
 
-def test_registered_operators_of_other_domains(monkeypatch):
-    from graphscale.convert.operators import OPERATORS, operator
-
-    monkeypatch.setitem(OPERATORS, ("mine", "Scale"), None)
-    operator("Scale", domain="mine", weights=(1,))(lambda node, x, w: x * w)
-    node = helper.make_node("Scale", ["x", "w"], ["y"], domain="mine")
-    model = build([node], {"w": np.float32([3])})
-    model.opset_import.append(helper.make_opsetid("mine", 1))
-    x = random(2, 4, 8, 8)
-    np.testing.assert_allclose(run_torch(graphscale.load(model), x)[0], 3 * x)
-
-
 def test_all_missing_operators_are_named_at_once(tmp_path):
     nodes = [
         helper.make_node("NonZero", ["x"], ["a"], name="first"),

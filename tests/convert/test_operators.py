@@ -11,7 +11,7 @@ import torch
 from onnx import helper, numpy_helper
 
 import graphscale
-from graphscale.convert.operators import OPERATORS
+from graphscale.convert.operators import TRANSLATIONS
 
 from .compare import assert_matches, build, random
 
@@ -55,7 +55,7 @@ def with_fixed_numbers(model: onnx.ModelProto, inputs: list) -> tuple[onnx.Model
     """The model with those inputs as initializers that must be known before it runs."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     node = model.graph.node[0]
-    entry = OPERATORS[node.domain, node.op_type]
+    entry = TRANSLATIONS[node.domain, node.op_type]
     fixed = {node.input[i] for i in entry.numbers if i < len(node.input)}
     rest = []
     for value, array in zip(list(model.graph.input), inputs):
@@ -67,7 +67,7 @@ def with_fixed_numbers(model: onnx.ModelProto, inputs: list) -> tuple[onnx.Model
     return model, rest
 
 
-@pytest.mark.parametrize("name", sorted(name for domain, name in OPERATORS if domain == ""))
+@pytest.mark.parametrize("name", sorted(name for domain, name in TRANSLATIONS if domain == ""))
 def test_onnx_cases(name):
     cases = backend_cases().get(name, [])
     for case in cases:

@@ -2,7 +2,7 @@
 
 ``custom_ops/kernels/cuda/emulation.h`` runs a GPU's blocks, threads, barriers and tensor-core
 fragments one after another. The library that it is built into takes the place of
-libgraphscale_cuda.so, so a call goes the whole way: door, kernel look-up, plan, launches.
+libgraphscale_cuda.so, so a call goes the whole way: C API, kernel look-up, algorithm, launches.
 """
 
 import ctypes

@@ -38,10 +38,10 @@ def relative_error(actual, wanted):
 
 @pytest.fixture
 def check(on_cuda, monkeypatch):
-    """All three passes of one convolution; plan None leaves the choice to the cost model."""
+    """All three passes of one convolution; algorithm None leaves the choice to the cost model."""
 
     def check(
-        plan,
+        algorithm,
         x_shape,
         weight_shape,
         group=1,
@@ -53,8 +53,8 @@ def check(on_cuda, monkeypatch):
         tolerance=None,
         offset=0,
     ):
-        if plan is not None:
-            monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+        if algorithm is not None:
+            monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", algorithm)
         tolerance = tolerance or TOLERANCE[dtype]
         spatial = len(x_shape) - 2
         x = random(*x_shape, dtype=dtype, seed=0, offset=offset)
@@ -177,10 +177,10 @@ def test_several_filters_of_each_channel(check):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("plan", ["direct", "per_channel 32x32", "dense 32x32"])
-def test_16_bit_floats(check, dtype, plan):
-    group = 3 if plan.startswith("per") else 1
-    check(plan, (2, 3, 30, 25), (3, 3 // group, 7, 5), group=group, dtype=dtype)
+@pytest.mark.parametrize("algorithm", ["direct", "per_channel 32x32", "dense 32x32"])
+def test_16_bit_floats(check, dtype, algorithm):
+    group = 3 if algorithm.startswith("per") else 1
+    check(algorithm, (2, 3, 30, 25), (3, 3 // group, 7, 5), group=group, dtype=dtype)
 
 
 def rounding(wanted, dtype=torch.bfloat16):
@@ -213,7 +213,7 @@ def test_bfloat16_is_as_accurate_as_float32_sums(
     on_cuda, monkeypatch, mean, size, ins, outs, kernel, extent
 ):
     """Large means that kernels of mean 0 take away again are the hardest for spectra."""
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", f"dense {size}x{size}")
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", f"dense {size}x{size}")
     monkeypatch.setenv("GRAPHSCALE_CUDA_SPECTRA_MB", "1")
     x = (random(3, ins, extent, extent, dtype=torch.float64, seed=0) + mean).clamp_min(0)
     weight = random(outs, ins, kernel, kernel, dtype=torch.float64, seed=1)
@@ -229,7 +229,7 @@ def test_bfloat16_is_as_accurate_as_float32_sums(
     ("x_scale", "weight_scale"), [(1, 1), (2.0**100, 2.0**-110), (2.0**-126, 2.0**100), (0, 1)]
 )
 def test_bfloat16_of_any_magnitude(on_cuda, monkeypatch, x_scale, weight_scale):
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "dense 32x32")
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", "dense 32x32")
     x = (random(2, 5, 30, 20, dtype=torch.float64, seed=0) * x_scale).bfloat16()
     weight = (random(6, 5, 9, 7, dtype=torch.float64, seed=1) * weight_scale).bfloat16()
     bias = random(6, dtype=torch.bfloat16, seed=2)
@@ -239,7 +239,7 @@ def test_bfloat16_of_any_magnitude(on_cuda, monkeypatch, x_scale, weight_scale):
 
 
 def test_bfloat16_images_do_not_disturb_each_other(on_cuda, monkeypatch):
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "dense 16x16")
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", "dense 16x16")
     x = random(4, 6, 20, 20, dtype=torch.bfloat16, seed=0)
     weight = random(4, 6, 5, 5, dtype=torch.bfloat16, seed=1)
     x *= torch.tensor([1, 1e-12, 1e12, 1]).bfloat16()[:, None, None, None]
@@ -253,7 +253,7 @@ def test_bfloat16_images_do_not_disturb_each_other(on_cuda, monkeypatch):
 
 def test_bfloat16_without_overflow(on_cuda, monkeypatch):
     """Everything adds up: no sum of a tile can be larger."""
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "dense 16x16")
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", "dense 16x16")
     x = torch.full((2, 33, 16, 16), 1.9921875).bfloat16()  # just below a power of two
     weight = torch.full((3, 33, 8, 8), -1.9921875).bfloat16()
     grad = torch.full((2, 3, 9, 9), 1.9921875).bfloat16()
@@ -280,10 +280,10 @@ def test_bfloat16_in_tiles(check, size):
 
 
 def test_bfloat16_with_float32_spectra(on_cuda, check, monkeypatch):
-    plan = "dense 32x32 tf32"
-    check(plan, (2, 3, 30, 25), (3, 3, 7, 5), dtype=torch.bfloat16, tolerance=2e-3)
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
-    with pytest.raises(Exception, match=f"{plan}.*does not compute this convolution"):
+    algorithm = "dense 32x32 tf32"
+    check(algorithm, (2, 3, 30, 25), (3, 3, 7, 5), dtype=torch.bfloat16, tolerance=2e-3)
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", algorithm)
+    with pytest.raises(Exception, match=f"{algorithm}.*does not compute this convolution"):
         on_cuda(OPERATORS[FORWARD], torch.ones(1, 2, 40, 40).half(), torch.ones(2, 2, 9, 9).half())
 
 
@@ -310,7 +310,7 @@ def test_direct_in_float64(check, spatial):
         ((2, 2, 1, 30), (2, 2, 1, 9), 1),
     ],
 )
-def test_the_chosen_plan(check, x, weight, group):
+def test_the_chosen_algorithm(check, x, weight, group):
     check(None, x, weight, group, pads=(weight[2] // 2, weight[3] // 2) * 2)
 
 
@@ -328,52 +328,58 @@ def test_tf32(check, monkeypatch, depth):
     with pytest.raises(AssertionError):
         check("dense 32x32 tf32", (1, 16, 30, 30), (8, 16, 9, 9), tolerance=1e-5)
     monkeypatch.setenv("GRAPHSCALE_TF32", "1")
-    monkeypatch.delenv("GRAPHSCALE_CUDA_PLAN")
+    monkeypatch.delenv("GRAPHSCALE_CUDA_ALGORITHM")
     check(None, (1, 64, 20, 20), (64, 64, 9, 9), passes=(FORWARD,), tolerance=6e-4)
 
 
 def test_not_a_number_stays_one(on_cuda, monkeypatch):
     x = torch.zeros(1, 2, 20, 20)
     x[0, 0, 3, 3] = float("nan")
-    for plan in ("dense 32x32", "dense 32x32 tf32", "per_channel 32x32"):
-        monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+    for algorithm in ("dense 32x32", "dense 32x32 tf32", "per_channel 32x32"):
+        monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", algorithm)
         assert on_cuda(OPERATORS[FORWARD], x, torch.ones(2, 2, 5, 5)).isnan().any()
 
 
 @pytest.mark.parametrize(
-    "plan", ["dense 99x99", "dense 16x16", "per_channel 16x16 tf32", "fastest"]
+    "algorithm", ["dense 99x99", "dense 16x16", "per_channel 16x16 tf32", "fastest"]
 )
-def test_a_demanded_plan_that_does_not_fit(on_cuda, monkeypatch, plan):
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
-    with pytest.raises(Exception, match=f"{plan}.*does not compute this convolution.*direct"):
+def test_a_demanded_algorithm_that_does_not_fit(on_cuda, monkeypatch, algorithm):
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", algorithm)
+    with pytest.raises(Exception, match=f"{algorithm}.*does not compute this convolution.*direct"):
         on_cuda(OPERATORS[FORWARD], torch.ones(1, 2, 40, 40), torch.ones(2, 2, 17, 17))
 
 
-def test_plans_are_listed_and_run(on_cuda, check, monkeypatch):
+def test_algorithms_are_listed_and_run(on_cuda, check, monkeypatch):
     x, weight = torch.ones(1, 8, 40, 40), torch.ones(8, 8, 9, 9)
     for name, inputs in {
         FORWARD: [x, weight, None],
         TO_INPUT: [torch.ones(1, 8, 32, 32), weight, x],
         TO_WEIGHT: [torch.ones(1, 8, 32, 32), x, weight],
     }.items():
-        plans = on_cuda(library.plans, name, inputs, {})
-        assert "direct" in plans
-        assert {plan.split()[0] for plan in plans} == {"direct", "per_channel", "dense"}
-        for plan in plans:
-            check(plan, x.shape, weight.shape, passes=(name,))
+        algorithms = on_cuda(library.algorithms, name, inputs, {})
+        assert "direct" in algorithms
+        assert {algorithm.split()[0] for algorithm in algorithms} == {
+            "direct",
+            "per_channel",
+            "dense",
+        }
+        for algorithm in algorithms:
+            check(algorithm, x.shape, weight.shape, passes=(name,))
     monkeypatch.setenv("GRAPHSCALE_TF32", "1")
-    singles = on_cuda(library.plans, FORWARD, [x, weight, None], {})
-    assert all(plan.endswith("tf32") for plan in singles if plan.startswith("dense"))
+    singles = on_cuda(library.algorithms, FORWARD, [x, weight, None], {})
+    assert all(algorithm.endswith("tf32") for algorithm in singles if algorithm.startswith("dense"))
     halves = [x.half(), weight.half(), None]
-    assert not any("tf32" in plan for plan in on_cuda(library.plans, FORWARD, halves, {}))
+    assert not any(
+        "tf32" in algorithm for algorithm in on_cuda(library.algorithms, FORWARD, halves, {})
+    )
     doubles = [x.double(), weight.double(), None]
-    assert on_cuda(library.plans, FORWARD, doubles, {}) == ["direct"]
+    assert on_cuda(library.algorithms, FORWARD, doubles, {}) == ["direct"]
 
 
-@pytest.mark.parametrize("plan", ["auto", "dense 16x16", "dense 1x4096", "direct", "nonsense"])
-def test_the_plan_attribute_is_a_hint(on_cuda, plan):
+@pytest.mark.parametrize("algorithm", ["auto", "dense 16x16", "dense 1x4096", "direct", "nonsense"])
+def test_the_algorithm_attribute_is_a_hint(on_cuda, algorithm):
     x, weight = random(1, 2, 30, 28, dtype=torch.float32, seed=0), torch.ones(3, 2, 9, 7)
-    got = on_cuda(OPERATORS[FORWARD], x, weight, plan=plan)
+    got = on_cuda(OPERATORS[FORWARD], x, weight, algorithm=algorithm)
     wanted = functional.conv2d(x.double(), weight.double())
     assert relative_error(got, wanted) < 1e-6
 
@@ -387,9 +393,9 @@ def test_empty_batch(on_cuda):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("plan", ["direct", "dense 24x24", "per_channel 24x24"])
-def test_bounds(on_cuda, monkeypatch, plan, dtype):
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", plan)
+@pytest.mark.parametrize("algorithm", ["direct", "dense 24x24", "per_channel 24x24"])
+def test_bounds(on_cuda, monkeypatch, algorithm, dtype):
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", algorithm)
     x, weight = random(2, 5, 13, 17, dtype=dtype, seed=0), random(3, 5, 4, 3, dtype=dtype, seed=1)
     y = on_cuda(OPERATORS[FORWARD], x, weight, minimum=-2.0, maximum=3.0)
     wanted = functional.conv2d(x.double(), weight.double()).clamp(-2, 3)

@@ -1,4 +1,4 @@
-"""kernels/fft_conv, every pass with many plans, against torch and scipy in float64."""
+"""kernels/fft_conv, every pass with many algorithms, against torch and scipy in float64."""
 
 import ctypes
 import fcntl
@@ -61,7 +61,7 @@ class Problem:
 @pytest.fixture(scope="session")
 def kernels():
     if shutil.which("cmake") is None or shutil.which("c++") is None:
-        pytest.skip("needs cmake and a C++ compiler to build kernels/fft_conv behind its test door")
+        pytest.skip("needs cmake and a C++ compiler to build kernels/cpu/fft_conv for the tests")
     folder = ROOT / "build" / "fft_conv_test"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # two test processes build it once
@@ -83,11 +83,17 @@ def pointer(array: np.ndarray | None) -> ctypes.c_void_p | None:
     return None if array is None else ctypes.c_void_p(array.ctypes.data)
 
 
-def run(kernels, problem, plan, pass_, a, b, bias=None, shape=()) -> np.ndarray:
+def run(kernels, problem, algorithm, pass_, a, b, bias=None, shape=()) -> np.ndarray:
     out = np.full(shape, np.nan, np.float32)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     error = kernels.fft_conv_run(
-        problem.sizes(), pass_, plan.encode(), pointer(a), pointer(b), pointer(bias), pointer(out)
+        problem.sizes(),
+        pass_,
+        algorithm.encode(),
+        pointer(a),
+        pointer(b),
+        pointer(bias),
+        pointer(out),
     )
     assert error is None, error.decode()
     return out
@@ -96,7 +102,7 @@ def run(kernels, problem, plan, pass_, a, b, bias=None, shape=()) -> np.ndarray:
 WINOGRAD = [f"winograd {height}x{width}" for height in (1, 4, 6) for width in (1, 4, 6)][1:]
 
 
-def plans(kernels, problem, pass_, random, count) -> list[str]:
+def algorithms(kernels, problem, pass_, random, count) -> list[str]:
     """What the cost model would take, and any others that are supported."""
     chosen = kernels.fft_conv_candidates(problem.sizes(), pass_, 2).decode().split(";")
     possible = [
@@ -109,12 +115,12 @@ def plans(kernels, problem, pass_, random, count) -> list[str]:
     possible += WINOGRAD * 4
     random.shuffle(possible)
     others = []
-    for plan in possible:
-        if kernels.fft_conv_supports(problem.sizes(), pass_, plan.encode()):
-            others.append(plan)
+    for algorithm in possible:
+        if kernels.fft_conv_supports(problem.sizes(), pass_, algorithm.encode()):
+            others.append(algorithm)
         if len(others) == count:
             break
-    first = [plan for plan in chosen[:2] if plan != "direct"]
+    first = [algorithm for algorithm in chosen[:2] if algorithm != "direct"]
     if kernels.fft_conv_supports(problem.sizes(), pass_, b"direct"):
         first.append("direct")
     return first + others
@@ -139,13 +145,13 @@ def check_all_passes(
     for pass_, (a, b, exact) in zip(
         PASSES, [(x, w, exact_y), (dy, w, exact_dx), (x, dy, exact_dw)], strict=True
     ):
-        tried = only or plans(kernels, problem, pass_, random, count)
+        tried = only or algorithms(kernels, problem, pass_, random, count)
         assert tried
-        for plan in tried:
+        for algorithm in tried:
             given = bias if pass_ == FORWARD else None
-            out = run(kernels, problem, plan, pass_, a, b, given, tuple(exact.shape))
+            out = run(kernels, problem, algorithm, pass_, a, b, given, tuple(exact.shape))
             error = relative_error(out, exact)
-            assert error <= tolerance, (problem, plan, pass_, error)
+            assert error <= tolerance, (problem, algorithm, pass_, error)
 
 
 def random_problem(random: np.random.Generator) -> Problem:
@@ -214,24 +220,26 @@ def test_every_transform_size(kernels, size):
         x[0, 0].astype(np.float64), w[0, 0].astype(np.float64), mode="valid"
     )
     for method in ("dense", "per_channel"):
-        plan = f"{method} {size}x{size}"
-        out = run(kernels, problem, plan, FORWARD, x, w, None, (1, 1, *exact.shape))
+        algorithm = f"{method} {size}x{size}"
+        out = run(kernels, problem, algorithm, FORWARD, x, w, None, (1, 1, *exact.shape))
         assert np.linalg.norm(out[0, 0] - exact) <= 1e-6 * np.linalg.norm(exact)
 
 
-@pytest.mark.parametrize("plan", WINOGRAD)
-def test_winograd_tiles(kernels, plan):
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+def test_winograd_tiles(kernels, algorithm):
     """Every kernel that they can compute, all passes, and no other."""
     random = np.random.default_rng(7)
-    height, width = map(int, plan.split()[1].split("x"))
+    height, width = map(int, algorithm.split()[1].split("x"))
     taps = {1: [1], 4: [2, 3], 6: [2, 3, 4, 5]}
     for rows in range(1, 7):
         for columns in range(1, 7):
             problem = Problem(2, 19, 35, 1, 11, 75, rows, columns, 1, 1, 1, 1, 1, 0, rows - 1, 2)
             possible = rows in taps[height] and columns in taps[width]
-            assert kernels.fft_conv_supports(problem.sizes(), FORWARD, plan.encode()) == possible
+            assert (
+                kernels.fft_conv_supports(problem.sizes(), FORWARD, algorithm.encode()) == possible
+            )
             if possible:
-                check_all_passes(kernels, problem, random, only=[plan])
+                check_all_passes(kernels, problem, random, only=[algorithm])
 
 
 @pytest.mark.parametrize("nonnegative", [False, True])
@@ -249,12 +257,12 @@ def test_winograd_rounds_at_most_four_times_as_much_as_direct(kernels, channels,
         problem.convolve(*arrays), arrays[1:], torch.tensor(dy).double()
     )
     errors = {}
-    for plan in ("direct", "winograd 4x4", "winograd 6x6"):
-        y = run(kernels, problem, plan, FORWARD, x, w, None, exact.shape)
-        dw = run(kernels, problem, plan, GRADIENT_WEIGHT, x, dy, None, w.shape)
-        errors[plan] = [relative_error(y, exact), relative_error(dw, exact_dw)]
-    for plan in ("winograd 4x4", "winograd 6x6"):
-        for found, direct in zip(errors[plan], errors["direct"], strict=True):
+    for algorithm in ("direct", "winograd 4x4", "winograd 6x6"):
+        y = run(kernels, problem, algorithm, FORWARD, x, w, None, exact.shape)
+        dw = run(kernels, problem, algorithm, GRADIENT_WEIGHT, x, dy, None, w.shape)
+        errors[algorithm] = [relative_error(y, exact), relative_error(dw, exact_dw)]
+    for algorithm in ("winograd 4x4", "winograd 6x6"):
+        for found, direct in zip(errors[algorithm], errors["direct"], strict=True):
             assert found <= 4 * direct, errors
 
 
@@ -279,11 +287,11 @@ def test_long_kernels(kernels, size):
     dy = random.standard_normal(exact.shape).astype(np.float32)[None, :, None]
     inner = np.vdot(exact, dy.astype(np.float64))
     for method in ("dense", "per_channel"):
-        plan = f"{method} 1x{size}"
-        y = run(kernels, problem, plan, FORWARD, x, w, None, dy.shape)
+        algorithm = f"{method} 1x{size}"
+        y = run(kernels, problem, algorithm, FORWARD, x, w, None, dy.shape)
         assert np.linalg.norm(y[0, :, 0] - exact) <= 2e-6 * np.linalg.norm(exact)
-        dx = run(kernels, problem, plan, GRADIENT_INPUT, dy, w, None, x.shape)
-        dw = run(kernels, problem, plan, GRADIENT_WEIGHT, x, dy, None, w.shape)
+        dx = run(kernels, problem, algorithm, GRADIENT_INPUT, dy, w, None, x.shape)
+        dw = run(kernels, problem, algorithm, GRADIENT_WEIGHT, x, dy, None, w.shape)
         scale = 1e-6 * np.linalg.norm(exact) * np.linalg.norm(dy)
         assert abs(np.vdot(dx.astype(np.float64), x) - inner) <= scale
         assert abs(np.vdot(dw.astype(np.float64), w) - inner) <= scale
@@ -295,8 +303,8 @@ def test_accuracy_at_31x31(kernels, groups):
     check_all_passes(kernels, problem, np.random.default_rng(0), count=0, tolerance=2e-6)
 
 
-@pytest.mark.parametrize("plan", ["dense 24x32", "winograd 6x6"])
-def test_gradients_are_adjoint(kernels, plan):
+@pytest.mark.parametrize("algorithm", ["dense 24x32", "winograd 6x6"])
+def test_gradients_are_adjoint(kernels, algorithm):
     """<conv(x, w), dy> = <x, gradient_input(dy, w)> = <w, gradient_weight(x, dy)>."""
     random = np.random.default_rng(3)
     problem = Problem(2, 5, 7, 1, 23, 30, 5, 4, 1, 1, 1, 1, 2, 1, 3, 0)
@@ -306,9 +314,9 @@ def test_gradients_are_adjoint(kernels, plan):
     )
     shape = tuple(problem.convolve(torch.tensor(x), torch.tensor(w)).shape)
     dy = random.standard_normal(shape).astype(np.float32)
-    y = run(kernels, problem, plan, FORWARD, x, w, None, shape)
-    dx = run(kernels, problem, plan, GRADIENT_INPUT, dy, w, None, x.shape)
-    dw = run(kernels, problem, plan, GRADIENT_WEIGHT, x, dy, None, w.shape)
+    y = run(kernels, problem, algorithm, FORWARD, x, w, None, shape)
+    dx = run(kernels, problem, algorithm, GRADIENT_INPUT, dy, w, None, x.shape)
+    dw = run(kernels, problem, algorithm, GRADIENT_WEIGHT, x, dy, None, w.shape)
     inner = [np.vdot(a.astype(np.float64), b) for a, b in ((y, dy), (x, dx), (w, dw))]
     np.testing.assert_allclose(inner[1:], inner[0], rtol=1e-5)
 
@@ -337,8 +345,8 @@ def test_cost_model_takes_each_method_where_it_belongs(kernels):
 def test_cost_model_prices_every_candidate(kernels):
     problem = Problem(4, 64, 64, 1, 64, 64, 13, 13)
     for pass_ in PASSES:
-        for plan in kernels.fft_conv_candidates(problem.sizes(), pass_, 2).split(b";"):
-            assert 0 < kernels.fft_conv_seconds(problem.sizes(), pass_, plan, 2) < 1
+        for algorithm in kernels.fft_conv_candidates(problem.sizes(), pass_, 2).split(b";"):
+            assert 0 < kernels.fft_conv_seconds(problem.sizes(), pass_, algorithm, 2) < 1
 
 
 @pytest.mark.parametrize(

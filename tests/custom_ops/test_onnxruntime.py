@@ -163,11 +163,11 @@ def test_concurrent_runs_of_one_session_agree(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "plan", ["auto", "direct", "dense 32x32", "per_channel 40x24", "dense 9x7"]
+    "algorithm", ["auto", "direct", "dense 32x32", "per_channel 40x24", "dense 9x7"]
 )
 @pytest.mark.parametrize("sizes", [["h", "w"], [21, 17]])
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
-def test_constant_weights_serve_every_size_of_image(tmp_path, plan, sizes, kind):
+def test_constant_weights_serve_every_size_of_image(tmp_path, algorithm, sizes, kind):
     generator = np.random.default_rng(0)
     weight = generator.standard_normal((24, 3, 7, 5)).astype(kind)
     element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
@@ -179,7 +179,7 @@ def test_constant_weights_serve_every_size_of_image(tmp_path, plan, sizes, kind)
         group=2,
         pads=[3, 0, 3, 1],
         dilations=[1, 2],
-        plan=plan,
+        algorithm=algorithm,
     )
     made = onnx.load(path)
     made.graph.initializer.append(onnx.numpy_helper.from_array(weight, "i1"))

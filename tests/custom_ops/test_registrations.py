@@ -96,7 +96,7 @@ def test_exported_symbols():
         "RegisterCustomOps",
         "graphscale_cuda_error",
         "graphscale_describe",
-        "graphscale_plans",
+        "graphscale_algorithms",
         "graphscale_run",
     }
 

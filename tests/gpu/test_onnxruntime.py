@@ -105,7 +105,7 @@ def test_a_cuda_graph_can_record_a_session(name, inputs, attributes):
 
 def test_a_constant_weight_serves_images_of_any_height(monkeypatch):
     """Lines are folded into tiles, higher images are not."""
-    monkeypatch.setenv("GRAPHSCALE_CUDA_PLAN", "per_channel 32x32")
+    monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", "per_channel 32x32")
     torch.manual_seed(0)
     images = [torch.randn(1, 2, height, 300) for height in (1, 3, 1)]
     weight = torch.randn(2, 1, 1, 21)

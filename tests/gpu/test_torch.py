@@ -56,9 +56,9 @@ def test_a_cuda_graph_can_record_it(name, inputs, attributes, dtype):
         assert same_bits(left, right)
 
 
-@pytest.mark.parametrize("plan", ["dense 32x32", "dense 64x64", "dense 64x64 tf32"])
+@pytest.mark.parametrize("algorithm", ["dense 32x32", "dense 64x64", "dense 64x64 tf32"])
 @pytest.mark.parametrize("mean", [0, 3])
-def test_bfloat16_convolutions_are_as_accurate_as_cudnns(plan, mean):
+def test_bfloat16_convolutions_are_as_accurate_as_cudnns(algorithm, mean):
     """Large means that kernels of mean 0 take away again are the hardest for spectra."""
     torch.manual_seed(0)
     x = (torch.randn(8, 64, 60, 60, device="cuda") + mean).relu().bfloat16()
@@ -72,9 +72,9 @@ def test_bfloat16_convolutions_are_as_accurate_as_cudnns(plan, mean):
         return [y.detach(), *torch.autograd.grad(y, given, grad.to(dtype))]
 
     ours = [
-        OPERATORS["FFTConv"](x, weight, plan=plan),
-        OPERATORS["FFTConvGradInput"](grad, weight, x, plan=plan),
-        OPERATORS["FFTConvGradWeight"](grad, x, weight, plan=plan),
+        OPERATORS["FFTConv"](x, weight, algorithm=algorithm),
+        OPERATORS["FFTConvGradInput"](grad, weight, x, algorithm=algorithm),
+        OPERATORS["FFTConvGradWeight"](grad, x, weight, algorithm=algorithm),
     ]
     for got, cudnn, exact in zip(ours, passes(torch.bfloat16), passes(torch.float64)):
         assert (got - exact).norm() < 2 * (cudnn - exact).norm()

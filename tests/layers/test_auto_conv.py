@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import graphscale
-from graphscale.acceleration.tuning import Tuner, fastest
+from graphscale.core.tuning import Tuner, fastest
 from graphscale.layers import AutoConv2d, accelerate, auto_conv
 
 
@@ -93,7 +93,7 @@ def test_choices_are_measured_once_and_kept_in_a_file(empty_cache, monkeypatch):
     (known,) = json.loads(empty_cache.read_text()).values()
     assert len(known) == 2
     monkeypatch.setattr(auto_conv, "_TUNERS", {})
-    measure = "graphscale.acceleration.tuning.measure"
+    measure = "graphscale.core.tuning.measure"
     monkeypatch.setattr(measure, lambda *_: pytest.fail("measured again"))
     with torch.no_grad():
         accelerate(network())(torch.randn(1, 2, 12, 10))

@@ -300,13 +300,13 @@ def test_large_kernels_in_single_precision(tmp_path, x, weight, groups, pads):
         np.testing.assert_allclose(again, got.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
-PLANS = ["auto", "direct", "winograd 6x6", "winograd 4x4", "dense 16x24", "per_channel 24x16"]
+ALGORITHMS = ["auto", "direct", "winograd 6x6", "winograd 4x4", "dense 16x24", "per_channel 24x16"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("channels", "groups"), [(20, 1), (20, 20), (6, 3)])
-@pytest.mark.parametrize("plan", PLANS)
-def test_bounds(plan, channels, groups, dtype):
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_bounds(algorithm, channels, groups, dtype):
     """minimum and maximum: a clamp behind the convolution, for its gradients, too."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, channels, 19, 21, generator=generator, dtype=dtype)
@@ -318,7 +318,7 @@ def test_bounds(plan, channels, groups, dtype):
     for low, high in [(0.0, None), (-2.0, 8.0), (None, 1.0)]:
         bounds = {"minimum": low, "maximum": high}
         given = {name: bound for name, bound in bounds.items() if bound is not None}
-        y = fft_conv(*tensors, *window, plan=plan, **given)
+        y = fft_conv(*tensors, *window, algorithm=algorithm, **given)
         wanted = torch.nn.functional.conv2d(*exact, padding=1, groups=groups).clamp(low, high)
         tolerance = {torch.float32: 3e-6, torch.float64: 1e-12, torch.bfloat16: 1e-2}[dtype]
         assert (y - wanted).norm() <= tolerance * wanted.norm()

@@ -7,9 +7,9 @@ import pytest
 
 import graphscale
 from graphscale.acceleration.whole_model import open_model
-from graphscale.passes.accelerate.find_convolutions import convolutions
+from graphscale.passes.accelerate.find_convolutions import find_convolutions
 from graphscale.passes.accelerate.fuse_activations import bounds_of
-from graphscale.passes.accelerate.rewrite_convolutions import plan_convolutions, plan_of
+from graphscale.passes.accelerate.rewrite_convolutions import RewriteConvolutions, algorithm_of
 
 X = np.random.default_rng(0).standard_normal((2, 3, 9, 10), np.float32)
 
@@ -34,11 +34,11 @@ def network(activation: str, opset: int = 17) -> ir.Model:
     return ir.from_proto(proto)
 
 
-def accelerated(model: ir.Model, plan: str | None = "auto") -> ir.Model:
+def accelerated(model: ir.Model, algorithm: str | None = "auto") -> ir.Model:
     from graphscale.layers.export import add_function_bodies
 
     model = model.clone()
-    plan_convolutions(model, dict.fromkeys(convolutions(model), plan))
+    RewriteConvolutions(dict.fromkeys(find_convolutions(model), algorithm))(model)
     add_function_bodies(model)
     onnx.checker.check_model(ir.to_proto(model))
     return model
@@ -62,8 +62,8 @@ CLIPPED = {
 def test_taken_over_and_given_back(name):
     original = network(*CLIPPED[name])
     fused = accelerated(original)
-    (convolution,) = convolutions(fused)
-    assert plan_of(convolution) == "auto"
+    (convolution,) = find_convolutions(fused)
+    assert algorithm_of(convolution) == "auto"
     kinds = [node.op_type for node in fused.graph]
     assert kinds == ["FFTConv", "Neg"] if name == "more follows" else ["FFTConv"]
     assert [value.name for value in fused.graph.outputs] == ["y"]
@@ -74,7 +74,7 @@ def test_taken_over_and_given_back(name):
     assert {"Relu", "Clip"} & {node.op_type for node in split.graph}
     np.testing.assert_array_equal(run(split)[0], run(original)[0])
     again = accelerated(split)
-    assert bounds_of(convolutions(again)[0]) == bounds_of(convolution)
+    assert bounds_of(find_convolutions(again)[0]) == bounds_of(convolution)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +91,18 @@ def test_taken_over_and_given_back(name):
 def test_left_alone(activation):
     original = network(activation) if isinstance(activation, str) else network(*activation)
     changed = accelerated(original)
-    assert bounds_of(convolutions(changed)[0]) == bounds_of(convolutions(accelerated(changed))[0])
+    assert bounds_of(find_convolutions(changed)[0]) == bounds_of(
+        find_convolutions(accelerated(changed))[0]
+    )
     assert len(changed.graph) == len(original.graph)
     np.testing.assert_allclose(run(changed)[0], run(original)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_outputs_of_the_model_stay():
     model = network("y = Relu(sums)")
-    (sums,) = convolutions(model)[0].outputs
+    (sums,) = find_convolutions(model)[0].outputs
     sums.type, sums.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 4, 9, 10])
-    model.graph.outputs.append(convolutions(model)[0].outputs[0])
+    model.graph.outputs.append(find_convolutions(model)[0].outputs[0])
     assert [node.op_type for node in accelerated(model).graph] == ["FFTConv", "Relu"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import helper, numpy_helper, parser
 
 from graphscale.core.model_files import load_model
-from graphscale.passes.normalize.untie_weights import separate_weights
+from graphscale.passes.normalize.untie_weights import UntieWeights
 
 ONES, ZEROS = np.ones(4, np.float32), np.zeros(4, np.float32)
 
@@ -27,7 +27,7 @@ def kernel(seed: int) -> np.ndarray:
 
 def separated(model: onnx.ModelProto) -> tuple[list[str], onnx.ModelProto]:
     loaded = load_model(model)
-    added = separate_weights(loaded)
+    added = UntieWeights()(loaded).names
     written = ir.to_proto(loaded)
     onnx.checker.check_model(written, full_check=True)
     x = np.random.default_rng(0).standard_normal((2, 4, 5, 5), dtype=np.float32)

@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 import graphscale
-from graphscale.passes.normalize.resolve_static_ifs import decide_branches
+from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
 from tests.zoo import HANDMADE, NETWORKS, export
 
 LIGHT_MODELS = sorted(Path(onnx.__file__).parent.glob("backend/test/data/light/*.onnx"))
@@ -168,7 +168,7 @@ def with_branches_decided(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     ir_model = ir.from_proto(model)
     shapes = {value.name: [1, *value.shape[1:]] for value in ir_model.graph.inputs}
-    assert decide_branches(ir_model, shapes) == ifs
+    assert ResolveStaticIfs(shapes)(ir_model).names == ifs
     return ir.to_proto(ir_model)
 
 

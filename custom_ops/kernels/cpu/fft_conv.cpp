@@ -23,61 +23,61 @@ void require_grad(ShapeCall& call, size_t x, size_t weight) {
   }
 }
 
-// Whether kernels/fft_conv computes convolutions of that kind with some plan: none of nothing.
-bool is_planned(const ConvGeometry& g) {
+// Whether kernels/fft_conv computes convolutions of that kind with some algorithm: none of nothing.
+bool has_algorithms(const ConvGeometry& g) {
   return g.in.size() <= 2 &&
          std::min({g.batch, g.in_channels, g.out_channels, g.in_size(), g.out_size()}) > 0;
 }
 
 // How kernels/fft_conv computes a pass; nothing where it does not.
-std::optional<std::pair<fft_conv::Problem, fft_conv::Plan>> plan_of(const Call& call,
+std::optional<std::pair<fft_conv::Problem, fft_conv::Algorithm>> algorithm_of(const Call& call,
                                                                     const ConvGeometry& g,
                                                                     fft_conv::Pass pass) {
-  if (!is_planned(g)) return std::nullopt;
+  if (!has_algorithms(g)) return std::nullopt;
   const fft_conv::Problem p = fft_conv::problem_of(g);
   // The wish was measured elsewhere, perhaps for another size or another device.
-  const auto wish = fft_conv::parse_plan(call.attributes.text("plan"));
+  const auto wish = fft_conv::parse_algorithm(call.attributes.text("algorithm"));
   const bool direct = wish && wish->method == fft_conv::Method::kDirect;
-  const fft_conv::Plan plan = wish && (direct || fft_conv::supports(p, pass, *wish))
+  const fft_conv::Algorithm algorithm = wish && (direct || fft_conv::supports(p, pass, *wish))
                                   ? *wish
                                   : fft_conv::choose(p, pass, call.context.threads);
-  if (!fft_conv::supports(p, pass, plan)) return std::nullopt;
-  return std::pair(p, plan);
+  if (!fft_conv::supports(p, pass, algorithm)) return std::nullopt;
+  return std::pair(p, algorithm);
 }
 
 template <size_t kX, size_t kWeight, fft_conv::Pass kPass>
-std::vector<std::string> list_plans(const Call& call) {
+std::vector<std::string> list_algorithms(const Call& call) {
   const ConvGeometry g =
       conv_geometry(call.attributes, call.inputs[kX].shape, call.inputs[kWeight].shape);
-  if (call.type == Type::kFloat64 || !is_planned(g)) return {"direct"};
-  std::vector<std::string> plans;
-  for (const fft_conv::Plan& plan : fft_conv::candidates(fft_conv::problem_of(g), kPass, call.context.threads)) {
-    plans.push_back(fft_conv::to_string(plan));
+  if (call.type == Type::kFloat64 || !has_algorithms(g)) return {"direct"};
+  std::vector<std::string> algorithms;
+  for (const fft_conv::Algorithm& algorithm : fft_conv::candidates(fft_conv::problem_of(g), kPass, call.context.threads)) {
+    algorithms.push_back(fft_conv::to_string(algorithm));
   }
-  return plans;
+  return algorithms;
 }
 
-Operator&& with_plans(Operator&& op, PlansFunction list) {
+Operator&& with_algorithm(Operator&& op, AlgorithmsFunction list) {
   return std::move(op)
-      .attribute("plan", std::string("auto"),
+      .attribute("algorithm", std::string("auto"),
                  "How to compute it, as measured before: 'direct', 'winograd 6x6', 'dense 32x32' or "
-                 "'per_channel 72x72' (method and tile). A hint: a plan that does not fit the device or "
+                 "'per_channel 72x72' (method and tile). A hint: an algorithm that does not fit the device or "
                  "the sizes is ignored, and 'auto' leaves the choice to a cost model.")
-      .plans(list);
+      .algorithms(list);
 }
 
-// Weights that a model keeps constant, as plans want them. They depend on the plan, not on the image.
-class ConstantWeights : public Prepared {
+// Weights that a model keeps constant, as algorithms want them. They depend on the algorithm, not on the image.
+class ConstantWeights : public Prepacked {
  public:
-  const void* prepared(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
-                       const fft_conv::Plan& plan, const float* weight) const {
+  const void* prepacked(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
+                       const fft_conv::Algorithm& algorithm, const float* weight) const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    auto& kept = kept_[{plan.method, plan.tile_height, plan.tile_width}];
+    auto& kept = kept_[{algorithm.method, algorithm.tile_height, algorithm.tile_width}];
     if (kept == nullptr) {
-      const size_t bytes = fft_conv::prepared_bytes(p, pass, plan);
+      const size_t bytes = fft_conv::prepacked_bytes(p, pass, algorithm);
       std::unique_ptr<void, Free> memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
       if (memory == nullptr) fail("no memory for the spectra of W");
-      fft_conv::prepare(p, pass, plan, weight, memory.get(), context);
+      fft_conv::prepack(p, pass, algorithm, weight, memory.get(), context);
       kept = std::move(memory);
       bytes_ += bytes;
     }
@@ -98,7 +98,7 @@ class ConstantWeights : public Prepared {
   mutable std::map<std::tuple<fft_conv::Method, int, int>, std::unique_ptr<void, Free>> kept_;
 };
 
-// A shape for x where the session does not know it: as large as the kernel. Enough for a plan that is given.
+// A shape for x where the session does not know it: as large as the kernel. Enough for an algorithm that is given.
 Shape least_image(const Attributes& attributes, const Shape& weight) {
   Shape x = {1, weight[1] * attributes.integer("group")};
   for (size_t d = 2; d < weight.size(); ++d) {
@@ -108,28 +108,28 @@ Shape least_image(const Attributes& attributes, const Shape& weight) {
   return x;
 }
 
-// Prepares what the first run will need: for the plan that the node asks for, or that will be chosen for an
+// Prepacks what the first run will need: for the algorithm that the node asks for, or that will be chosen for an
 // image whose size is known; else the first run does.
 template <size_t kX, fft_conv::Pass kPass>
-std::unique_ptr<Prepared> prepare_weights(const Context& context, const Attributes& attributes,
+std::unique_ptr<Prepacked> prepack_weights(const Context& context, const Attributes& attributes,
                                           Type type, const std::vector<Tensor>& inputs) {
   if (!inputs[1].present) return nullptr;
   auto weights = std::make_unique<ConstantWeights>();
   const Shape& weight = inputs[1].shape;
   Shape x = inputs[kX].shape;
   const bool known = !x.empty() && *std::min_element(x.begin(), x.end()) > 0;
-  if (type == Type::kFloat64 || (!known && !fft_conv::parse_plan(attributes.text("plan")))) {
+  if (type == Type::kFloat64 || (!known && !fft_conv::parse_algorithm(attributes.text("algorithm")))) {
     return weights;
   }
   if (!known) x = least_image(attributes, weight);
   const Call call{context, attributes, type, {}, {}, nullptr};
   try {
-    if (const auto planned = plan_of(call, conv_geometry(attributes, x, weight), kPass)) {
+    if (const auto chosen = algorithm_of(call, conv_geometry(attributes, x, weight), kPass)) {
       dispatch(type, [&](auto zero) {
         using T = decltype(zero);
         if constexpr (!std::is_same_v<T, double>) {
           const WideInput<T> wide(context, inputs[1]);
-          weights->prepared(context, planned->first, kPass, planned->second, wide.get());
+          weights->prepacked(context, chosen->first, kPass, chosen->second, wide.get());
         }
       });
     }
@@ -141,13 +141,13 @@ std::unique_ptr<Prepared> prepare_weights(const Context& context, const Attribut
 // use(spectra) with the weights' spectra, kept or made for this call.
 template <typename Use>
 void with_spectra(const Call& call, const fft_conv::Problem& p, fft_conv::Pass pass,
-                  const fft_conv::Plan& plan, const float* weight, const Use& use) {
-  if (const auto* constant = static_cast<const ConstantWeights*>(call.prepared)) {
-    return use(constant->prepared(call.context, p, pass, plan, weight));
+                  const fft_conv::Algorithm& algorithm, const float* weight, const Use& use) {
+  if (const auto* constant = static_cast<const ConstantWeights*>(call.prepacked)) {
+    return use(constant->prepacked(call.context, p, pass, algorithm, weight));
   }
-  const auto bytes = static_cast<int64_t>(fft_conv::prepared_bytes(p, pass, plan));
+  const auto bytes = static_cast<int64_t>(fft_conv::prepacked_bytes(p, pass, algorithm));
   const ScratchArray<char> spectra(call.context, bytes);
-  fft_conv::prepare(p, pass, plan, weight, spectra.get(), call.context);
+  fft_conv::prepack(p, pass, algorithm, weight, spectra.get(), call.context);
   use(spectra.get());
 }
 
@@ -162,11 +162,11 @@ void forward(const Call& call) {
   const Bounds bounds = conv_bounds(call.attributes);
   constexpr auto kPass = fft_conv::Pass::kForward;
   if constexpr (std::is_same_v<Wide, float>) {
-    if (const auto planned = plan_of(call, g, kPass)) {
-      auto [p, plan] = *planned;
+    if (const auto chosen = algorithm_of(call, g, kPass)) {
+      auto [p, algorithm] = *chosen;
       p.bounds = bounds;
-      return with_spectra(call, p, kPass, plan, weight.get(), [&, &p = p, &plan = plan](const void* spectra) {
-        fft_conv::forward(p, plan, x.get(), spectra, bias.get(), y.get(), call.context);
+      return with_spectra(call, p, kPass, algorithm, weight.get(), [&, &p = p, &algorithm = algorithm](const void* spectra) {
+        fft_conv::forward(p, algorithm, x.get(), spectra, bias.get(), y.get(), call.context);
       });
     }
   }
@@ -182,10 +182,10 @@ void grad_input(const Call& call) {
   const WideOutput<T> grad_x(call.context, call.outputs[0]);
   constexpr auto kPass = fft_conv::Pass::kGradientInput;
   if constexpr (std::is_same_v<Wide, float>) {
-    if (const auto planned = plan_of(call, g, kPass)) {
-      const auto& [p, plan] = *planned;
-      return with_spectra(call, p, kPass, plan, weight.get(), [&](const void* spectra) {
-        fft_conv::gradient_input(p, plan, grad.get(), spectra, grad_x.get(), call.context);
+    if (const auto chosen = algorithm_of(call, g, kPass)) {
+      const auto& [p, algorithm] = *chosen;
+      return with_spectra(call, p, kPass, algorithm, weight.get(), [&](const void* spectra) {
+        fft_conv::gradient_input(p, algorithm, grad.get(), spectra, grad_x.get(), call.context);
       });
     }
   }
@@ -201,9 +201,9 @@ void grad_weight(const Call& call) {
   const WideOutput<T> result(call.context, call.outputs[0]);
   constexpr auto kPass = fft_conv::Pass::kGradientWeight;
   if constexpr (std::is_same_v<Wide, float>) {
-    if (const auto planned = plan_of(call, g, kPass)) {
-      const auto& [p, plan] = *planned;
-      return fft_conv::gradient_weight(p, plan, x.get(), grad.get(), result.get(),
+    if (const auto chosen = algorithm_of(call, g, kPass)) {
+      const auto& [p, algorithm] = *chosen;
+      return fft_conv::gradient_weight(p, algorithm, x.get(), grad.get(), result.get(),
                                        call.context);
     }
   }
@@ -213,7 +213,7 @@ void grad_weight(const Call& call) {
 }  // namespace
 
 Operator fft_convolution() {
-  return with_plans(
+  return with_algorithm(
              with_conv_attributes(
                  Operator("FFTConv",
                           "Convolution with all that ONNX Conv has, by FFT or Winograd's method where "
@@ -222,7 +222,7 @@ Operator fft_convolution() {
                      .weight("W", "Kernels [F, C / group, ...].")
                      .optional_weight("B", "[F].")
                      .output("Y", "[N, F, ...].")),
-             list_plans<0, 1, fft_conv::Pass::kForward>)
+             list_algorithms<0, 1, fft_conv::Pass::kForward>)
       .attribute("auto_pad", std::string("NOTSET"),
                  "As Conv's: NOTSET, VALID, SAME_UPPER or SAME_LOWER.")
       .attribute("minimum", kNoMinimum, "Y is at least this: 0 stands for a Relu behind the convolution.")
@@ -237,16 +237,16 @@ Operator fft_convolution() {
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
       })
-      .prepare(1, prepare_weights<0, fft_conv::Pass::kForward>);
+      .prepack(1, prepack_weights<0, fft_conv::Pass::kForward>);
 }
 
 Operator fft_convolution_grad_input() {
-  return with_plans(with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
+  return with_algorithm(with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
                                              .input("grad", "Gradient to Y.")
                                              .input("W", "What FFTConv was given.")
                                              .input("X", "What FFTConv was given; only its shape is used.")
                                              .output("grad_X", "The shape of X.")),
-                    list_plans<2, 1, fft_conv::Pass::kGradientInput>)
+                    list_algorithms<2, 1, fft_conv::Pass::kGradientInput>)
       .shape([](ShapeCall& call) {
         require_grad(call, 2, 1);
         call.outputs[0] = call.inputs[2];
@@ -254,16 +254,16 @@ Operator fft_convolution_grad_input() {
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { grad_input<decltype(zero)>(call); });
       })
-      .prepare(1, prepare_weights<2, fft_conv::Pass::kGradientInput>);
+      .prepack(1, prepack_weights<2, fft_conv::Pass::kGradientInput>);
 }
 
 Operator fft_convolution_grad_weight() {
-  return with_plans(with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
+  return with_algorithm(with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
                                              .input("grad", "Gradient to Y.")
                                              .input("X", "What FFTConv was given.")
                                              .input("W", "What FFTConv was given; only its shape is used.")
                                              .output("grad_W", "The shape of W.")),
-                    list_plans<1, 2, fft_conv::Pass::kGradientWeight>)
+                    list_algorithms<1, 2, fft_conv::Pass::kGradientWeight>)
       .shape([](ShapeCall& call) {
         require_grad(call, 1, 2);
         call.outputs[0] = call.inputs[2];

@@ -41,7 +41,7 @@ MatrixView<const Wide> windows(const Sizes& s, const Wide* x) {
 }
 
 template <typename Wide>
-struct PackedWeight : Prepared {
+struct PackedWeight : Prepacked {
   std::vector<Wide> values;
   size_t bytes() const override { return values.size() * sizeof(Wide); }
 };
@@ -70,7 +70,7 @@ void forward(const Call& call) {
   const int64_t rows = s.batch * s.out_frames;
   const int64_t depth = s.kernel * s.in_features;
   const MatrixView<Wide> result{y.get(), s.out_features, 1};
-  if (const auto* packed = static_cast<const PackedWeight<Wide>*>(call.prepared)) {
+  if (const auto* packed = static_cast<const PackedWeight<Wide>*>(call.prepacked)) {
     return matmul_packed<Wide>(call.context, rows, s.out_features, depth, windows(s, x.get()),
                                packed->values.data(), result, false, bias.get());
   }
@@ -80,7 +80,7 @@ void forward(const Call& call) {
 }
 
 template <typename T>
-std::unique_ptr<Prepared> pack_weight(const Context& context, const Tensor& weight) {
+std::unique_ptr<Prepacked> pack_weight(const Context& context, const Tensor& weight) {
   using Wide = typename Accumulator<T>::type;
   const int64_t outputs = weight.shape[0];
   const int64_t depth = weight.shape[1] * weight.shape[2];
@@ -91,10 +91,10 @@ std::unique_ptr<Prepared> pack_weight(const Context& context, const Tensor& weig
   return packed;
 }
 
-std::unique_ptr<Prepared> prepare(const Context& context, const Attributes&, Type type,
+std::unique_ptr<Prepacked> prepack(const Context& context, const Attributes&, Type type,
                                   const std::vector<Tensor>& inputs) {
   if (!inputs[1].present || inputs[1].rank() != 3) return nullptr;
-  std::unique_ptr<Prepared> packed;
+  std::unique_ptr<Prepacked> packed;
   dispatch(type, [&](auto zero) { packed = pack_weight<decltype(zero)>(context, inputs[1]); });
   return packed;
 }
@@ -192,7 +192,7 @@ Operator temporal_conv() {
       .output("y", "[N, floor((T - K) / stride) + 1, C_out].")
       .attribute("stride", int64_t{1}, "Frames between two outputs.")
       .shape(forward_shape)
-      .prepare(1, prepare)
+      .prepack(1, prepack)
       .kernel([](const Call& call) {
         dispatch(call.type, [&](auto zero) { forward<decltype(zero)>(call); });
       });

@@ -1,4 +1,4 @@
-// FFTConv and its gradients on CUDA: the plan, the kernels' spectra (made once where the weight is
+// FFTConv and its gradients on CUDA: the algorithm, the kernels' spectra (made once where the weight is
 // a constant of a session), and the kernels of fft/ or conv_direct.h.
 #include <map>
 #include <mutex>
@@ -14,30 +14,30 @@
 namespace graphscale::cuda {
 namespace {
 
-size_t spectra_bytes(const Plan& plan, const Layout& layout) {
-  if (plan.method == Method::kDense) return dense_spectra_bytes(plan, layout);
-  return static_cast<size_t>(channel_spectra_count(layout, plan.size)) * sizeof(Complex);
+size_t spectra_bytes(const Algorithm& algorithm, const Layout& layout) {
+  if (algorithm.method == Method::kDense) return dense_spectra_bytes(algorithm, layout);
+  return static_cast<size_t>(channel_spectra_count(layout, algorithm.size)) * sizeof(Complex);
 }
 
-void make_spectra(const Context& context, const Plan& plan, const Layout& layout, void* spectra) {
-  if (plan.method == Method::kDense) return make_dense_spectra(context, plan, layout, spectra);
-  make_channel_spectra(context, plan.size, layout, static_cast<Complex*>(spectra));
+void make_spectra(const Context& context, const Algorithm& algorithm, const Layout& layout, void* spectra) {
+  if (algorithm.method == Method::kDense) return make_dense_spectra(context, algorithm, layout, spectra);
+  make_channel_spectra(context, algorithm.size, layout, static_cast<Complex*>(spectra));
 }
 
-// The spectra of a constant weight, for each plan that calls came with, and for folded lines (one
+// The spectra of a constant weight, for each algorithm that calls came with, and for folded lines (one
 // session may see images of height 1 and higher ones). They are made by the first such call, which
 // alone waits for the GPU; while a CUDA graph records, or where memory is short, calls make their
 // own.
-struct ConstantWeight : Prepared {
-  const void* find(const Context& context, const Plan& plan, const Layout& layout) const {
+struct ConstantWeight : Prepacked {
+  const void* find(const Context& context, const Algorithm& algorithm, const Layout& layout) const {
     const std::lock_guard<std::mutex> lock(mutex);
-    std::unique_ptr<SessionMemory>& memory = spectra[{plan, layout.in.fold}];
+    std::unique_ptr<SessionMemory>& memory = spectra[{algorithm, layout.in.fold}];
     if (memory == nullptr) {
       if (is_recording(context)) return nullptr;
-      const size_t bytes = spectra_bytes(plan, layout);
+      const size_t bytes = spectra_bytes(algorithm, layout);
       std::unique_ptr<SessionMemory> made(SessionMemory::allocate(bytes));
       if (made == nullptr) return nullptr;
-      make_spectra(context, plan, layout, made->get());
+      make_spectra(context, algorithm, layout, made->get());
       wait_for(context);
       memory = std::move(made);
       kept += bytes;
@@ -51,20 +51,20 @@ struct ConstantWeight : Prepared {
   }
 
   mutable std::mutex mutex;
-  mutable std::map<std::pair<Plan, int>, std::unique_ptr<SessionMemory>> spectra;
+  mutable std::map<std::pair<Algorithm, int>, std::unique_ptr<SessionMemory>> spectra;
   mutable size_t kept = 0;
 };
 
 // y or grad_x by FFT.
-void convolve(const Call& call, const Plan& plan, const Layout& planes, const Tensor* bias) {
+void convolve(const Call& call, const Algorithm& algorithm, const Layout& planes, const Tensor* bias) {
   const void* spectra = nullptr;
-  if (const auto* constant = static_cast<const ConstantWeight*>(call.prepared)) {
-    spectra = constant->find(call.context, plan, planes);
+  if (const auto* constant = static_cast<const ConstantWeight*>(call.prepacked)) {
+    spectra = constant->find(call.context, algorithm, planes);
   }
-  const size_t bytes = spectra == nullptr ? spectra_bytes(plan, planes) : 0;
+  const size_t bytes = spectra == nullptr ? spectra_bytes(algorithm, planes) : 0;
   const ScratchArray<unsigned char> room(call.context, static_cast<int64_t>(bytes));
   if (spectra == nullptr) {
-    make_spectra(call.context, plan, planes, room.get());
+    make_spectra(call.context, algorithm, planes, room.get());
     spectra = room.get();
   }
   Plane bias_plane{};
@@ -73,10 +73,10 @@ void convolve(const Call& call, const Plan& plan, const Layout& planes, const Te
     bias_plane.type = bias->type;
   }
   const Plane* const given = bias == nullptr ? nullptr : &bias_plane;
-  if (plan.method == Method::kDense) {
-    convolve_dense(call.context, plan, planes, spectra, given);
+  if (algorithm.method == Method::kDense) {
+    convolve_dense(call.context, algorithm, planes, spectra, given);
   } else {
-    convolve_per_channel(call.context, plan.size, planes, static_cast<const Complex*>(spectra),
+    convolve_per_channel(call.context, algorithm.size, planes, static_cast<const Complex*>(spectra),
                          given);
   }
 }
@@ -86,28 +86,28 @@ bool has_ffts(const Call& call, const ConvGeometry& g) {
   return g.in.size() <= 2 && call.type != Type::kFloat64;
 }
 
-// The planes of a pass that is not direct; `plan` is what was chosen.
-std::optional<Layout> planned(const Call& call, const ConvGeometry& g, Pass pass, const Tensor& in,
-                              const Tensor& taps, const Tensor& out, Plan* plan) {
+// The planes of a pass that is not direct; `algorithm` is what was chosen.
+std::optional<Layout> choose_planes(const Call& call, const ConvGeometry& g, Pass pass, const Tensor& in,
+                              const Tensor& taps, const Tensor& out, Algorithm* algorithm) {
   if (!has_ffts(call, g)) return std::nullopt;
   const Problem p = fft_conv::problem_of(g);
-  const bool wished = call.attributes.has("plan");
-  *plan = choose(p, pass, call.type, wished ? call.attributes.text("plan") : "auto");
-  const std::optional<TiledCore> cut = cut_core(p, pass, *plan, call.type);
+  const bool wished = call.attributes.has("algorithm");
+  *algorithm = choose(p, pass, call.type, wished ? call.attributes.text("algorithm") : "auto");
+  const std::optional<TiledCore> cut = cut_core(p, pass, *algorithm, call.type);
   if (!cut) return std::nullopt;
   return make_layout(*cut, in, taps, out);
 }
 
 template <size_t kX, size_t kWeight, Pass kPass>
-std::vector<std::string> list_plans(const Call& call) {
+std::vector<std::string> list_algorithms(const Call& call) {
   const ConvGeometry g =
       conv_geometry(call.attributes, call.inputs[kX].shape, call.inputs[kWeight].shape);
-  if (!has_ffts(call, g)) return {to_string(Plan{})};
-  std::vector<std::string> plans;
-  for (const Plan& plan : candidates(fft_conv::problem_of(g), kPass, call.type)) {
-    plans.push_back(to_string(plan));
+  if (!has_ffts(call, g)) return {to_string(Algorithm{})};
+  std::vector<std::string> algorithms;
+  for (const Algorithm& algorithm : candidates(fft_conv::problem_of(g), kPass, call.type)) {
+    algorithms.push_back(to_string(algorithm));
   }
-  return plans;
+  return algorithms;
 }
 
 template <typename T>
@@ -140,9 +140,9 @@ void fft_conv(const Call& call) {
   const ConvGeometry g = conv_geometry(call.attributes, x.shape, weight.shape);
   const Tensor& y = call.outputs[0];
   if (y.size() == 0) return;
-  Plan plan;
-  if (const auto planes = planned(call, g, Pass::kForward, x, weight, y, &plan)) {
-    convolve(call, plan, *planes, bias.present ? &bias : nullptr);
+  Algorithm algorithm;
+  if (const auto planes = choose_planes(call, g, Pass::kForward, x, weight, y, &algorithm)) {
+    convolve(call, algorithm, *planes, bias.present ? &bias : nullptr);
     return clip(call);
   }
   dispatch(call.type, [&](auto zero) {
@@ -161,9 +161,9 @@ void fft_conv_grad_input(const Call& call) {
   const Tensor& grad_x = call.outputs[0];
   const ConvGeometry g = conv_geometry(call.attributes, call.inputs[2].shape, weight.shape);
   if (grad_x.size() == 0) return;
-  Plan plan;
-  if (const auto planes = planned(call, g, Pass::kGradientInput, grad, weight, grad_x, &plan)) {
-    return convolve(call, plan, *planes, nullptr);
+  Algorithm algorithm;
+  if (const auto planes = choose_planes(call, g, Pass::kGradientInput, grad, weight, grad_x, &algorithm)) {
+    return convolve(call, algorithm, *planes, nullptr);
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
@@ -179,10 +179,10 @@ void fft_conv_grad_weight(const Call& call) {
   const Tensor& grad_weight = call.outputs[0];
   const ConvGeometry g = conv_geometry(call.attributes, x.shape, call.inputs[2].shape);
   if (grad_weight.size() == 0) return;
-  Plan plan;
-  if (const auto planes = planned(call, g, Pass::kGradientWeight, x, grad_weight, grad, &plan)) {
-    if (plan.method == Method::kDense) return correlate_dense(call.context, plan, *planes);
-    return correlate_per_channel(call.context, plan.size, *planes);
+  Algorithm algorithm;
+  if (const auto planes = choose_planes(call, g, Pass::kGradientWeight, x, grad_weight, grad, &algorithm)) {
+    if (algorithm.method == Method::kDense) return correlate_dense(call.context, algorithm, *planes);
+    return correlate_per_channel(call.context, algorithm.size, *planes);
   }
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
@@ -192,17 +192,17 @@ void fft_conv_grad_weight(const Call& call) {
   });
 }
 
-std::vector<std::string> fft_conv_plans(const Call& call) {
-  return list_plans<0, 1, Pass::kForward>(call);
+std::vector<std::string> fft_conv_algorithms(const Call& call) {
+  return list_algorithms<0, 1, Pass::kForward>(call);
 }
-std::vector<std::string> fft_conv_grad_input_plans(const Call& call) {
-  return list_plans<2, 1, Pass::kGradientInput>(call);
+std::vector<std::string> fft_conv_grad_input_algorithms(const Call& call) {
+  return list_algorithms<2, 1, Pass::kGradientInput>(call);
 }
-std::vector<std::string> fft_conv_grad_weight_plans(const Call& call) {
-  return list_plans<1, 2, Pass::kGradientWeight>(call);
+std::vector<std::string> fft_conv_grad_weight_algorithms(const Call& call) {
+  return list_algorithms<1, 2, Pass::kGradientWeight>(call);
 }
 
-std::unique_ptr<Prepared> prepare_conv(const Context&, const Attributes&, Type,
+std::unique_ptr<Prepacked> prepack_conv(const Context&, const Attributes&, Type,
                                        const std::vector<Tensor>& inputs) {
   if (!inputs[1].present) return nullptr;  // the weight
   return std::make_unique<ConstantWeight>();

@@ -32,13 +32,13 @@ void temporal_k_max_pool(const Call& call);
 void weighted_lookup_table(const Call& call);
 void weighted_lookup_table_grad(const Call& call);
 
-// The plans worth measuring for a call, cheapest by the cost model first.
-std::vector<std::string> fft_conv_plans(const Call& call);
-std::vector<std::string> fft_conv_grad_input_plans(const Call& call);
-std::vector<std::string> fft_conv_grad_weight_plans(const Call& call);
+// The algorithms worth measuring for a call, cheapest by the cost model first.
+std::vector<std::string> fft_conv_algorithms(const Call& call);
+std::vector<std::string> fft_conv_grad_input_algorithms(const Call& call);
+std::vector<std::string> fft_conv_grad_weight_algorithms(const Call& call);
 
 // FFTConv and FFTConvGradInput keep the spectra of a constant weight.
-std::unique_ptr<Prepared> prepare_conv(const Context& context, const Attributes& attributes,
+std::unique_ptr<Prepacked> prepack_conv(const Context& context, const Attributes& attributes,
                                        Type type, const std::vector<Tensor>& inputs);
 
 }  // namespace graphscale::cuda

@@ -10,9 +10,9 @@ std::vector<CudaKernel> list_kernels() {
   return {
       {"CrossMapNormalization", all, cross_map_normalization, nullptr},
       {"CrossMapNormalizationGrad", all, cross_map_normalization_grad, nullptr},
-      {"FFTConv", all, fft_conv, prepare_conv, fft_conv_plans},
-      {"FFTConvGradInput", all, fft_conv_grad_input, prepare_conv, fft_conv_grad_input_plans},
-      {"FFTConvGradWeight", all, fft_conv_grad_weight, nullptr, fft_conv_grad_weight_plans},
+      {"FFTConv", all, fft_conv, prepack_conv, fft_conv_algorithms},
+      {"FFTConvGradInput", all, fft_conv_grad_input, prepack_conv, fft_conv_grad_input_algorithms},
+      {"FFTConvGradWeight", all, fft_conv_grad_weight, nullptr, fft_conv_grad_weight_algorithms},
       {"FeatureLPPooling", all, feature_lp_pooling, nullptr},
       {"FeatureLPPoolingGrad", all, feature_lp_pooling_grad, nullptr},
       {"HierarchicalSoftmaxLogProb", all, hierarchical_softmax_log_prob, nullptr},

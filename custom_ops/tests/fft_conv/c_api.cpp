@@ -1,4 +1,4 @@
-// A C interface to kernels/fft_conv: any pass with any plan. Functions return null or what went wrong.
+// A C interface to kernels/fft_conv: any pass with any algorithm. Functions return null or what went wrong.
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -67,46 +67,46 @@ const char* fft_conv_check(const int64_t* sizes) {
   return guarded([&] { check(problem_of(sizes)); });
 }
 
-int fft_conv_supports(const int64_t* sizes, int pass, const char* plan) {
-  return supports(problem_of(sizes), static_cast<Pass>(pass), parse_plan(plan).value()) ? 1 : 0;
+int fft_conv_supports(const int64_t* sizes, int pass, const char* algorithm) {
+  return supports(problem_of(sizes), static_cast<Pass>(pass), parse_algorithm(algorithm).value()) ? 1 : 0;
 }
 
-// Plans, cheapest first, separated by ';'.
+// Algorithms, cheapest first, separated by ';'.
 const char* fft_conv_candidates(const int64_t* sizes, int pass, int threads) {
   text.clear();
-  for (const Plan& plan : candidates(problem_of(sizes), static_cast<Pass>(pass), threads)) {
-    text += (text.empty() ? "" : ";") + to_string(plan);
+  for (const Algorithm& algorithm : candidates(problem_of(sizes), static_cast<Pass>(pass), threads)) {
+    text += (text.empty() ? "" : ";") + to_string(algorithm);
   }
   return text.c_str();
 }
 
-double fft_conv_seconds(const int64_t* sizes, int pass, const char* plan, int threads) {
-  return predicted_seconds(problem_of(sizes), static_cast<Pass>(pass), parse_plan(plan).value(), threads);
+double fft_conv_seconds(const int64_t* sizes, int pass, const char* algorithm, int threads) {
+  return predicted_seconds(problem_of(sizes), static_cast<Pass>(pass), parse_algorithm(algorithm).value(), threads);
 }
 
-// The pass of a plan: a and b are x and w, dy and w, or x and dy; out y, dx or dw.
-const char* fft_conv_run(const int64_t* sizes, int pass_number, const char* plan_text, const float* a,
+// The pass of an algorithm: a and b are x and w, dy and w, or x and dy; out y, dx or dw.
+const char* fft_conv_run(const int64_t* sizes, int pass_number, const char* algorithm_text, const float* a,
                          const float* b, const float* bias, float* out) {
   return guarded([&] {
     const Problem p = problem_of(sizes);
     const auto pass = static_cast<Pass>(pass_number);
-    const Plan plan = parse_plan(plan_text).value();
+    const Algorithm algorithm = parse_algorithm(algorithm_text).value();
     std::atomic<size_t> taken{0};
     const Context context = test_context(&taken);
     if (pass == Pass::kGradientWeight) {
-      gradient_weight(p, plan, a, b, out, context);
+      gradient_weight(p, algorithm, a, b, out, context);
     } else {
-      const size_t bytes = prepared_bytes(p, pass, plan);
-      const Scratch prepared(context, std::max<size_t>(bytes, 64));
-      prepare(p, pass, plan, b, prepared.get<void>(), context);
+      const size_t bytes = prepacked_bytes(p, pass, algorithm);
+      const Scratch prepacked(context, std::max<size_t>(bytes, 64));
+      prepack(p, pass, algorithm, b, prepacked.get<void>(), context);
       taken = 0;
       if (pass == Pass::kForward) {
-        forward(p, plan, a, prepared.get<void>(), bias, out, context);
+        forward(p, algorithm, a, prepacked.get<void>(), bias, out, context);
       } else {
-        gradient_input(p, plan, a, prepared.get<void>(), out, context);
+        gradient_input(p, algorithm, a, prepacked.get<void>(), out, context);
       }
     }
-    if (taken > scratch_bytes(p, pass, plan, context.threads)) fail("more scratch than announced");
+    if (taken > scratch_bytes(p, pass, algorithm, context.threads)) fail("more scratch than announced");
   });
 }
 }

@@ -1,4 +1,4 @@
-"""ONNX operators in torch, one file per family; `OPERATORS` is the whole table."""
+"""ONNX operators in torch, one file per family; `TRANSLATIONS` is the whole registry."""
 
 from graphscale.convert.operators import (
     activation,
@@ -14,11 +14,11 @@ from graphscale.convert.operators import (
     resize,
     shape,
 )
-from graphscale.convert.operators.registry import OPERATORS, Operator, operator
+from graphscale.convert.operators.registry import TRANSLATIONS, Translation, translates
 
 __all__ = [
-    "OPERATORS",
-    "Operator",
+    "TRANSLATIONS",
+    "Translation",
     "activation",
     "arithmetic",
     "attention",
@@ -27,9 +27,9 @@ __all__ = [
     "indexing",
     "layers",
     "normalization",
-    "operator",
     "pooling",
     "reduction",
     "resize",
     "shape",
+    "translates",
 ]

@@ -7,39 +7,39 @@ import math
 import torch
 from torch.nn import functional as F
 
-from graphscale.convert.operators.registry import operator
-from graphscale.convert.tracing import is_traced
+from graphscale.convert.operators.registry import translates
+from graphscale.convert.tracing import is_program_value
 
-operator("Relu")(lambda node, x: torch.relu(x))
-operator("Sigmoid")(lambda node, x: torch.sigmoid(x))
-operator("Tanh")(lambda node, x: torch.tanh(x))
-operator("Softsign")(lambda node, x: F.softsign(x))
-operator("Mish")(lambda node, x: F.mish(x))
+translates("Relu")(lambda node, x: torch.relu(x))
+translates("Sigmoid")(lambda node, x: torch.sigmoid(x))
+translates("Tanh")(lambda node, x: torch.tanh(x))
+translates("Softsign")(lambda node, x: F.softsign(x))
+translates("Mish")(lambda node, x: F.mish(x))
 # torch's softplus is linear beyond its threshold; ONNX's is not, so the threshold goes to where
 # both are equal in float64.
-operator("Softplus")(lambda node, x: F.softplus(x, 1.0, 40.0))
-operator("LeakyRelu")(lambda node, x: F.leaky_relu(x, node.attribute("alpha", 0.01)))
-operator("Elu")(lambda node, x: F.elu(x, node.attribute("alpha", 1.0)))
-operator("Celu")(lambda node, x: F.celu(x, node.attribute("alpha", 1.0)))
-operator("ThresholdedRelu")(lambda node, x: F.threshold(x, node.attribute("alpha", 1.0), 0.0))
-operator("Gelu")(lambda node, x: F.gelu(x, approximate=node.attribute("approximate", "none")))
-operator("HardSwish")(lambda node, x: F.hardswish(x))
+translates("Softplus")(lambda node, x: F.softplus(x, 1.0, 40.0))
+translates("LeakyRelu")(lambda node, x: F.leaky_relu(x, node.attribute("alpha", 0.01)))
+translates("Elu")(lambda node, x: F.elu(x, node.attribute("alpha", 1.0)))
+translates("Celu")(lambda node, x: F.celu(x, node.attribute("alpha", 1.0)))
+translates("ThresholdedRelu")(lambda node, x: F.threshold(x, node.attribute("alpha", 1.0), 0.0))
+translates("Gelu")(lambda node, x: F.gelu(x, approximate=node.attribute("approximate", "none")))
+translates("HardSwish")(lambda node, x: F.hardswish(x))
 
 
-@operator("Swish")
+@translates("Swish")
 def _swish(node, x):
     alpha = node.attribute("alpha", 1.0)
     return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(x * alpha)
 
 
-@operator("Selu")
+@translates("Selu")
 def _selu(node, x):
     alpha = node.attribute("alpha", 1.67326319217681884765625)
     gamma = node.attribute("gamma", 1.05070102214813232421875)
     return F.elu(x, alpha) * gamma
 
 
-@operator("HardSigmoid")
+@translates("HardSigmoid")
 def _hard_sigmoid(node, x):
     alpha, beta = node.attribute("alpha", 0.2), node.attribute("beta", 0.5)
     if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
@@ -47,24 +47,24 @@ def _hard_sigmoid(node, x):
     return torch.clamp(x * alpha + beta, 0.0, 1.0)
 
 
-@operator("PRelu", weights=(1,))
+@translates("PRelu", weights=(1,))
 def _prelu(node, x, slope):
     return torch.where(x < 0, x * slope.to(x.dtype), x)
 
 
-@operator("Shrink")
+@translates("Shrink")
 def _shrink(node, x):
     bias, limit = node.attribute("bias", 0.0), node.attribute("lambd", 0.5)
     outer = torch.where(x > limit, x - bias, torch.zeros_like(x))
     return torch.where(x < -limit, x + bias, outer)
 
 
-@operator("Clip")
+@translates("Clip")
 def _clip(node, x, low=None, high=None):
     if node.opset < 11:
         low, high = node.attribute("min"), node.attribute("max")
     low, high = _number(low), _number(high)
-    if is_traced(low) or is_traced(high):
+    if is_program_value(low) or is_program_value(high):
         x = x if low is None else torch.clamp(x, min=low)
         return x if high is None else torch.clamp(x, max=high)
     if low == 0.0 and high == 6.0 and x.is_floating_point():
@@ -86,11 +86,11 @@ def _softmax(function, node, x):
     return function(x.flatten(axis), axis).unflatten(axis, x.shape[axis:])
 
 
-operator("Softmax")(lambda node, x: _softmax(torch.softmax, node, x))
-operator("LogSoftmax")(lambda node, x: _softmax(torch.log_softmax, node, x))
+translates("Softmax")(lambda node, x: _softmax(torch.softmax, node, x))
+translates("LogSoftmax")(lambda node, x: _softmax(torch.log_softmax, node, x))
 
 
-@operator("Hardmax")
+@translates("Hardmax")
 def _hardmax(node, x):
     axis = node.attribute("axis", -1 if node.opset >= 13 else 1) % x.ndim
     flat = x if node.opset >= 13 else x.flatten(axis)

@@ -6,7 +6,7 @@ import functools
 
 import torch
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 
 def _operands(node, a, b):
@@ -23,7 +23,7 @@ def _scalar(x, other):
 
 
 def _binary(name, function, **slots):
-    operator(name, **slots)(lambda node, a, b: function(*_operands(node, a, b)))
+    translates(name, **slots)(lambda node, a, b: function(*_operands(node, a, b)))
 
 
 _binary("Add", lambda a, b: a + b, terms=(0, 1))
@@ -34,26 +34,26 @@ _binary("Greater", lambda a, b: a > b)
 _binary("Less", lambda a, b: a < b)
 _binary("GreaterOrEqual", lambda a, b: a >= b)
 _binary("LessOrEqual", lambda a, b: a <= b)
-operator("And")(lambda node, a, b: torch.logical_and(a, b))
-operator("Or")(lambda node, a, b: torch.logical_or(a, b))
-operator("Xor")(lambda node, a, b: torch.logical_xor(a, b))
-operator("Not")(lambda node, x: torch.logical_not(x))
-operator("Where")(lambda node, condition, a, b: torch.where(condition, a, b))
+translates("And")(lambda node, a, b: torch.logical_and(a, b))
+translates("Or")(lambda node, a, b: torch.logical_or(a, b))
+translates("Xor")(lambda node, a, b: torch.logical_xor(a, b))
+translates("Not")(lambda node, x: torch.logical_not(x))
+translates("Where")(lambda node, condition, a, b: torch.where(condition, a, b))
 
 
-@operator("Div")
+@translates("Div")
 def _div(node, a, b):
     whole = not (a.is_floating_point() or b.is_floating_point())
     a, b = _operands(node, a, b)
     return torch.div(a, b, rounding_mode="trunc") if whole else a / b
 
 
-@operator("Mod")
+@translates("Mod")
 def _mod(node, a, b):
     return torch.fmod(a, b) if node.attribute("fmod", 0) else torch.remainder(a, b)
 
 
-@operator("Pow")
+@translates("Pow")
 def _pow(node, base, exponent):
     whole = not base.is_floating_point() and exponent.is_floating_point()
     a, b = _operands(node, base, exponent)
@@ -67,7 +67,7 @@ def _variadic(name, combine):
     def function(node, *inputs):
         return functools.reduce(lambda a, b: combine(*_operands(node, a, b)), inputs)
 
-    operator(name)(function)
+    translates(name)(function)
 
 
 def _extreme(function, clamp):
@@ -82,34 +82,34 @@ def _extreme(function, clamp):
 _variadic("Sum", lambda a, b: a + b)
 _variadic("Max", _extreme(torch.maximum, "min"))
 _variadic("Min", _extreme(torch.minimum, "max"))
-operator("Mean")(lambda node, *xs: functools.reduce(lambda a, b: a + b, xs) / len(xs))
+translates("Mean")(lambda node, *xs: functools.reduce(lambda a, b: a + b, xs) / len(xs))
 
-operator("Neg")(lambda node, x: -x)
-operator("Abs")(lambda node, x: torch.abs(x))
-operator("Sign")(lambda node, x: torch.sign(x))
-operator("Floor")(lambda node, x: torch.floor(x))
-operator("Ceil")(lambda node, x: torch.ceil(x))
-operator("Round")(lambda node, x: torch.round(x))
-operator("Exp")(lambda node, x: torch.exp(x))
-operator("Log")(lambda node, x: torch.log(x))
-operator("Sqrt")(lambda node, x: torch.sqrt(x))
-operator("Reciprocal")(lambda node, x: torch.reciprocal(x))
-operator("Erf")(lambda node, x: torch.erf(x))
-operator("Sin")(lambda node, x: torch.sin(x))
-operator("Cos")(lambda node, x: torch.cos(x))
-operator("Tan")(lambda node, x: torch.tan(x))
-operator("Asin")(lambda node, x: torch.asin(x))
-operator("Acos")(lambda node, x: torch.acos(x))
-operator("Atan")(lambda node, x: torch.atan(x))
-operator("Sinh")(lambda node, x: torch.sinh(x))
-operator("Cosh")(lambda node, x: torch.cosh(x))
-operator("Asinh")(lambda node, x: torch.asinh(x))
-operator("Acosh")(lambda node, x: torch.acosh(x))
-operator("Atanh")(lambda node, x: torch.atanh(x))
-operator("IsNaN")(lambda node, x: torch.isnan(x))
+translates("Neg")(lambda node, x: -x)
+translates("Abs")(lambda node, x: torch.abs(x))
+translates("Sign")(lambda node, x: torch.sign(x))
+translates("Floor")(lambda node, x: torch.floor(x))
+translates("Ceil")(lambda node, x: torch.ceil(x))
+translates("Round")(lambda node, x: torch.round(x))
+translates("Exp")(lambda node, x: torch.exp(x))
+translates("Log")(lambda node, x: torch.log(x))
+translates("Sqrt")(lambda node, x: torch.sqrt(x))
+translates("Reciprocal")(lambda node, x: torch.reciprocal(x))
+translates("Erf")(lambda node, x: torch.erf(x))
+translates("Sin")(lambda node, x: torch.sin(x))
+translates("Cos")(lambda node, x: torch.cos(x))
+translates("Tan")(lambda node, x: torch.tan(x))
+translates("Asin")(lambda node, x: torch.asin(x))
+translates("Acos")(lambda node, x: torch.acos(x))
+translates("Atan")(lambda node, x: torch.atan(x))
+translates("Sinh")(lambda node, x: torch.sinh(x))
+translates("Cosh")(lambda node, x: torch.cosh(x))
+translates("Asinh")(lambda node, x: torch.asinh(x))
+translates("Acosh")(lambda node, x: torch.acosh(x))
+translates("Atanh")(lambda node, x: torch.atanh(x))
+translates("IsNaN")(lambda node, x: torch.isnan(x))
 
 
-@operator("IsInf")
+@translates("IsInf")
 def _is_inf(node, x):
     found = torch.isinf(x)
     if not node.attribute("detect_negative", 1):
@@ -117,7 +117,7 @@ def _is_inf(node, x):
     return found if node.attribute("detect_positive", 1) else found & (x < 0)
 
 
-@operator("CumSum", numbers=(1,))
+@translates("CumSum", numbers=(1,))
 def _cum_sum(node, x, axis):
     axis = axis[0] if isinstance(axis, list) else axis
     backwards, exclusive = node.attribute("reverse", 0), node.attribute("exclusive", 0)

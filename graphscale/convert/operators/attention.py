@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch.nn import functional as F
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 
-@operator("Attention")
+@translates("Attention")
 def _attention(node, query, key, value, mask=None, *past):
     windowed = max(node.attribute("left_window_size", -1), node.attribute("right_window_size", -1))
     if past or node.output_count > 1 or node.attribute("softcap", 0.0) or windowed >= 0:

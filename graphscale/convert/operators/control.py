@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 
-@operator("If", numbers=(0,))
+@translates("If", numbers=(0,))
 def _if(node, condition):
     condition = condition[0] if isinstance(condition, list) else condition
     return node.branch("then_branch" if condition else "else_branch")

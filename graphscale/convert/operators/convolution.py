@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import pad_spatial, split_pads, window_pads
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-@operator("Conv", weights=(1, 2))
+@translates("Conv", weights=(1, 2))
 def _conv(node, x, w, b=None):
     rank = w.ndim - 2
     strides = node.attribute("strides", [1] * rank)
@@ -23,7 +23,7 @@ def _conv(node, x, w, b=None):
     return _CONV[rank](x, w, b, strides, padding, dilations, node.attribute("group", 1))
 
 
-@operator("ConvTranspose", weights=(1, 2))
+@translates("ConvTranspose", weights=(1, 2))
 def _conv_transpose(node, x, w, b=None):
     rank = w.ndim - 2
     strides = node.attribute("strides", [1] * rank)
@@ -68,7 +68,7 @@ def _transposed_pads(node, sizes, strides, full, extra):
     return (half, rest, extra) if auto_pad == "SAME_UPPER" else (rest, half, extra)
 
 
-@operator("Gemm", weights=(0, 1, 2))
+@translates("Gemm", weights=(0, 1, 2))
 def _gemm(node, a, b, c=None):
     a = a.t() if node.attribute("transA", 0) else a
     alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
@@ -87,11 +87,11 @@ def _columns(node, b):
     return b.shape[0] if node.attribute("transB", 0) else b.shape[1]
 
 
-@operator("MatMul", weights=(0, 1))
+@translates("MatMul", weights=(0, 1))
 def _matmul(node, a, b):
     return torch.matmul(a, b)
 
 
-@operator("Einsum", weights=range(8))
+@translates("Einsum", weights=range(8))
 def _einsum(node, *operands):
     return torch.einsum(node.attribute("equation"), *operands)

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 _ALL = 2**31 - 1  # exporters write this, or INT64_MAX, for 'to the end'
 _TORCH_MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
-@operator("Slice", numbers=(1, 2, 3, 4))
+@translates("Slice", numbers=(1, 2, 3, 4))
 def _slice(node, x, starts=None, ends=None, axes=None, steps=None):
     if starts is None:
         starts, ends = node.attribute("starts"), node.attribute("ends")
@@ -37,7 +37,7 @@ def _backwards(x, start, end, axis, step):
     return x.index_select(axis, torch.arange(start, end, step))
 
 
-@operator("Split", numbers=(1,))
+@translates("Split", numbers=(1,))
 def _split(node, x, sizes=None):
     axis = node.attribute("axis", 0) % x.ndim
     sizes = node.attribute("split") if sizes is None else sizes
@@ -50,11 +50,11 @@ def _split(node, x, sizes=None):
 
 
 # A sequence of tensors is a tuple, as the one output of its node.
-operator("SequenceConstruct")(lambda node, *xs: [xs])
-operator("SequenceAt", numbers=(1,))(lambda node, sequence, position: sequence[position])
+translates("SequenceConstruct")(lambda node, *xs: [xs])
+translates("SequenceAt", numbers=(1,))(lambda node, sequence, position: sequence[position])
 
 
-@operator("SplitToSequence", numbers=(1,))
+@translates("SplitToSequence", numbers=(1,))
 def _split_to_sequence(node, x, sizes=None):
     axis = node.attribute("axis", 0) % x.ndim
     length = x.shape[axis]
@@ -67,7 +67,7 @@ def _split_to_sequence(node, x, sizes=None):
     return [tuple(parts[index] for index in range(len(sizes)))]
 
 
-@operator("ConcatFromSequence")
+@translates("ConcatFromSequence")
 def _concat_from_sequence(node, sequence):
     join = torch.stack if node.attribute("new_axis", 0) else torch.cat
     return join(sequence, node.attribute("axis"))
@@ -81,7 +81,7 @@ def _positive(indices, size):
     return torch.where(indices < 0, indices + size, indices)
 
 
-@operator("Gather", weights=(0,))
+@translates("Gather", weights=(0,))
 def _gather(node, x, indices):
     axis = node.attribute("axis", 0) % x.ndim
     if isinstance(indices, torch.Tensor) and indices.ndim == 0:
@@ -93,20 +93,20 @@ def _gather(node, x, indices):
     return picked.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
-@operator("GatherElements")
+@translates("GatherElements")
 def _gather_elements(node, x, indices):
     axis = node.attribute("axis", 0)
     return torch.gather(x, axis, _positive(indices, x.shape[axis]))
 
 
-@operator("GatherND")
+@translates("GatherND")
 def _gather_nd(node, x, indices):
     if node.attribute("batch_dims", 0):
         node.fail("batch_dims is not supported")
     return x[_places(indices)]
 
 
-@operator("ScatterND")
+@translates("ScatterND")
 def _scatter_nd(node, x, indices, updates):
     reduction = node.attribute("reduction", "none")
     if reduction not in ("none", "add"):
@@ -119,7 +119,7 @@ def _places(indices):
     return tuple(indices[..., i] for i in range(indices.shape[-1]))
 
 
-@operator("ScatterElements")
+@translates("ScatterElements")
 def _scatter_elements(node, x, indices, updates):
     reduction = node.attribute("reduction", "none")
     axis = node.attribute("axis", 0)
@@ -130,7 +130,7 @@ def _scatter_elements(node, x, indices, updates):
     return torch.scatter_reduce(x, axis, indices, updates, kind)
 
 
-@operator("Pad", numbers=(1, 2, 3))
+@translates("Pad", numbers=(1, 2, 3))
 def _pad(node, x, pads=None, value=None, axes=None):
     mode = node.attribute("mode", "constant")
     if pads is None:
@@ -160,13 +160,13 @@ def _pairs(amounts, rank, first):
     return [amount for axis in axes for amount in amounts.get(axis, (0, 0))]
 
 
-@operator("Trilu", numbers=(1,))
+@translates("Trilu", numbers=(1,))
 def _trilu(node, x, diagonal=0):
     diagonal = diagonal[0] if isinstance(diagonal, list) else diagonal
     return torch.triu(x, diagonal) if node.attribute("upper", 1) else torch.tril(x, diagonal)
 
 
-@operator("TopK", numbers=(1,))
+@translates("TopK", numbers=(1,))
 def _top_k(node, x, k=None):
     k = node.attribute("k") if k is None else k[0] if isinstance(k, list) else k
     axis, largest = node.attribute("axis", -1), bool(node.attribute("largest", 1))

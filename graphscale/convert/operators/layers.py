@@ -1,36 +1,27 @@
-"""graphscale's own operators: torch calls the same kernels as onnxruntime."""
+"""graphscale's own operators: torch calls the same kernels as onnxruntime.
+
+Which of their inputs are trained comes from the library's own description of each operator, so a
+new operator of the library needs no line here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import graphscale.layers  # noqa: F401  its operators register themselves
-from graphscale.convert.operators.registry import operator
-from graphscale.layers.operator import DOMAIN
-from graphscale.layers.operator import OPERATORS as LAYER_OPERATORS
-from graphscale.layers.operator import Operator as LayerOperator
-
-# Positions of trainable weights; operators that are not named have none.
-_WEIGHTS = {
-    "FFTConv": (1, 2),
-    "LocallyConnected": (1,),
-    "TemporalConv": (1, 2),
-    "LookupTable": (0,),
-    "WeightedLookupTable": (0,),
-    "HierarchicalSoftmaxLoss": (2, 3, 4, 5),
-    "HierarchicalSoftmaxLogProb": (1, 2, 3, 4),
-    "HierarchicalSoftmaxTopK": (1, 2, 3, 4),
-}
+from graphscale.convert.operators.registry import translates
+from graphscale.layers.library import trainable_inputs
+from graphscale.layers.operator import DOMAIN, OPERATORS, Operator
 
 
-def _function(layer: LayerOperator) -> Callable:
+def _function(operator: Operator) -> Callable:
     def call(node, *inputs):
-        given = {a.name: node.attribute(a.name) for a in layer.attributes}
+        given = {a.name: node.attribute(a.name) for a in operator.attributes}
         named = {name: value for name, value in given.items() if value is not None}
-        return layer(*inputs, **named)
+        return operator(*inputs, **named)
 
     return call
 
 
-for _name, _layer in LAYER_OPERATORS.items():
-    operator(_name, domain=DOMAIN, weights=_WEIGHTS.get(_name, ()))(_function(_layer))
+for _name, _operator in OPERATORS.items():
+    translates(_name, domain=DOMAIN, weights=trainable_inputs(_name))(_function(_operator))

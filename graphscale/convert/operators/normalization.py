@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 
 class BatchNorm(nn.Module):
@@ -37,7 +37,7 @@ class BatchNorm(nn.Module):
         return f"eps={self.eps}, momentum={self.momentum}"
 
 
-@operator("BatchNormalization", weights=(1, 2), statistics=(3, 4))
+@translates("BatchNormalization", weights=(1, 2), statistics=(3, 4))
 def _batch_normalization(node, x, scale, bias, mean, var):
     if node.opset < 9 and node.attribute("spatial", 1) == 0:
         node.fail("spatial=0 (statistics per position) is not supported; use spatial=1")
@@ -57,7 +57,7 @@ def _batch_normalization(node, x, scale, bias, mean, var):
     )
 
 
-@operator("Dropout")
+@translates("Dropout")
 def _dropout(node, x, ratio=None, training_mode=None):
     if ratio is not None:
         probability = float(ratio)
@@ -67,14 +67,14 @@ def _dropout(node, x, ratio=None, training_mode=None):
     return (y, torch.ones_like(x).bool()) if node.uses_output(1) else y
 
 
-@operator("InstanceNormalization", weights=(1, 2))
+@translates("InstanceNormalization", weights=(1, 2))
 def _instance_normalization(node, x, scale, bias):
     return F.instance_norm(
         x, weight=scale, bias=bias, use_input_stats=True, eps=node.attribute("epsilon", 1e-5)
     )
 
 
-@operator("LayerNormalization", weights=(1, 2))
+@translates("LayerNormalization", weights=(1, 2))
 def _layer_normalization(node, x, scale, bias=None):
     axis = node.attribute("axis", -1) % x.ndim
     eps = node.attribute("epsilon", 1e-5)
@@ -91,14 +91,14 @@ def _layer_normalization(node, x, scale, bias=None):
     return y if bias is None else y + bias, mean, inverse
 
 
-@operator("SimplifiedLayerNormalization", "RMSNormalization", weights=(1,))
+@translates("SimplifiedLayerNormalization", "RMSNormalization", weights=(1,))
 def _rms_normalization(node, x, scale):
     axes = list(range(node.attribute("axis", -1) % x.ndim, x.ndim))
     eps = node.attribute("epsilon", 1e-5)
     return x * torch.rsqrt(x.square().mean(axes, keepdim=True) + eps) * scale
 
 
-@operator("GroupNormalization", weights=(1, 2))
+@translates("GroupNormalization", weights=(1, 2))
 def _group_normalization(node, x, scale, bias):
     groups = node.attribute("num_groups")
     eps = node.attribute("epsilon", 1e-5)
@@ -111,7 +111,7 @@ def _group_normalization(node, x, scale, bias):
     )
 
 
-@operator("LRN")
+@translates("LRN")
 def _lrn(node, x):
     size = node.attribute("size")
     alpha, beta = node.attribute("alpha", 1e-4), node.attribute("beta", 0.75)
@@ -121,14 +121,14 @@ def _lrn(node, x):
     return x / (mean.squeeze(1) * alpha + node.attribute("bias", 1.0)) ** beta
 
 
-@operator("LpNormalization")
+@translates("LpNormalization")
 def _lp_normalization(node, x):
     axis, p = node.attribute("axis", -1), node.attribute("p", 2)
     norm = torch.linalg.vector_norm(x, p, axis, keepdim=True)
     return x / torch.where(norm == 0, torch.ones_like(norm), norm)
 
 
-@operator("MeanVarianceNormalization")
+@translates("MeanVarianceNormalization")
 def _mean_variance_normalization(node, x):
     axes = node.attribute("axes", [0, 2, 3])
     mean = x.mean(axes, keepdim=True)

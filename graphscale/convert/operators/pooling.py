@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import pad_spatial, window_pads
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -90,7 +90,7 @@ class _Windows:
         return result
 
 
-@operator("MaxPool")
+@translates("MaxPool")
 def _max_pool(node, x):
     if node.uses_output(1):
         node.fail("the indices of MaxPool are not supported; remove MaxUnpool")
@@ -102,7 +102,7 @@ def _max_pool(node, x):
     return pool(windows.padded(x, -math.inf), kernel, strides, 0, dilations)
 
 
-@operator("AveragePool")
+@translates("AveragePool")
 def _average_pool(node, x):
     windows = _Windows(node, x)
     include = bool(node.attribute("count_include_pad", 0))
@@ -116,7 +116,7 @@ def _average_pool(node, x):
     return sums * (1.0 / elements).to(x.dtype)
 
 
-@operator("LpPool")
+@translates("LpPool")
 def _lp_pool(node, x):
     p = node.attribute("p", 2)
     windows = _Windows(node, x)
@@ -127,8 +127,8 @@ def _spatial(x):
     return list(range(2, x.ndim))
 
 
-operator("GlobalAveragePool")(lambda node, x: x.mean(_spatial(x), keepdim=True))
-operator("GlobalMaxPool")(lambda node, x: x.amax(_spatial(x), keepdim=True))
-operator("GlobalLpPool")(
+translates("GlobalAveragePool")(lambda node, x: x.mean(_spatial(x), keepdim=True))
+translates("GlobalMaxPool")(lambda node, x: x.amax(_spatial(x), keepdim=True))
+translates("GlobalLpPool")(
     lambda node, x: torch.linalg.vector_norm(x, node.attribute("p", 2), _spatial(x), keepdim=True)
 )

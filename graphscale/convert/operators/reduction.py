@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 
 def _axes(node, x, axes):
@@ -25,7 +25,7 @@ def _reduction(name, reduce, inner=None, outer=None):
             x = reduce(x, axes, bool(node.attribute("keepdims", 1)))
         return outer(x) if outer else x
 
-    operator(name, numbers=(1,))(function)
+    translates(name, numbers=(1,))(function)
 
 
 def _product(x, axes, keepdim):
@@ -49,7 +49,7 @@ _reduction("ReduceSumSquare", _sum, inner=torch.square)
 _reduction("ReduceLogSum", _sum, outer=torch.log)
 
 
-@operator("ReduceL2", numbers=(1,))
+@translates("ReduceL2", numbers=(1,))
 def _reduce_l2(node, x, axes=None):
     # vector_norm, because the root of a sum has no gradient where all elements are 0.
     axes = _axes(node, x, axes)
@@ -58,7 +58,7 @@ def _reduce_l2(node, x, axes=None):
     return torch.linalg.vector_norm(x, 2, axes, bool(node.attribute("keepdims", 1)))
 
 
-@operator("ReduceLogSumExp", numbers=(1,))
+@translates("ReduceLogSumExp", numbers=(1,))
 def _reduce_log_sum_exp(node, x, axes=None):
     axes = _axes(node, x, axes)
     return x if axes is None else torch.logsumexp(x, axes, bool(node.attribute("keepdims", 1)))
@@ -71,7 +71,7 @@ def _arg(name, function):
             return function(x, axis, keepdim)
         return x.shape[axis] - 1 - function(torch.flip(x, (axis,)), axis, keepdim)
 
-    operator(name)(entry)
+    translates(name)(entry)
 
 
 _arg("ArgMax", torch.argmax)

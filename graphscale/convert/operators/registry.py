@@ -1,4 +1,8 @@
-"""The table of operators: what each ONNX operator is in torch."""
+"""The registry of translations: one entry per ONNX operator tells all that convert knows of it.
+
+`translates` enters a function and the roles of the operator's inputs. No other file lists operators
+by name, so a new operator is one entry and its test.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Operator:
+class Translation:
     """How one ONNX operator becomes torch.
 
     Attributes:
@@ -31,20 +35,26 @@ class Operator:
     shape_only: bool = False
 
 
-OPERATORS: dict[tuple[str, str], Operator] = {}
+TRANSLATIONS: dict[tuple[str, str], Translation] = {}
 """(domain, operator) -> its entry. ONNX's own domain is ''."""
 
 
-def operator(*names: str, domain: str = "", **slots) -> Callable[[Callable], Callable]:
-    """Enter a function into the table under each of `names`; `slots` as in `Operator`.
+def translates(*names: str, domain: str = "", **roles) -> Callable[[Callable], Callable]:
+    """Register a function as the translation of each operator in `names`.
 
-    Another domain's operator is one such line: `operator("FFTConv", domain="graphscale",
-    weights=(1, 2))(lambda node, x, w, b=None: ...)`.
+    Args:
+        names: ONNX operators.
+        domain: Their domain; ONNX's own is ''.
+        roles: Of their inputs: `numbers`, `weights`, `terms`, `statistics`, `shape_only`, as in
+            `Translation`.
+
+    Example: `translates("FFTConv", domain="graphscale", weights=(1, 2))(lambda node, x, w, b=None:
+    ...)` is the whole entry of another domain's operator.
     """
 
     def enter(function: Callable) -> Callable:
         for name in names:
-            OPERATORS[domain, name] = Operator(function, **slots)
+            TRANSLATIONS[domain, name] = Translation(function, **roles)
         return function
 
     return enter

@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 
 
-@operator("Upsample", numbers=(1,))
+@translates("Upsample", numbers=(1,))
 def _upsample(node, x, scales=None):
     scales = node.attribute("scales") if scales is None else scales
     return _resized(node, x, None, scales, None, "asymmetric", "floor")
 
 
-@operator("Resize", numbers=(1, 2, 3))
+@translates("Resize", numbers=(1, 2, 3))
 def _resize(node, x, roi=None, scales=None, sizes=None):
     if node.opset < 11:
         return _resized(node, x, None, roi, None, "asymmetric", "floor")

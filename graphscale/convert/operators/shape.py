@@ -5,23 +5,23 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from graphscale.convert.operators.registry import operator
+from graphscale.convert.operators.registry import translates
 from graphscale.convert.tensors import torch_dtype
-from graphscale.convert.tracing import is_traced
+from graphscale.convert.tracing import is_program_value
 
-operator("Identity")(lambda node, x: x)
-operator("Size", shape_only=True)(lambda node, x: torch.tensor(x.numel()))
-operator("Concat")(lambda node, *xs: torch.cat(xs, node.attribute("axis", 1)))
-operator("Tile", numbers=(1,))(lambda node, x, repeats: x.repeat(repeats))
+translates("Identity")(lambda node, x: x)
+translates("Size", shape_only=True)(lambda node, x: torch.tensor(x.numel()))
+translates("Concat")(lambda node, *xs: torch.cat(xs, node.attribute("axis", 1)))
+translates("Tile", numbers=(1,))(lambda node, x, repeats: x.repeat(repeats))
 
 
-@operator("Shape", shape_only=True)
+@translates("Shape", shape_only=True)
 def _shape(node, x):
     sizes = list(x.shape)[node.attribute("start", 0) : node.attribute("end")]
     return torch.tensor(sizes, dtype=torch.int64)
 
 
-@operator("Constant")
+@translates("Constant")
 def _constant(node):
     for name, dtype in (
         ("value", None),
@@ -36,33 +36,33 @@ def _constant(node):
     node.fail("only numbers are supported as constants")
 
 
-@operator("ConstantOfShape", numbers=(0,))
+@translates("ConstantOfShape", numbers=(0,))
 def _constant_of_shape(node, sizes):
     fill = node.attribute("value")
     value, dtype = (0.0, torch.float32) if fill is None else (fill.item(), fill.dtype)
     return node.create(torch.full, tuple(sizes), value, dtype=node.working_dtype(dtype))
 
 
-@operator("Range", numbers=(0, 1, 2))
+@translates("Range", numbers=(0, 1, 2))
 def _range(node, start, limit, delta):
     dtype = torch.float32 if isinstance(delta, float) else torch.int64
     return node.create(torch.arange, start, limit, delta, dtype=dtype)
 
 
-@operator("Cast")
+@translates("Cast")
 def _cast(node, x):
     dtype = torch_dtype(node.attribute("to"))
-    return x.to(node.working_dtype(dtype) if is_traced(x) else dtype)
+    return x.to(node.working_dtype(dtype) if is_program_value(x) else dtype)
 
 
-@operator("CastLike")
+@translates("CastLike")
 def _cast_like(node, x, like):
-    if is_traced(like) and not is_traced(x):
+    if is_program_value(like) and not is_program_value(x):
         return x.to(like.samples[0].dtype)  # stays a constant
     return x.to(like.dtype)
 
 
-@operator("Reshape", numbers=(1,))
+@translates("Reshape", numbers=(1,))
 def _reshape(node, x, target=None):
     target = node.attribute("shape") if target is None else target
     if not node.attribute("allowzero", 0):
@@ -73,7 +73,7 @@ def _reshape(node, x, target=None):
     return x.reshape(tuple(target))
 
 
-@operator("Flatten")
+@translates("Flatten")
 def _flatten(node, x):
     axis = node.attribute("axis", 1)
     axis = axis + x.ndim if axis < 0 else axis
@@ -84,12 +84,12 @@ def _flatten(node, x):
     return x.flatten(axis) if axis == 1 else x.flatten(axis).flatten(0, axis - 1)
 
 
-@operator("Transpose")
+@translates("Transpose")
 def _transpose(node, x):
     return x.permute(node.attribute("perm", list(reversed(range(x.ndim)))))
 
 
-@operator("Squeeze", numbers=(1,))
+@translates("Squeeze", numbers=(1,))
 def _squeeze(node, x, axes=None):
     axes = node.attribute("axes") if axes is None else axes
     if axes is None:  # never the batch, even where it happens to be 1
@@ -97,7 +97,7 @@ def _squeeze(node, x, axes=None):
     return x.squeeze(tuple(axes)) if axes else x
 
 
-@operator("Unsqueeze", numbers=(1,))
+@translates("Unsqueeze", numbers=(1,))
 def _unsqueeze(node, x, axes=None):
     axes = node.attribute("axes") if axes is None else axes
     rank = x.ndim + len(axes)
@@ -106,7 +106,7 @@ def _unsqueeze(node, x, axes=None):
     return x
 
 
-@operator("Expand", numbers=(1,))
+@translates("Expand", numbers=(1,))
 def _expand(node, x, target):
     lead = len(target) - x.ndim
     target = [-1] * -lead + list(target)
@@ -118,7 +118,7 @@ def _expand(node, x, target):
     )
 
 
-@operator("DepthToSpace")
+@translates("DepthToSpace")
 def _depth_to_space(node, x):
     block = node.attribute("blocksize")
     if node.attribute("mode", "DCR") == "CRD":
@@ -128,7 +128,7 @@ def _depth_to_space(node, x):
     return x.reshape(n, c // block**2, h * block, w * block)
 
 
-@operator("SpaceToDepth")
+@translates("SpaceToDepth")
 def _space_to_depth(node, x):
     block = node.attribute("blocksize")
     n, c, h, w = x.shape
@@ -138,7 +138,7 @@ def _space_to_depth(node, x):
     return x.reshape(n, c * block**2, h // block, w // block)
 
 
-@operator("DequantizeLinear")
+@translates("DequantizeLinear")
 def _dequantize_linear(node, x, scale, zero_point=None):
     x = x.to(scale.dtype)
     per_channel = scale.ndim == 1 and scale.shape[0] > 1

@@ -193,13 +193,13 @@ double seconds(const Work& w, int threads) {
   return shared / threads + w.weight_bytes * kWeightByteSeconds + w.sections * kSectionSeconds;
 }
 
-double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, int threads) {
+double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm, int threads) {
   const int lanes = this_machines_engine().lanes;
-  if (plan.method == Method::kDirect) return direct_seconds(p, pass, lanes, threads);
+  if (algorithm.method == Method::kDirect) return direct_seconds(p, pass, lanes, threads);
   Core core;
-  if (!cut_core(p, pass, plan, &core)) return std::numeric_limits<double>::infinity();
-  if (plan.method == Method::kWinograd) return winograd_seconds(core, pass, lanes, threads);
-  return seconds(count_work(core, pass, plan.method, lanes, threads), threads);
+  if (!cut_core(p, pass, algorithm, &core)) return std::numeric_limits<double>::infinity();
+  if (algorithm.method == Method::kWinograd) return winograd_seconds(core, pass, lanes, threads);
+  return seconds(count_work(core, pass, algorithm.method, lanes, threads), threads);
 }
 
 }  // namespace graphscale::fft_conv

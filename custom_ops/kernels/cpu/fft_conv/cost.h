@@ -1,4 +1,4 @@
-// What a plan costs: operations and bytes counted from its sizes, and the seconds they stand for.
+// What an algorithm costs: operations and bytes counted from its sizes, and the seconds they stand for.
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"
@@ -12,7 +12,7 @@ struct Work {
   double tiles = 0;           // sets of tiles transformed
   double products = 0;        // vector operations of the products per frequency
   double spectra_bytes = 0;   // activation spectra written and read
-  double weight_bytes = 0;    // prepared weights read
+  double weight_bytes = 0;    // prepacked weights read
   double gradient_bytes = 0;  // spectra of weight gradients written and read
   double sections = 0;        // parallel loops
 };
@@ -20,7 +20,7 @@ struct Work {
 Work count_work(const Core& core, Pass pass, Method method, int lanes, int threads);
 
 // Seconds for the work on one of the machines these constants were measured on (a Zen 5 core with AVX-512
-// at about 4 GHz). Elsewhere only the order of plans matters, and that changes little.
+// at about 4 GHz). Elsewhere only the order of algorithms matters, and that changes little.
 double seconds(const Work& work, int threads);
 
 }  // namespace graphscale::fft_conv

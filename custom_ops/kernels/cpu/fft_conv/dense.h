@@ -75,7 +75,7 @@ void gather_columns(const Core& core, const Tile<L>& tile, const float* in, int6
 }
 
 template <int L>
-bool prepare_dense(const Core& core, const float* w, float* prepared, const Context& context) {
+bool prepack_dense(const Core& core, const float* w, float* prepacked, const Context& context) {
   const DenseLayout layout(core, L);
   const int64_t work = tile_floats(core, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
@@ -87,7 +87,7 @@ bool prepare_dense(const Core& core, const float* w, float* prepared, const Cont
     const int64_t group = task / per_group, block = task % per_group / core.ins();
     const int64_t in = task % core.ins();
     tile.forward_rows(tap_planes<L>(core, w, group, block * L, in), core.y.kernel, core.x.kernel);
-    float* const out = prepared + group * layout.weights + (block * core.ins() + in) * 2 * L;
+    float* const out = prepacked + group * layout.weights + (block * core.ins() + in) * 2 * L;
     spread_columns<L>(core, tile, out, layout.weight_pitch);
     for (int64_t f = 0; f < core.frequencies(); ++f) {  // correlation: the conjugate
       float* const im = out + f * layout.weight_pitch + L;
@@ -113,7 +113,7 @@ void transform_tiles(const Core& core, const Context& context, int64_t count, in
 constexpr int64_t kFrequenciesPerTask = 4;
 
 template <int L>
-bool convolve_dense(const Core& core, const float* x, const float* prepared, const float* bias,
+bool convolve_dense(const Core& core, const float* x, const float* prepacked, const float* bias,
                     float* y, const Context& context) {
   const DenseLayout layout(core, L);
   const int64_t work = tile_floats(core, L);
@@ -144,7 +144,7 @@ bool convolve_dense(const Core& core, const float* x, const float* prepared, con
           p.a_outer = 2 * L;
           p.r_count = core.ins();
           p.inner_count = L;
-          p.b = prepared + group * layout.weights + f * layout.weight_pitch;
+          p.b = prepacked + group * layout.weights + f * layout.weight_pitch;
           p.b_r = 2 * L;
           p.b_block = core.ins() * 2 * L;
           p.out = out + f * layout.out_pitch;

@@ -95,7 +95,7 @@ __attribute__((flatten)) void store_sums(const float* sums, int64_t columns, con
 }
 
 template <int L>
-bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* prepared,
+bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* prepacked,
                             const float* bias, float* y, const Context& context) {
   const int64_t copied = d.copied_floats();
   const int64_t work = d.worker_floats(Pass::kForward, L);
@@ -115,7 +115,7 @@ bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* 
       copy_inputs<L>(d, tile, x, channel, count, inputs);
       for (int64_t pair = begin; pair < end; ++pair) {
         const float* const w =
-            prepared + ((tile.group * d.pairs + pair) * d.ins + channel) * per_input;
+            prepacked + ((tile.group * d.pairs + pair) * d.ins + channel) * per_input;
         float* const to = sums + (pair - begin) * per_pair;
         if (d.outs - pair * 2 * L > L) {
           multiply_tile<L, 2>(d, tile, count, inputs, w, to, channel == 0);

@@ -139,7 +139,7 @@ DepthwiseInput find_input(const DirectLayout& d, const DirectTile& tile, const f
 }
 
 template <int L>
-bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prepared, const float* bias,
+bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prepacked, const float* bias,
                         float* y, const Context& context) {
   const int64_t work = d.worker_floats(Pass::kForward, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
@@ -154,7 +154,7 @@ bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prep
     const DepthwiseInput in = find_input<L>(d, tile, x, memory + worker * work);
     for (int64_t out = 0; out < d.outs; ++out) {
       const int64_t filter = tile.group * d.outs + out;
-      const float* const weights = prepared + filter * d.kernel_height * d.kernel_width;
+      const float* const weights = prepacked + filter * d.kernel_height * d.kernel_width;
       const float start = bias == nullptr ? 0.0f : bias[filter];
       float* const plane = y + (tile.image * d.groups * d.outs + filter) * out_plane;
       walk_strips<L>(d, tile, in, [&](auto r, auto k, const float* const* rows, int64_t first,

@@ -136,7 +136,7 @@ int64_t DirectLayout::worker_floats(Pass pass, int lanes) const {
                                 : sum_floats(lanes));
 }
 
-int64_t DirectLayout::prepared_floats(int lanes) const {
+int64_t DirectLayout::prepacked_floats(int lanes) const {
   const int64_t filters = channel_lanes ? pairs * 2 * lanes : outs;
   return groups * filters * ins * kernel_height * kernel_width;
 }

@@ -38,7 +38,7 @@ struct DirectLayout {
   int64_t gradient_tasks() const;
   int64_t copied_floats() const;               // of a worker: inputs, and room for a vector more
   int64_t sum_floats(int lanes) const;         // of a worker: sums, where channels are in the lanes
-  int64_t prepared_floats(int lanes) const;    // of the weights
+  int64_t prepacked_floats(int lanes) const;    // of the weights
   int64_t turned_floats(int lanes) const;      // of a worker: a tile's gradient, where they are
   int64_t gradient_floats(int lanes) const;    // of a worker: sums of the gradient to the weights
   int64_t worker_floats(Pass pass, int lanes) const;  // all of these that a pass needs

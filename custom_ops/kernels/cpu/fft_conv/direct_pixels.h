@@ -61,10 +61,10 @@ void convolve_rows(const DirectLayout& d, const float* x, const float* w, const 
 // F outputs of a tile.
 template <int L, int F>
 void convolve_outputs(const DirectLayout& d, const DirectTile& tile, const float* inputs, int64_t out,
-                      const float* prepared, const float* bias, float* y) {
+                      const float* prepacked, const float* bias, float* y) {
   constexpr int R = F == 1 ? 4 : 2;
   const int64_t filter = tile.group * d.outs + out;
-  const float* const w = prepared + filter * d.ins * d.kernel_height * d.kernel_width;
+  const float* const w = prepacked + filter * d.ins * d.kernel_height * d.kernel_width;
   const float* const b = bias == nullptr ? nullptr : bias + filter;
   float* const plane =
       y + (tile.image * d.groups * d.outs + filter) * d.out_height * d.out_width + tile.first_column;
@@ -80,7 +80,7 @@ void convolve_outputs(const DirectLayout& d, const DirectTile& tile, const float
 }
 
 template <int L>
-bool convolve_pixel_lanes(const DirectLayout& d, const float* x, const float* prepared,
+bool convolve_pixel_lanes(const DirectLayout& d, const float* x, const float* prepacked,
                           const float* bias, float* y, const Context& context) {
   const int64_t work = d.worker_floats(Pass::kForward, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
@@ -92,10 +92,10 @@ bool convolve_pixel_lanes(const DirectLayout& d, const float* x, const float* pr
     copy_inputs<L>(d, tile, x, 0, d.ins, inputs);
     for (int64_t out = 0; out < d.outs;) {
       switch (d.outs - out) {
-        case 1: convolve_outputs<L, 1>(d, tile, inputs, out, prepared, bias, y); out += 1; break;
-        case 2: convolve_outputs<L, 2>(d, tile, inputs, out, prepared, bias, y); out += 2; break;
-        case 3: convolve_outputs<L, 3>(d, tile, inputs, out, prepared, bias, y); out += 3; break;
-        default: convolve_outputs<L, 4>(d, tile, inputs, out, prepared, bias, y); out += 4; break;
+        case 1: convolve_outputs<L, 1>(d, tile, inputs, out, prepacked, bias, y); out += 1; break;
+        case 2: convolve_outputs<L, 2>(d, tile, inputs, out, prepacked, bias, y); out += 2; break;
+        case 3: convolve_outputs<L, 3>(d, tile, inputs, out, prepacked, bias, y); out += 3; break;
+        default: convolve_outputs<L, 4>(d, tile, inputs, out, prepacked, bias, y); out += 4; break;
       }
     }
   });

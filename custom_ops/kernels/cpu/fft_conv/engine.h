@@ -10,17 +10,17 @@ struct DirectLayout;
 struct Engine {
   int lanes;
   // Weights to spectra, for convolve() with the same core and method.
-  bool (*prepare)(const Core& core, Method method, const float* w, float* prepared,
+  bool (*prepack)(const Core& core, Method method, const float* w, float* prepacked,
                   const Context& context);
   // false, here and above, when the context had no memory left.
-  bool (*convolve)(const Core& core, Method method, const float* x, const float* prepared,
+  bool (*convolve)(const Core& core, Method method, const float* x, const float* prepacked,
                    const float* bias, float* y, const Context& context);
   bool (*correlate)(const Core& core, Method method, const float* x, const float* dy, float* dw,
                     const Context& context);
   // The direct convolution.
-  void (*prepare_direct)(const DirectLayout& layout, const float* w, float* prepared,
+  void (*prepack_direct)(const DirectLayout& layout, const float* w, float* prepacked,
                          const Context& context);
-  bool (*convolve_direct)(const DirectLayout& layout, const float* x, const float* prepared,
+  bool (*convolve_direct)(const DirectLayout& layout, const float* x, const float* prepacked,
                           const float* bias, float* y, const Context& context);
   bool (*correlate_direct)(const DirectLayout& layout, const float* x, const float* dy, float* dw,
                            const Context& context);

@@ -11,22 +11,22 @@
 namespace graphscale::fft_conv {
 
 template <int L>
-bool prepare_with(const Core& core, Method method, const float* w, float* prepared,
+bool prepack_with(const Core& core, Method method, const float* w, float* prepacked,
                   const Context& context) {
   switch (method) {
-    case Method::kWinograd: return prepare_winograd<L>(core, w, prepared, context);
-    case Method::kDense: return prepare_dense<L>(core, w, prepared, context);
-    default: return prepare_per_channel<L>(core, w, prepared, context);
+    case Method::kWinograd: return prepack_winograd<L>(core, w, prepacked, context);
+    case Method::kDense: return prepack_dense<L>(core, w, prepacked, context);
+    default: return prepack_per_channel<L>(core, w, prepacked, context);
   }
 }
 
 template <int L>
-bool convolve_with(const Core& core, Method method, const float* x, const float* prepared,
+bool convolve_with(const Core& core, Method method, const float* x, const float* prepacked,
                    const float* bias, float* y, const Context& context) {
   switch (method) {
-    case Method::kWinograd: return convolve_winograd<L>(core, x, prepared, bias, y, context);
-    case Method::kDense: return convolve_dense<L>(core, x, prepared, bias, y, context);
-    default: return convolve_per_channel<L>(core, x, prepared, bias, y, context);
+    case Method::kWinograd: return convolve_winograd<L>(core, x, prepacked, bias, y, context);
+    case Method::kDense: return convolve_dense<L>(core, x, prepacked, bias, y, context);
+    default: return convolve_per_channel<L>(core, x, prepacked, bias, y, context);
   }
 }
 
@@ -43,10 +43,10 @@ bool correlate_with(const Core& core, Method method, const float* x, const float
 template <int L>
 const Engine& engine() {
   static constexpr Engine kEngine = {L,
-                                     prepare_with<L>,
+                                     prepack_with<L>,
                                      convolve_with<L>,
                                      correlate_with<L>,
-                                     prepare_direct<L>,
+                                     prepack_direct<L>,
                                      convolve_direct<L>,
                                      correlate_direct<L>};
   return kEngine;

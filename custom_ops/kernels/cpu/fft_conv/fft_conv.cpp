@@ -18,19 +18,19 @@ const char* pass_name(Pass pass) {
   }
 }
 
-[[noreturn]] void refuse(Pass pass, const Plan& plan) {
-  fail("the plan '" + to_string(plan) + "' does not compute " + pass_name(pass) +
+[[noreturn]] void refuse(Pass pass, const Algorithm& algorithm) {
+  fail("the algorithm '" + to_string(algorithm) + "' does not compute " + pass_name(pass) +
        " of this convolution; take one of candidates()");
 }
 
 DirectLayout direct_layout(const Problem& p, Pass pass, int threads) {
-  if (!direct_computes(p, pass)) refuse(pass, Plan{});
+  if (!direct_computes(p, pass)) refuse(pass, Algorithm{});
   return DirectLayout(p, pass, this_machines_engine().lanes, threads);
 }
 
-Core planned_core(const Problem& p, Pass pass, const Plan& plan) {
+Core algorithm_core(const Problem& p, Pass pass, const Algorithm& algorithm) {
   Core core;
-  if (!supports(p, pass, plan) || !cut_core(p, pass, plan, &core)) refuse(pass, plan);
+  if (!supports(p, pass, algorithm) || !cut_core(p, pass, algorithm, &core)) refuse(pass, algorithm);
   return core;
 }
 
@@ -38,14 +38,14 @@ void check_memory(bool enough) {
   if (!enough) fail("no memory left for the convolution's scratch; lower the batch");
 }
 
-void convolve(const Problem& p, Pass pass, const Plan& plan, const float* from, const void* prepared,
+void convolve(const Problem& p, Pass pass, const Algorithm& algorithm, const float* from, const void* prepacked,
               const float* bias, float* to, const Context& context) {
   const Engine& engine = this_machines_engine();
-  const auto* const weights = static_cast<const float*>(prepared);
-  check_memory(plan.method == Method::kDirect
+  const auto* const weights = static_cast<const float*>(prepacked);
+  check_memory(algorithm.method == Method::kDirect
                    ? engine.convolve_direct(direct_layout(p, pass, context.threads), from, weights,
                                             bias, to, context)
-                   : engine.convolve(planned_core(p, pass, plan), plan.method, from, weights, bias, to,
+                   : engine.convolve(algorithm_core(p, pass, algorithm), algorithm.method, from, weights, bias, to,
                                      context));
 }
 
@@ -68,56 +68,56 @@ void check(const Problem& p) {
           "the (dilated) kernel is larger than the padded input; pad more or take a smaller kernel");
 }
 
-bool supports(const Problem& p, Pass pass, const Plan& plan) {
+bool supports(const Problem& p, Pass pass, const Algorithm& algorithm) {
   if (is_empty(p)) return true;
-  if (plan.method == Method::kDirect) return direct_computes(p, pass);
-  bool height = plan.method == Method::kWinograd, width = height;
+  if (algorithm.method == Method::kDirect) return direct_computes(p, pass);
+  bool height = algorithm.method == Method::kWinograd, width = height;
   for (const int size : fft_sizes()) {
-    height = height || size == plan.tile_height;
-    width = width || (size == plan.tile_width && size % 2 == 0);
+    height = height || size == algorithm.tile_height;
+    width = width || (size == algorithm.tile_width && size % 2 == 0);
   }
   Core core;
-  return height && width && cut_core(p, pass, plan, &core);
+  return height && width && cut_core(p, pass, algorithm, &core);
 }
 
-size_t prepared_bytes(const Problem& p, Pass pass, const Plan& plan) {
+size_t prepacked_bytes(const Problem& p, Pass pass, const Algorithm& algorithm) {
   if (pass == Pass::kGradientWeight || is_empty(p)) return 0;
   const int lanes = this_machines_engine().lanes;
-  if (plan.method == Method::kDirect) {
-    return static_cast<size_t>(direct_layout(p, pass, 1).prepared_floats(lanes)) * 4;
+  if (algorithm.method == Method::kDirect) {
+    return static_cast<size_t>(direct_layout(p, pass, 1).prepacked_floats(lanes)) * 4;
   }
-  const Core core = planned_core(p, pass, plan);
-  return static_cast<size_t>(prepared_floats(core, plan.method, lanes)) * 4;
+  const Core core = algorithm_core(p, pass, algorithm);
+  return static_cast<size_t>(prepacked_floats(core, algorithm.method, lanes)) * 4;
 }
 
-void prepare(const Problem& p, Pass pass, const Plan& plan, const float* w, void* memory,
+void prepack(const Problem& p, Pass pass, const Algorithm& algorithm, const float* w, void* memory,
              const Context& context) {
-  if (prepared_bytes(p, pass, plan) == 0) return;
-  if (plan.method == Method::kDirect) {
-    return this_machines_engine().prepare_direct(direct_layout(p, pass, context.threads), w,
+  if (prepacked_bytes(p, pass, algorithm) == 0) return;
+  if (algorithm.method == Method::kDirect) {
+    return this_machines_engine().prepack_direct(direct_layout(p, pass, context.threads), w,
                                                  static_cast<float*>(memory), context);
   }
-  check_memory(this_machines_engine().prepare(planned_core(p, pass, plan), plan.method, w,
+  check_memory(this_machines_engine().prepack(algorithm_core(p, pass, algorithm), algorithm.method, w,
                                               static_cast<float*>(memory), context));
 }
 
-void forward(const Problem& p, const Plan& plan, const float* x, const void* prepared,
+void forward(const Problem& p, const Algorithm& algorithm, const float* x, const void* prepacked,
              const float* bias, float* y, const Context& context) {
   if (is_empty(p)) return;
-  convolve(p, Pass::kForward, plan, x, prepared, bias, y, context);
+  convolve(p, Pass::kForward, algorithm, x, prepacked, bias, y, context);
 }
 
-void gradient_input(const Problem& p, const Plan& plan, const float* dy, const void* prepared,
+void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy, const void* prepacked,
                     float* dx, const Context& context) {
   if (p.batch * p.in_channels * p.height * p.width == 0) return;
   if (is_empty(p)) {
     std::fill(dx, dx + p.batch * p.in_channels * p.height * p.width, 0.0f);
     return;
   }
-  convolve(p, Pass::kGradientInput, plan, dy, prepared, nullptr, dx, context);
+  convolve(p, Pass::kGradientInput, algorithm, dy, prepacked, nullptr, dx, context);
 }
 
-void gradient_weight(const Problem& p, const Plan& plan, const float* x, const float* dy, float* dw,
+void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy, float* dw,
                      const Context& context) {
   if (is_empty(p)) {
     std::fill(dw, dw + p.out_channels * (p.in_channels / p.groups) * p.kernel_height * p.kernel_width,
@@ -126,9 +126,9 @@ void gradient_weight(const Problem& p, const Plan& plan, const float* x, const f
   }
   constexpr Pass kPass = Pass::kGradientWeight;
   const Engine& engine = this_machines_engine();
-  check_memory(plan.method == Method::kDirect
+  check_memory(algorithm.method == Method::kDirect
                    ? engine.correlate_direct(direct_layout(p, kPass, context.threads), x, dy, dw, context)
-                   : engine.correlate(planned_core(p, kPass, plan), plan.method, x, dy, dw, context));
+                   : engine.correlate(algorithm_core(p, kPass, algorithm), algorithm.method, x, dy, dw, context));
 }
 
 }  // namespace graphscale::fft_conv

@@ -8,12 +8,12 @@
 // How it is used (all pointers are dense row-major NCHW / OIHW float32):
 //   Problem p = {...};
 //   check(p);                                              // throws graphscale::Error
-//   Plan plan = choose(p, Pass::kForward, threads);        // or one of candidates(), measured
-//   if (!supports(p, pass, plan)) the caller convolves on its own: the plan is direct, and the pass the
+//   Algorithm algorithm = choose(p, Pass::kForward, threads);        // or one of candidates(), measured
+//   if (!supports(p, pass, algorithm)) the caller convolves on its own: the algorithm is direct, and the pass the
 //     gradient to the input with strides;
-//   else, once per weight: memory = aligned to 64, prepared_bytes(p, pass, plan);
-//        prepare(p, pass, plan, w, memory, context);
-//        forward(p, plan, x, memory, bias, y, context);
+//   else, once per weight: memory = aligned to 64, prepacked_bytes(p, pass, algorithm);
+//        prepack(p, pass, algorithm, w, memory, context);
+//        forward(p, algorithm, x, memory, bias, y, context);
 // `memory` may be shared by concurrent calls. It depends on the machine: never store it in a file.
 #pragma once
 
@@ -51,50 +51,50 @@ enum class Method {
 };
 
 // How a pass is computed: the method and the size of the tiles.
-struct Plan {
+struct Algorithm {
   Method method = Method::kDirect;
   int tile_height = 0, tile_width = 0;  // 0 for kDirect
 };
 
-// "direct", "winograd 6x6", "dense 32x32", "per_channel 72x72"; parse_plan() reads it back, and nothing else.
-std::string to_string(const Plan& plan);
-std::optional<Plan> parse_plan(const std::string& text);
+// "direct", "winograd 6x6", "dense 32x32", "per_channel 72x72"; parse_algorithm() reads it back, and nothing else.
+std::string to_string(const Algorithm& algorithm);
+std::optional<Algorithm> parse_algorithm(const std::string& text);
 
 // Throws graphscale::Error with a sentence when p is no convolution (sizes, groups, pads, overflow).
 void check(const Problem& p);
 
-// Whether the plan computes that pass of p.
-bool supports(const Problem& p, Pass pass, const Plan& plan);
+// Whether the algorithm computes that pass of p.
+bool supports(const Problem& p, Pass pass, const Algorithm& algorithm);
 
-// Plans worth measuring, cheapest by the cost model first; kDirect is always among them.
-std::vector<Plan> candidates(const Problem& p, Pass pass, int threads);
+// Algorithms worth measuring, cheapest by the cost model first; kDirect is always among them.
+std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads);
 
-// The cheapest plan by the cost model.
-Plan choose(const Problem& p, Pass pass, int threads);
+// The cheapest algorithm by the cost model.
+Algorithm choose(const Problem& p, Pass pass, int threads);
 
-// The cost model: predicted seconds with the weights prepared.
-double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, int threads);
+// The cost model: predicted seconds with the weights prepacked.
+double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm, int threads);
 
 // The most scratch memory that a call takes from its context, in bytes.
-size_t scratch_bytes(const Problem& p, Pass pass, const Plan& plan, int threads);
+size_t scratch_bytes(const Problem& p, Pass pass, const Algorithm& algorithm, int threads);
 
 // Weights as spectra, for kForward or kGradientInput. w: out_channels x in_channels/groups x
 // kernel_height x kernel_width. memory: aligned to 64 bytes. 0 bytes for kGradientWeight.
-size_t prepared_bytes(const Problem& p, Pass pass, const Plan& plan);
-void prepare(const Problem& p, Pass pass, const Plan& plan, const float* w, void* memory,
+size_t prepacked_bytes(const Problem& p, Pass pass, const Algorithm& algorithm);
+void prepack(const Problem& p, Pass pass, const Algorithm& algorithm, const float* w, void* memory,
              const Context& context);
 
 // y: batch x out_channels x out_height x out_width. bias: out_channels values or null.
-// prepared: what prepare(p, kForward, plan, ...) filled.
-void forward(const Problem& p, const Plan& plan, const float* x, const void* prepared,
+// prepacked: what prepack(p, kForward, algorithm, ...) filled.
+void forward(const Problem& p, const Algorithm& algorithm, const float* x, const void* prepacked,
              const float* bias, float* y, const Context& context);
 
-// dx (as x) from dy (as y). prepared: what prepare(p, kGradientInput, plan, ...) filled.
-void gradient_input(const Problem& p, const Plan& plan, const float* dy, const void* prepared,
+// dx (as x) from dy (as y). prepacked: what prepack(p, kGradientInput, algorithm, ...) filled.
+void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy, const void* prepacked,
                     float* dx, const Context& context);
 
 // dw (as w) from x and dy; dw is overwritten. (The gradient of bias is a plain sum of dy.)
-void gradient_weight(const Problem& p, const Plan& plan, const float* x, const float* dy, float* dw,
+void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy, float* dw,
                      const Context& context);
 
 }  // namespace graphscale::fft_conv

@@ -148,15 +148,15 @@ bool cut(Axis& axis, int tile) {
   return true;
 }
 
-bool cut_core(const Problem& p, Pass pass, const Plan& plan, Core* core) {
+bool cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Core* core) {
   *core = make_core(p, pass);
-  if (plan.method == Method::kWinograd) {
-    return (plan.tile_height > 1 || plan.tile_width > 1) && cut_winograd(core->y, plan.tile_height) &&
-           cut_winograd(core->x, plan.tile_width);
+  if (algorithm.method == Method::kWinograd) {
+    return (algorithm.tile_height > 1 || algorithm.tile_width > 1) && cut_winograd(core->y, algorithm.tile_height) &&
+           cut_winograd(core->x, algorithm.tile_width);
   }
-  if (plan.tile_height > kMaxFft || (plan.tile_width > kMaxFft && plan.tile_height > 1)) return false;
-  return plan.method != Method::kDirect && cut(core->y, plan.tile_height) &&
-         cut(core->x, plan.tile_width);
+  if (algorithm.tile_height > kMaxFft || (algorithm.tile_width > kMaxFft && algorithm.tile_height > 1)) return false;
+  return algorithm.method != Method::kDirect && cut(core->y, algorithm.tile_height) &&
+         cut(core->x, algorithm.tile_width);
 }
 
 bool is_empty(const Problem& p) {

@@ -63,8 +63,8 @@ Core make_core(const Problem& p, Pass pass);
 // Cuts an axis into tiles of a size; false where that size is too short.
 bool cut(Axis& axis, int tile);
 
-// The core of a pass cut into the plan's tiles; false where they do not fit, or the plan is direct.
-bool cut_core(const Problem& p, Pass pass, const Plan& plan, Core* core);
+// The core of a pass cut into the algorithm's tiles; false where they do not fit, or the algorithm is direct.
+bool cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Core* core);
 
 // Nothing to compute: no batch, no outputs.
 bool is_empty(const Problem& p);

@@ -83,7 +83,7 @@ int64_t tile_floats(const Core& core, int lanes) {
   return ((core.y.tile + 1) * core.columns() + 2 * kMaxFft + lanes + long_row) * 2 * lanes;
 }
 
-int64_t prepared_floats(const Core& core, Method method, int lanes) {
+int64_t prepacked_floats(const Core& core, Method method, int lanes) {
   if (method == Method::kDense) return core.groups * DenseLayout(core, lanes).weights;
   if (method == Method::kWinograd) return core.groups * WinogradLayout(core, lanes, 1).weights;
   return blocks(core.groups * core.outs(), lanes) * core.ins() * core.columns() * core.y.tile * 2 * lanes;

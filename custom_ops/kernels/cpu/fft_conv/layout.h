@@ -40,7 +40,7 @@ struct GradientLayout {
 int64_t correlation_parts(const Core& core, int64_t sets, int64_t threads);
 
 // Weights as spectra.
-int64_t prepared_floats(const Core& core, Method method, int lanes);
+int64_t prepacked_floats(const Core& core, Method method, int lanes);
 
 // Transforms of more than kMaxFft points (long_fft.h): the first of the two factors of size / 2, and
 // cos, sin of 2 pi k / size for k < size, made once per process.
@@ -50,7 +50,7 @@ const float* turns(int size);
 // Work memory of one worker that transforms tiles: the half spectrum and rows or columns on their way.
 int64_t tile_floats(const Core& core, int lanes);
 
-// All scratch memory of a call, and of prepare().
+// All scratch memory of a call, and of prepack().
 int64_t scratch_floats(const Core& core, Pass pass, Method method, int lanes, int64_t threads);
 
 }  // namespace graphscale::fft_conv

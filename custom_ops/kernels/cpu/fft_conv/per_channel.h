@@ -14,7 +14,7 @@
 namespace graphscale::fft_conv {
 
 template <int L>
-bool prepare_per_channel(const Core& core, const float* w, float* prepared, const Context& context) {
+bool prepack_per_channel(const Core& core, const float* w, float* prepacked, const Context& context) {
   const int64_t work = tile_floats(core, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
@@ -25,7 +25,7 @@ bool prepare_per_channel(const Core& core, const float* w, float* prepared, cons
     const Tile<L> tile(core, memory + worker * work);
     tile.forward_rows(tap_planes<L>(core, w, -1, task / core.ins() * L, task % core.ins()),
                       core.y.kernel, core.x.kernel);
-    float* const out = prepared + task * size;
+    float* const out = prepacked + task * size;
     for (int64_t kx = 0; kx < core.columns(); ++kx) {
       tile.forward_column(kx, out + kx * core.y.tile * 2 * L, 2 * L);
     }
@@ -54,7 +54,7 @@ void multiply(const float* a, const float* b, float* out, int64_t count) {
 }
 
 template <int L>
-bool convolve_per_channel(const Core& core, const float* x, const float* prepared, const float* bias,
+bool convolve_per_channel(const Core& core, const float* x, const float* prepacked, const float* bias,
                           float* y, const Context& context) {
   const int64_t height = core.y.tile, columns = core.columns(), ins = core.ins();
   const int64_t size = columns * height * 2 * L;
@@ -69,7 +69,7 @@ bool convolve_per_channel(const Core& core, const float* x, const float* prepare
     float* const sum = memory + worker * work + tile_work;
     const int64_t first = task / core.tiles() * L;
     const Place place = place_of(core, task % core.tiles());
-    const float* const weights = prepared + first / L * ins * size;
+    const float* const weights = prepacked + first / L * ins * size;
     for (int64_t in = 0; in < ins; ++in) {
       tile.forward_rows(inputs_of_outputs<L>(core, x, first, in, place), height, core.x.tile);
       for (int64_t kx = 0; kx < columns; ++kx) {

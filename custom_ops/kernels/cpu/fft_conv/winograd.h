@@ -91,7 +91,7 @@ FFT_CONV_INLINE void for_strips(const Core& core, int64_t begin, int64_t end, co
   }
 }
 
-constexpr int64_t kInputsPerTask = 8;  // of prepared weights and their gradients: side by side in memory
+constexpr int64_t kInputsPerTask = 8;  // of prepacked weights and their gradients: side by side in memory
 
 // `count` vectors of every value times what one factor of each product is scaled by.
 template <int L>
@@ -105,7 +105,7 @@ void scale_values(const Core& core, float* values, ptrdiff_t value_pitch, int64_
 }
 
 template <int L>
-bool prepare_winograd(const Core& core, const float* w, float* prepared, const Context& context) {
+bool prepack_winograd(const Core& core, const float* w, float* prepacked, const Context& context) {
   const WinogradLayout layout(core, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(context.threads * layout.strip) * 4);
   float* const memory = scratch.get<float>();
@@ -121,7 +121,7 @@ bool prepare_winograd(const Core& core, const float* w, float* prepared, const C
       load_strip<L>(tap_planes<L>(core, w, group, block * L, first + i), core.y.kernel, core.x.kernel,
                     strip + i * core.x.kernel * L);
     }
-    float* const out = prepared + group * layout.weights + (block * ins + first) * L;
+    float* const out = prepacked + group * layout.weights + (block * ins + first) * L;
     evaluate.to_values(strip, count * core.x.kernel, count, out, layout.weight_pitch, L);
     scale_values<L>(core, out, layout.weight_pitch, count);
   });
@@ -129,7 +129,7 @@ bool prepare_winograd(const Core& core, const float* w, float* prepared, const C
 }
 
 template <int L>
-bool convolve_winograd(const Core& core, const float* x, const float* prepared, const float* bias,
+bool convolve_winograd(const Core& core, const float* x, const float* prepacked, const float* bias,
                        float* y, const Context& context) {
   const WinogradLayout layout(core, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(layout.workers * layout.worker) * 4);
@@ -167,7 +167,7 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepared, 
       p.a_m = layout.in_blocks * L;
       p.a_r = 1;
       p.r_count = core.ins();
-      p.b = prepared + group * layout.weights + value * layout.weight_pitch + first_block * core.ins() * L;
+      p.b = prepacked + group * layout.weights + value * layout.weight_pitch + first_block * core.ins() * L;
       p.b_r = L;
       p.b_block = core.ins() * L;
       p.out = out + value * layout.out_pitch;

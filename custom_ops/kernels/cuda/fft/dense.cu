@@ -87,9 +87,9 @@ const BFloat16* bfloat16_numbers(const Plane& plane) {
 
 // Sizes and results of the products of a pass.
 template <typename In, typename Out>
-SpectraProduct<In, Out> make_product(const Plan& plan, const Layout& layout) {
+SpectraProduct<In, Out> make_product(const Algorithm& algorithm, const Layout& layout) {
   SpectraProduct<In, Out> product{};
-  product.frequencies = frequencies(plan.size);
+  product.frequencies = frequencies(algorithm.size);
   product.groups = layout.groups;
   product.columns = layout.outs;
   product.out_group = layout.outs;
@@ -98,13 +98,13 @@ SpectraProduct<In, Out> make_product(const Plan& plan, const Layout& layout) {
   return product;
 }
 
-// In the plan's precision; 16-bit tensors need no more than tf32.
-void multiply(const Context& context, const Plan& plan, const Layout& layout,
+// In the algorithm's precision; 16-bit tensors need no more than tf32.
+void multiply(const Context& context, const Algorithm& algorithm, const Layout& layout,
               const SpectraProduct<Complex, Complex>& product) {
-  multiply_spectra(context, product, plan.tf32 || layout.in.type != Type::kFloat32);
+  multiply_spectra(context, product, algorithm.tf32 || layout.in.type != Type::kFloat32);
 }
 template <typename Out>
-void multiply(const Context& context, const Plan&, const Layout&,
+void multiply(const Context& context, const Algorithm&, const Layout&,
               const SpectraProduct<HalfComplex, Out>& product) {
   multiply_spectra(context, product);
 }
@@ -136,9 +136,9 @@ const int* exponent_behind(const HalfComplex* spectra, const Layout& layout, int
 }
 
 template <typename Number>
-void convolve(const Context& context, const Plan& plan, const Layout& layout,
+void convolve(const Context& context, const Algorithm& algorithm, const Layout& layout,
               const Number* spectra, const Plane* bias) {
-  const int size = plan.size;
+  const int size = algorithm.size;
   const int64_t ins = layout.all_ins();
   const int64_t outs = layout.all_outs();
   const int64_t most = tiles_at_once<Number>(size, layout);
@@ -167,7 +167,7 @@ void convolve(const Context& context, const Plan& plan, const Layout& layout,
     }
     tiles_to_spectra(context, size, layout.in, layout.in_columns, first, tiles, ins, scale,
                      in_spectra.get());
-    auto product = make_product<Number, Number>(plan, layout);
+    auto product = make_product<Number, Number>(algorithm, layout);
     product.left = {in_spectra.get(), tiles * ins, layout.ins, ins, 1};
     product.right = {spectra, layout.kernels(), layout.outs, 1, outs};
     product.out = out_spectra.get();
@@ -175,14 +175,14 @@ void convolve(const Context& context, const Plan& plan, const Layout& layout,
     product.rows = tiles;
     product.depth = layout.ins;
     product.scale = product_factor;
-    multiply(context, plan, layout, product);
+    multiply(context, algorithm, layout, product);
     spectra_to_tiles(context, size, out_spectra.get(), first, tiles, layout, back, bias);
   }
 }
 
 template <typename Number>
-void correlate(const Context& context, const Plan& plan, const Layout& layout) {
-  const int size = plan.size;
+void correlate(const Context& context, const Algorithm& algorithm, const Layout& layout) {
+  const int size = algorithm.size;
   const int64_t ins = layout.all_ins();
   const int64_t outs = layout.all_outs();
   const int64_t most = tiles_at_once<Number>(size, layout);
@@ -212,7 +212,7 @@ void correlate(const Context& context, const Plan& plan, const Layout& layout) {
                      in_spectra.get());
     tiles_to_spectra(context, size, layout.out, layout.out_columns, first, tiles, outs, grad_scale,
                      grad_spectra.get());
-    auto product = make_product<Number, Complex>(plan, layout);
+    auto product = make_product<Number, Complex>(algorithm, layout);
     product.left = {in_spectra.get(), tiles * ins, layout.ins, 1, ins};
     product.right = {grad_spectra.get(), tiles * outs, layout.outs, 1, outs};
     product.out = sums.get();
@@ -221,16 +221,16 @@ void correlate(const Context& context, const Plan& plan, const Layout& layout) {
     product.depth = tiles;
     product.accumulate = first > 0;
     product.conjugate_right = true;
-    multiply(context, plan, layout, product);
+    multiply(context, algorithm, layout, product);
   }
   launch_kernels<SpectraToKernels, Number>(context, size, layout,
                                            static_cast<const Complex*>(sums.get()), back);
 }
 
-// function(Number()) for the numbers that a plan's spectra have.
+// function(Number()) for the numbers that an algorithm's spectra have.
 template <typename F>
-void with_numbers(const Plan& plan, const Layout& layout, const F& function) {
-  if (has_half_spectra(plan, layout.in.type)) {
+void with_numbers(const Algorithm& algorithm, const Layout& layout, const F& function) {
+  if (has_half_spectra(algorithm, layout.in.type)) {
     function(HalfComplex());
   } else {
     function(Complex());
@@ -239,38 +239,38 @@ void with_numbers(const Plan& plan, const Layout& layout, const F& function) {
 
 }  // namespace
 
-size_t dense_spectra_bytes(const Plan& plan, const Layout& layout) {
-  const size_t count = static_cast<size_t>(spectra_count(layout, plan.size));
-  return has_half_spectra(plan, layout.in.type) ? count * sizeof(HalfComplex) + sizeof(int)
+size_t dense_spectra_bytes(const Algorithm& algorithm, const Layout& layout) {
+  const size_t count = static_cast<size_t>(spectra_count(layout, algorithm.size));
+  return has_half_spectra(algorithm, layout.in.type) ? count * sizeof(HalfComplex) + sizeof(int)
                                                 : count * sizeof(Complex);
 }
 
-void make_dense_spectra(const Context& context, const Plan& plan, const Layout& layout,
+void make_dense_spectra(const Context& context, const Algorithm& algorithm, const Layout& layout,
                         void* memory) {
-  with_numbers(plan, layout, [&](auto number) {
+  with_numbers(algorithm, layout, [&](auto number) {
     using Number = decltype(number);
     Number* const spectra = static_cast<Number*>(memory);
-    Scale scale{product_scale(plan.size), {}};
+    Scale scale{product_scale(algorithm.size), {}};
     if constexpr (kHalves<Number>) {
-      int* const exponent = const_cast<int*>(exponent_behind(spectra, layout, plan.size));
+      int* const exponent = const_cast<int*>(exponent_behind(spectra, layout, algorithm.size));
       find_exponents(context, bfloat16_numbers(layout.taps.plane), 1,
                      layout.groups * layout.taps.group, kernel_growth(layout.taps), exponent);
       scale = {1.0f, {exponent, 1}};
     }
-    launch_kernels<KernelsToSpectra, Number>(context, plan.size, layout, spectra, scale);
+    launch_kernels<KernelsToSpectra, Number>(context, algorithm.size, layout, spectra, scale);
   });
 }
 
-void convolve_dense(const Context& context, const Plan& plan, const Layout& layout,
+void convolve_dense(const Context& context, const Algorithm& algorithm, const Layout& layout,
                     const void* spectra, const Plane* bias) {
-  with_numbers(plan, layout, [&](auto number) {
-    convolve(context, plan, layout, static_cast<const decltype(number)*>(spectra), bias);
+  with_numbers(algorithm, layout, [&](auto number) {
+    convolve(context, algorithm, layout, static_cast<const decltype(number)*>(spectra), bias);
   });
 }
 
-void correlate_dense(const Context& context, const Plan& plan, const Layout& layout) {
-  with_numbers(plan, layout,
-               [&](auto number) { correlate<decltype(number)>(context, plan, layout); });
+void correlate_dense(const Context& context, const Algorithm& algorithm, const Layout& layout) {
+  with_numbers(algorithm, layout,
+               [&](auto number) { correlate<decltype(number)>(context, algorithm, layout); });
 }
 
 }  // namespace graphscale::cuda

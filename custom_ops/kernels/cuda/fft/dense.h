@@ -10,18 +10,18 @@
 namespace graphscale::cuda {
 
 // Memory that the kernels' spectra take.
-size_t dense_spectra_bytes(const Plan& plan, const Layout& layout);
+size_t dense_spectra_bytes(const Algorithm& algorithm, const Layout& layout);
 
 // The spectra of all kernels, scaled.
-void make_dense_spectra(const Context& context, const Plan& plan, const Layout& layout,
+void make_dense_spectra(const Context& context, const Algorithm& algorithm, const Layout& layout,
                         void* spectra);
 
 // out <- in with the kernels, + bias where it is not null. As many tiles at a time as memory is
 // allowed for.
-void convolve_dense(const Context& context, const Plan& plan, const Layout& layout,
+void convolve_dense(const Context& context, const Algorithm& algorithm, const Layout& layout,
                     const void* spectra, const Plane* bias);
 
 // taps <- the sum over all tiles of in with out, the gradient to y.
-void correlate_dense(const Context& context, const Plan& plan, const Layout& layout);
+void correlate_dense(const Context& context, const Algorithm& algorithm, const Layout& layout);
 
 }  // namespace graphscale::cuda

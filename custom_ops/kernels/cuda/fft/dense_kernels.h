@@ -7,7 +7,7 @@
 #pragma once
 
 #include "kernels/cuda/fft/block_tiles.h"
-#include "kernels/cuda/fft/plan.h"
+#include "kernels/cuda/fft/algorithm.h"
 
 namespace graphscale::cuda {
 

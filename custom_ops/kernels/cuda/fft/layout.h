@@ -1,7 +1,7 @@
 // The tensors of a pass as planes of tiles, for the kernels.
 #pragma once
 
-#include "kernels/cuda/fft/plan.h"
+#include "kernels/cuda/fft/algorithm.h"
 #include "kernels/cuda/fft/plane.h"
 
 namespace graphscale::cuda {

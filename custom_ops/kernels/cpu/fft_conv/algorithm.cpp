@@ -15,10 +15,10 @@
 namespace graphscale::fft_conv {
 namespace {
 
-constexpr double kMargin = 1.1;        // how much cheaper than direct a plan must look
+constexpr double kMargin = 1.1;        // how much cheaper than direct an algorithm must look
 constexpr double kMemoryFactor = 4;
 constexpr double kFreeBytes = 4 << 20; // small problems may always take this much more
-constexpr double kWorthAnyMemory = 30; // how much faster than direct a plan is that may take more
+constexpr double kWorthAnyMemory = 30; // how much faster than direct an algorithm is that may take more
 constexpr size_t kMostRemembered = 4096;
 constexpr size_t kMostCandidates = 8;
 
@@ -30,72 +30,72 @@ const char* method_name(Method method) {
   }
 }
 
-// Whether tensors, prepared weights and scratch stay within kMemoryFactor times what a direct
+// Whether tensors, prepacked weights and scratch stay within kMemoryFactor times what a direct
 // convolution holds (it keeps a second copy of the weights in its own order).
-bool fits_memory(const Problem& p, Pass pass, const Plan& plan, int threads) {
+bool fits_memory(const Problem& p, Pass pass, const Algorithm& algorithm, int threads) {
   const double x = static_cast<double>(p.batch * p.in_channels * p.height * p.width);
   const double y = static_cast<double>(p.batch * p.out_channels * p.out_height() * p.out_width());
   const double w = static_cast<double>(p.out_channels * (p.in_channels / p.groups) * p.kernel_height *
                                        p.kernel_width);
-  const double spectra = static_cast<double>(prepared_bytes(p, pass, plan)) +
-                         static_cast<double>(scratch_bytes(p, pass, plan, threads));
+  const double spectra = static_cast<double>(prepacked_bytes(p, pass, algorithm)) +
+                         static_cast<double>(scratch_bytes(p, pass, algorithm, threads));
   return 4 * (x + y + w) + spectra <= kMemoryFactor * 4 * (x + y + 2 * w) + kFreeBytes;
 }
 
 }  // namespace
 
-std::string to_string(const Plan& plan) {
-  if (plan.method == Method::kDirect) return "direct";
-  return std::string(method_name(plan.method)) + " " + std::to_string(plan.tile_height) + "x" +
-         std::to_string(plan.tile_width);
+std::string to_string(const Algorithm& algorithm) {
+  if (algorithm.method == Method::kDirect) return "direct";
+  return std::string(method_name(algorithm.method)) + " " + std::to_string(algorithm.tile_height) + "x" +
+         std::to_string(algorithm.tile_width);
 }
 
-std::optional<Plan> parse_plan(const std::string& text) {
-  if (text == "direct") return Plan{};
+std::optional<Algorithm> parse_algorithm(const std::string& text) {
+  if (text == "direct") return Algorithm{};
   for (const Method method : {Method::kWinograd, Method::kDense, Method::kPerChannel}) {
     const std::string name = method_name(method);
-    Plan plan{method, 0, 0};
+    Algorithm algorithm{method, 0, 0};
     int end = 0;
     if (text.compare(0, name.size(), name) == 0 &&
-        std::sscanf(text.c_str() + name.size(), " %9dx%9d%n", &plan.tile_height, &plan.tile_width,
+        std::sscanf(text.c_str() + name.size(), " %9dx%9d%n", &algorithm.tile_height, &algorithm.tile_width,
                     &end) == 2 &&
         name.size() + static_cast<size_t>(end) == text.size()) {
-      return plan;
+      return algorithm;
     }
   }
   return std::nullopt;
 }
 
-size_t scratch_bytes(const Problem& p, Pass pass, const Plan& plan, int threads) {
+size_t scratch_bytes(const Problem& p, Pass pass, const Algorithm& algorithm, int threads) {
   const int lanes = this_machines_engine().lanes;
-  if (plan.method == Method::kDirect) {
+  if (algorithm.method == Method::kDirect) {
     if (is_empty(p) || !direct_computes(p, pass)) return 0;
     const DirectLayout layout(p, pass, lanes, threads);
     return static_cast<size_t>(threads * layout.worker_floats(pass, lanes)) * 4;
   }
   Core core;
-  if (!cut_core(p, pass, plan, &core)) return 0;
-  return static_cast<size_t>(scratch_floats(core, pass, plan.method, lanes, threads)) * 4;
+  if (!cut_core(p, pass, algorithm, &core)) return 0;
+  return static_cast<size_t>(scratch_floats(core, pass, algorithm.method, lanes, threads)) * 4;
 }
 
-std::vector<Plan> candidates(const Problem& p, Pass pass, int threads) {
+std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads) {
   struct Priced {
-    Plan plan;
+    Algorithm algorithm;
     double seconds;
   };
   // A tie goes to direct: the model is no better than that.
-  const double direct = predicted_seconds(p, pass, Plan{}, threads);
-  std::vector<Priced> all = {{Plan{}, direct / kMargin}};
+  const double direct = predicted_seconds(p, pass, Algorithm{}, threads);
+  std::vector<Priced> all = {{Algorithm{}, direct / kMargin}};
   if (!is_empty(p)) {
     std::vector<Priced> priced;
     const auto consider = [&](Method method, const std::vector<int>& sizes) {
       for (const int height : sizes) {
         for (const int width : sizes) {
-          const Plan plan{method, height, width};
-          if (!supports(p, pass, plan)) continue;
-          const double cost = predicted_seconds(p, pass, plan, threads);
-          if (cost * kWorthAnyMemory > direct && !fits_memory(p, pass, plan, threads)) continue;
-          priced.push_back({plan, cost});
+          const Algorithm algorithm{method, height, width};
+          if (!supports(p, pass, algorithm)) continue;
+          const double cost = predicted_seconds(p, pass, algorithm, threads);
+          if (cost * kWorthAnyMemory > direct && !fits_memory(p, pass, algorithm, threads)) continue;
+          priced.push_back({algorithm, cost});
         }
       }
     };
@@ -108,16 +108,16 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, int threads) {
     all.insert(all.end(), priced.begin(), priced.end());
     std::stable_sort(all.begin(), all.end(), cheaper);
   }
-  std::vector<Plan> plans;
-  for (const Priced& each : all) plans.push_back(each.plan);
-  return plans;
+  std::vector<Algorithm> algorithms;
+  for (const Priced& each : all) algorithms.push_back(each.algorithm);
+  return algorithms;
 }
 
-Plan choose(const Problem& p, Pass pass, int threads) {
-  // Pricing some thousand plans takes a few tenths of a millisecond: once per problem, not per call.
+Algorithm choose(const Problem& p, Pass pass, int threads) {
+  // Pricing some thousand algorithms takes a few tenths of a millisecond: once per problem, not per call.
   using Key = std::array<int64_t, 18>;
   static std::mutex mutex;
-  static std::map<Key, Plan> chosen;
+  static std::map<Key, Algorithm> chosen;
   const Key key = {p.batch, p.in_channels, p.out_channels, p.groups, p.height, p.width,
                    p.kernel_height, p.kernel_width, p.stride_y, p.stride_x, p.dilation_y,
                    p.dilation_x, p.pad_top, p.pad_left, p.pad_bottom, p.pad_right,

@@ -16,29 +16,29 @@ using fft_conv::Method;
 using fft_conv::Pass;
 using fft_conv::Problem;
 
-struct Plan {
+struct Algorithm {
   Method method = Method::kDirect;
   int size = 0;       // of a tile's sides
   bool tf32 = false;  // dense: float32 spectra, products of single tf32 numbers
 
-  bool operator<(const Plan& other) const {
+  bool operator<(const Algorithm& other) const {
     if (method != other.method) return method < other.method;
     return size != other.size ? size < other.size : tf32 < other.tf32;
   }
-  bool operator==(const Plan& other) const { return !(*this < other) && !(other < *this); }
+  bool operator==(const Algorithm& other) const { return !(*this < other) && !(other < *this); }
 };
 
-// "direct", "dense 32x32", "dense 32x32 tf32", "per_channel 64x64"; parse_plan() reads it back and
+// "direct", "dense 32x32", "dense 32x32 tf32", "per_channel 64x64"; parse_algorithm() reads it back and
 // finds nothing in other texts.
-std::string to_string(const Plan& plan);
-std::optional<Plan> parse_plan(const std::string& text);
+std::string to_string(const Algorithm& algorithm);
+std::optional<Algorithm> parse_algorithm(const std::string& text);
 
 // Sizes of tiles that there are kernels for.
 template <int... kSizes>
 struct Sizes {
   static constexpr int kAll[sizeof...(kSizes)] = {kSizes...};
 
-  // function(std::integral_constant<int, S>()) for the one that a plan has.
+  // function(std::integral_constant<int, S>()) for the one that an algorithm has.
   template <typename F>
   static void choose(int size, const F& function) {
     ((size == kSizes ? function(std::integral_constant<int, kSizes>()) : void()), ...);
@@ -73,22 +73,22 @@ struct TiledCore {
   int64_t ins() const { return core.ins() * parts; }  // of a group, with phases and parts
 };
 
-// Whether the dense method's spectra are float16, scaled: of bfloat16 tensors, unless the plan says
+// Whether the dense method's spectra are float16, scaled: of bfloat16 tensors, unless the algorithm says
 // tf32.
-bool has_half_spectra(const Plan& plan, Type type);
+bool has_half_spectra(const Algorithm& algorithm, Type type);
 
-// Nothing where the plan is direct or does not fit the problem, its type or this GPU.
-std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Plan& plan, Type type);
+// Nothing where the algorithm is direct or does not fit the problem, its type or this GPU.
+std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Type type);
 
 // Predicted seconds on one H200, the kernels' spectra given.
-double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, Type type);
+double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm, Type type);
 
-// Plans worth measuring, cheapest by the model first; direct is always among them.
-std::vector<Plan> candidates(const Problem& p, Pass pass, Type type);
+// Algorithms worth measuring, cheapest by the model first; direct is always among them.
+std::vector<Algorithm> candidates(const Problem& p, Pass pass, Type type);
 
-// The plan of a call: `wish` (an operator's attribute) where it is a plan and fits, else the
-// cheapest by the model. The environment variable GRAPHSCALE_CUDA_PLAN overrules both, for tests
-// and benchmarks: then a plan that does not fit is an error.
-Plan choose(const Problem& p, Pass pass, Type type, const std::string& wish);
+// The algorithm of a call: `wish` (an operator's attribute) where it is an algorithm and fits, else the
+// cheapest by the model. The environment variable GRAPHSCALE_CUDA_ALGORITHM overrules both, for tests
+// and benchmarks: then an algorithm that does not fit is an error.
+Algorithm choose(const Problem& p, Pass pass, Type type, const std::string& wish);
 
 }  // namespace graphscale::cuda

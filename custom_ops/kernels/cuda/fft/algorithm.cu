@@ -1,4 +1,4 @@
-#include "kernels/cuda/fft/plan.h"
+#include "kernels/cuda/fft/algorithm.h"
 
 #include <algorithm>
 #include <cmath>
@@ -41,19 +41,19 @@ int64_t shared_limit() {
 #endif
 }
 
-// The most that the kernels of a plan take, with all columns.
-int64_t shared_bytes(const TiledCore& c, Pass pass, const Plan& plan, Type type) {
-  const int64_t spectrum = int64_t{4} * plan.size * plan.size;
-  const int64_t tile = spectrum + 8 * plan.size + 128;
-  if (plan.method == Method::kPerChannel && pass == Pass::kGradientWeight) {
-    const int64_t sums = summed_tiles_per_block(plan.size) * (tile + 2 * spectrum);
-    return std::max(sums, tiles_per_block(plan.size) * tile);
+// The most that the kernels of an algorithm take, with all columns.
+int64_t shared_bytes(const TiledCore& c, Pass pass, const Algorithm& algorithm, Type type) {
+  const int64_t spectrum = int64_t{4} * algorithm.size * algorithm.size;
+  const int64_t tile = spectrum + 8 * algorithm.size + 128;
+  if (algorithm.method == Method::kPerChannel && pass == Pass::kGradientWeight) {
+    const int64_t sums = summed_tiles_per_block(algorithm.size) * (tile + 2 * spectrum);
+    return std::max(sums, tiles_per_block(algorithm.size) * tile);
   }
-  if (plan.method == Method::kDense) {
-    return dense_tiles_per_block(plan.size, has_half_spectra(plan, type)) * tile;
+  if (algorithm.method == Method::kDense) {
+    return dense_tiles_per_block(algorithm.size, has_half_spectra(algorithm, type)) * tile;
   }
   const bool added_up = c.ins() > 1;
-  return tiles_per_block(plan.size) * (tile + (added_up ? spectrum : 0));
+  return tiles_per_block(algorithm.size) * (tile + (added_up ? spectrum : 0));
 }
 
 bool is_line(const fft_conv::Axis& y) {
@@ -78,26 +78,26 @@ void fold(TiledCore& c, int size) {
   x.tile_outputs = width;
 }
 
-bool known_size(const Plan& plan) {
+bool known_size(const Algorithm& algorithm) {
   const auto among = [&](const auto& sizes) {
-    return std::find(std::begin(sizes), std::end(sizes), plan.size) != std::end(sizes);
+    return std::find(std::begin(sizes), std::end(sizes), algorithm.size) != std::end(sizes);
   };
-  switch (plan.method) {
+  switch (algorithm.method) {
     case Method::kDirect: return true;
     case Method::kPerChannel: return among(PerChannelSizes::kAll);
     default: return among(DenseSizes::kAll);
   }
 }
 
-std::string join(const std::vector<Plan>& plans) {
+std::string join(const std::vector<Algorithm>& algorithms) {
   std::string text;
-  for (const Plan& plan : plans) text += (text.empty() ? "" : ", ") + to_string(plan);
+  for (const Algorithm& algorithm : algorithms) text += (text.empty() ? "" : ", ") + to_string(algorithm);
   return text;
 }
 
-double product_flops(const Plan& plan, Type type) {
-  if (has_half_spectra(plan, type)) return kHalfProductFlops;
-  return plan.tf32 || type != Type::kFloat32 ? kProductFlops : kSplitProductFlops;
+double product_flops(const Algorithm& algorithm, Type type) {
+  if (has_half_spectra(algorithm, type)) return kHalfProductFlops;
+  return algorithm.tf32 || type != Type::kFloat32 ? kProductFlops : kSplitProductFlops;
 }
 
 // tf32 is a choice where it is not all there is.
@@ -105,33 +105,33 @@ bool has_tf32(Type type) { return type == Type::kFloat32 || type == Type::kBFloa
 
 }  // namespace
 
-std::string to_string(const Plan& plan) {
-  if (plan.method == Method::kDirect) return "direct";
-  const std::string side = std::to_string(plan.size);
-  return (plan.method == Method::kDense ? "dense " : "per_channel ") + side + "x" + side +
-         (plan.tf32 ? " tf32" : "");
+std::string to_string(const Algorithm& algorithm) {
+  if (algorithm.method == Method::kDirect) return "direct";
+  const std::string side = std::to_string(algorithm.size);
+  return (algorithm.method == Method::kDense ? "dense " : "per_channel ") + side + "x" + side +
+         (algorithm.tf32 ? " tf32" : "");
 }
 
-std::optional<Plan> parse_plan(const std::string& text) {
-  std::vector<Plan> plans = {Plan{}};
-  for (const int size : PerChannelSizes::kAll) plans.push_back({Method::kPerChannel, size, false});
+std::optional<Algorithm> parse_algorithm(const std::string& text) {
+  std::vector<Algorithm> algorithms = {Algorithm{}};
+  for (const int size : PerChannelSizes::kAll) algorithms.push_back({Method::kPerChannel, size, false});
   for (const int size : DenseSizes::kAll) {
-    plans.push_back({Method::kDense, size, false});
-    plans.push_back({Method::kDense, size, true});
+    algorithms.push_back({Method::kDense, size, false});
+    algorithms.push_back({Method::kDense, size, true});
   }
-  for (const Plan& plan : plans) {
-    if (to_string(plan) == text) return plan;
+  for (const Algorithm& algorithm : algorithms) {
+    if (to_string(algorithm) == text) return algorithm;
   }
   return std::nullopt;
 }
 
-bool has_half_spectra(const Plan& plan, Type type) {
-  return plan.method == Method::kDense && type == Type::kBFloat16 && !plan.tf32;
+bool has_half_spectra(const Algorithm& algorithm, Type type) {
+  return algorithm.method == Method::kDense && type == Type::kBFloat16 && !algorithm.tf32;
 }
 
-std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Plan& plan, Type type) {
-  if (plan.method == Method::kDirect || !known_size(plan) || type == Type::kFloat64 ||
-      fft_conv::is_empty(p) || (plan.tf32 && !has_tf32(type))) {
+std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Type type) {
+  if (algorithm.method == Method::kDirect || !known_size(algorithm) || type == Type::kFloat64 ||
+      fft_conv::is_empty(p) || (algorithm.tf32 && !has_tf32(type))) {
     return std::nullopt;
   }
   const int64_t width = p.width + p.pad_left + p.pad_right;
@@ -143,32 +143,32 @@ std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Plan& plan,
   TiledCore c;
   c.core = fft_conv::make_core(p, pass);
   if (is_line(c.core.y)) {
-    fold(c, plan.size);
-  } else if (!fft_conv::cut(c.core.y, plan.size) || !fft_conv::cut(c.core.x, plan.size)) {
+    fold(c, algorithm.size);
+  } else if (!fft_conv::cut(c.core.y, algorithm.size) || !fft_conv::cut(c.core.x, algorithm.size)) {
     return std::nullopt;
   }
   const int64_t ins = c.ins();
   const int64_t kernels = c.core.groups * c.core.outs() * ins;
   if (c.core.tiles() > kMostPositions || kernels > kMostPositions) return std::nullopt;
-  if (plan.method == Method::kPerChannel && ins > kMostSummed) return std::nullopt;
-  if (shared_bytes(c, pass, plan, type) > shared_limit()) return std::nullopt;
+  if (algorithm.method == Method::kPerChannel && ins > kMostSummed) return std::nullopt;
+  if (shared_bytes(c, pass, algorithm, type) > shared_limit()) return std::nullopt;
   return c;
 }
 
-double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, Type type) {
+double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm, Type type) {
   const double ins = static_cast<double>(p.in_channels);
   const double outs = static_cast<double>(p.out_channels);
   const double batch = static_cast<double>(p.batch);
   const double y_size = static_cast<double>(p.out_height() * p.out_width());
-  if (plan.method == Method::kDirect) {
+  if (algorithm.method == Method::kDirect) {
     const double taps = static_cast<double>(p.kernel_height * p.kernel_width) * ins /
                         static_cast<double>(p.groups);
     return kLaunchSeconds + 2 * batch * outs * y_size * taps / kDirectFlops;
   }
-  const std::optional<TiledCore> cut = cut_core(p, pass, plan, type);
+  const std::optional<TiledCore> cut = cut_core(p, pass, algorithm, type);
   if (!cut) return INFINITY;
   const fft_conv::Core& core = cut->core;
-  const double size = plan.size;
+  const double size = algorithm.size;
   const double tiles = static_cast<double>(core.tiles());
   const double transform = 5 * size * size * std::log2(size) / kTransformFlops;
   const double groups = static_cast<double>(core.groups);
@@ -178,19 +178,19 @@ double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, Type typ
   const double x_bytes = each_bytes * ins * static_cast<double>(p.height * p.width);
   const double y_bytes = each_bytes * outs * y_size;
   const double plane_bytes = (x_bytes + y_bytes) / kBytesPerSecond;
-  if (plan.method == Method::kPerChannel) {
+  if (algorithm.method == Method::kPerChannel) {
     const double each = pass == Pass::kGradientWeight
                             ? 2 * static_cast<double>(cut->ins())
                             : 1 + static_cast<double>(cut->ins());
     return kLaunchSeconds + std::max(plane_bytes, tiles * core_outs * each * transform);
   }
   const double frequencies = size * size / 2 + 2;
-  const bool halves = has_half_spectra(plan, type);
+  const bool halves = has_half_spectra(algorithm, type);
   const double number = halves ? 4 : 8;
   const double spectra =
       2 * number * frequencies * tiles * (core_ins + core_outs) / kBytesPerSecond;
   const double products =
-      8 * frequencies * tiles * core_ins * core_outs / groups / product_flops(plan, type);
+      8 * frequencies * tiles * core_ins * core_outs / groups / product_flops(algorithm, type);
   // Halves need the largest number of what is read first.
   const double read_bytes = pass == Pass::kForward         ? x_bytes
                             : pass == Pass::kGradientInput ? y_bytes
@@ -200,13 +200,13 @@ double predicted_seconds(const Problem& p, Pass pass, const Plan& plan, Type typ
          std::max(tiles * (core_ins + core_outs) * transform, plane_bytes + spectra) + products;
 }
 
-std::vector<Plan> candidates(const Problem& p, Pass pass, Type type) {
+std::vector<Algorithm> candidates(const Problem& p, Pass pass, Type type) {
   struct Priced {
-    Plan plan;
+    Algorithm algorithm;
     double seconds;
   };
   const auto cheaper = [](const Priced& a, const Priced& b) { return a.seconds < b.seconds; };
-  std::vector<Priced> all = {{Plan{}, predicted_seconds(p, pass, Plan{}, type)}};
+  std::vector<Priced> all = {{Algorithm{}, predicted_seconds(p, pass, Algorithm{}, type)}};
   // The best of each method: the model is surer of sizes than of methods.
   const auto consider = [&](Method method, const auto& sizes, bool tf32) {
     std::vector<Priced> priced;
@@ -221,22 +221,22 @@ std::vector<Plan> candidates(const Problem& p, Pass pass, Type type) {
   consider(Method::kPerChannel, PerChannelSizes::kAll, false);
   consider(Method::kDense, DenseSizes::kAll, type == Type::kFloat32 && allow_tf32());
   std::stable_sort(all.begin(), all.end(), cheaper);
-  std::vector<Plan> plans;
-  for (const Priced& each : all) plans.push_back(each.plan);
-  return plans;
+  std::vector<Algorithm> algorithms;
+  for (const Priced& each : all) algorithms.push_back(each.algorithm);
+  return algorithms;
 }
 
-Plan choose(const Problem& p, Pass pass, Type type, const std::string& wish) {
-  const auto fits = [&](const Plan& plan) {
-    return plan.method == Method::kDirect || cut_core(p, pass, plan, type).has_value();
+Algorithm choose(const Problem& p, Pass pass, Type type, const std::string& wish) {
+  const auto fits = [&](const Algorithm& algorithm) {
+    return algorithm.method == Method::kDirect || cut_core(p, pass, algorithm, type).has_value();
   };
-  if (const char* const forced = std::getenv("GRAPHSCALE_CUDA_PLAN"); forced && *forced != '\0') {
-    const std::optional<Plan> plan = parse_plan(forced);
-    if (plan && (fits(*plan) || fft_conv::is_empty(p))) return *plan;
-    fail("GRAPHSCALE_CUDA_PLAN is '" + std::string(forced) + "', which does not compute this " +
-         "convolution; its plans are " + join(candidates(p, pass, type)));
+  if (const char* const forced = std::getenv("GRAPHSCALE_CUDA_ALGORITHM"); forced && *forced != '\0') {
+    const std::optional<Algorithm> algorithm = parse_algorithm(forced);
+    if (algorithm && (fits(*algorithm) || fft_conv::is_empty(p))) return *algorithm;
+    fail("GRAPHSCALE_CUDA_ALGORITHM is '" + std::string(forced) + "', which does not compute this " +
+         "convolution; its algorithms are " + join(candidates(p, pass, type)));
   }
-  if (const std::optional<Plan> plan = parse_plan(wish); plan && fits(*plan)) return *plan;
+  if (const std::optional<Algorithm> algorithm = parse_algorithm(wish); algorithm && fits(*algorithm)) return *algorithm;
   return candidates(p, pass, type).front();
 }
 

@@ -1,4 +1,4 @@
-#include "torch/prepared_cache.h"
+#include "torch/prepacked_cache.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -17,7 +17,7 @@ constexpr int64_t kPiece = 1 << 18;  // bytes that one task reads
 
 size_t most_bytes() {
   static const size_t most = [] {
-    const char* const megabytes = std::getenv("GRAPHSCALE_PREPARED_MB");
+    const char* const megabytes = std::getenv("GRAPHSCALE_PREPACKED_MB");
     return static_cast<size_t>(megabytes == nullptr ? 512 : std::max(0, std::atoi(megabytes))) << 20;
   }();
   return most;
@@ -76,10 +76,10 @@ Key key_of(const Operator& op, const Call& call, const Tensor& weight) {
   return {weight.memory, std::move(text)};
 }
 
-class PreparedCache {
+class PrepackedCache {
  public:
-  std::shared_ptr<const Prepared> find(const Operator& op, const Call& call) {
-    const Tensor& weight = call.inputs[op.prepared_input];
+  std::shared_ptr<const Prepacked> find(const Operator& op, const Call& call) {
+    const Tensor& weight = call.inputs[op.prepacked_input];
     const uint64_t values = fingerprint(call.context, weight);
     const Key key = key_of(op, call, weight);
     {
@@ -90,21 +90,21 @@ class PreparedCache {
       entry.used = ++clock_;
       if (!known) {
         entry.values = values;
-        entry.prepared = nullptr;
+        entry.prepacked = nullptr;
         if (is_new) drop_oldest();
         return nullptr;
       }
-      if (entry.prepared != nullptr) return entry.prepared;
+      if (entry.prepacked != nullptr) return entry.prepacked;
     }
     std::vector<Tensor> inputs = call.inputs;
     for (size_t i = 0; i < inputs.size(); ++i) {
-      inputs[i].present = inputs[i].present && i == op.prepared_input;
+      inputs[i].present = inputs[i].present && i == op.prepacked_input;
     }
-    std::shared_ptr<const Prepared> made =
-        op.prepare_function(call.context, call.attributes, call.type, inputs);
+    std::shared_ptr<const Prepacked> made =
+        op.prepack_function(call.context, call.attributes, call.type, inputs);
     const std::lock_guard<std::mutex> lock(mutex_);
     Entry& entry = entries_[key];
-    if (entry.values == values) entry.prepared = made;
+    if (entry.values == values) entry.prepacked = made;
     drop_oldest();
     return made;
   }
@@ -113,17 +113,17 @@ class PreparedCache {
   struct Entry {
     uint64_t values = 0;
     uint64_t used = 0;  // when, by the clock below
-    std::shared_ptr<const Prepared> prepared;
+    std::shared_ptr<const Prepacked> prepacked;
   };
 
   void drop_oldest() {
     size_t bytes = 0;
-    for (const auto& [key, entry] : entries_) bytes += entry.prepared ? entry.prepared->bytes() : 0;
+    for (const auto& [key, entry] : entries_) bytes += entry.prepacked ? entry.prepacked->bytes() : 0;
     while (!entries_.empty() && (bytes > most_bytes() || entries_.size() > kMostEntries)) {
       const auto oldest =
           std::min_element(entries_.begin(), entries_.end(),
                            [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
-      if (oldest->second.prepared) bytes -= oldest->second.prepared->bytes();
+      if (oldest->second.prepacked) bytes -= oldest->second.prepacked->bytes();
       entries_.erase(oldest);
     }
   }
@@ -135,9 +135,9 @@ class PreparedCache {
 
 }  // namespace
 
-std::shared_ptr<const Prepared> keep_prepared(const Operator& op, const Call& call) {
-  if (op.prepare_function == nullptr || most_bytes() == 0) return nullptr;
-  static PreparedCache* const cache = new PreparedCache;  // never destroyed: threads may still compute
+std::shared_ptr<const Prepacked> keep_prepacked(const Operator& op, const Call& call) {
+  if (op.prepack_function == nullptr || most_bytes() == 0) return nullptr;
+  static PrepackedCache* const cache = new PrepackedCache;  // never destroyed: threads may still compute
   return cache->find(op, call);
 }
 

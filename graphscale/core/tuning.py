@@ -122,7 +122,7 @@ def measure(ways: Ways, rest: float = 0.0, longest: float = _LONGEST) -> dict[st
     hopeless = max(_HOPELESS_SECONDS, _HOPELESS * min(best.values()))
     running = {name: run for name, run in ways.items() if best[name] <= hopeless}
     quick = {name for name in running if best[name] < _LONG_RUN}
-    best.update(dict.fromkeys(running, math.inf))  # first runs prepare weights, too
+    best.update(dict.fromkeys(running, math.inf))  # first runs prepack weights, too
     started = time.perf_counter()
     for done in range(1, _ROUNDS + 1):
         for name, run in running.items():

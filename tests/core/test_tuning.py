@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from graphscale.acceleration.tuning import Tuner, measure
+from graphscale.core.tuning import Tuner, measure
 
 
 def ways() -> dict:
@@ -47,7 +47,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
     def home():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr("graphscale.acceleration.tuning.Path.home", home)
+    monkeypatch.setattr("graphscale.core.tuning.Path.home", home)
     assert Tuner("runtime").seconds("key", ways)
 
 
@@ -86,8 +86,8 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now, self.runs = 0.0, []
-        monkeypatch.setattr("graphscale.acceleration.tuning.time.perf_counter", lambda: self.now)
-        monkeypatch.setattr("graphscale.acceleration.tuning.time.sleep", lambda seconds: None)
+        monkeypatch.setattr("graphscale.core.tuning.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("graphscale.core.tuning.time.sleep", lambda seconds: None)
 
     def way(self, name, *seconds):
         """Takes the seconds in turn."""

@@ -1,4 +1,4 @@
-"""Calls with the same weights keep what was prepared of them; changed weights are always seen."""
+"""Calls with the same weights keep what was prepacked of them; changed weights are always seen."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def exact(layer, x):
 
 
 def check(layer, x):
-    for _ in range(3):  # the first call remembers, the second prepares, the third uses it
+    for _ in range(3):  # the first call remembers, the second prepacks, the third uses it
         with torch.no_grad():
             y = layer(x)
         wanted = exact(layer, x)
@@ -155,7 +155,7 @@ def test_memory_is_bounded():
     """The environment variable, read once by a process, bounds what is kept."""
 
     def growth(megabytes):
-        environment = os.environ | {"GRAPHSCALE_PREPARED_MB": str(megabytes)}
+        environment = os.environ | {"GRAPHSCALE_PREPACKED_MB": str(megabytes)}
         done = subprocess.run(
             [sys.executable, "-c", GROWTH],
             capture_output=True,

@@ -1,0 +1,351 @@
+"""`grow_`: turn a pre-train network into its target within the same module object.
+
+In: the module, its optimizers and weight averages. Out: the same objects, with the target's sizes.
+First everything is computed, then assigned; an error leaves all of them as they were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from graphscale.convert.exporter import save
+from graphscale.convert.importer import load
+from graphscale.convert.network import Network
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.plan import Plan
+from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.skeleton import restore
+from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.rescale_module import unwrapped
+from graphscale.modules.trace_module import module_path
+from graphscale.rescaling.rescale import grow_model
+from graphscale.training.distributed_wrappers import parallel_wrappers, renew
+from graphscale.training.optimizer_state import (
+    NewState,
+    grown_states,
+    like,
+    plain_optimizer,
+    put_states,
+)
+from graphscale.training.stages import Stage, take_numbers
+from graphscale.training.weight_maps import (
+    WeightMap,
+    growth_maps,
+    norm_scale,
+    normalized_kernels,
+)
+
+OPTIMIZER_STATES = ("resize", "reset")
+AMPLITUDES = ("response", "norm")
+
+
+def grow_(
+    module: nn.Module,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    to: Stage | None = None,
+    optimizers: Optimizer | Iterable[Optimizer] = (),
+    averages: nn.Module | Iterable[nn.Module] = (),
+    optimizer_state: str = "resize",
+    resize: str = "bilinear",
+    amplitude: str = "response",
+) -> nn.Module:
+    """Grow a trained pre-train network in place: `graphscale.grow` for a running training loop.
+
+    The module stays the same object with the same `Parameter` objects, so optimizers, learning
+    rate schedulers, GradScaler, hooks, loggers and torch.compile wrappers go on with it; a compiled
+    module compiles once more. Memory formats, devices, frozen and shared weights stay as they are.
+    Gradients of all parameters are dropped: call it between an optimizer step and the next
+    backward. Every DistributedDataParallel around the module gets a new reducer, so call it on
+    every rank. Weights equal those of `graphscale.grow` bit for bit.
+
+    Args:
+        module: What `shrink` returned, on the way of its training; also inside torch.compile or
+            DistributedDataParallel.
+        plan: The plan, or its file, where the module does not have it as `graphscale_plan`.
+        to: A later stage of `Stages`; by default the target.
+        optimizers: Those that train the module. SGD's momentum and Adam's first moments grow by
+            the weights' linear map, second moments (Adam, RMSprop, Adagrad, Adadelta) by the
+            squared one. A parameter's state that has no rule is reset, with a warning.
+        averages: Copies of the module that average its weights, such as
+            torch.optim.swa_utils.AveragedModel or timm's ModelEmaV3; they grow likewise.
+        optimizer_state: 'resize', or 'reset' for resized weights to start without state.
+        resize: As for `grow`.
+        amplitude: 'response' keeps each kernel's response to a constant image (Eq. 5); 'norm'
+            keeps each filter's norm where a BatchNorm follows, and scales its running statistics
+            with it: the same function, and the effective learning rate stays what it was.
+
+    Returns:
+        `module`.
+
+    Raises:
+        GraphScaleError: there is no plan, the module or an average is not the plan's pre-train
+            network, or an optimizer belongs to another module. All are left as they were.
+
+    Example:
+        >>> import torch, graphscale
+        >>> target = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, padding=3), torch.nn.ReLU())
+        >>> module = graphscale.shrink(target, torch.randn(2, 3, 32, 32))
+        >>> optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+        >>> # ... train on images of 23×23 pixels, then:
+        >>> _ = graphscale.grow_(module, optimizers=optimizer)
+        >>> module[0].kernel_size
+        (7, 7)
+    """
+    for value, known, what in (
+        (optimizer_state, OPTIMIZER_STATES, "optimizer_state"),
+        (amplitude, AMPLITUDES, "amplitude"),
+    ):
+        if value not in known:
+            raise GraphScaleError(f"unknown {what} {value!r}; use {' or '.join(known)}")
+    interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
+    inner = unwrapped(module)
+    if isinstance(plan, str | os.PathLike):
+        plan = Plan.from_file(plan)
+    plan = plan or getattr(inner, "graphscale_plan", None)
+    if plan is None:
+        raise GraphScaleError(
+            f"{type(inner).__name__} carries no plan (graphscale_plan), or is grown already; give "
+            "the plan of the module that shrink returned"
+        )
+    chosen = [plain_optimizer(each) for each in _each(optimizers, Optimizer)]
+    copies = [_copy_of(inner, each) for each in _each(averages, nn.Module)]
+    wrappers = parallel_wrappers(inner)
+    maps = growth_maps(plan, resize, None if to is None else to.plan)
+    growths = [_growth(each, plan, to, maps, resize, amplitude) for each in (inner, *copies)]
+    states = grown_states(chosen, growths[0].maps, inner.parameters(), optimizer_state)
+    _commit(growths, states)
+    for wrapper in wrappers:
+        renew(wrapper)
+    return module
+
+
+@dataclass
+class _Growth:
+    """All that is assigned to one module.
+
+    Attributes:
+        maps: The parameters that change, with the maps of their optimizer state.
+        tensors: New contents of parameters and buffers.
+        graph: The traced target, whose numbers the layers take; None for what has no such layers.
+        stage: The stage whose numbers the layers take instead.
+        program: The target network, of a module that is an imported graph.
+    """
+
+    module: nn.Module
+    maps: dict[nn.Parameter, WeightMap]
+    tensors: dict[torch.Tensor, torch.Tensor]
+    plan: Plan | None
+    graph: ir.Graph | None = None
+    stage: Stage | None = None
+    program: Network | None = None
+
+
+def _each(given: object, kind: type) -> Sequence:
+    if isinstance(given, kind) or not isinstance(given, Iterable):
+        return [given]
+    return list(given)
+
+
+def _copy_of(module: nn.Module, average: object) -> nn.Module:
+    """The copy of `module` inside what averages its weights."""
+    inner = average
+    while type(inner) is not type(module):
+        parts = (getattr(inner, name, None) for name in ("module", "_orig_mod", "ema"))
+        inner = next((part for part in parts if isinstance(part, nn.Module)), None)
+        if inner is None:
+            raise GraphScaleError(
+                f"averages: {type(average).__name__} holds no {type(module).__name__} as its "
+                "'module'; give a copy of the module, or a wrapper such as AveragedModel"
+            )
+    return inner
+
+
+def _growth(
+    module: nn.Module,
+    plan: Plan,
+    to: Stage | None,
+    maps: dict[str, WeightMap],
+    resize: str,
+    amplitude: str,
+) -> _Growth:
+    """What growing does to one module; the module is only read."""
+    own = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    if isinstance(module, Network):  # what it does not hold as a weight, its new program does
+        maps = {name: each for name, each in maps.items() if name in own}
+    for name, each in maps.items():
+        _check_weight(module, own.get(name), each)
+    if amplitude == "norm":
+        maps, buffers = _norm_kept(plan, maps, own)
+    else:
+        buffers = {}
+    channels_last = any(
+        p.ndim == 4 and not p.is_contiguous() and p.is_contiguous(memory_format=torch.channels_last)
+        for p in module.parameters()
+    )
+    tensors = {own[name]: each(own[name]) for name, each in maps.items()}
+    tensors = {old: like(new, old, channels_last) for old, new in tensors.items()}
+    learned = {own[n]: each for n, each in maps.items() if isinstance(own[n], nn.Parameter)}
+    growth = _Growth(module, learned, tensors | buffers, None if to is None else to.plan)
+    if isinstance(module, Network):
+        growth.program = _target_network(module, plan, to, resize, maps)
+    elif to is not None:
+        growth.stage = to
+    else:
+        growth.graph = restore(plan.target).graph
+        if not any(module_path(node) for node in growth.graph):
+            raise GraphScaleError(
+                "the plan was not made from a torch module; shrink the module itself, or use "
+                "graphscale.grow with a module of the target network as target"
+            )
+    return growth
+
+
+def _check_weight(module: nn.Module, tensor: torch.Tensor | None, weight_map: WeightMap) -> None:
+    if tensor is None or tuple(tensor.shape) != weight_map.before:
+        found = "has none" if tensor is None else f"has the shape {list(tensor.shape)}"
+        raise GraphScaleError(
+            f"{type(module).__name__}: the plan wants a weight {weight_map.name!r} of shape "
+            f"{list(weight_map.before)}, the module {found}; give the plan that it was shrunk by"
+        )
+    if tensor.isnan().any():
+        raise GraphScaleError(
+            f"{type(module).__name__}: weight {weight_map.name!r} holds NaN; go back to a "
+            "checkpoint from before the training diverged"
+        )
+
+
+def _norm_kept(
+    plan: Plan, maps: dict[str, WeightMap], own: dict[str, torch.Tensor]
+) -> tuple[dict[str, WeightMap], dict[torch.Tensor, torch.Tensor]]:
+    """Maps that keep the norms of filters before a BatchNorm, and its statistics scaled alike."""
+    maps, buffers = dict(maps), {}
+    kernels = normalized_kernels(plan)
+    for name in maps.keys() & kernels.keys():
+        scale = norm_scale(own[name], maps[name])
+        maps[name] = maps[name].scaled(scale)
+        for bias in kernels[name].biases & own.keys():
+            shape = tuple(own[bias].shape)
+            maps[bias] = WeightMap(bias, shape, shape, scale=scale)
+        for names, factor in (
+            (kernels[name].means, scale),
+            (kernels[name].variances, scale * scale),
+        ):
+            for statistic in names & own.keys():
+                old = own[statistic]
+                buffers[old] = (old.double() * factor.to(old.device)).to(old.dtype)
+    return maps, buffers
+
+
+def _target_network(
+    network: Network, plan: Plan, to: Stage | None, resize: str, maps: dict[str, WeightMap]
+) -> Network:
+    """The imported target whose program an imported pre-train network takes."""
+    if to is not None:
+        raise GraphScaleError(
+            "a network that is an imported graph grows to the target only, not to a stage; leave "
+            "'to' out"
+        )
+    grown, _, _ = grow_model(save(network), plan=plan, resize=resize)
+    program = load(grown, **network.source.options)
+    shapes = {name: tuple(each.shape) for name, each in network.named_parameters()}
+    shapes |= {name: each.after for name, each in maps.items() if name in shapes}
+    if {name: tuple(each.shape) for name, each in program.named_parameters()} != shapes:
+        raise GraphScaleError(
+            f"{network.source.name}: its target has other weights, so it cannot grow in place; use "
+            "graphscale.grow"
+        )
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    return program.to(device)
+
+
+def _commit(growths: Sequence[_Growth], states: Sequence[NewState]) -> None:
+    """Assign everything, or nothing."""
+    with _restored_on_error([growth.module for growth in growths]):
+        for growth in growths:
+            for old, new in growth.tensors.items():
+                old.data = new
+            if growth.graph is not None:
+                try:
+                    edit_layers(growth.module, growth.graph)
+                except CannotEditError as reason:
+                    raise GraphScaleError(
+                        f"{type(growth.module).__name__} cannot take the target's numbers: "
+                        f"{reason}; use graphscale.grow with a module of the target as target"
+                    ) from None
+            elif growth.stage is not None:
+                take_numbers(growth.module, growth.stage.template)
+            else:
+                _take_program(growth.module, growth.program)
+    for growth in growths:
+        for parameter in growth.module.parameters():
+            parameter.grad = None
+            _forget_accumulator(parameter)
+        if growth.plan is None:
+            for name in ("graphscale_plan", "graphscale_target"):
+                vars(growth.module).pop(name, None)
+        else:
+            growth.module.graphscale_plan = growth.plan
+    put_states(states)
+
+
+@contextmanager
+def _restored_on_error(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put layers, hooks and weights back as they were if the block raises."""
+    saved = []
+    for module in modules:
+        for layer in module.modules():
+            hooks = [layer._forward_pre_hooks, layer._forward_hooks]
+            saved.append((layer, dict(vars(layer)), [(each, dict(each)) for each in hooks]))
+    tensors = [t for module in modules for t in (*module.parameters(), *module.buffers())]
+    contents = [tensor.data for tensor in tensors]
+    try:
+        yield
+    except BaseException:
+        for layer, attributes, hooks in saved:
+            vars(layer).clear()
+            vars(layer).update(attributes)
+            for held, before in hooks:
+                held.clear()
+                held.update(before)
+        for tensor, content in zip(tensors, contents):
+            tensor.data = content
+        raise
+
+
+def _forget_accumulator(parameter: nn.Parameter) -> None:
+    """Let autograd make a new node for the parameter's gradient.
+
+    The old one knows the old shape and lives as long as any old loss tensor, or the reducer of
+    DistributedDataParallel. Autograd drops it where `.data` changes its type.
+    """
+    content = parameter.data
+    other = torch.float64 if content.dtype != torch.float64 else torch.float32
+    parameter.data = torch.empty(0, dtype=other, device=content.device)
+    parameter.data = content
+
+
+def _take_program(network: Network, program: Network) -> None:
+    """Give `network` the graph of `program`, with its own Parameter objects in their places."""
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        owner, key = program._owner(name)
+        owner._parameters[key] = parameter
+    for name, buffer in network.named_buffers(remove_duplicate=False):
+        if name in network.state_dict():
+            owner, key = program._owner(name)
+            owner._buffers[key] = buffer
+    program.train(network.training)
+    for key in ("_parameters", "_buffers", "_modules", "source", "_flat_names"):
+        vars(network)[key] = vars(program)[key]
+    network.set_program(program.graph)

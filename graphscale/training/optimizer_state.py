@@ -1,0 +1,176 @@
+"""Carry an optimizer's state over the growth of parameters.
+
+In: optimizers and, for each grown parameter, its `WeightMap`. Out: the new state of those
+parameters, as a list of assignments that cannot fail; nothing is touched before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch.optim import Optimizer
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.training.weight_maps import WeightMap
+
+# State of torch's and timm's optimizers that has the parameter's shape, by how it grows.
+LINEAR = frozenset(
+    {
+        *("momentum_buffer", "exp_avg", "grad_avg", "ax"),  # SGD, Adam, RMSprop, ASGD
+        *("exp_avg_diff", "neg_pre_grad", "lookahead_slow_buff"),  # timm's Adan, Lookahead
+    }
+)
+SQUARED = frozenset(
+    {
+        *("exp_avg_sq", "max_exp_avg_sq"),  # Adam
+        *("square_avg", "acc_delta", "sum"),  # RMSprop, Adadelta, Adagrad
+        *("exp_avg_var", "max_exp_avg_var"),  # AdaBelief
+    }
+)
+ROOT_SQUARED = frozenset({"exp_inf"})  # Adamax: the size of the gradient, not its square
+
+NewState = tuple[Optimizer, torch.nn.Parameter, dict | None]
+
+
+def plain_optimizer(optimizer: object) -> Optimizer:
+    """The torch optimizer inside wrappers, such as Accelerate's and Lightning's.
+
+    Raises:
+        GraphScaleError: it is none, or one whose state is not kept per parameter.
+    """
+    inner = optimizer
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+        inner = inner.optimizer
+    if not isinstance(inner, Optimizer):
+        raise GraphScaleError(
+            f"optimizers: {type(optimizer).__name__} is no torch optimizer; give torch.optim ones"
+        )
+    if isinstance(inner, torch.optim.LBFGS):
+        raise GraphScaleError(
+            "optimizers: LBFGS keeps vectors over all parameters together, which cannot grow; "
+            "leave it out and make a new one after growth"
+        )
+    return inner
+
+
+def grown_states(
+    optimizers: Iterable[Optimizer],
+    maps: Mapping[torch.nn.Parameter, WeightMap],
+    parameters: Iterable[torch.nn.Parameter],
+    mode: str,
+) -> list[NewState]:
+    """(optimizer, parameter, its new state or None for no state) for every grown parameter.
+
+    Args:
+        optimizers: Plain torch optimizers.
+        maps: The grown parameters.
+        parameters: All of the module's, to tell an optimizer of another module.
+        mode: 'resize' or 'reset'.
+
+    Raises:
+        GraphScaleError: an optimizer holds none of the module's parameters.
+    """
+    own = set(parameters)
+    result: list[NewState] = []
+    for optimizer in optimizers:
+        held = {p: group for group in optimizer.param_groups for p in group["params"]}
+        if not own & held.keys():
+            raise GraphScaleError(
+                f"optimizers: {type(optimizer).__name__} holds none of the module's parameters; "
+                "give the optimizer that trains this module"
+            )
+        without_rule: dict[str, list[str]] = {}
+        for parameter, weight_map in maps.items():
+            if parameter not in held or parameter not in optimizer.state:
+                continue
+            state = dict(optimizer.state[parameter])
+            unknown = [] if mode == "reset" else _unknown(state, parameter)
+            for key in unknown:
+                without_rule.setdefault(key, []).append(weight_map.name)
+            if mode == "reset" or unknown:
+                new = _fresh(optimizer, held[parameter], state, weight_map)
+            else:
+                new = _grown(state, parameter, weight_map)
+            result.append((optimizer, parameter, new))
+        for key, names in without_rule.items():
+            warnings.warn(
+                f"{type(optimizer).__name__}: its state {key!r} has no rule of growth; the state "
+                f"of {', '.join(names)} is reset",
+                stacklevel=4,
+            )
+    return result
+
+
+def put_states(states: Iterable[NewState]) -> None:
+    """Give the optimizers the states that `grown_states` made."""
+    for optimizer, parameter, state in states:
+        if state is None:
+            optimizer.state.pop(parameter)
+        else:
+            held = optimizer.state[parameter]
+            held.clear()
+            held.update(state)
+
+
+def _is_elementwise(value: object, parameter: torch.Tensor) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
+
+
+def _unknown(state: Mapping[str, object], parameter: torch.Tensor) -> list[str]:
+    """Names of tensors that neither are numbers nor have a rule."""
+    names = []
+    for key, value in state.items():
+        if isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
+            names.append(key)
+        elif isinstance(value, torch.Tensor) and value.numel() > 1:
+            known = key in LINEAR | SQUARED | ROOT_SQUARED
+            if not (known and _is_elementwise(value, parameter)):
+                names.append(key)
+    return names
+
+
+def _grown(state: Mapping, parameter: torch.Tensor, weight_map: WeightMap) -> dict[str, object]:
+    """The state with each tensor of the parameter's shape mapped by its rule."""
+    new = dict(state)
+    for key, value in state.items():
+        if not _is_elementwise(value, parameter):
+            continue
+        if key in LINEAR:
+            grown = weight_map(value)
+        elif key == "square_avg" and "grad_avg" in state:
+            # Centered RMSprop takes the root of square_avg - grad_avg², which must stay positive:
+            # the variance grows, not the second moment.
+            mean = state["grad_avg"]
+            variance = weight_map((value - mean.square()).clamp(min=0), squared=True)
+            grown = variance + weight_map(mean).square()
+        elif key in SQUARED:
+            grown = weight_map(value, squared=True)
+        else:
+            grown = weight_map(value.square(), squared=True).sqrt()
+        new[key] = like(grown, value)
+    return new
+
+
+def _fresh(
+    optimizer: Optimizer, group: Mapping, state: Mapping, weight_map: WeightMap
+) -> dict | None:
+    """State of a parameter that was never stepped; torch's Adagrad makes it when constructed."""
+    if not isinstance(optimizer, torch.optim.Adagrad):
+        return None
+    accumulated = state["sum"].new_full(weight_map.after, group["initial_accumulator_value"])
+    return {"step": torch.zeros_like(state["step"]), "sum": accumulated}
+
+
+def like(new: torch.Tensor, old: torch.Tensor, channels_last: bool = False) -> torch.Tensor:
+    """`new` in the memory format of `old`.
+
+    A kernel that both formats describe (one channel, one tap) follows `channels_last`.
+    """
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(new.ndim)
+    if wanted is None or not old.is_contiguous(memory_format=wanted):
+        return new.contiguous()
+    follows = channels_last or not old.is_contiguous()
+    return new.contiguous(memory_format=wanted) if follows else new.contiguous()
