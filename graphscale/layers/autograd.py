@@ -47,11 +47,14 @@ def register_derivatives(
         decomposition: Takes the operator's arguments, all of them, and computes its outputs by
             torch's operators. Without it, forward mode and vmap raise GraphScaleError.
         backward, keep: As ``torch.library.register_autograd`` takes them (``keep`` is its
-            ``setup_context``). Without them reverse mode differentiates the decomposition, and
-            without that nothing.
+            ``setup_context``). Without them the gradient is that of the decomposition, computed
+            when it is asked for; without that, too, there is no gradient.
         decompose_second: Under torch.func reverse mode differentiates the decomposition, too:
             for a ``backward`` whose shapes depend on data, which vmap cannot follow.
     """
+    if backward is None and decomposition is not None:
+        backward, keep = _gradient_of(decomposition)
+        decompose_second = True
     torch_op, name = operator.torch_op, operator.name
     defaults = operator.defaults
 
@@ -89,10 +92,9 @@ def register_derivatives(
         args += defaults[len(args) :]  # torch leaves out what equals its default
         if _have_tangents(args):
             return decomposed(*args)
-        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*args)):
+        wanted = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
+        if not wanted or backward is None:
             return below(*args)
-        if backward is None:
-            return below(*args) if decomposition is None else decomposition(*args)
         if not torch._C._are_functorch_transforms_active():
             return Function.apply(*args)
         if decompose_second:
@@ -106,6 +108,38 @@ def register_derivatives(
         return decomposed(*args, *defaults[len(args) :])
 
     _LIBRARY.impl(torch_op, batch, "FuncTorchBatched")
+
+
+def _gradient_of(decomposition: Callable) -> tuple[Callable, Callable]:
+    """``backward`` and ``keep`` that differentiate the decomposition, computed anew."""
+
+    def keep(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*(arg for arg in inputs if isinstance(arg, Tensor)))
+        ctx.arguments = [None if isinstance(arg, Tensor) else arg for arg in inputs]
+        ctx.places = [i for i, arg in enumerate(inputs) if isinstance(arg, Tensor)]
+        outputs = [output] if isinstance(output, Tensor) else output
+        ctx.mark_non_differentiable(*(y for y in outputs if not y.is_floating_point()))
+
+    def backward(ctx, *grads):
+        arguments = list(ctx.arguments)
+        for place, tensor in zip(ctx.places, ctx.saved_tensors):
+            arguments[place] = tensor
+        with torch.enable_grad():
+            outputs = decomposition(*arguments)
+        outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+        pairs = [(y, grad) for y, grad in zip(outputs, grads) if y.requires_grad]
+        inputs = [i for i in ctx.places if ctx.needs_input_grad[i]]
+        found = torch.autograd.grad(
+            [y for y, _ in pairs],
+            [arguments[i] for i in inputs],
+            [grad for _, grad in pairs],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+        )
+        by_place = dict(zip(inputs, found))
+        return tuple(by_place.get(i) for i in range(len(arguments)))
+
+    return backward, keep
 
 
 def _have_tangents(args: tuple) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -143,7 +144,10 @@ class LocallyConnected(nn.Module):
     """x [N, C, H, W] to [N, F, H_out, W_out], every position with a kernel of its own; no padding.
 
     ``weight`` is [F, H_out, W_out, C, kH, kW] and ``bias`` [F, H_out, W_out]; they fix the images'
-    height and width, ``image_size``.
+    height and width, ``image_size``. ``device`` and ``dtype`` are those of both. Weights and bias
+    are drawn as `reset_parameters` says.
+
+    Raises GraphScaleError where the kernel does not fit the image.
     """
 
     def __init__(
@@ -154,6 +158,8 @@ class LocallyConnected(nn.Module):
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
         bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.kernel_size = _pair(kernel_size)
@@ -167,10 +173,9 @@ class LocallyConnected(nn.Module):
                     f"image of {size}; give a kernel of 1 to {size} and a positive stride"
                 )
             positions.append((size - kernel) // step + 1)
-        self.weight = nn.Parameter(
-            torch.empty(out_channels, *positions, in_channels, *self.kernel_size)
-        )
-        self.bias = nn.Parameter(torch.empty(out_channels, *positions)) if bias else None
+        empty = partial(torch.empty, device=device, dtype=dtype)
+        self.weight = nn.Parameter(empty(out_channels, *positions, in_channels, *self.kernel_size))
+        self.bias = nn.Parameter(empty(out_channels, *positions)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -183,7 +188,7 @@ class LocallyConnected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
         y = locally_connected(x, self.weight, list(self.stride))
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)  # autocast's, as y is
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -232,6 +232,8 @@ class LookupTable(nn.Module):
         norm_type: float = 2.0,
         sparse: bool = False,
         features_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
@@ -246,7 +248,9 @@ class LookupTable(nn.Module):
         self.norm_type = norm_type
         self.sparse = sparse
         self.features_first = features_first
-        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim))
+        self.weight = nn.Parameter(
+            torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -311,8 +315,17 @@ class WeightedLookupTable(LookupTable):
         embedding_dim: int,
         padding_idx: int | None = None,
         features_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_embeddings, embedding_dim, padding_idx, features_first=features_first)
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            features_first=features_first,
+            device=device,
+            dtype=dtype,
+        )
 
     def forward(self, indices: Tensor, row_weights: Tensor) -> Tensor:
         """Read rows and scale them; both arguments have one shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +155,8 @@ class TemporalConv(nn.Module):
         stride: int = 1,
         bias: bool = True,
         features_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         sizes = {
@@ -171,9 +174,10 @@ class TemporalConv(nn.Module):
         self.stride = stride
         self.features_first = features_first
         # Stored [out, kernel, in], as the kernel reads it; seen as Conv1d's [out, in, kernel].
-        stored = torch.empty(out_features, kernel_size, in_features)
+        empty = partial(torch.empty, device=device, dtype=dtype)
+        stored = empty(out_features, kernel_size, in_features)
         self.weight = nn.Parameter(stored.permute(0, 2, 1))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.bias = nn.Parameter(empty(out_features)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -1,5 +1,7 @@
 """What holds for every layer: second derivatives, torch.compile and export, types, odd inputs."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from graphscale.layers import (
     FFTConv1d,
     FFTConv2d,
     GroupKMaxPool,
+    HierarchicalSoftmax,
     LocallyConnected,
     LookupTable,
     Maxout,
@@ -175,3 +178,39 @@ def test_a_model_of_every_layer_is_exported(tmp_path):
         for library in (True, False):
             (got,) = run(path, inputs, library)
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+WITH_PARAMETERS = {
+    "FFTConv1d": (FFTConv1d, (3, 4, 5)),
+    "FFTConv2d": (FFTConv2d, (3, 4, 5)),
+    "TemporalConv": (TemporalConv, (3, 4, 3)),
+    "LookupTable": (LookupTable, (7, 3)),
+    "WeightedLookupTable": (WeightedLookupTable, (7, 3)),
+    "HierarchicalSoftmax": (HierarchicalSoftmax, (3, 7)),
+    "LocallyConnected": (LocallyConnected, (2, 3, (5, 4), 2)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_device_and_type_of_constructors(name):
+    make, arguments = WITH_PARAMETERS[name]
+    layer = make(*arguments, device="meta", dtype=torch.float64)
+    for parameter in layer.parameters():
+        assert parameter.device.type == "meta"
+        assert parameter.dtype == torch.float64
+    with torch.device("meta"):
+        assert all(value.is_meta for value in make(*arguments).state_dict().values())
+    filled = layer.to_empty(device="cpu")
+    filled.load_state_dict(make(*arguments, dtype=torch.float64).state_dict())
+    skipped = nn.utils.skip_init(make, *arguments)
+    assert list(skipped.state_dict()) == list(filled.state_dict())
+
+
+@every_layer
+def test_meta_tensors(case):
+    wanted = case.layer(*case.inputs)
+    with torch.device("meta"):
+        on_meta = copy.deepcopy(case.layer).to("meta")
+        y = on_meta(*(x.to("meta") for x in case.inputs))
+    assert y.is_meta
+    assert (y.shape, y.dtype) == (wanted.shape, wanted.dtype)
