@@ -56,7 +56,12 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'graphscale' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"graphscale.{_PUBLIC[name]}"), name)
+    try:
+        value = getattr(importlib.import_module(f"graphscale.{_PUBLIC[name]}"), name)
+    except ModuleNotFoundError as error:
+        from graphscale.core.requirements import missing_package
+
+        raise missing_package(error, f"graphscale.{name}") from error
     globals()[name] = value
     return value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import onnx
@@ -12,7 +12,11 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import Plan
-from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
+from graphscale.passes.shrink.choose_kernels import KernelTable
+from graphscale.rescaling.grow import grow_model
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.plan import plan_model
+from graphscale.rescaling.shrink import shrink_model
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +34,7 @@ def plan(
 
     Arguments and errors as for `shrink`.
     """
-    return shrink_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
+    return plan_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
 
 
 @overload
@@ -112,11 +116,15 @@ def shrink(
             init=init,
             seed=seed,
         )
-    loaded = load_model(model)
-    shrink_model(
-        loaded, input_size=input_size, kernels=kernels, keep=keep, init=init or "auto", seed=seed
+    pretrain, _ = shrink_model(
+        load_model(model),
+        input_size=input_size,
+        kernels=kernels,
+        keep=keep,
+        init=init or "auto",
+        seed=seed,
     )
-    return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
+    return pretrain if isinstance(model, ir.Model) else ir.to_proto(pretrain)
 
 
 @overload
@@ -141,7 +149,7 @@ def grow(
 
 @overload
 def grow(
-    checkpoint: torch.nn.Module,
+    checkpoint: torch.nn.Module | Mapping[str, Any],
     *,
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | torch.nn.Module | None = None,
@@ -150,7 +158,7 @@ def grow(
 
 
 def grow(
-    checkpoint: ModelLike | torch.nn.Module,
+    checkpoint: ModelLike | torch.nn.Module | Mapping[str, Any],
     *,
     plan: Plan | str | os.PathLike | None = None,
     target: ModelLike | torch.nn.Module | None = None,
@@ -159,7 +167,8 @@ def grow(
     """Carry the weights of a trained pre-train network back into the target (Eq. 5).
 
     Args:
-        checkpoint: The pre-train network, as `shrink` takes models.
+        checkpoint: The pre-train network, as `shrink` takes models; or the state dict of a
+            pre-train module, also inside a trainer's checkpoint, together with `target`.
         plan: The plan, or the file that shrink wrote, where the checkpoint has lost its own.
         target: The target network, where neither has a plan.
         resize: 'bilinear' (half-pixel centres), 'bicubic', 'nearest' or 'align-corners'.
@@ -170,6 +179,10 @@ def grow(
     Raises:
         GraphScaleError: the checkpoint is of another network; names the weights.
     """
+    if isinstance(checkpoint, Mapping):
+        from graphscale.modules.grow_state_dict import grow_state_dict
+
+        return grow_state_dict(checkpoint, plan=plan, target=target, resize=resize)
     if _is_module(checkpoint):
         from graphscale.modules.rescale_module import grow_module
 

@@ -18,9 +18,9 @@ struct Context {
   // Scratch memory, aligned to 64 bytes; null when there is none left. From any thread.
   void* (*allocate)(void* owner, size_t bytes);
   void (*release)(void* owner, void* memory);
-  void* owner;    // handed back to the functions above
-  int threads;    // how many tasks run at once; at least 1
-  void* stream;   // cudaStream_t of the CUDA kernels; null on a CPU
+  void* owner;   // handed back to the functions above
+  int threads;   // how many tasks run at once; at least 1
+  void* stream;  // cudaStream_t of the CUDA kernels; null on a CPU
 };
 
 // The same memory on one thread: for calls from inside a task.
@@ -63,9 +63,8 @@ void parallel_ranges(const Context& context, int64_t count, int64_t grain, const
   if (count <= 0) return;
   const int64_t most = static_cast<int64_t>(context.threads) * 4;
   const int64_t pieces = count / grain < most ? (count / grain > 1 ? count / grain : 1) : most;
-  parallel_for(context, pieces, [&](int64_t piece) {
-    body(count * piece / pieces, count * (piece + 1) / pieces);
-  });
+  parallel_for(context, pieces,
+               [&](int64_t piece) { body(count * piece / pieces, count * (piece + 1) / pieces); });
 }
 
 // Scratch memory that is given back at the end of its scope. get() is null when none was left.

@@ -36,15 +36,19 @@ Window window(const Attributes& attributes, size_t spatial) {
   for (const char* known : {"NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"}) {
     if (result.auto_pad == known) return result;
   }
-  fail("auto_pad is '" + result.auto_pad +
-       "'; it must be NOTSET, VALID, SAME_UPPER or SAME_LOWER");
+  fail("auto_pad is '" + result.auto_pad + "'; it must be NOTSET, VALID, SAME_UPPER or SAME_LOWER");
 }
 
-struct Extent {
-  int64_t out, pad_begin, pad_end;
+// What becomes of `in` positions along spatial dimension d: how many outputs, with which pads.
+struct AxisOutput {
+  int64_t size, pad_begin, pad_end;
 };
 
-Extent extent(const Window& window, size_t d, int64_t in, int64_t kernel) {
+AxisOutput axis_output(const Window& window, size_t d, int64_t in, int64_t kernel) {
+  if (kernel < 1) {
+    fail("weight has no taps along spatial dimension " + std::to_string(d) +
+         "; a kernel needs at least one");
+  }
   const int64_t span = (kernel - 1) * window.dilation[d] + 1;
   const int64_t stride = window.stride[d];
   const size_t spatial = window.stride.size();
@@ -58,7 +62,7 @@ Extent extent(const Window& window, size_t d, int64_t in, int64_t kernel) {
   const bool explicit_pads = window.auto_pad == "NOTSET";
   const int64_t begin = explicit_pads ? window.pads[d] : 0;
   const int64_t end = explicit_pads ? window.pads[spatial + d] : 0;
-  if (in + begin + end < span || kernel < 1) {
+  if (in + begin + end < span) {
     fail("x has " + std::to_string(in + begin + end) + " positions along spatial dimension " +
          std::to_string(d) + " with its pads; the kernel needs " + std::to_string(span));
   }
@@ -75,7 +79,8 @@ Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight) {
   if (from.size() > 5) fail("x has more than 3 spatial dimensions");
   const int64_t groups = call.attributes.bounded("group", 1);
   const Dim expected = compute_dim([&](int64_t inputs) { return inputs * groups; }, kernel[1]);
-  call.require_equal(from[1], expected, "the channels of x and the second dimension of weight x group");
+  call.require_equal(from[1], expected,
+                     "the channels of x and the second dimension of weight x group");
   if (kernel[0].known() && kernel[0].value % groups != 0) {
     fail("weight has " + std::to_string(kernel[0].value) + " filters; they must be a multiple of " +
          std::to_string(groups) + " groups");
@@ -93,8 +98,8 @@ Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight) {
       call.require_equal(stated[d], kernel[2 + d], "kernel_shape and the kernel of weight");
     }
     out.push_back(compute_dim(
-        [&](int64_t in, int64_t size) { return extent(attributes, d, in, size).out; }, from[2 + d],
-        kernel[2 + d]));
+        [&](int64_t in, int64_t size) { return axis_output(attributes, d, in, size).size; },
+        from[2 + d], kernel[2 + d]));
   }
   return out;
 }
@@ -114,8 +119,8 @@ ConvGeometry conv_geometry(const Attributes& attributes, const Shape& x, const S
                  {},
                  {}};
   for (size_t d = 0; d < spatial; ++d) {
-    const Extent e = extent(found, d, g.in[d], g.kernel[d]);
-    g.out.push_back(e.out);
+    const AxisOutput e = axis_output(found, d, g.in[d], g.kernel[d]);
+    g.out.push_back(e.size);
     g.pad_begin.push_back(e.pad_begin);
     g.pad_end.push_back(e.pad_end);
   }

@@ -17,7 +17,7 @@ struct CudaKernel {
   const char* name;
   std::vector<Type> types;
   Kernel run;
-  PrepackFunction prepack;  // null where there is nothing to prepack
+  PrepackFunction prepack;                  // null where there is nothing to prepack
   AlgorithmsFunction algorithms = nullptr;  // null where there is nothing to choose
 };
 

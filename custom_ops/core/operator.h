@@ -48,10 +48,10 @@ class Attributes {
 // a kernel runs; ranks are always known. memory is null unless the values are there to be read.
 struct ShapeCall {
   const Attributes& attributes;
-  std::vector<Dims> inputs;            // empty for an input that was left out
-  std::vector<bool> present;           // which inputs were given
-  std::vector<const void*> memory;     // null while a model is loaded and on a GPU
-  std::vector<Dims> outputs;           // to be filled
+  std::vector<Dims> inputs;         // empty for an input that was left out
+  std::vector<bool> present;        // which inputs were given
+  std::vector<const void*> memory;  // null while a model is loaded and on a GPU
+  std::vector<Dims> outputs;        // to be filled
 
   // Checks that name the input; they pass where a dimension is not known yet.
   void require_rank(size_t input, size_t rank) const;
@@ -81,7 +81,7 @@ using Kernel = void (*)(const Call&);
 // there when the caller knows it (a dimension it does not know is -1, an unknown rank 0). Returns null when
 // nothing can be prepacked.
 using PrepackFunction = std::unique_ptr<Prepacked> (*)(const Context&, const Attributes&, Type type,
-                                                      const std::vector<Tensor>& inputs);
+                                                       const std::vector<Tensor>& inputs);
 
 // Values for the attribute `algorithm` that are worth measuring, cheapest by the cost model first. The call's
 // tensors have types and shapes only.
@@ -93,7 +93,8 @@ struct Parameter {
   Type fixed;
   bool optional;
   std::string meaning;
-  bool trainable = false;  // an input that training changes; the torch converter makes it a parameter
+  bool trainable =
+      false;  // an input that training changes; the torch converter makes it a parameter
 };
 
 struct AttributeDescription {

@@ -1,33 +1,18 @@
 // The operators of the library: one line each.
 #include "core/operator.h"
 
-#define GRAPHSCALE_OPERATORS(one)     \
-  one(fft_convolution)                \
-  one(fft_convolution_grad_input)     \
-  one(fft_convolution_grad_weight)    \
-  one(locally_connected)              \
-  one(locally_connected_grad_input)   \
-  one(locally_connected_grad_weight)  \
-  one(temporal_conv)                  \
-  one(temporal_conv_grad_input)       \
-  one(temporal_conv_grad_weight)      \
-  one(lookup_table)                   \
-  one(lookup_table_grad)              \
-  one(weighted_lookup_table)          \
-  one(weighted_lookup_table_grad)     \
-  one(hierarchical_softmax_loss)      \
-  one(hierarchical_softmax_loss_grad) \
-  one(hierarchical_softmax_log_prob)  \
-  one(hierarchical_softmax_top_k)     \
-  one(feature_lp_pooling)             \
-  one(feature_lp_pooling_grad)        \
-  one(maxout)                         \
-  one(maxout_grad)                    \
-  one(cross_map_normalization)        \
-  one(cross_map_normalization_grad)   \
-  one(temporal_k_max_pool)            \
-  one(one_bit_quantize)               \
-  one(one_bit_dequantize)
+#define GRAPHSCALE_OPERATORS(one)                                                                 \
+  one(fft_convolution) one(fft_convolution_grad_input) one(fft_convolution_grad_weight)           \
+      one(locally_connected) one(locally_connected_grad_input) one(locally_connected_grad_weight) \
+          one(temporal_conv) one(temporal_conv_grad_input) one(temporal_conv_grad_weight)         \
+              one(lookup_table) one(lookup_table_grad) one(weighted_lookup_table)                 \
+                  one(weighted_lookup_table_grad) one(hierarchical_softmax_loss)                  \
+                      one(hierarchical_softmax_loss_grad) one(hierarchical_softmax_log_prob)      \
+                          one(hierarchical_softmax_top_k) one(feature_lp_pooling)                 \
+                              one(feature_lp_pooling_grad) one(maxout) one(maxout_grad)           \
+                                  one(cross_map_normalization) one(cross_map_normalization_grad)  \
+                                      one(temporal_k_max_pool) one(one_bit_quantize)              \
+                                          one(one_bit_dequantize)
 
 namespace graphscale {
 

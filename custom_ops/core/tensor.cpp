@@ -57,8 +57,7 @@ Float16::operator float() const {
     const float value = static_cast<float>(fraction) / 16777216.0f;
     return sign != 0 ? -value : value;
   }
-  const uint32_t word =
-      sign | ((exponent == 31 ? 255u : exponent + 112u) << 23) | (fraction << 13);
+  const uint32_t word = sign | ((exponent == 31 ? 255u : exponent + 112u) << 23) | (fraction << 13);
   float value;
   std::memcpy(&value, &word, 4);
   return value;

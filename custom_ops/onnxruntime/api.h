@@ -45,7 +45,9 @@ OrtStatus* guarded(const std::string& subject, const Body& body) noexcept {
 }
 
 struct ReleaseShapeInfo {
-  void operator()(OrtTensorTypeAndShapeInfo* info) const { api->ReleaseTensorTypeAndShapeInfo(info); }
+  void operator()(OrtTensorTypeAndShapeInfo* info) const {
+    api->ReleaseTensorTypeAndShapeInfo(info);
+  }
 };
 using ShapeInfo = std::unique_ptr<OrtTensorTypeAndShapeInfo, ReleaseShapeInfo>;
 

@@ -153,6 +153,10 @@ void infer(const CustomOp& op, OrtShapeInferContext* context) {
   op.op.shape_function(call);
   for (size_t i = 0; i < call.outputs.size(); ++i) {
     const Parameter& output = op.op.outputs[i];
+    // The context does not say which outputs the node has, and onnxruntime before 1.28 aborts the process
+    // when a type is set for one that it lacks. The type of an optional output follows from the operator's
+    // registration; its shape stays unknown until the node runs.
+    if (output.optional) continue;
     const auto fixed = static_cast<ONNXTensorElementDataType>(output.fixed);
     set_output(context, i, output.is_variable ? variable : fixed, call.outputs[i]);
   }

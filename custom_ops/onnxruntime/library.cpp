@@ -40,8 +40,9 @@ RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
   using namespace graphscale::onnxruntime;
   const OrtApi* found = base->GetApi(kApiVersion);
   if (found == nullptr) {
-    const std::string message = std::string("graphscale needs onnxruntime 1.24 or newer; this is ") +
-                                base->GetVersionString() + "; upgrade it";
+    const std::string message =
+        std::string("graphscale needs onnxruntime 1.24 or newer; this is ") +
+        base->GetVersionString() + "; upgrade it";
     return base->GetApi(1)->CreateStatus(ORT_FAIL, message.c_str());
   }
   api = found;

@@ -73,7 +73,9 @@ Context session_context() {
   context.run_tasks = [](void*, int64_t tasks, void (*body)(void*, int64_t), void* argument) {
     for (int64_t task = 0; task < tasks; ++task) body(argument, task);
   };
-  context.allocate = [](void*, size_t bytes) { return std::aligned_alloc(64, (bytes + 63) / 64 * 64); };
+  context.allocate = [](void*, size_t bytes) {
+    return std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  };
   context.release = [](void*, void* memory) { std::free(memory); };
   context.owner = nullptr;
   context.threads = thread_count();  // algorithms are chosen as they will be for runs

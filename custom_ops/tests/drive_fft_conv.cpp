@@ -77,7 +77,8 @@ double dot(const float* a, const float* b, int64_t count) {
 double norm(const float* a, int64_t count) { return std::sqrt(dot(a, a, count)); }
 
 // `found`, what the cost model would take, all tiles of Winograd's, and `more` others that are supported.
-std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std::string> found, int more) {
+std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std::string> found,
+                                    int more) {
   std::istringstream chosen(fft_conv_candidates(sizes_of(p), pass, 2));
   for (std::string algorithm; std::getline(chosen, algorithm, ';');) {
     if (algorithm == "direct") continue;
@@ -103,7 +104,8 @@ std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std:
     const bool row = p.height == 1 && random_in(0, 1) == 0;
     const int height = row ? 1 : one_of(20), width = one_of(row ? 26 : 20);
     if (height * width > 4096) continue;
-    const Algorithm algorithm{random_in(0, 1) == 0 ? Method::kDense : Method::kPerChannel, height, width};
+    const Algorithm algorithm{random_in(0, 1) == 0 ? Method::kDense : Method::kPerChannel, height,
+                              width};
     const std::string text = to_string(algorithm);
     if (fft_conv_supports(sizes_of(p), pass, text.c_str()) == 0) continue;
     found.push_back(text);
@@ -150,7 +152,8 @@ int drive(const Problem& p, Guard guard, const std::vector<std::string>& wanted,
       if (!have_exact) exact = inner;
       have_exact = true;
       const double scale = norm(out, count) * norm(other, count) + 1;
-      if (!(std::abs(inner - exact) <= 2e-5 * scale)) report(pass, algorithm, "not adjoint, or NaN");
+      if (!(std::abs(inner - exact) <= 2e-5 * scale))
+        report(pass, algorithm, "not adjoint, or NaN");
     }
   }
   return failures;
@@ -185,19 +188,19 @@ Problem random_problem() {
 
 // batch, channels in and out, groups, height, width, kernel, strides, dilations, pads (top, left, ...).
 const Problem kSpecial[] = {
-    {1, 1, 1, 1, 1, 1, 1, 1},                                       // one pixel
-    {0, 2, 3, 1, 8, 8, 3, 3},                                       // no image
-    {2, 3, 5, 1, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},               // one pixel within padding
-    {1, 4, 4, 1, 9, 11, 9, 11},                                     // a kernel as large as the image
-    {1, 2, 2, 1, 5, 5, 5, 5, 1, 1, 1, 1, 4, 0, 4, 8},               // uneven padding
-    {3, 2, 4, 1, 1, 200, 1, 33, 1, 1, 1, 1, 0, 16, 0, 16},          // one dimension
-    {1, 17, 33, 1, 20, 20, 7, 7, 5, 4},                             // long strides
-    {1, 6, 6, 6, 30, 31, 5, 5, 2, 3, 3, 2, 4, 5, 6, 7},             // depthwise
-    {2, 8, 24, 8, 15, 40, 4, 3, 1, 2, 4, 1},                        // three outputs a group
-    {1, 3, 3, 1, 6, 6, 2, 2, 4, 4},                                 // strides beyond the kernel
-    {2, 40, 40, 1, 17, 19, 5, 5, 1, 1, 1, 1, 2, 2, 2, 2},           // several blocks of lanes
-    {1, 1, 2, 1, 1, 3000, 1, 700, 1, 1, 1, 1, 0, 350, 0, 9},        // long rows
-    {2, 3, 3, 3, 1, 2100, 1, 512, 1, 3, 1, 1, 0, 0, 0, 4},          // long rows, strided
+    {1, 1, 1, 1, 1, 1, 1, 1},                                 // one pixel
+    {0, 2, 3, 1, 8, 8, 3, 3},                                 // no image
+    {2, 3, 5, 1, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1},         // one pixel within padding
+    {1, 4, 4, 1, 9, 11, 9, 11},                               // a kernel as large as the image
+    {1, 2, 2, 1, 5, 5, 5, 5, 1, 1, 1, 1, 4, 0, 4, 8},         // uneven padding
+    {3, 2, 4, 1, 1, 200, 1, 33, 1, 1, 1, 1, 0, 16, 0, 16},    // one dimension
+    {1, 17, 33, 1, 20, 20, 7, 7, 5, 4},                       // long strides
+    {1, 6, 6, 6, 30, 31, 5, 5, 2, 3, 3, 2, 4, 5, 6, 7},       // depthwise
+    {2, 8, 24, 8, 15, 40, 4, 3, 1, 2, 4, 1},                  // three outputs a group
+    {1, 3, 3, 1, 6, 6, 2, 2, 4, 4},                           // strides beyond the kernel
+    {2, 40, 40, 1, 17, 19, 5, 5, 1, 1, 1, 1, 2, 2, 2, 2},     // several blocks of lanes
+    {1, 1, 2, 1, 1, 3000, 1, 700, 1, 1, 1, 1, 0, 350, 0, 9},  // long rows
+    {2, 3, 3, 3, 1, 2100, 1, 512, 1, 3, 1, 1, 0, 0, 0, 4},    // long rows, strided
 };
 
 }  // namespace
@@ -219,7 +222,8 @@ int main(int count, char** arguments) {
     if (wrong != nullptr) std::printf("problem %d: %s\n", i, wrong);
     failures += wrong != nullptr ? 1 : drive(p, i % 2 == 0 ? Guard::kBefore : Guard::kAfter, {}, 2);
   }
-  for (const int size : fft_sizes()) {  // every transform, along both axes where they may be that long
+  for (const int size :
+       fft_sizes()) {  // every transform, along both axes where they may be that long
     if (size == 1 || size > largest) continue;
     Problem p;
     p.groups = p.in_channels = p.out_channels = 2;

@@ -9,8 +9,8 @@
 #include <random>
 
 #include "core/operator.h"
-#include "torch/c_api.h"
 #include "tests/guarded_memory.h"
+#include "torch/c_api.h"
 
 namespace graphscale {
 namespace {
@@ -36,17 +36,26 @@ const std::vector<Case>& cases() {
   static const Integers classes = {3, 0, 2, 4, 1};
   static const Integers starts = {0, 2, 2, 5};
   static const std::vector<Case> all = {
-      {"FFTConv", {{{2, 4, 9, 8}}, {{6, 2, 3, 2}}, {{6}}},
-       {{"group", int64_t{2}}, {"pads", Integers{1, 0, 2, 3}}, {"strides", Integers{2, 1}},
+      {"FFTConv",
+       {{{2, 4, 9, 8}}, {{6, 2, 3, 2}}, {{6}}},
+       {{"group", int64_t{2}},
+        {"pads", Integers{1, 0, 2, 3}},
+        {"strides", Integers{2, 1}},
         {"dilations", Integers{1, 2}}}},
       {"FFTConv", {{{3, 2, 700}}, {{5, 2, 31}}}, {{"auto_pad", std::string("SAME_LOWER")}}},
       {"FFTConv", {{{1, 1, 4, 3, 5}}, {{2, 1, 4, 3, 5}}, {{2}}}},
       {"FFTConv", {{{0, 2, 7}}, {{3, 2, 2}}}},
-      {"FFTConvGradInput", {{{2, 6, 5, 9}}, {{6, 2, 3, 2}}, {{2, 4, 9, 8}}},
-       {{"group", int64_t{2}}, {"pads", Integers{1, 0, 2, 3}}, {"strides", Integers{2, 1}},
+      {"FFTConvGradInput",
+       {{{2, 6, 5, 9}}, {{6, 2, 3, 2}}, {{2, 4, 9, 8}}},
+       {{"group", int64_t{2}},
+        {"pads", Integers{1, 0, 2, 3}},
+        {"strides", Integers{2, 1}},
         {"dilations", Integers{1, 2}}}},
-      {"FFTConvGradWeight", {{{2, 6, 5, 9}}, {{2, 4, 9, 8}}, {{6, 2, 3, 2}}},
-       {{"group", int64_t{2}}, {"pads", Integers{1, 0, 2, 3}}, {"strides", Integers{2, 1}},
+      {"FFTConvGradWeight",
+       {{{2, 6, 5, 9}}, {{2, 4, 9, 8}}, {{6, 2, 3, 2}}},
+       {{"group", int64_t{2}},
+        {"pads", Integers{1, 0, 2, 3}},
+        {"strides", Integers{2, 1}},
         {"dilations", Integers{1, 2}}}},
       {"LocallyConnected", {{{2, 3, 6, 7}}, {{4, 2, 6, 3, 3, 2}}}, {{"strides", Integers{2, 1}}}},
       {"LocallyConnectedGradInput",
@@ -57,24 +66,48 @@ const std::vector<Case>& cases() {
        {{"strides", Integers{2, 1}}}},
       {"TemporalConv", {{{3, 40, 17}}, {{33, 5, 17}}, {{33}}}, {{"stride", int64_t{3}}}},
       {"TemporalConv", {{{1, 300, 40}}, {{100, 9, 40}}}},
-      {"TemporalConvGradInput", {{{3, 12, 33}}, {{33, 5, 17}}, {{3, 40, 17}}},
+      {"TemporalConvGradInput",
+       {{{3, 12, 33}}, {{33, 5, 17}}, {{3, 40, 17}}},
        {{"stride", int64_t{3}}}},
-      {"TemporalConvGradWeight", {{{3, 12, 33}}, {{3, 40, 17}}, {{33, 5, 17}}},
+      {"TemporalConvGradWeight",
+       {{{3, 12, 33}}, {{3, 40, 17}}, {{33, 5, 17}}},
        {{"stride", int64_t{3}}}},
       {"LookupTable", {{{5, 3}}, {{2, 4}, {4, 0, 7, 1}}}, {{"padding_idx", int64_t{7}}}},
-      {"LookupTableGrad", {{{2, 300, 3}}, {{2, 300}, {4, 0, 7, 1}}, {{5, 3}}},
+      {"LookupTableGrad",
+       {{{2, 300, 3}}, {{2, 300}, {4, 0, 7, 1}}, {{5, 3}}},
        {{"padding_idx", int64_t{7}}}},
       {"WeightedLookupTable", {{{5, 3}}, {{2, 4}, {4, 0}}, {{2, 4}}}},
       {"WeightedLookupTableGrad", {{{2, 4, 3}}, {{2, 4}, {4, 0}}, {{2, 4}}, {{5, 3}}}},
       {"HierarchicalSoftmaxLoss",
-       {{{6, 4}}, {{6}, {1, 3, -100}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes},
+       {{{6, 4}},
+        {{6}, {1, 3, -100}},
+        {{3, 4}},
+        {{3}},
+        {{5, 4}},
+        {{5}},
+        {{5}, classes},
         {{4}, starts}}},
       {"HierarchicalSoftmaxLossGrad",
-       {{{6}}, {{6, 4}}, {{6}, {1, 3, -100}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes},
+       {{{6}},
+        {{6, 4}},
+        {{6}, {1, 3, -100}},
+        {{3, 4}},
+        {{3}},
+        {{5, 4}},
+        {{5}},
+        {{5}, classes},
         {{4}, starts}}},
       {"HierarchicalSoftmaxLossGrad",
-       {{{6}}, {{6, 4}}, {{6}, {1}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes},
-        {{4}, starts}, {{1}, {0}}},
+       {{{6}},
+        {{6, 4}},
+        {{6}, {1}},
+        {{3, 4}},
+        {{3}},
+        {{5, 4}},
+        {{5}},
+        {{5}, classes},
+        {{4}, starts},
+        {{1}, {0}}},
        {{"rows", int64_t{2}}}},
       {"HierarchicalSoftmaxLogProb",
        {{{6, 4}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes}, {{4}, starts}}},
@@ -82,12 +115,15 @@ const std::vector<Case>& cases() {
        {{{6, 4}}, {{3, 4}}, {{3}}, {{5, 4}}, {{5}}, {{5}, classes}, {{4}, starts}},
        {{"k", int64_t{4}}}},
       {"FeatureLPPooling", {{{2, 13, 3, 5}}}, {{"width", int64_t{4}}, {"stride", int64_t{2}}}},
-      {"FeatureLPPoolingGrad", {{{2, 5, 7}}, {{2, 13, 7}}, {{2, 5, 7}, {}, false, true}},
+      {"FeatureLPPoolingGrad",
+       {{{2, 5, 7}}, {{2, 13, 7}}, {{2, 5, 7}, {}, false, true}},
        {{"width", int64_t{4}}, {"stride", int64_t{2}}, {"power", 2.5}}},
       {"Maxout", {{{2, 13, 7}}}, {{"width", int64_t{4}}, {"stride", int64_t{3}}}},
       {"Maxout", {{{2, 13, 70}}}, {{"width", int64_t{2}}, {"stride", int64_t{2}}}, true},
       {"MaxoutGrad", {{{2, 4, 7}}, {{2, 13, 7}}}, {{"width", int64_t{4}}, {"stride", int64_t{3}}}},
-      {"MaxoutGrad", {{{2, 11, 70}}, {{2, 13, 70}}}, {{"width", int64_t{3}}, {"stride", int64_t{1}}}},
+      {"MaxoutGrad",
+       {{{2, 11, 70}}, {{2, 13, 70}}},
+       {{"width", int64_t{3}}, {"stride", int64_t{1}}}},
       {"CrossMapNormalization", {{{2, 6, 90}}}, {{"size", int64_t{5}}}},
       {"CrossMapNormalizationGrad", {{{2, 6, 90}}, {{2, 6, 90}}}, {{"size", int64_t{5}}}},
       {"TemporalKMaxPool", {{{2, 9, 5}}}, {{"k", int64_t{2}}, {"k_dynamic", 0.4}}},
@@ -127,8 +163,10 @@ void fill(Type type, const Input& input, void* memory) {
   const Integers& integers = input.integers;
   auto* const bytes = static_cast<unsigned char*>(memory);
   for (int64_t i = 0; i < element_count(input.shape); ++i) {
-    const int64_t integer = integers.empty() ? 0 : integers[static_cast<size_t>(i) % integers.size()];
-    const float number = static_cast<float>(random_below(2001) - (input.positive ? -1 : 1000)) / 500;
+    const int64_t integer =
+        integers.empty() ? 0 : integers[static_cast<size_t>(i) % integers.size()];
+    const float number =
+        static_cast<float>(random_below(2001) - (input.positive ? -1 : 1000)) / 500;
     store(type, bytes + i * type_size(type), integer, number);
   }
 }
@@ -137,7 +175,8 @@ template <typename T>
 bool any_nan(const Tensor& tensor) {
   for (int64_t i = 0; i < tensor.size(); ++i) {
     T value;
-    std::memcpy(&value, static_cast<const unsigned char*>(tensor.memory) + i * sizeof(T), sizeof(T));
+    std::memcpy(&value, static_cast<const unsigned char*>(tensor.memory) + i * sizeof(T),
+                sizeof(T));
     if (std::isnan(static_cast<double>(value))) return true;
   }
   return false;
@@ -185,8 +224,8 @@ std::string run(const Case& one, Type variable, int threads, Guard guard) {
   Attributes attributes;
   std::vector<GraphScaleAttribute> given;
   for (const auto& [name, value] : one.attributes) {
-    GraphScaleAttribute attribute{name.c_str(), static_cast<int32_t>(value.index()), 0, 0, 0,
-                                  nullptr, nullptr};
+    GraphScaleAttribute attribute{
+        name.c_str(), static_cast<int32_t>(value.index()), 0, 0, 0, nullptr, nullptr};
     if (const auto* integer = std::get_if<int64_t>(&value)) attribute.integer = *integer;
     if (const auto* number = std::get_if<double>(&value)) attribute.number = *number;
     if (const auto* text = std::get_if<std::string>(&value)) attribute.text = text->c_str();
@@ -226,14 +265,13 @@ std::string run(const Case& one, Type variable, int threads, Guard guard) {
 
 // The case with one thing made wrong (or, by chance, still right).
 Case spoiled(Case one) {
-  Input& input = one.inputs[static_cast<size_t>(random_below(static_cast<int64_t>(one.inputs.size())))];
-  static const Integers odd_values = {-1, 0, 1, 2, 3, 64, -100, int64_t{1} << 62,
-                                      std::numeric_limits<int64_t>::min()};
+  Input& input =
+      one.inputs[static_cast<size_t>(random_below(static_cast<int64_t>(one.inputs.size())))];
+  static const Integers odd_values = {
+      -1, 0, 1, 2, 3, 64, -100, int64_t{1} << 62, std::numeric_limits<int64_t>::min()};
   const auto odd = [&] { return odd_values[static_cast<size_t>(random_below(9))]; };
   switch (random_below(5)) {
-    case 0:
-      input.shape.push_back(1);
-      break;
+    case 0: input.shape.push_back(1); break;
     case 1:
       if (!input.shape.empty()) input.shape.pop_back();
       break;
@@ -248,9 +286,9 @@ Case spoiled(Case one) {
       break;
     default:
       if (one.attributes.empty()) break;
-      AttributeValue& value =
-          one.attributes[static_cast<size_t>(random_below(static_cast<int64_t>(one.attributes.size())))]
-              .second;
+      AttributeValue& value = one.attributes[static_cast<size_t>(random_below(
+                                                 static_cast<int64_t>(one.attributes.size())))]
+                                  .second;
       if (auto* integer = std::get_if<int64_t>(&value)) *integer = odd();
       if (auto* list = std::get_if<Integers>(&value)) list->front() = odd();
       if (auto* number = std::get_if<double>(&value)) *number = -1;

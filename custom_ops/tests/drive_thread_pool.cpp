@@ -16,9 +16,10 @@ using graphscale::python::run_on_threads;
 
 template <typename Body>
 void run(int threads, int64_t tasks, const Body& body) {
-  run_on_threads(threads, tasks,
-                 [](void* argument, int64_t task) { (*static_cast<const Body*>(argument))(task); },
-                 const_cast<Body*>(&body));
+  run_on_threads(
+      threads, tasks,
+      [](void* argument, int64_t task) { (*static_cast<const Body*>(argument))(task); },
+      const_cast<Body*>(&body));
 }
 
 // Plain memory, one place per task: a sanitizer sees two threads at one place, or a read too early.
@@ -72,7 +73,8 @@ int main() {
     if (!good) std::printf("%s: a task did not run once\n", what);
     return good ? 0 : 1;
   };
-  int failures = check(many_rounds(2000), "one caller") + check(several_callers(), "several callers");
+  int failures =
+      check(many_rounds(2000), "one caller") + check(several_callers(), "several callers");
   failures += check(in_a_forked_child(), "the child of a fork");
   std::printf("%d failures\n", failures);
   return failures;

@@ -75,8 +75,7 @@ Context make_context(const GraphScalePlace& place) {
   context.owner = const_cast<GraphScalePlace*>(&place);
   context.threads = std::max(1, place.threads);
   context.stream = place.stream;
-  context.run_tasks = [](void* owner, int64_t tasks, void (*body)(void*, int64_t),
-                         void* argument) {
+  context.run_tasks = [](void* owner, int64_t tasks, void (*body)(void*, int64_t), void* argument) {
     run_on_threads(static_cast<GraphScalePlace*>(owner)->threads, tasks, body, argument);
   };
   context.allocate = [](void* owner, size_t bytes) -> void* {
@@ -124,7 +123,8 @@ Call make_call(const Operator& op, const Context& context, const Attributes& att
 }
 
 void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t output_count,
-         const GraphScaleAttribute* attributes, int32_t attribute_count, const GraphScalePlace& place) {
+         const GraphScaleAttribute* attributes, int32_t attribute_count,
+         const GraphScalePlace& place) {
   const Operator& op = known_operator(name);
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
@@ -166,8 +166,8 @@ void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t 
 
 // Joined by ';'; nothing where there is nothing to choose.
 std::string algorithms(const char* name, const int64_t* inputs, int32_t input_count,
-                  const GraphScaleAttribute* attributes, int32_t attribute_count,
-                  const GraphScalePlace& place) {
+                       const GraphScaleAttribute* attributes, int32_t attribute_count,
+                       const GraphScalePlace& place) {
   const Operator& op = known_operator(name);
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
@@ -218,9 +218,9 @@ std::string json(const Parameter& parameter) {
 
 std::string json(const AttributeDescription& attribute) {
   constexpr const char* kKinds[] = {"int", "float", "string", "list of ints"};
-  return "{\"name\": " + quoted(attribute.name) + ", \"type\": " +
-         quoted(kKinds[attribute.value.index()]) + ", \"default\": " +
-         (attribute.required ? "null" : json(attribute.value)) +
+  return "{\"name\": " + quoted(attribute.name) +
+         ", \"type\": " + quoted(kKinds[attribute.value.index()]) +
+         ", \"default\": " + (attribute.required ? "null" : json(attribute.value)) +
          ", \"meaning\": " + quoted(attribute.meaning) + "}";
 }
 
@@ -260,11 +260,11 @@ int graphscale_run(const char* name, const int64_t* tensors, int32_t input_count
 }
 
 int graphscale_algorithms(const char* name, const int64_t* inputs, int32_t input_count,
-                     const GraphScaleAttribute* attributes, int32_t attribute_count,
-                     const GraphScalePlace* place, char* answer, size_t answer_size) {
+                          const GraphScaleAttribute* attributes, int32_t attribute_count,
+                          const GraphScalePlace* place, char* answer, size_t answer_size) {
   try {
-    const std::string text =
-        graphscale::python::algorithms(name, inputs, input_count, attributes, attribute_count, *place);
+    const std::string text = graphscale::python::algorithms(name, inputs, input_count, attributes,
+                                                            attribute_count, *place);
     std::snprintf(answer, answer_size, "%s", text.c_str());
     return 0;
   } catch (const std::exception& reason) {

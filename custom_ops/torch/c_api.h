@@ -11,8 +11,8 @@ extern "C" {
 
 struct GraphScaleAttribute {
   const char* name;
-  int32_t kind;              // 0 integer, 1 number, 2 text, 3 integers
-  int32_t count;             // of integers
+  int32_t kind;   // 0 integer, 1 number, 2 text, 3 integers
+  int32_t count;  // of integers
   int64_t integer;
   double number;
   const char* text;
@@ -23,8 +23,8 @@ struct GraphScaleAttribute {
 struct GraphScalePlace {
   int32_t on_gpu;
   int32_t threads;
-  void* stream;                             // of the GPU
-  void* (*allocate)(size_t bytes);          // GPU memory; not used on the CPU
+  void* stream;                     // of the GPU
+  void* (*allocate)(size_t bytes);  // GPU memory; not used on the CPU
   void (*release)(void* memory);
 };
 
@@ -40,9 +40,11 @@ GRAPHSCALE_EXPORT int graphscale_run(const char* name, const int64_t* tensors, i
 
 // The algorithms worth measuring for a call (its inputs need no memory), joined by ';', cheapest by the cost model
 // first. Returns 0 with them, or 1 with the reason, in answer[0, answer_size).
-GRAPHSCALE_EXPORT int graphscale_algorithms(const char* name, const int64_t* inputs, int32_t input_count,
-                                       const GraphScaleAttribute* attributes, int32_t attribute_count,
-                                       const GraphScalePlace* place, char* answer, size_t answer_size);
+GRAPHSCALE_EXPORT int graphscale_algorithms(const char* name, const int64_t* inputs,
+                                            int32_t input_count,
+                                            const GraphScaleAttribute* attributes,
+                                            int32_t attribute_count, const GraphScalePlace* place,
+                                            char* answer, size_t answer_size);
 
 // All operators as JSON: what docs/operators.md is made from.
 GRAPHSCALE_EXPORT const char* graphscale_describe();

@@ -18,7 +18,8 @@ constexpr int64_t kPiece = 1 << 18;  // bytes that one task reads
 size_t most_bytes() {
   static const size_t most = [] {
     const char* const megabytes = std::getenv("GRAPHSCALE_PREPACKED_MB");
-    return static_cast<size_t>(megabytes == nullptr ? 512 : std::max(0, std::atoi(megabytes))) << 20;
+    return static_cast<size_t>(megabytes == nullptr ? 512 : std::max(0, std::atoi(megabytes)))
+           << 20;
   }();
   return most;
 }
@@ -50,7 +51,8 @@ uint64_t fingerprint(const Context& context, const Tensor& tensor) {
   const int64_t count = element_count(tensor.shape) * type_size(tensor.type);
   std::vector<uint64_t> pieces(static_cast<size_t>((count + kPiece - 1) / kPiece));
   parallel_for(context, static_cast<int64_t>(pieces.size()), [&](int64_t i) {
-    pieces[static_cast<size_t>(i)] = fingerprint(bytes + i * kPiece, std::min(kPiece, count - i * kPiece));
+    pieces[static_cast<size_t>(i)] =
+        fingerprint(bytes + i * kPiece, std::min(kPiece, count - i * kPiece));
   });
   uint64_t all = 0;
   for (const uint64_t piece : pieces) all = mix(all, piece);
@@ -118,11 +120,12 @@ class PrepackedCache {
 
   void drop_oldest() {
     size_t bytes = 0;
-    for (const auto& [key, entry] : entries_) bytes += entry.prepacked ? entry.prepacked->bytes() : 0;
+    for (const auto& [key, entry] : entries_)
+      bytes += entry.prepacked ? entry.prepacked->bytes() : 0;
     while (!entries_.empty() && (bytes > most_bytes() || entries_.size() > kMostEntries)) {
-      const auto oldest =
-          std::min_element(entries_.begin(), entries_.end(),
-                           [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
+      const auto oldest = std::min_element(
+          entries_.begin(), entries_.end(),
+          [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
       if (oldest->second.prepacked) bytes -= oldest->second.prepacked->bytes();
       entries_.erase(oldest);
     }
@@ -137,7 +140,8 @@ class PrepackedCache {
 
 std::shared_ptr<const Prepacked> keep_prepacked(const Operator& op, const Call& call) {
   if (op.prepack_function == nullptr || most_bytes() == 0) return nullptr;
-  static PrepackedCache* const cache = new PrepackedCache;  // never destroyed: threads may still compute
+  static PrepackedCache* const cache =
+      new PrepackedCache;  // never destroyed: threads may still compute
   return cache->find(op, call);
 }
 

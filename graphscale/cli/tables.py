@@ -1,4 +1,7 @@
-"""What the commands show: tables for people, nothing of it computed here."""
+"""What the commands show: tables for people, nothing of it computed here.
+
+Where the console's encoding is not UTF-8, arrows and crosses are written in ASCII.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,24 @@ _INIT = {
     "resize": "resized from the target's",
     "fresh": "resized layers are drawn fresh (the target looks untrained, or --init fresh)",
 }
+_IN_ASCII = str.maketrans({"→": "->", "←": "<-", "×": "x", "…": "...", "–": "-"})
 
 
-def show_plan(plan: Plan, console: Console) -> None:
-    """Layer by layer, kernels, extents and multiplications before and after; totals; reasons."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("layer", overflow="fold")
-    table.add_column("kernel", justify="right")
-    table.add_column("extent", justify="right")
-    table.add_column("multiplications", justify="right")
-    table.add_column("ratio", justify="right")
+def show_plan(plan: Plan, console: Console, written: str | None) -> None:
+    """Layer by layer kernels, sizes and multiplications before and after; totals; reasons.
+
+    `written` names the files that were written, if any.
+    """
+    names = ("layer", "kernel", "size", "multiplications", "ratio")
+    table = _table(names, right=names[1:])
     for layer in plan.layers:
         target, pretrain = layer.target_multiplications, layer.pretrain_multiplications
-        table.add_row(
-            Text(layer.name),
+        _add_row(
+            console,
+            table,
+            layer.name,
             _change(layer.target_kernel, layer.pretrain_kernel) or layer.op,
-            _change(layer.target_extent, layer.pretrain_extent),
+            _change(layer.target_size, layer.pretrain_size),
             f"{_count(target)} → {_count(pretrain)}",
             f"{target / pretrain:.2f}" if pretrain else "",
         )
@@ -40,72 +45,77 @@ def show_plan(plan: Plan, console: Console) -> None:
     unscaled = [(each.name, each.left_unscaled) for each in plan.layers]
     _show_reasons("left unscaled because", unscaled, console)
     if plan.folded:
-        console.print(
-            f"[bold]folded[/]   {len(plan.folded)} weights that nodes computed are initializers now"
+        _say(
+            console,
+            "folded",
+            f"  {len(plan.folded)} weights that nodes computed are initializers now",
         )
-    if plan.decided:
-        console.print(
-            f"[bold]decided[/]  {len(plan.decided)} If nodes, whose branch the shapes decide"
+    if plan.resolved_ifs:
+        _say(
+            console,
+            "decided",
+            f" {len(plan.resolved_ifs)} If nodes, whose branch the shapes decide",
         )
     if plan.init:
-        console.print(f"[bold]weights[/]  {_INIT[plan.init]}")
+        _say(console, "weights", f" {_INIT[plan.init]}")
     for each in plan.inputs:
-        console.print(
-            f"[bold]input[/]    {each.name}: {_shape(each.target)} → {_shape(each.pretrain)}"
-        )
+        change = f"{_shape(each.target)} → {_shape(each.pretrain)}"
+        _say(console, "input", f"   {each.name}: {change}")
     convolutions = sorted({layer.op for layer in plan.layers if layer.target_kernel})
     for name, total in (
         ("convolutions", plan.multiplications(convolutions)),
         ("all layers", plan.multiplications()),
     ):
-        console.print(
-            f"[bold]{name}[/]: {_count(total['target'])} → {_count(total['pretrain'])} "
-            f"multiplications per picture, predicted ratio [bold green]{total['ratio']:.2f}[/]"
-        )
+        change = f"{_count(total['target'])} → {_count(total['pretrain'])}"
+        text = f": {change} multiplications per image, predicted ratio "
+        _say(console, name, text, f"{total['ratio']:.2f}")
+    if written is not None:
+        _say(console, "written", f" {written}")
 
 
 def show_growth(
-    growth: Growth, plan: Plan, fidelity: Sequence[Fidelity] | None, console: Console
+    growth: Growth,
+    plan: Plan,
+    fidelity: Sequence[Fidelity] | None,
+    console: Console,
+    written: str,
 ) -> None:
-    """What was resized and copied, and how far the outputs differ."""
+    """What was resized and copied, how far the outputs differ, and the file that was written."""
     resized = {weight.name: weight for weight in plan.weights}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("weight", "kind", "pre-train shape", "target shape"):
-        table.add_column(name, overflow="fold")
+    table = _table(("weight", "kind", "pre-train shape", "target shape"))
     for name in growth.resized:
         weight = resized[name]
-        table.add_row(
-            Text(name), weight.kind, _shape(weight.pretrain_shape), _shape(weight.target_shape)
-        )
+        shapes = _shape(weight.pretrain_shape), _shape(weight.target_shape)
+        _add_row(console, table, name, weight.kind, *shapes)
     console.print(table)
-    console.print(f"[bold]resized[/] {len(growth.resized)}, [bold]copied[/] {len(growth.copied)}")
+    _say(console, "resized", f" {len(growth.resized)}, copied {len(growth.copied)}")
     if growth.untied:
-        console.print(
-            f"[bold]separated[/] {len(growth.untied)} weights that layers shared in the target "
-            "file and learned apart"
-        )
+        text = "weights that layers shared in the target file and learned apart"
+        _say(console, "untied", f" {len(growth.untied)} {text}")
     for name, other in growth.renamed.items():
-        console.print(Text(f"matched by structure: {name} ← {other}"))
+        _say(console, "", f"matched by structure: {name} ← {other}")
     for each in fidelity or ():
         agreement = "" if each.agreement is None else f", same top class {each.agreement:.0%}"
-        console.print(
-            f"[bold]check[/]   {each.output}: relative difference {each.difference:.3f}, "
-            f"correlation {each.correlation:.3f}{agreement} ({each.pictures} pictures)"
+        _say(
+            console,
+            "check",
+            f"   {each.output}: relative difference {each.difference:.3f}, "
+            f"correlation {each.correlation:.3f}{agreement} ({each.images} images)",
         )
+    _say(console, "written", f" {written}")
 
 
-def show_acceleration(result: Acceleration, console: Console) -> None:
-    """Layer by layer the chosen path and the measured times; the whole model's."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("layer", overflow="fold")
-    for name in ("kernel", "input", "before", "after"):
-        table.add_column(name, justify="right")
-    table.add_column("path")
+def show_acceleration(result: Acceleration, console: Console, written: str | None) -> None:
+    """Layer by layer the chosen path and the measured times; the whole model's; the file."""
+    names = ("layer", "kernel", "input", "before", "after", "path")
+    table = _table(names, right=names[1:5])
     for layer in result.layers:
         if not layer.seconds:
             continue
-        table.add_row(
-            Text(layer.name),
+        _add_row(
+            console,
+            table,
+            layer.name,
             _sizes(layer.kernel),
             _sizes(layer.x),
             _milliseconds(layer.seconds[RUNTIME]),
@@ -119,12 +129,35 @@ def show_acceleration(result: Acceleration, console: Console) -> None:
     if result.before is None or result.after is None:
         fft = any(layer.path != RUNTIME for layer in result.layers)
         why = "every convolution has its fastest way" if fft else "no convolution is faster by FFT"
-        console.print(f"{why} here; the model is unchanged")
-        return
-    console.print(
-        f"[bold]whole model[/]: {_milliseconds(result.before)} → "
-        f"{_milliseconds(result.after)}, outputs differ by {result.difference:.1e}"
+        _say(console, "", f"{why} here; the model is unchanged")
+    else:
+        change = f"{_milliseconds(result.before)} → {_milliseconds(result.after)}"
+        _say(console, "whole model", f": {change}, outputs differ by {result.difference:.1e}")
+    if written is not None:
+        _say(console, "written", f" {written}")
+
+
+def _in_encoding(console: Console, text: str) -> str:
+    return text.translate(_IN_ASCII) if console.options.ascii_only else text
+
+
+def _say(console: Console, title: str, text: str, highlight: str = "") -> None:
+    """A line: its title in bold, and what is best to see of it in green."""
+    line = Text.assemble(
+        (title, "bold"), _in_encoding(console, text), (highlight, "bold green"), overflow="fold"
     )
+    console.print(line, soft_wrap=True)
+
+
+def _table(names: Sequence[str], right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold", justify="right" if name in right else "left")
+    return table
+
+
+def _add_row(console: Console, table: Table, *cells: str) -> None:
+    table.add_row(*(Text(_in_encoding(console, cell)) for cell in cells))
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -141,11 +174,9 @@ def _show_reasons(title: str, reasons: Iterable[tuple[str, str | None]], console
             layers.setdefault(reason, []).append(name)
     if not layers:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title)
-    table.add_column("layers", overflow="fold")
+    table = _table((title, "layers"))
     for reason, names in layers.items():
-        table.add_row(reason, Text(", ".join(names)))
+        _add_row(console, table, reason, ", ".join(names))
     console.print()
     console.print(table)
     console.print()

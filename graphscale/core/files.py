@@ -1,8 +1,9 @@
-"""Write files so that a full disk, an error or Ctrl-C leaves what was there before."""
+"""Regular files only, and written so that a full disk, an error or Ctrl-C leaves what was there."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
             os.replace(file.name, path)
 
 
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe, a device or a folder, which reading would wait for or never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
+
+
 def check_writable(path: Path) -> None:
     """Raise at once what `replacing` would raise in the end, after long work."""
     path = Path(os.path.realpath(path))
@@ -52,10 +59,9 @@ def _refusals(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
     if path.exists():
-        if not path.is_file():  # renaming would put a file in the place of a device or a folder
-            raise OSError(22, "it is no file" if not path.is_dir() else "it is a folder")
+        check_regular(path)  # renaming would put a file in the place of a device
         if not os.access(path, os.W_OK):
-            raise PermissionError(13, "the file that is there is write-protected")
+            raise PermissionError(errno.EACCES, "the file that is there is write-protected")
     prefix = f".{path.name}."
     file = tempfile.NamedTemporaryFile(prefix=prefix, dir=path.parent, delete=False)  # noqa: SIM115
     try:

@@ -58,7 +58,7 @@ def parse_kernel_table(text: str) -> dict[int, int]:
         if not entry:
             continue
         parts = entry.replace(":", " ").split()
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        if len(parts) != 2 or not all(part.isdecimal() and len(part) < 10 for part in parts):
             raise GraphScaleError(
                 f"kernel table entry {entry!r} is not 'target:pretrain', as in 3:2"
             )

@@ -1,9 +1,13 @@
-"""The plan: all that shrink decided. The pre-train model carries it, grow follows it back."""
+"""The plan: everything that shrink decided about a network.
+
+`shrink` makes it, the pre-train model carries it in its metadata as JSON, and `grow` follows it
+back to the target network.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
@@ -11,9 +15,10 @@ from pathlib import Path
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.files import check_regular, replacing
+from graphscale.core.state_dicts import METADATA_KEY, plans
 
-METADATA_KEY = "graphscale.plan"
-FORMAT = 1
+FORMAT = 2  # of the JSON; a plan of any other format is refused
 
 
 @dataclass
@@ -32,8 +37,8 @@ class LayerPlan:
     Attributes:
         name, op: The node and its operator; `weight` is the initializer's name.
         target_kernel, pretrain_kernel: Taps per spatial axis; empty for a fully-connected layer.
-        target_extent, pretrain_extent: Height and width of the output.
-        target_multiplications, pretrain_multiplications: For one picture (Eq. 3, with stride,
+        target_size, pretrain_size: Height and width of the output.
+        target_multiplications, pretrain_multiplications: For one image (Eq. 3, with stride,
             padding and groups).
         left_unscaled: Why the kernel stays as it is, or None.
     """
@@ -43,11 +48,40 @@ class LayerPlan:
     op: str
     target_kernel: list[int]
     pretrain_kernel: list[int]
-    target_extent: list[int]
-    pretrain_extent: list[int]
+    target_size: list[int]
+    pretrain_size: list[int]
     target_multiplications: int
     pretrain_multiplications: int
     left_unscaled: str | None = None
+
+
+@dataclass(frozen=True)
+class JoinedFactor:
+    """A factor made of several dimensions that lie one after the other, as Concat joins them.
+
+    Attributes:
+        parts: The factors of each joined dimension.
+    """
+
+    parts: list[list[Factor]]
+
+
+# (target size, pre-train size), or dimensions joined by Concat.
+Factor = tuple[int, int] | JoinedFactor
+
+
+def factor_sizes(factor: Factor) -> tuple[int, int]:
+    """(target, pre-train) size of one factor; the sizes of joined dimensions add up."""
+    if isinstance(factor, JoinedFactor):
+        sizes = [dimension_sizes(part) for part in factor.parts]
+        return sum(target for target, _ in sizes), sum(pretrain for _, pretrain in sizes)
+    return factor
+
+
+def dimension_sizes(factors: Sequence[Factor]) -> tuple[int, int]:
+    """(target, pre-train) size of a dimension: the product of its factors' sizes."""
+    sizes = [factor_sizes(factor) for factor in factors]
+    return prod(target for target, _ in sizes), prod(pretrain for _, pretrain in sizes)
 
 
 @dataclass
@@ -59,35 +93,53 @@ class WeightPlan:
         kind: 'kernel' (a convolution's), 'interface' (rows of a fully-connected layer that stand on
             a map) or 'table' (a value per position, which is interpolated without amplitude).
         factors: For each dimension its factors in row-major order, as (target, pre-train) sizes: a
-            row dimension C·H·W has three. A factor whose two sizes differ is resampled.
+            row dimension C·H·W has three. A factor whose two sizes differ is resampled. Rows that
+            stand on maps joined by Concat are one `JoinedFactor`; each part is resized by itself.
     """
 
     name: str
     kind: str
-    factors: list[list[tuple[int, int]]]
+    factors: list[list[Factor]]
 
     @property
     def target_shape(self) -> list[int]:
         """Shape in the target network."""
-        return [prod(target for target, _ in dim) for dim in self.factors]
+        return [dimension_sizes(dim)[0] for dim in self.factors]
 
     @property
     def pretrain_shape(self) -> list[int]:
         """Shape in the pre-train network."""
-        return [prod(pretrain for _, pretrain in dim) for dim in self.factors]
+        return [dimension_sizes(dim)[1] for dim in self.factors]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where a tensor's pixels stand on one axis, in pixels of the network's input.
+
+    Pixel i of `size` pixels stands at origin + pitch · i; input pixel i stands at i.
+    """
+
+    origin: float
+    pitch: float
+    size: int
+
+    def centre(self, input_size: int) -> float:
+        """The middle of the grid relative to the middle of the input, as a part of the input."""
+        middle = self.origin + self.pitch * (self.size - 1) / 2
+        return (middle - (input_size - 1) / 2) / input_size
 
 
 @dataclass
 class GridPlan:
-    """Where a tensor's pixels stand along one dimension, in pixels of each network's input.
+    """The sampling grids of one dimension of a tensor in both networks.
 
-    Pixel i stands at origin + pitch · i. `phase` is how far the pre-train grid is off the target's,
-    as parts of the picture, in pixels of the pre-train tensor.
+    `phase` is how far the middle of the pre-train grid is off the target's, both taken as parts of
+    the image, in pixels of the pre-train tensor.
     """
 
     dimension: int
-    target: dict[str, float]
-    pretrain: dict[str, float]
+    target: Grid
+    pretrain: Grid
     phase: float
 
 
@@ -103,7 +155,7 @@ class Plan:
         init: What the resized weights start from: 'resize', 'fresh', or '' where none were made.
         grids: Sampling grids of the feature maps, by tensor name.
         folded: Weights that nodes computed and that are initializers now.
-        decided: If nodes in whose place the branch stands that shapes decide.
+        resolved_ifs: If nodes in whose place the branch stands that shapes decide.
         target: The target network without its learned weights (serialized, compressed, base64).
     """
 
@@ -114,7 +166,7 @@ class Plan:
     init: str = ""
     grids: dict[str, list[GridPlan]] = field(default_factory=dict)
     folded: list[str] = field(default_factory=list)
-    decided: list[str] = field(default_factory=list)
+    resolved_ifs: list[str] = field(default_factory=list)
     target: str = ""
 
     def multiplications(self, ops: Sequence[str] | None = None) -> dict[str, float]:
@@ -136,7 +188,7 @@ class Plan:
             "convolution_multiplications": self.multiplications(convolutions),
             "init": self.init,
             "folded_weights": self.folded,
-            "decided_branches": self.decided,
+            "decided_branches": self.resolved_ifs,
         }
 
     def to_json(self) -> str:
@@ -148,7 +200,7 @@ class Plan:
         """The plan written by `to_json`; `name` is what errors call it.
 
         Raises:
-            GraphScaleError: no plan, or one of a newer format.
+            GraphScaleError: no plan, or one of another format.
         """
         try:
             data = json.loads(text)
@@ -157,15 +209,21 @@ class Plan:
                 raise GraphScaleError(
                     f"{name}: written by a newer graphscale (format {version}); upgrade graphscale"
                 )
+            if version < FORMAT:
+                raise GraphScaleError(
+                    f"{name}: written by an older graphscale (format {version}, this one reads "
+                    f"{FORMAT}); shrink the target again, or grow with the target network "
+                    "(--target)"
+                )
             return cls(
                 inputs=[InputPlan(**each) for each in data["inputs"]],
                 layers=[LayerPlan(**each) for each in data["layers"]],
-                weights=[WeightPlan(**each) for each in data["weights"]],
+                weights=[_weight(each) for each in data["weights"]],
                 constants=data["constants"],
                 init=data["init"],
-                grids={k: [GridPlan(**grid) for grid in v] for k, v in data["grids"].items()},
+                grids={k: [_grid(each) for each in v] for k, v in data["grids"].items()},
                 folded=data["folded"],
-                decided=data["decided"],
+                resolved_ifs=data["resolved_ifs"],
                 target=data["target"],
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -178,6 +236,7 @@ class Plan:
     def from_file(cls, path: str | Path) -> Plan:
         """The plan in a file that shrink wrote."""
         try:
+            check_regular(Path(path))
             text = Path(path).read_bytes()
         except OSError as error:
             raise GraphScaleError(
@@ -185,9 +244,22 @@ class Plan:
             ) from None
         return cls.from_json(text, str(path))
 
+    def save(self, path: str | Path) -> None:
+        """Write the plan as a file that `from_file` and the option `plan` of grow read."""
+        with replacing(Path(path)) as (file,):
+            file.write(self.to_json().encode())
+
     @classmethod
-    def of(cls, model: ir.Model) -> Plan | None:
-        """The plan that travels in a model's metadata, if there is one."""
+    def of(cls, model: ir.Model | Mapping) -> Plan | None:
+        """The plan that travels with a model, if there is one.
+
+        Args:
+            model: An onnx-ir model, or what torch.load read: a pre-train module's state dict, also
+                inside a trainer's checkpoint.
+        """
+        if isinstance(model, Mapping):
+            found = plans(model)
+            return cls.from_json(found[0].plan or "", "the state dict: its plan") if found else None
         text = model.metadata_props.get(METADATA_KEY)
         name = model.meta.get("source", "the model")
         return None if text is None else cls.from_json(text, f"{name}: its plan")
@@ -197,11 +269,35 @@ class Plan:
         model.metadata_props[METADATA_KEY] = self.to_json()
 
 
+def _weight(data: dict) -> WeightPlan:
+    factors = [[_factor(each) for each in dim] for dim in data["factors"]]
+    return WeightPlan(data["name"], data["kind"], factors)
+
+
+def _factor(data: dict | list) -> Factor:
+    if isinstance(data, dict):
+        return JoinedFactor([[_factor(each) for each in part] for part in data["parts"]])
+    target, pretrain = data
+    return target, pretrain
+
+
+def _grid(data: dict) -> GridPlan:
+    target, pretrain = (Grid(**data[key]) for key in ("target", "pretrain"))
+    return GridPlan(data["dimension"], target, pretrain, data["phase"])
+
+
 def _layer_report(layer: LayerPlan) -> dict:
+    """A layer as `--json` prints it; the keys `..._extent` are a promise to scripts."""
     report = asdict(layer)
-    report["multiplications"] = {
-        "target": report.pop("target_multiplications"),
-        "pretrain": report.pop("pretrain_multiplications"),
+    return {
+        **{
+            key: report[key] for key in ("name", "weight", "op", "target_kernel", "pretrain_kernel")
+        },
+        "target_extent": layer.target_size,
+        "pretrain_extent": layer.pretrain_size,
+        "multiplications": {
+            "target": layer.target_multiplications,
+            "pretrain": layer.pretrain_multiplications,
+        },
+        "left_unscaled": layer.left_unscaled,
     }
-    report["left_unscaled"] = report.pop("left_unscaled")
-    return report

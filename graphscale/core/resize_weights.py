@@ -1,20 +1,27 @@
-"""Resize one weight between the networks, as its plan says (Eq. 2, 5 and 6 of arXiv 1610.03623)."""
+"""Resize one weight between the networks, as its plan says (Eq. 2, 5 and 6 of arXiv 1610.03623).
+
+In go a tensor and its `WeightPlan`; out comes a lazy tensor of the other network's shape, whose
+numbers are computed when it is written or read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
 from math import prod
 
 import ml_dtypes  # noqa: F401  (numpy's bfloat16)
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.core.plan import WeightPlan
+from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, dimension_sizes, factor_sizes
 from graphscale.core.resampling import growth_matrix, interpolation_matrix, shrink_matrix
 
 _BLOCK = 1 << 22  # numbers resized at once
 _LARGEST_KRONECKER = 1024  # rows of a matrix that resizes two axes in one product
+
+# (target, pre-train) sizes of an axis -> the matrix that resizes it.
+_Matrix = Callable[[int, int], np.ndarray]
 
 
 def grow_tensor(
@@ -34,8 +41,7 @@ def grow_tensor(
             found = growth_matrix(pretrain, target, method)
         return found * found if squared else found
 
-    sizes = [pretrain for dim in plan.factors for _, pretrain in dim]
-    return _lazy(tensor, plan, sizes, matrix, plan.target_shape)
+    return _lazy(tensor, plan, matrix, 1, plan.target_shape)
 
 
 def shrink_tensor(tensor: ir.TensorProtocol, plan: WeightPlan, method: str) -> ir.TensorProtocol:
@@ -47,27 +53,44 @@ def shrink_tensor(tensor: ir.TensorProtocol, plan: WeightPlan, method: str) -> i
             return np.linalg.pinv(interpolation_matrix(pretrain, target, method))
         return shrink_matrix(target, pretrain, method)
 
-    sizes = [target for dim in plan.factors for target, _ in dim]
-    return _lazy(tensor, plan, sizes, matrix, plan.pretrain_shape)
+    return _lazy(tensor, plan, matrix, 0, plan.pretrain_shape)
 
 
 def _lazy(
-    tensor: ir.TensorProtocol,
-    plan: WeightPlan,
-    sizes: list[int],
-    matrix: Callable[[int, int], np.ndarray],
-    shape: list[int],
+    tensor: ir.TensorProtocol, plan: WeightPlan, matrix: _Matrix, given: int, shape: list[int]
 ) -> ir.LazyTensor:
+    """The resized tensor; `given` is the index of the given network's size in a factor's sizes."""
     factors = [factor for dim in plan.factors for factor in dim]
-    matrices = [None if one == other else matrix(one, other) for one, other in factors]
 
     def compute() -> ir.TensorProtocol:
-        array = apply(tensor.numpy().reshape(sizes), matrices)
+        array = tensor.numpy().reshape([factor_sizes(factor)[given] for factor in factors])
+        array = _resize(array, factors, matrix, given)
         return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
 
     return ir.LazyTensor(
         compute, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name, cache=False
     )
+
+
+def _resize(
+    array: np.ndarray, factors: Sequence[Factor], matrix: _Matrix, given: int
+) -> np.ndarray:
+    """`array`, which has one axis for each factor, at the other network's sizes."""
+    joined = [axis for axis, each in enumerate(factors) if isinstance(each, JoinedFactor)]
+    if not joined:
+        return apply(array, [None if a == b else matrix(a, b) for a, b in factors])
+    axis = joined[0]
+    factor = factors[axis]
+    # Each part of a joined axis is resized by itself: it stands on a map of its own.
+    ends = list(accumulate(dimension_sizes(part)[given] for part in factor.parts))
+    resized = []
+    for part, piece in zip(factor.parts, np.split(array, ends[:-1], axis), strict=True):
+        sizes = [factor_sizes(each)[given] for each in part]
+        piece = piece.reshape(*piece.shape[:axis], *sizes, *piece.shape[axis + 1 :])
+        piece = _resize(piece, [*factors[:axis], *part, *factors[axis + 1 :]], matrix, given)
+        after = axis + len(part)
+        resized.append(piece.reshape(*piece.shape[:axis], -1, *piece.shape[after:]))
+    return np.concatenate(resized, axis)
 
 
 def apply(array: np.ndarray, matrices: list[np.ndarray | None]) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.requirements import missing_package
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +41,10 @@ def session(
     once however many sessions they serve, and ``providers`` are CUDA, where it is available, and
     the CPU unless they are given. Raises GraphScaleError for what is no file.
     """
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise missing_package(error, "a session") from None
 
     if hasattr(model, "SerializeToString"):
         model = model.SerializeToString()

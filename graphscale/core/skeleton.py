@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
 
+from graphscale.core.detached_tensors import detached
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.model_files import detached
 from graphscale.core.node_names import without_given_names
+from graphscale.core.well_formed import check_nodes, check_order
 
 _STRIPPED = "#stripped"  # external-data location of the weights left out
+# Graphs are repetitive and shrink to a twentieth. Text that swells beyond both limits is none.
+_MAX_BYTES = 1 << 26
+_MAX_GROWTH = 200
 
 
 def strip(model: ir.Model) -> str:
@@ -28,15 +30,27 @@ def restore(text: str) -> ir.Model:
     """The model that `strip` wrote; `is_stripped` tells which of its tensors must be filled.
 
     Raises:
-        GraphScaleError: the text is damaged.
+        GraphScaleError: the text is damaged, or larger than any network's.
     """
     try:
-        data = zlib.decompress(base64.b64decode(text, validate=True))
-        return ir.from_proto(onnx.ModelProto.FromString(data))
-    except (binascii.Error, zlib.error, DecodeError) as error:
+        data = base64.b64decode(text, validate=True)
+        limit = max(_MAX_BYTES, _MAX_GROWTH * len(data))
+        unpacker = zlib.decompressobj()
+        content = unpacker.decompress(data, limit)
+        if unpacker.unconsumed_tail:
+            raise ValueError(f"it is larger than {limit >> 20} MiB")
+        proto = onnx.ModelProto.FromString(content)
+        if not (unpacker.eof and (proto.graph.node or proto.graph.output)):
+            raise ValueError("it holds no graph")
+        model = ir.from_proto(proto)
+        check_nodes(model, "it")
+        check_order(model, "it")
+    except Exception as error:  # base64, zlib, protobuf and onnx-ir raise errors of many kinds
+        reason = " ".join(str(error).split())[:200]
         raise GraphScaleError(
-            f"the plan's target network is damaged ({error}); grow with --target model.onnx"
+            f"the plan's target network is damaged ({reason}); grow with --target model.onnx"
         ) from None
+    return model
 
 
 def is_stripped(tensor: ir.TensorProtocol) -> bool:

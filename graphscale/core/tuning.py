@@ -14,7 +14,7 @@ from pathlib import Path
 
 from graphscale import __version__
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.files import replacing
+from graphscale.core.files import check_regular, replacing
 
 _LEAST_GAIN = 0.95  # what another way takes must be below this part of what the usual one takes
 _ROUNDS = 9
@@ -63,9 +63,12 @@ class Tuner:
 
     def _read(self) -> Measurements:
         try:
-            return _well_formed(json.loads(self.path.read_text())) if self.path else {}
-        except (OSError, ValueError):
-            return {}  # no file yet, or one from an interrupted disk: measure again
+            if self.path is None:
+                return {}
+            check_regular(self.path)
+            return _well_formed(json.loads(self.path.read_text()))
+        except (OSError, ValueError, RecursionError):
+            return {}  # no file yet, or a damaged one: measure again
 
     def _write(self) -> None:
         """Add what is known to the file, to which other processes may have added meanwhile."""

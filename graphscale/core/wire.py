@@ -21,6 +21,7 @@ _CHILDREN = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
 }
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_MAX_DEPTH = 100  # of messages in messages; protobuf's own limit
 _SMALL = 1024  # bytes; a message below this size cannot hold a tensor worth detaching
 
 Piece = bytes | memoryview | int  # an int stands for the bytes of the tensor of that number
@@ -37,7 +38,7 @@ def detach(data: memoryview, location: str) -> bytes:
     offset where its bytes stand in `data`.
 
     Raises:
-        WireError: `data` ends early or is no protobuf message.
+        WireError: `data` ends early, is no protobuf message, or nests messages too deeply.
     """
 
     def tensor(start: int, end: int) -> list[Piece] | None:
@@ -94,10 +95,13 @@ def _rewrite(
     message: str,
     tensor: Callable[[int, int], list[Piece] | None],
     sizes: list[int] | None = None,
+    depth: int = 0,
 ) -> list[Piece] | None:
     """The message at data[start:end] with its tensors replaced; None where nothing changes."""
     if message == "tensor":
         return tensor(start, end)
+    if depth > _MAX_DEPTH:
+        raise WireError(f"messages in messages, more than {_MAX_DEPTH} deep")
     # `attach` must look into small messages too: its tensors are mere references by now.
     smallest = 0 if sizes is not None else _SMALL
     children = _CHILDREN[message]
@@ -106,7 +110,7 @@ def _rewrite(
     for number, first, value, stop in _fields(data, start, end):
         if number not in children or stop - value < smallest:
             continue
-        inner = _rewrite(data, value, stop, children[number], tensor, sizes)
+        inner = _rewrite(data, value, stop, children[number], tensor, sizes, depth + 1)
         if inner is None:
             continue
         pieces += [data[done:first], _key(number, _BYTES) + _varint(size_of(inner, sizes or []))]

@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import split_pads
+from graphscale.core.node_names import node_name
 from graphscale.modules.trace_module import module_path
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
-from graphscale.passes.shrink.choose_kernels import node_name
 
 
 class CannotEditError(Exception):

@@ -30,9 +30,13 @@ from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import restore
 from graphscale.modules.compare_modules import difference, hollow
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resized_weights import resized_weights
 from graphscale.modules.trace_module import Example, module_path, trace_module
-from graphscale.rescaling.rescale import KernelTable, Size, grow_model, shrink_model
+from graphscale.passes.shrink.choose_kernels import KernelTable
+from graphscale.rescaling.grow import grow_model
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.shrink import shrink_model
 
 
 class _Target:
@@ -71,17 +75,16 @@ def shrink_module(
     options = {"input_size": input_size, "kernels": kernels, "keep": keep}
     options |= {"init": init or "auto", "seed": seed}
     if isinstance(module, Network):
-        model = save(module)
-        plan = shrink_model(model, **options)
+        model, plan = shrink_model(save(module), **options)
         network = _adopt(load(model).to(_device(module)), module)
-        network.graphscale_plan = plan
+        attach_plan(network, plan)
         return network
     example = Example(example_input)
     edited = copy.deepcopy(module)
     model = trace_module(edited.eval(), example)
     _adopt(edited, module)
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
-    plan = shrink_model(model, **options)
+    model, plan = shrink_model(model, **options)
     changed = {}
     for name, value in model.graph.initializers.items():
         if value.const_value is not before.get(name):
@@ -97,7 +100,7 @@ def shrink_module(
     except CannotEditError as error:
         reason = str(error)
     if reason is None:
-        edited.graphscale_plan = plan
+        attach_plan(edited, plan)
         return edited
     warnings.warn(
         f"{type(module).__name__} cannot take the plan's numbers: {reason}. In its place stands "
@@ -159,7 +162,7 @@ def grow_module(
         _fill_target(result, rest | grown)
         return _adopt(result, module)
     result = copy.deepcopy(module)
-    vars(result).pop("graphscale_plan", None)
+    detach_plan(result)
     _fill(result, grown, set(grown))
     graph = restore(plan.target).graph
     if not any(module_path(node) for node in graph):
@@ -254,7 +257,7 @@ def _fallback(network: Network, module: nn.Module, plan: Plan, names: set[str]) 
         trained = own[name].requires_grad if name in own else name in plan.folded
         parameter.requires_grad_(trained)
     network.train(module.training)
-    network.graphscale_plan = plan
+    attach_plan(network, plan)
     if all(name in own for name, each in network.named_parameters() if each.requires_grad):
         network.graphscale_target = _Target(hollow(module, names))
     return network

@@ -1,15 +1,24 @@
-"""Run the pre-train and the grown network on the same pictures, each at its own size."""
+"""Run the pre-train and the grown network on the same images, each at its own size.
+
+Goes in: the two model files, their plan, and images (`check_images` reads or draws them). Comes
+out: how far each output of the one is from the other's.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.files import check_regular
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resampling import interpolation_matrix
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
 
@@ -22,50 +31,60 @@ class Fidelity:
         output: Its name.
         difference: Norm of the difference relative to the norm of the pre-train output.
         correlation: Of all the numbers.
-        agreement: Share of pictures with the same largest class; None where there are no classes.
-        pictures: How many were run.
+        agreement: Share of images with the same largest class; None where there are no classes.
+        images: How many were run.
     """
 
     output: str
     difference: float
     correlation: float
     agreement: float | None
-    pictures: int
+    images: int
 
 
-def compare(
-    pretrain: Path,
-    grown: Path,
-    plan: Plan,
-    pictures: Path | None = None,
-    count: int = 16,
-    seed: int = 0,
-) -> list[Fidelity]:
-    """Compare two model files on `pictures`, or on made-up ones, for each output.
+def check_images(
+    plan: Plan, path: Path | None = None, count: int = 16, seed: int = 0
+) -> np.ndarray:
+    """Images to compare the networks of `plan` on, N×C×H×W.
 
     Args:
-        pictures: A .npy file of N×C×H×W numbers as the target network takes them, of any size; by
-            default `count` pictures with the 1/f spectrum of natural ones.
+        path: A .npy file of such images as the target network takes them, of any size; by default
+            `count` synthetic images with the 1/f spectrum of natural ones.
 
     Raises:
-        GraphScaleError: the pictures do not fit, or a model does not run.
+        GraphScaleError: the network takes no images, or the file holds none that fit.
+    """
+    entry = _image_input(plan)
+    return _load(path, entry) if path else _synthetic(entry, count, seed)
+
+
+def compare(pretrain: Path, grown: Path, plan: Plan, images: np.ndarray) -> list[Fidelity]:
+    """Compare two model files on `images`, those of `check_images`, for each output.
+
+    Raises:
+        GraphScaleError: the networks have further inputs, or a model does not run.
     """
     from graphscale.core.runtime import session
 
+    entry = _image_input(plan)
     sessions = [session(str(path)) for path in (pretrain, grown)]
     kinds = {each.name: each.type for each in sessions[1].get_inputs()}
-    spatial = [each for each in plan.inputs if each.target != each.pretrain]
-    if not spatial or len(kinds) != 1:
-        raise GraphScaleError("--check needs a network with one picture as its only input")
-    (entry,) = spatial
-    shown = _load(pictures, entry) if pictures else _made_up(entry, count, seed)
+    if len(kinds) != 1:
+        raise GraphScaleError("--check needs a network with one image as its only input")
     outputs = []
     for each, shape in zip(sessions, (entry.pretrain, entry.target), strict=True):
         sizes = _sizes(entry, shape)
-        fed = _resize(shown, sizes).astype(_DTYPES.get(kinds[entry.name], np.float32))
+        fed = _resize(images, sizes).astype(_DTYPES.get(kinds[entry.name], np.float32))
         outputs.append(_run(each, entry, _layout(fed, entry)))
     names = [each.name for each in sessions[1].get_outputs()]
     return [_compare(name, *pair) for name, *pair in zip(names, *outputs, strict=True)]
+
+
+def _image_input(plan: Plan) -> InputPlan:
+    spatial = [each for each in plan.inputs if each.target != each.pretrain]
+    if len(spatial) != 1 or len(plan.inputs) != 1:
+        raise GraphScaleError("--check needs a network with one image as its only input")
+    return spatial[0]
 
 
 def _channels_last(entry: InputPlan) -> bool:
@@ -80,12 +99,12 @@ def _sizes(entry: InputPlan, shape: list[int | str]) -> list[int]:
     ]
 
 
-def _layout(pictures: np.ndarray, entry: InputPlan) -> np.ndarray:
-    return np.moveaxis(pictures, 1, -1) if _channels_last(entry) else pictures
+def _layout(images: np.ndarray, entry: InputPlan) -> np.ndarray:
+    return np.moveaxis(images, 1, -1) if _channels_last(entry) else images
 
 
-def _made_up(entry: InputPlan, count: int, seed: int) -> np.ndarray:
-    """Pictures with amplitudes proportional to 1/frequency, zero mean and unit variance."""
+def _synthetic(entry: InputPlan, count: int, seed: int) -> np.ndarray:
+    """Images with amplitudes proportional to 1/frequency, zero mean and unit variance."""
     sizes = _sizes(entry, entry.target)
     channels = entry.target[-1 if _channels_last(entry) else 1]
     noise = np.random.default_rng(seed).standard_normal((count, channels, *sizes))
@@ -93,41 +112,47 @@ def _made_up(entry: InputPlan, count: int, seed: int) -> np.ndarray:
     frequency = np.sqrt(sum(grid**2 for grid in grids))
     frequency.flat[0] = np.inf
     axes = tuple(range(2, noise.ndim))
-    pictures = np.fft.ifftn(np.fft.fftn(noise, axes=axes) / frequency, axes=axes).real
-    return pictures / pictures.std(axis=axes, keepdims=True)
+    images = np.fft.ifftn(np.fft.fftn(noise, axes=axes) / frequency, axes=axes).real
+    return images / images.std(axis=axes, keepdims=True)
 
 
 def _load(path: Path, entry: InputPlan) -> np.ndarray:
     try:
-        pictures = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise GraphScaleError(f"{path}: not a .npy file of pictures ({error})") from None
-    channels = entry.target[-1 if _channels_last(entry) else 1]
-    if pictures.ndim != len(entry.target) or pictures.shape[1] != channels or not len(pictures):
+        check_regular(path)
+        images = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise GraphScaleError(
-            f"{path}: holds an array of shape {list(pictures.shape)}; "
-            f"give pictures as N×{channels}×…"
+            f"{path}: not a .npy file of images ({error}); write one with numpy.save"
+        ) from None
+    if not isinstance(images, np.ndarray) or images.dtype.kind not in "buif":
+        raise GraphScaleError(f"{path}: holds no array of numbers; write one with numpy.save")
+    channels = entry.target[-1 if _channels_last(entry) else 1]
+    if images.ndim != len(entry.target) or images.shape[1] != channels or not images.size:
+        raise GraphScaleError(
+            f"{path}: holds an array of shape {list(images.shape)}; give images as N×{channels}×…"
         )
-    return pictures
+    return images
 
 
-def _resize(pictures: np.ndarray, sizes: list[int]) -> np.ndarray:
+def _resize(images: np.ndarray, sizes: list[int]) -> np.ndarray:
     """Bilinear, at half-pixel centres."""
     for axis, size in enumerate(sizes, start=2):
-        matrix = interpolation_matrix(pictures.shape[axis], size)
-        pictures = np.moveaxis(np.moveaxis(pictures, axis, -1) @ matrix.T, -1, axis)
-    return pictures
+        matrix = interpolation_matrix(images.shape[axis], size)
+        images = np.moveaxis(np.moveaxis(images, axis, -1) @ matrix.T, -1, axis)
+    return images
 
 
-def _run(session, entry: InputPlan, pictures: np.ndarray) -> list[np.ndarray]:
+def _run(
+    session: onnxruntime.InferenceSession, entry: InputPlan, images: np.ndarray
+) -> list[np.ndarray]:
     batch = session.get_inputs()[0].shape[0]
     step = batch if isinstance(batch, int) else 8
-    pictures = pictures[: max(step, len(pictures) // step * step)]
-    if len(pictures) % step and isinstance(batch, int):
-        raise GraphScaleError(f"--check needs at least {batch} pictures: the batch is fixed")
+    images = images[: max(step, len(images) // step * step)]
+    if len(images) % step and isinstance(batch, int):
+        raise GraphScaleError(f"--check needs at least {batch} images: the batch is fixed")
     runs = [
-        session.run(None, {entry.name: np.ascontiguousarray(pictures[i : i + step])})
-        for i in range(0, len(pictures), step)
+        session.run(None, {entry.name: np.ascontiguousarray(images[i : i + step])})
+        for i in range(0, len(images), step)
     ]
     return [np.concatenate([np.asarray(out, np.float64) for out in outs]) for outs in zip(*runs)]
 
@@ -148,5 +173,5 @@ def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
         difference=float(np.linalg.norm(grown - pretrain)) / norm,
         correlation=float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1]) if varied else 0.0,
         agreement=top,
-        pictures=len(grown),
+        images=len(grown),
     )

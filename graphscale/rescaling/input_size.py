@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.spatial.trace import spatial_positions
+from graphscale.passes.spatial.analyze import spatial_positions
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class InputSize:
         if isinstance(given, tuple | list):
             sizes = [tuple(int(size) for size in given)]
         else:
-            if not re.fullmatch(r"\d+(x\d+)*(:\d+(x\d+)*)?", given):
+            if not re.fullmatch(r"\d{1,9}(x\d{1,9})*(:\d{1,9}(x\d{1,9})*)?", given):
                 raise GraphScaleError(
                     f"input size {given!r} is not HEIGHTxWIDTH or TARGET:PRETRAIN, "
                     "as in 160, 160x128 or 224:160"
@@ -49,6 +49,10 @@ class InputSize:
         if len(sizes) == 2:
             return cls(*sizes)
         return cls(pretrain=sizes[0]) if fixed else cls(target=sizes[0])
+
+
+# What users give: '160', '160x128', '224:160', a number, numbers, or an InputSize.
+Size = str | int | tuple[int, ...] | InputSize | None
 
 
 def axis_size(sizes: tuple[int, ...], axis: int) -> int:

@@ -24,9 +24,10 @@ from graphscale.core.plan import Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.rescale_module import unwrapped
 from graphscale.modules.trace_module import module_path
-from graphscale.rescaling.rescale import grow_model
+from graphscale.rescaling.grow import grow_model
 from graphscale.training.distributed_wrappers import parallel_wrappers, renew
 from graphscale.training.optimizer_state import (
     NewState,
@@ -117,7 +118,7 @@ def grow_(
             "the plan of the module that shrink returned"
         )
     chosen = [plain_optimizer(each) for each in _each(optimizers, Optimizer)]
-    copies = [_copy_of(inner, each) for each in _each(averages, nn.Module)]
+    copies = copies_of(inner, averages)
     wrappers = parallel_wrappers(inner)
     maps = growth_maps(plan, resize, None if to is None else to.plan)
     growths = [_growth(each, plan, to, maps, resize, amplitude) for each in (inner, *copies)]
@@ -126,6 +127,15 @@ def grow_(
     for wrapper in wrappers:
         renew(wrapper)
     return module
+
+
+def copies_of(module: nn.Module, averages: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
+    """The copies of `module` inside what averages its weights.
+
+    Raises:
+        GraphScaleError: an average holds none.
+    """
+    return [_copy_of(module, each) for each in _each(averages, nn.Module)]
 
 
 @dataclass
@@ -293,10 +303,10 @@ def _commit(growths: Sequence[_Growth], states: Sequence[NewState]) -> None:
             parameter.grad = None
             _forget_accumulator(parameter)
         if growth.plan is None:
-            for name in ("graphscale_plan", "graphscale_target"):
-                vars(growth.module).pop(name, None)
+            detach_plan(growth.module)
+            vars(growth.module).pop("graphscale_target", None)
         else:
-            growth.module.graphscale_plan = growth.plan
+            attach_plan(growth.module, growth.plan)
     put_states(states)
 
 

@@ -14,7 +14,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 
 from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.plan import Plan, WeightPlan
+from graphscale.core.plan import Factor, JoinedFactor, Plan, WeightPlan
 from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import restore
 
@@ -135,25 +135,39 @@ def _between(plan: Plan, until: Plan) -> list[WeightPlan]:
     return result
 
 
-def _whole(factors: list) -> list:
+def _whole(factors: list[list[Factor]]) -> list[list[Factor]]:
     """Factors that keep the target's sizes, as of a weight that a stage does not resize."""
-    if isinstance(factors, list):
-        return [_whole(each) for each in factors]
-    return factors[0], factors[0]
+
+    def whole(factor: Factor) -> Factor:
+        if isinstance(factor, JoinedFactor):
+            return JoinedFactor(_whole(factor.parts))
+        return factor[0], factor[0]
+
+    return [[whole(factor) for factor in dim] for dim in factors]
 
 
-def _pairs(small: list, large: list, name: str) -> list:
+def _pairs(small: list[list[Factor]], large: list[list[Factor]], name: str) -> list[list[Factor]]:
     """(later pre-train size, earlier pre-train size) of every factor."""
-    if isinstance(small, list) and isinstance(large, list) and len(small) == len(large):
-        return [_pairs(*each, name) for each in zip(small, large)]
-    if not (isinstance(small, tuple) and isinstance(large, tuple)) or small[0] != large[0]:
-        raise GraphScaleError(
-            f"weight {name!r}: the two plans are not of the same target; shrink one target for all "
-            "stages"
-        )
+    if [len(dim) for dim in small] != [len(dim) for dim in large]:
+        raise _unlike(name)
+    return [[_pair(*each, name) for each in zip(*dims)] for dims in zip(small, large)]
+
+
+def _pair(small: Factor, large: Factor, name: str) -> Factor:
+    if isinstance(small, JoinedFactor) and isinstance(large, JoinedFactor):
+        return JoinedFactor(_pairs(small.parts, large.parts, name))
+    if isinstance(small, JoinedFactor) or isinstance(large, JoinedFactor) or small[0] != large[0]:
+        raise _unlike(name)
     if large[1] < small[1]:
         raise GraphScaleError(
             f"weight {name!r} would become smaller in the next stage; order the stages so that "
             "sizes and kernels only grow"
         )
     return large[1], small[1]
+
+
+def _unlike(name: str) -> GraphScaleError:
+    return GraphScaleError(
+        f"weight {name!r}: the two plans are not of the same target; shrink one target for all "
+        "stages"
+    )

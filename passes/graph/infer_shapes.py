@@ -33,6 +33,7 @@ _EQUIVALENTS = {
     ("", "MeanVarianceNormalization"): ("", "Relu"),
 }
 
+_CONVOLUTIONS = ("Conv", "ConvTranspose", "FFTConv", "FusedConv")
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
@@ -154,6 +155,8 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
                 f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing "
                 "computes; export the model again"
             )
+    if node.op_type in _CONVOLUTIONS:
+        _check_kernel(node, found)
     shape = layer_shape(node, [found.shapes[value] for value in inputs])
     if shape is not None:
         first = inference.types[inputs[0]].tensor_type.elem_type
@@ -176,6 +179,16 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
         if node.op_type in _POOLS and node.attributes.get_int("ceil_mode", 0):
             shape = _without_empty_windows(node, found.shapes[node.inputs[0]], shape)
         inference.record(output, kind.tensor_type.elem_type, shape)
+
+
+def _check_kernel(node: ir.Node, found: InferredShapes) -> None:
+    """Raise where a convolution's kernel does not fit its input, which ONNX does not always see."""
+    x, kernel = found.shapes[node.inputs[0]], found.shapes[node.inputs[1]]
+    if len(kernel) != len(x) or len(x) < 3 or 0 in kernel:
+        raise GraphScaleError(
+            f"node {node.name!r} ({node.op_type}): its weight of shape {list(kernel)} does not fit "
+            f"its input of shape {list(x)}; check the model"
+        )
 
 
 def _output_types(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
 
 # Operators that hand a weight on without computing anything from it.
 _REARRANGING = {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze"}
@@ -38,35 +40,51 @@ def set_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
     """Replace the tensor of an initializer or of a Constant node's output."""
     if value.is_initializer():
         value.const_value = tensor
-        value.shape = ir.Shape(tensor.shape)
     else:
         value.producer().attributes["value"] = ir.AttrTensor("value", tensor)
-        value.shape = ir.Shape(tensor.shape)
+    value.shape = ir.Shape(tensor.shape)
 
 
-def dims_at_source(value: ir.Value, dims: Sequence, constants: dict[ir.Value, np.ndarray]) -> tuple:
-    """The per-dimension entries `dims` of `value`, carried back to the dimensions of its source."""
+def dims_at_source(
+    value: ir.Value, dims: Sequence, constants: Mapping[ir.Value, np.ndarray]
+) -> tuple:
+    """The per-dimension entries `dims` of `value`, carried back to its source's dimensions.
+
+    A dimension of one element that a Squeeze has dropped on the way gets the entry (). `constants`
+    are the numbers of the constants, among them the axes of Squeeze and Unsqueeze.
+    """
     dims = tuple(dims)
     while not value.is_initializer() and value.producer().op_type in _REARRANGING:
         node = value.producer()
-        source = node.inputs[0]
         if node.op_type == "Transpose":
             order = node.attributes.get_ints("perm", list(range(len(dims)))[::-1])
             back = [()] * len(dims)
             for position, axis in enumerate(order):
                 back[axis] = dims[position]
             dims = tuple(back)
-        elif node.op_type in ("Squeeze", "Unsqueeze"):
-            axes = node.attributes.get_ints("axes", None)
-            if axes is None and len(node.inputs) > 1:
-                axes = constants[node.inputs[1]].tolist()
-            rank = len(source.shape)
-            longer = max(rank, len(dims))
-            axes = [axis % longer for axis in axes or []]
-            if node.op_type == "Unsqueeze":
-                dims = tuple(dim for i, dim in enumerate(dims) if i not in axes)
-            else:
-                rest = iter(dims)
-                dims = tuple(() if i in axes else next(rest) for i in range(rank))
-        value = source
+        elif node.op_type == "Unsqueeze":
+            axes = [axis % len(dims) for axis in _axes(node, constants)]
+            dims = tuple(dim for position, dim in enumerate(dims) if position not in axes)
+        elif node.op_type == "Squeeze":
+            axes = _axes(node, constants)
+            rank = len(dims) + len(axes)
+            dropped = [axis % rank for axis in axes]
+            rest = iter(dims)
+            dims = tuple(() if position in dropped else next(rest) for position in range(rank))
+        value = node.inputs[0]
     return dims
+
+
+def _axes(node: ir.Node, constants: Mapping[ir.Value, np.ndarray]) -> list[int]:
+    """The axes of a Squeeze or Unsqueeze."""
+    axes = node.attributes.get_ints("axes", None)
+    if axes is not None:
+        return list(axes)
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        return constants[node.inputs[1]].tolist()
+    shape = node.inputs[0].shape  # without axes, a Squeeze drops every dimension of one element
+    if shape is None:
+        raise GraphScaleError(
+            f"node {node.name!r} ({node.op_type}) names no axes; export the model again with them"
+        )
+    return [axis for axis, size in enumerate(shape) if size == 1]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.detached_tensors import node_tensors
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.model_files import constant_tensors
 from graphscale.core.plan import Plan
 from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import is_stripped
@@ -69,7 +69,7 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     for name, value in target.graph.initializers.items():
         if name in filled:
             value.const_value = filled[name]
-    for node, key, _ in list(constant_tensors(target.graph)):
+    for node, key, _ in list(node_tensors(target.graph)):
         if node.op_type == "Constant" and node.outputs[0].name in filled:
             node.attributes[key] = ir.AttrTensor(key, filled[node.outputs[0].name])
     return growth

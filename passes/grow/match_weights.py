@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from graphscale.core.model_files import constant_tensors
+from graphscale.core.detached_tensors import node_tensors
 from graphscale.passes.graph.weight_source import weight_source
 
 Signature = tuple[str, int, tuple[int, ...]]
@@ -20,7 +20,7 @@ def tensors_by_name(model: ir.Model) -> dict[str, ir.TensorProtocol]:
         for name, value in model.graph.initializers.items()
         if value.const_value is not None
     }
-    for node, _, attribute in constant_tensors(model.graph):
+    for node, _, attribute in node_tensors(model.graph):
         if node.op_type == "Constant":
             tensors[node.outputs[0].name] = attribute.value
     return tensors

@@ -4,68 +4,61 @@ from __future__ import annotations
 
 from math import gcd
 
-from graphscale.passes.shrink.choose_kernels import Kernels
-from graphscale.passes.spatial.dimensions import Extent
-from graphscale.passes.spatial.links import Blocks, Crop, Window, divisor
-from graphscale.passes.spatial.traced import Traced
+from graphscale.passes.shrink.choose_kernels import ChosenKernels
+from graphscale.passes.spatial.analysis import SpatialAnalysis
+from graphscale.passes.spatial.dimensions import SpatialSize
 
 _USUAL_RATIO = 1.5  # where no kernel says another
 _TOLERANCE = 0.075  # how far a size that divides well may be from the ideal one
 
 
-def choose_input(traced: Traced, kernels: Kernels, extent: Extent) -> int:
-    """Pre-train pixels of an input extent.
+def choose_input(analysis: SpatialAnalysis, kernels: ChosenKernels, size: SpatialSize) -> int:
+    """Pre-train pixels of an input's size.
 
     The first scaled convolution's ratio decides (231·7/11 = 147, 224·5/7 = 160). Where that is no
     whole number, the nearest multiple of as much of the network's total stride as divides the
     target's size, if one lies within 7.5 %: 224 with 3×3 kernels becomes 160, which halves five
     times without a remainder, rather than 149.
     """
-    needed = divisor(extent)
-    size = _choose(traced, kernels, extent)
-    return max(1, round(size / needed)) * needed
+    needed = analysis.divisor(size)
+    pixels = _choose(analysis, kernels, size)
+    return max(1, round(pixels / needed)) * needed
 
 
-def _choose(traced: Traced, kernels: Kernels, extent: Extent) -> int:
-    target, pretrain = _first_kernel(traced, kernels, extent.axis)
-    exact = extent.target * pretrain
+def _choose(analysis: SpatialAnalysis, kernels: ChosenKernels, size: SpatialSize) -> int:
+    target, pretrain = _first_kernel(analysis, kernels, size.axis)
+    exact = size.target * pretrain
     if exact % target == 0:
         return max(1, exact // target)
     ideal = exact / target
-    unit = gcd(extent.target, _total_stride(traced, extent.axis))
+    unit = gcd(size.target, _total_stride(analysis, size.axis))
     while unit > 1:
-        size = max(1, round(ideal / unit)) * unit
-        if abs(size - ideal) <= _TOLERANCE * ideal and size <= extent.target:
-            return size
+        pixels = max(1, round(ideal / unit)) * unit
+        if abs(pixels - ideal) <= _TOLERANCE * ideal and pixels <= size.target:
+            return pixels
         unit //= 2 if unit % 2 == 0 else unit
     return max(1, round(ideal))
 
 
-def _first_kernel(traced: Traced, kernels: Kernels, axis: int) -> tuple[int, int]:
+def _first_kernel(analysis: SpatialAnalysis, kernels: ChosenKernels, axis: int) -> tuple[int, int]:
     """(target, pre-train) taps of the first convolution that is scaled along `axis`."""
-    for node in kernels.target:
-        for link in traced.links.get(node, []):
-            before, after = link.target.kernel, link.goal.kernel
-            if link.axis == axis and after < before:
+    for node, target in kernels.target.items():
+        for mapping in analysis.mappings.get(node, ()):
+            at = mapping.dimension - 2
+            before, after = target[at], kernels.pretrain[node][at]
+            if mapping.axis == axis and after < before:
                 return before, after
     return round(_USUAL_RATIO * 2), 2
 
 
-def _total_stride(traced: Traced, axis: int) -> int:
+def _total_stride(analysis: SpatialAnalysis, axis: int) -> int:
     """The largest product of strides on a way from the input."""
-    reached: dict[Extent, int] = {}
-    for links in traced.links.values():
-        for link in links:
-            if link.axis != axis or link.source is None:
+    reached: dict[SpatialSize, int] = {}
+    for mappings in analysis.mappings.values():
+        for mapping in mappings:
+            if mapping.axis != axis or mapping.source is None:
                 continue
-            stride = reached.get(link.source.root, 1)
-            if isinstance(link.target, Window):
-                stride *= link.target.stride
-            elif isinstance(link.target, Blocks):
-                stride *= link.target.down
-            elif isinstance(link.target, Crop):
-                stride *= link.target.step
-            result = link.result.root
-            if result is not link.source.root:
-                reached[result] = max(reached.get(result, 1), stride)
+            stride = reached.get(mapping.source, 1) * mapping.target.downsampling
+            if mapping.result is not mapping.source:
+                reached[mapping.result] = max(reached.get(mapping.result, 1), stride)
     return max(reached.values(), default=1)

@@ -1,100 +1,120 @@
-"""Give each convolution its pre-train kernel, or the reason why it keeps its own."""
+"""Give each convolution its pre-train kernel, or the reason why it keeps its own.
+
+In go the analysis and the user's wishes, out come the kernels of every convolution. Convolutions
+that share a weight get the same kernel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
-from graphscale.core.kernel_sizes import pretrain_dilation, pretrain_size
+from graphscale.core.kernel_sizes import pretrain_size
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.weight_source import weight_source
-from graphscale.passes.spatial.links import Link, Transposed, Window
-from graphscale.passes.spatial.traced import CONVOLUTIONS, Traced
+from graphscale.passes.spatial.analysis import SpatialAnalysis
+from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
+from graphscale.passes.spatial.registry import convolution_rule
+
+KernelTable = Mapping[int, int]
+_Kernel = tuple[int, ...]
+# A kernel, and why it is the target's.
+_Choice = tuple[_Kernel, str | None]
 
 
-@dataclass
-class Kernels:
-    """The kernels of every convolution, by node.
+@dataclass(frozen=True)
+class ChosenKernels:
+    """The kernels of every convolution, by node in the order of the graph.
 
     Attributes:
-        target, pretrain: Taps per spatial position.
+        target, pretrain: Taps per spatial dimension.
         left_unscaled: Why a convolution keeps its kernel.
+        goals: The parameters of mappings whose kernel changes: kernel and dilation are those of the
+            pre-train network, all else is the target's still.
     """
 
-    target: dict[ir.Node, tuple[int, ...]] = field(default_factory=dict)
-    pretrain: dict[ir.Node, tuple[int, ...]] = field(default_factory=dict)
-    left_unscaled: dict[ir.Node, str] = field(default_factory=dict)
+    target: Mapping[ir.Node, _Kernel]
+    pretrain: Mapping[ir.Node, _Kernel]
+    left_unscaled: Mapping[ir.Node, str]
+    goals: Mapping[SpatialMapping, Parameters]
 
-
-def node_name(node: ir.Node) -> str:
-    """The node's name, or its first output's where it has none."""
-    return node.name or node.outputs[0].name
+    def goal(self, mapping: SpatialMapping) -> Parameters:
+        """What is decided of a mapping's parameters."""
+        return self.goals.get(mapping, mapping.target)
 
 
 def choose_kernels(
-    traced: Traced, table: Mapping[int, int] | None = None, keep: Sequence[str] = ()
-) -> Kernels:
-    """Choose kernels by `table` and the paper's; set them as the links' goals.
+    analysis: SpatialAnalysis, table: KernelTable | None = None, keep: Sequence[str] = ()
+) -> ChosenKernels:
+    """Choose kernels by `table`, the paper's and the rule beyond it.
 
     `keep` holds patterns (as in file names) of node or weight names to leave alone. A kernel that
-    covers its whole map is decided by the extents later: it is a fully-connected interface.
+    covers its whole map is decided by the map's size later: it is a fully-connected interface.
     """
-    kernels = Kernels()
-    for node in traced.model.graph:
-        if node.op_type not in CONVOLUTIONS:
-            continue
-        target = traced.shape(node.inputs[1])[2:]
-        links = {link.position: link for link in traced.links.get(node, [])}
-        covered = traced.covering.get(node, {})
-        reason = _reason(node, target, links, keep)
-        if reason is None:
-            pretrain = tuple(
-                _scaled(size, links.get(position), table) for position, size in enumerate(target)
-            )
-            if pretrain == target and not covered:
-                reason = _unchanged(target, links, table)
-        else:
-            pretrain = target
-        kernels.target[node], kernels.pretrain[node] = tuple(target), pretrain
-        if reason is not None and not covered:
-            kernels.left_unscaled[node] = reason
-        for position, link in links.items():
-            link.goal = replace(
-                link.target,
-                kernel=pretrain[position],
-                dilation=pretrain_dilation(
-                    link.target.kernel, link.target.dilation, pretrain[position], table
-                ),
-            )
-    return kernels
+    target = {
+        node: tuple(analysis.shape(node.inputs[1])[2:])
+        for node in analysis.model.graph
+        if convolution_rule(node) is not None
+    }
+    choices = {
+        node: _choose(node, kernel, analysis, table, keep) for node, kernel in target.items()
+    }
+    choices |= _shared_choices(choices, target)
+    goals = {
+        mapping: mapping.target.with_kernel(choices[node][0][mapping.dimension - 2], table)
+        for node, kernel in target.items()
+        if choices[node][0] != kernel
+        for mapping in analysis.mappings.get(node, ())
+    }
+    return ChosenKernels(
+        target=target,
+        pretrain={node: kernel for node, (kernel, _) in choices.items()},
+        left_unscaled={node: reason for node, (_, reason) in choices.items() if reason is not None},
+        goals=goals,
+    )
 
 
-def share_kernels(traced: Traced, kernels: Kernels) -> None:
-    """Convolutions that share one weight keep it where they disagree about its kernel."""
+def _choose(
+    node: ir.Node,
+    target: _Kernel,
+    analysis: SpatialAnalysis,
+    table: KernelTable | None,
+    keep: Sequence[str],
+) -> _Choice:
+    covered = node in analysis.covering
+    reason = _reason_to_keep(node, target, keep)
+    if reason is not None:
+        return target, None if covered else reason
+    mappings = analysis.mappings.get(node, ())
+    kernel = list(target)
+    for mapping in mappings:
+        kernel[mapping.dimension - 2] = mapping.target.smaller_kernel(table)
+    if tuple(kernel) == target and not covered:
+        reason = _reason_unchanged(target, mappings, table)
+    return tuple(kernel), reason
+
+
+def _shared_choices(
+    choices: Mapping[ir.Node, _Choice], target: Mapping[ir.Node, _Kernel]
+) -> dict[ir.Node, _Choice]:
+    """The choices of convolutions that share a weight: it is kept where they disagree."""
     users: dict[ir.Value, list[ir.Node]] = {}
-    for node in kernels.target:
-        users.setdefault(weight_source(node.inputs[1]), []).append(node)
-    for nodes in users.values():
-        if len({kernels.pretrain[node] for node in nodes}) > 1:
-            for node in nodes:
-                keep_kernel(
-                    traced, kernels, node, "it shares its weight with a layer that keeps it"
-                )
+    for node in choices:
+        held = weight_source(node.inputs[1])
+        if held is not None:
+            users.setdefault(held, []).append(node)
+    return {
+        node: (target[node], "it shares its weight with a layer that keeps it")
+        for nodes in users.values()
+        if len({choices[node][0] for node in nodes}) > 1
+        for node in nodes
+    }
 
 
-def keep_kernel(traced: Traced, kernels: Kernels, node: ir.Node, reason: str) -> None:
-    """Leave a convolution's kernel as it is in the target."""
-    kernels.pretrain[node] = kernels.target[node]
-    kernels.left_unscaled[node] = reason
-    for link in traced.links.get(node, []):
-        link.goal = link.target
-
-
-def _reason(
-    node: ir.Node, target: tuple[int, ...], links: dict[int, Link], keep: Sequence[str]
-) -> str | None:
+def _reason_to_keep(node: ir.Node, target: _Kernel, keep: Sequence[str]) -> str | None:
     weight = weight_source(node.inputs[1])
     if weight is None:
         return "its weight is computed while the network runs"
@@ -106,22 +126,10 @@ def _reason(
     return None
 
 
-def _scaled(size: int, link: Link | None, table: Mapping[int, int] | None) -> int:
-    if link is None:
-        return size
-    numbers = link.target
-    chosen = pretrain_size(size, table)
-    if isinstance(numbers, Window | Transposed) and size <= numbers.stride and chosen < size:
-        return size  # nothing overlaps: a smaller kernel would skip pixels
-    if isinstance(numbers, Transposed) and chosen < numbers.stride:
-        return size
-    return chosen
-
-
-def _unchanged(
-    target: tuple[int, ...], links: dict[int, Link], table: Mapping[int, int] | None
+def _reason_unchanged(
+    target: _Kernel, mappings: Sequence[SpatialMapping], table: KernelTable | None
 ) -> str:
-    if not links:
+    if not mappings:
         return "its map does not follow the input size"
     if all(pretrain_size(size, table) == size for size in target):
         return "its kernel has no smaller one in the table"

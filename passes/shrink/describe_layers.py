@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
 from graphscale.core.plan import LayerPlan
 from graphscale.passes.graph.weight_source import weight_source
-from graphscale.passes.shrink.choose_kernels import Kernels, node_name
+from graphscale.passes.shrink.choose_kernels import ChosenKernels
+from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import Dims, target_size
-from graphscale.passes.spatial.traced import Traced
+from graphscale.passes.spatial.geometry import Geometry
+from graphscale.passes.spatial.registry import convolution_rule
 
-Sizes = Callable[[Dims], list[int]]
 
-
-def describe_layers(traced: Traced, kernels: Kernels, pretrain: Sizes) -> list[LayerPlan]:
-    """One entry per convolution and fully-connected layer, in the order of the graph.
-
-    `pretrain` gives the pre-train sizes of a tensor's dimensions.
-    """
+def describe_layers(
+    analysis: SpatialAnalysis, kernels: ChosenKernels, geometry: Geometry
+) -> list[LayerPlan]:
+    """One entry per convolution and fully-connected layer, in the order of the graph."""
     layers = []
-    for node in traced.model.graph:
+    for node in analysis.model.graph:
         if node in kernels.target:
-            layers.append(_convolution(node, traced, kernels, pretrain))
+            layers.append(_convolution(node, analysis, kernels, geometry))
         elif node.op_type in ("Gemm", "MatMul"):
-            layer = _fully_connected(node, traced, pretrain)
+            layer = _fully_connected(node, analysis, geometry)
             if layer is not None:
                 layers.append(layer)
     return layers
@@ -36,15 +35,16 @@ def _target(dims: Dims) -> list[int]:
     return [target_size(dim) for dim in dims]
 
 
-def _convolution(node: ir.Node, traced: Traced, kernels: Kernels, pretrain: Sizes) -> LayerPlan:
-    before, after = traced.of(node.inputs[0]), traced.of(node.outputs[0])
-    weight = traced.shape(node.inputs[1])
-    kernel = kernels.target[node], kernels.pretrain[node]
-    # Each input pixel of a transposed convolution meets each tap; else each output pixel does.
-    counted = before if node.op_type == "ConvTranspose" else after
+def _convolution(
+    node: ir.Node, analysis: SpatialAnalysis, kernels: ChosenKernels, geometry: Geometry
+) -> LayerPlan:
+    after = analysis.of(node.outputs[0])
+    weight = analysis.shape(node.inputs[1])
+    kernel = kernels.target[node], geometry.kernels[node]
+    visited = convolution_rule(node).visited(node, analysis)
     counts = [
-        weight[0] * weight[1] * prod(taps) * prod(sizes(counted)[2:])
-        for taps, sizes in zip(kernel, (_target, pretrain))
+        weight[0] * weight[1] * prod(taps) * prod(shape(visited)[2:])
+        for taps, shape in zip(kernel, (_target, geometry.shape))
     ]
     held = weight_source(node.inputs[1])
     return LayerPlan(
@@ -53,15 +53,17 @@ def _convolution(node: ir.Node, traced: Traced, kernels: Kernels, pretrain: Size
         op=node.op_type,
         target_kernel=list(kernel[0]),
         pretrain_kernel=list(kernel[1]),
-        target_extent=_target(after)[2:],
-        pretrain_extent=pretrain(after)[2:],
+        target_size=_target(after)[2:],
+        pretrain_size=geometry.shape(after)[2:],
         target_multiplications=counts[0],
         pretrain_multiplications=counts[1],
         left_unscaled=kernels.left_unscaled.get(node),
     )
 
 
-def _fully_connected(node: ir.Node, traced: Traced, pretrain: Sizes) -> LayerPlan | None:
+def _fully_connected(
+    node: ir.Node, analysis: SpatialAnalysis, geometry: Geometry
+) -> LayerPlan | None:
     """A product with a weight; products of two activations have none and are no layer."""
     for index in (1, 0):
         held = weight_source(node.inputs[index])
@@ -69,22 +71,22 @@ def _fully_connected(node: ir.Node, traced: Traced, pretrain: Sizes) -> LayerPla
             break
     else:
         return None
-    rows, after = traced.of(node.inputs[1 - index]), traced.of(node.outputs[0])
-    scaled = any(weight.node is node for weight in traced.weights)
+    rows, after = analysis.of(node.inputs[1 - index]), analysis.of(node.outputs[0])
+    scaled = any(weight.node is node for weight in analysis.weights)
     transposed = node.op_type == "Gemm" and node.attributes.get_int(
         ("transA", "transB")[1 - index], 0
     )
     position = -2 if (index == 1) == bool(transposed) else -1
-    inner = [sizes(rows)[position] for sizes in (_target, pretrain)]
-    outer = [prod(sizes(after)[1:]) for sizes in (_target, pretrain)]
+    inner = [shape(rows)[position] for shape in (_target, geometry.shape)]
+    outer = [prod(shape(after)[1:]) for shape in (_target, geometry.shape)]
     return LayerPlan(
         name=node_name(node),
         weight=held.name,
         op=node.op_type,
         target_kernel=[],
         pretrain_kernel=[],
-        target_extent=[],
-        pretrain_extent=[],
+        target_size=[],
+        pretrain_size=[],
         target_multiplications=inner[0] * outer[0],
         pretrain_multiplications=inner[1] * outer[1],
         left_unscaled=None if scaled else "it reads no feature map",

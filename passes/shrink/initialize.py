@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 import onnx_ir as ir
 
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of, weight_source
+from graphscale.passes.spatial.registry import convolution_rule
 
 _NORMALIZATIONS = {
     "BatchNormalization": (1, 0, 0, 1),  # scale, bias, mean, variance
@@ -15,7 +14,7 @@ _NORMALIZATIONS = {
     "LayerNormalization": (1, 0),
     "GroupNormalization": (1, 0),
 }
-_PRODUCTS = ("Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm", "MatMul")
+_FULLY_CONNECTED = ("Gemm", "MatMul")
 
 
 def is_trained(model: ir.Model) -> bool:
@@ -74,7 +73,7 @@ def _weights(model: ir.Model) -> dict[ir.Value, int]:
     """The kernels and fully-connected weights with their fan-in."""
     weights: dict[ir.Value, int] = {}
     for node in model.graph:
-        if node.op_type not in _PRODUCTS:
+        if not _is_product(node):
             continue
         for index in (1, 0) if node.op_type == "MatMul" else (1,):
             value = weight_source(node.inputs[index])
@@ -86,21 +85,24 @@ def _weights(model: ir.Model) -> dict[ir.Value, int]:
     return weights
 
 
+def _is_product(node: ir.Node) -> bool:
+    return node.op_type in _FULLY_CONNECTED or convolution_rule(node) is not None
+
+
 def _fan_in(node: ir.Node, shape: list[int]) -> int:
+    rule = convolution_rule(node)
+    if rule is not None:
+        return rule.fan_in(node, shape)
     if node.op_type == "Gemm":
         return shape[1] if node.attributes.get_int("transB", 0) else shape[0]
-    if node.op_type == "MatMul":
-        return shape[-2] if len(shape) > 1 else shape[0]
-    if node.op_type == "ConvTranspose":
-        return max(1, shape[0] * prod(shape[2:]) // node.attributes.get_int("group", 1))
-    return prod(shape[1:])
+    return shape[-2] if len(shape) > 1 else shape[0]
 
 
 def _reset(node: ir.Node) -> None:
     """Biases to zero, normalisation to the identity."""
     if node.op_type in _NORMALIZATIONS:
         fills = dict(enumerate(_NORMALIZATIONS[node.op_type], start=1))
-    elif node.op_type in _PRODUCTS:
+    elif _is_product(node):
         fills = {2: 0}
     else:
         return

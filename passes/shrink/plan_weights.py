@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.plan import WeightPlan
+from graphscale.core.node_names import node_name
+from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, factor_sizes
 from graphscale.passes.graph.weight_source import dims_at_source, weight_source
-from graphscale.passes.shrink.choose_kernels import Kernels, node_name
-from graphscale.passes.spatial.dimensions import Dim, Extent
-from graphscale.passes.spatial.traced import Traced
-
-Factors = list[list[tuple[int, int]]]
+from graphscale.passes.shrink.choose_kernels import ChosenKernels
+from graphscale.passes.spatial.analysis import SpatialAnalysis
+from graphscale.passes.spatial.dimensions import Dim, Sizes
+from graphscale.passes.spatial.geometry import Geometry
 
 
 def plan_weights(
-    traced: Traced, kernels: Kernels, solved: Mapping[Extent, int]
+    analysis: SpatialAnalysis, kernels: ChosenKernels, geometry: Geometry
 ) -> dict[ir.Value, WeightPlan]:
     """The weights to resize, by the value that holds them.
 
@@ -27,8 +25,9 @@ def plan_weights(
     plans: dict[ir.Value, WeightPlan] = {}
     readers: dict[ir.Value, ir.Node] = {}
 
-    def add(value: ir.Value, node: ir.Node, kind: str, factors: Factors) -> None:
-        if all(target == pretrain for dim in factors for target, pretrain in dim):
+    def add(value: ir.Value, node: ir.Node, kind: str, factors: list[list[Factor]]) -> None:
+        pairs = [factor_sizes(factor) for dim in factors for factor in dim]
+        if all(target == pretrain for target, pretrain in pairs):
             return
         plan = WeightPlan(value.name, kind, factors)
         if plans.setdefault(value, plan).factors != factors:
@@ -43,28 +42,24 @@ def plan_weights(
         value = weight_source(node.inputs[1])
         if value is None:
             continue
-        pretrain = list(kernels.pretrain[node])
-        covered = traced.covering.get(node, {})
-        for position, extent in covered.items():
-            pretrain[position] = solved[extent.root]
-        kernels.pretrain[node] = tuple(pretrain)
-        shape = traced.shape(node.inputs[1])
-        entries: list = [[(size, size)] for size in shape[:2]]
-        entries += [[pair] for pair in zip(target, pretrain, strict=True)]
-        factors = dims_at_source(node.inputs[1], entries, traced.measured.constants)
-        kind = "interface" if covered else "kernel"
+        entries: list = [[(size, size)] for size in analysis.shape(node.inputs[1])[:2]]
+        entries += [[pair] for pair in zip(target, geometry.kernels[node], strict=True)]
+        factors = dims_at_source(node.inputs[1], entries, analysis.inferred.constants)
+        kind = "interface" if node in analysis.covering else "kernel"
         add(value, node, kind, [list(dim) or [(1, 1)] for dim in factors])
-    for weight in traced.weights:
+    for weight in analysis.weights:
         kind = "interface" if weight.summed else "table"
-        factors = [_factors(dim, solved) for dim in weight.dims]
+        factors = [_factors(dim, geometry.sizes) for dim in weight.dims]
         add(weight.value, weight.node, kind, factors)
     return plans
 
 
-def _factors(dim: Dim, solved: Mapping[Extent, int]) -> list[tuple[int, int]]:
-    if any(atom.parts for atom in dim):
-        raise GraphScaleError(
-            "a fully-connected layer reads several maps joined by Concat, "
-            "which graphscale cannot rescale; give the layers that feed it to --keep"
-        )
-    return [(atom.size, atom.pretrain(solved)) for atom in dim] or [(1, 1)]
+def _factors(dim: Dim, sizes: Sizes) -> list[Factor]:
+    """(target, pre-train) sizes of a dimension's factors; of joined maps those of each map."""
+    factors: list[Factor] = []
+    for factor in dim:
+        if factor.parts:
+            factors.append(JoinedFactor([_factors(part, sizes) for part in factor.parts]))
+        else:
+            factors.append((factor.size, factor.pretrain(sizes)))
+    return factors or [(1, 1)]

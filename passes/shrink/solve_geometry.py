@@ -1,194 +1,211 @@
-"""Find the pre-train extents, paddings and sampling grids.
+"""Find the pre-train sizes, the paddings and the sampling grids.
 
-Extents that are equal in the target are equal in the pre-train network: one map per axis, chosen
-extent by extent in the order of the graph, each near the target's times the input ratio. Between
-two such fixed extents stands a chain of operators whose inner extents are free by a pixel or so.
-A chain is solved by dynamic programming over (extent, sampling phase): symmetric padding is cheap,
-unequal padding, cropping, a phase away from the target's and an extent away from its due are dear.
-So two 2×2 convolutions take padding 1 and 0 in turn, and a lone one between two joins pads one
-side, alternating from block to block, because the phase is carried along and counts where chains
-end.
+In go the analysis, the chosen kernels and the pre-train pixels of the inputs; out comes a
+`Geometry`.
+
+Sizes that are equal in the target are equal in the pre-train network: one map per axis, chosen size
+by size in the order of the graph, each near the target's times the input ratio (its *due*). Between
+two such fixed sizes stands a *chain*: mappings whose inner sizes only the next mapping reads, so
+that they are free by a pixel or so. Each chain is solved by dynamic programming over (size,
+phase), where the phase says how far the pre-train pixels stand off the target's. Symmetric padding
+is cheap; unequal padding, cropping, a phase and a size away from its due are dear. So two 2×2
+convolutions take padding 1 and 0 in turn, and a lone one between two joins pads one side,
+alternating from block to block, because the phase is carried along and counts where chains end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from math import ceil, floor
 
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import node_name
+from graphscale.core.plan import Grid
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.shrink.choose_kernels import node_name
-from graphscale.passes.spatial.dimensions import Extent, single_extent
-from graphscale.passes.spatial.links import Grid, Link, Option, Resampled, divisor
-from graphscale.passes.spatial.traced import Traced
+from graphscale.passes.shrink.choose_kernels import ChosenKernels
+from graphscale.passes.spatial.analysis import SpatialAnalysis
+from graphscale.passes.spatial.dimensions import SpatialSize, single_size
+from graphscale.passes.spatial.geometry import Geometry, frames, phase
+from graphscale.passes.spatial.mapping import Option, Parameters, SpatialMapping
 
-_FREE_RANGE = 1.6  # pixels that an inner extent of a chain may be off its due
-_FREE_COST = 0.05  # per pixel below its due
-_FREE_COST_ABOVE = 0.06  # per pixel above: of padding 0, 1 and 1, 0 the first computes less
-_FIXED_COST = 0.5  # per pixel, where an extent is fixed for the first time
-_STATES = 64  # kept per link of a chain, the cheapest
-_PHASE_STEPS = 32  # phases that differ by less than a pixel's 32nd part count as one
-_PHASE_COST = 2.0  # per squared pixel at the end of a chain
+# Costs. Their unit is arbitrary; what counts is which is larger. The costs of padding stand with
+# the operators (spatial/mapping.py, spatial/rules): 0.3 per pixel of padding, 1 for unequal
+# padding, 50 per cropped pixel.
+#
+# An inner size may be off its due by this many pixels: one above and one below, whatever the
+# fraction of the due is.
+_INNER_RANGE = 1.6
+# Per pixel of an inner size off its due: far below the cost of padding, so that it only decides
+# between equals. Above costs more: of padding 0, 1 and padding 1, 0 the first computes less.
+_INNER_COST_BELOW = 0.05
+_INNER_COST_ABOVE = 0.06
+# Per pixel off the due, where a size is fixed for the first time. It weighs less than unequal
+# padding, so that a chain of one even kernel ends a pixel off rather than unsymmetric where it may.
+_FIXED_COST = 0.5
+# Per squared pixel of phase. Where a chain ends, half a pixel costs as much as half an unequal
+# padding; inside a chain phases pass by, and only their growth is held down; in front of a
+# fully-connected layer, whose weights belong to places, they cost most.
+_PHASE_COST = 2.0
 _INNER_PHASE_COST = 0.05
-_JOIN_PHASE_COST = 2.0  # per squared pixel between the maps that a chain's end is joined with
-_APART_COST = 10.0  # per pixel, where they are more than half a pixel apart
 _INTERFACE_PHASE_COST = 6.0
+# Per squared pixel between the two maps that are joined at a chain's end; and per pixel where they
+# are more than half a pixel apart, which is dearer than any padding.
+_JOIN_PHASE_COST = 2.0
+_APART_COST = 10.0
+_LARGEST_APART = 0.5
+
+# Phases that differ by less than a pixel's 32nd part count as one state. All phases of kernels and
+# strides are halves, quarters ... of a pixel, so that hardly any two states are confused.
+_PHASE_STEPS = 32
+# States kept behind each mapping of a chain, the cheapest. Most chains never have as many. Those of
+# ten and more kernels reach 800, nearly all of them far too dear ever to win: the plans of 370
+# networks (those of the tests) are the same with 64 states, with 16 and without a limit.
+_BEAM = 64
+# What a chain costs that cannot end at a size; above all real costs.
+_IMPOSSIBLE = 1e6
+
+_Grids = tuple[Grid, Grid]  # of the target and of the pre-train network
 
 
-@dataclass
-class Geometry:
-    """The solved geometry.
-
-    Attributes:
-        inputs: Extent of each input axis -> pre-train pixels, as given.
-        solved: Pre-train pixels of every extent.
-        grids: (target, pre-train) sampling grid of each tensor's dimensions that follow the input.
-    """
-
-    inputs: dict[Extent, int]
-    solved: dict[Extent, int] = field(default_factory=dict)
-    grids: dict[ir.Value, dict[int, tuple[Grid, Grid]]] = field(default_factory=dict)
-
-
-def phase(grids: tuple[Grid, Grid], inputs: tuple[int, int]) -> float:
-    """How far the pre-train grid is off the target's, in pixels of the pre-train tensor."""
-    target, pretrain = grids
-    offset = pretrain.centre(inputs[1]) - target.centre(inputs[0])
-    return offset * inputs[1] / pretrain.pitch
-
-
-def solve_geometry(traced: Traced, inputs: Mapping[Extent, int]) -> Geometry:
-    """Solve every extent and every link's numbers for the given pre-train input extents.
+def solve_geometry(
+    analysis: SpatialAnalysis, kernels: ChosenKernels, input_sizes: Mapping[SpatialSize, int]
+) -> Geometry:
+    """Solve every size and every mapping's parameters for the given pre-train input sizes.
 
     Raises:
         GraphScaleError: no padding makes a map fit; names the node.
     """
-    return _Solver(traced, {extent.root: size for extent, size in inputs.items()}).solve()
+    return _Solver(analysis, kernels, input_sizes).solve()
 
 
 class _Solver:
-    def __init__(self, traced: Traced, inputs: dict[Extent, int]) -> None:
-        self.traced = traced
-        self.geometry = Geometry(inputs, dict(inputs))
-        # Per axis: extents of the first input, and the map from target to pre-train extent.
-        self.frame: dict[int, tuple[int, int]] = {}
+    def __init__(
+        self,
+        analysis: SpatialAnalysis,
+        kernels: ChosenKernels,
+        input_sizes: Mapping[SpatialSize, int],
+    ) -> None:
+        self.analysis = analysis
+        self.kernels = kernels
+        self.inputs = dict(input_sizes)
+        self.frame = frames(input_sizes)
+        # What is found: see `Geometry`.
+        self.sizes: dict[SpatialSize, int] = dict(input_sizes)
+        self.parameters: dict[SpatialMapping, Parameters] = {}
+        self.grids: dict[ir.Value, dict[int, _Grids]] = {}
+        # Per axis, the map from target to pre-train size that all fixed sizes follow.
         self.map: dict[int, dict[int, int]] = {}
-        for extent, size in inputs.items():
-            self.frame.setdefault(extent.axis, (extent.target, size))
-            self.map.setdefault(extent.axis, {1: 1})[extent.target] = size
+        for size, pixels in input_sizes.items():
+            self.map.setdefault(size.axis, {1: 1})[size.target] = pixels
 
     def solve(self) -> Geometry:
-        for value in graph_inputs(self.traced.model):
-            grids = self.geometry.grids.setdefault(value, {})
-            for position, dim in enumerate(self.traced.of(value)):
-                extent = single_extent(dim)
-                if extent is not None:
-                    size = self.geometry.solved[extent]
-                    grids[position] = (Grid(0.0, 1.0, extent.target), Grid(0.0, 1.0, size))
-        for node in self.traced.model.graph:
-            for link in self.traced.links.get(node, []):
-                if link.pretrain is None:
-                    self._solve_chain(link)
+        for value in graph_inputs(self.analysis.model):
+            grids = self.grids.setdefault(value, {})
+            for position, dim in enumerate(self.analysis.of(value)):
+                size = single_size(dim)
+                if size is not None:
+                    pixels = self.sizes[size]
+                    grids[position] = Grid(0.0, 1.0, size.target), Grid(0.0, 1.0, pixels)
+        for node in self.analysis.model.graph:
+            for mapping in self.analysis.mappings.get(node, ()):
+                if mapping not in self.parameters:
+                    self._solve_chain(mapping)
             self._move_grids(node)
-        return self.geometry
+        return Geometry(self.inputs, self.sizes, self.parameters, self._kernels(), self.grids)
+
+    def _kernels(self) -> dict[ir.Node, tuple[int, ...]]:
+        """The chosen kernels; one that covers its whole map is as large as the map."""
+        found = {}
+        for node, kernel in self.kernels.pretrain.items():
+            covered = self.analysis.covering.get(node, {})
+            found[node] = tuple(
+                self.sizes[covered[at + 2]] if at + 2 in covered else taps
+                for at, taps in enumerate(kernel)
+            )
+        return found
 
     # --- chains -----------------------------------------------------------------------------------
 
-    def _solve_chain(self, first: Link) -> None:
+    def _solve_chain(self, first: SpatialMapping) -> None:
+        """Fix the size at the end of the chain that starts here, then all inside the chain."""
         chain = self._chain_from(first)
-        end = chain[-1].result.root
+        end = chain[-1].result
         grids = self._source_grids(first)
-        if end not in self.geometry.solved:
+        if end not in self.sizes:
             self._fix(end, chain, grids)
-        best = self._best(chain, grids, {self.geometry.solved[end]})
+        best = self._best(chain, grids, {self.sizes[end]})
         if not best:
-            name = node_name(chain[-1].node)
+            node = chain[-1].node
             raise GraphScaleError(
-                f"node {name!r} ({chain[-1].node.op_type}): no padding takes the map to "
-                f"{self.geometry.solved[end]} pixels, which other layers need; "
-                "give another --input-size"
+                f"node {node_name(node)!r} ({node.op_type}): no padding takes the map to "
+                f"{self.sizes[end]} pixels, which other layers need; give another --input-size"
             )
         ((_, options),) = best.values()
-        for link, option in zip(chain, options, strict=True):
-            link.pretrain = option.numbers
-            self.geometry.solved.setdefault(link.result.root, option.extent)
+        for mapping, option in zip(chain, options, strict=True):
+            self.parameters[mapping] = option.parameters
+            self.sizes.setdefault(mapping.result, option.size)
 
-    def _chain_from(self, link: Link) -> list[Link]:
-        chain = [link]
-        while self._free(link.result.root):
-            (link,) = link.result.root.consumers
-            chain.append(link)
+    def _chain_from(self, mapping: SpatialMapping) -> list[SpatialMapping]:
+        chain = [mapping]
+        while self._inside_chain(mapping.result):
+            (mapping,) = self.analysis.consumers[mapping.result]
+            chain.append(mapping)
         return chain
 
-    def _chain_to(self, link: Link) -> list[Link]:
-        chain = [link]
-        while link.source is not None and self._free(link.source.root):
-            (link,) = link.source.root.producers
-            chain.insert(0, link)
+    def _chain_to(self, mapping: SpatialMapping) -> list[SpatialMapping]:
+        chain = [mapping]
+        while mapping.source is not None and self._inside_chain(mapping.source):
+            (mapping,) = self.analysis.producers[mapping.source]
+            chain.insert(0, mapping)
         return chain
 
-    def _free(self, extent: Extent) -> bool:
-        """Whether an extent is inside a chain: made by one link, used by one other."""
-        return (
-            not extent.anchored
-            and extent not in self.geometry.inputs
-            and len(extent.producers) == 1
-            and len(extent.consumers) == 1
-            and extent.producers[0] is not extent.consumers[0]
-        )
+    def _inside_chain(self, size: SpatialSize) -> bool:
+        """Whether one mapping makes a size and one other reads it, and nothing else fixes it."""
+        if size in self.analysis.anchored or size in self.inputs:
+            return False
+        producers = self.analysis.producers.get(size, ())
+        consumers = self.analysis.consumers.get(size, ())
+        return len(producers) == len(consumers) == 1 and producers[0] is not consumers[0]
 
-    def _source_extent(self, link: Link) -> int | None:
-        return 1 if link.source is None else self.geometry.solved.get(link.source.root)
+    def _source_size(self, mapping: SpatialMapping) -> int | None:
+        return 1 if mapping.source is None else self.sizes.get(mapping.source)
 
-    def _source_grids(self, link: Link) -> tuple[Grid, Grid] | None:
-        """Grids at the input of a chain, of the node's input where it has them."""
-        if link.source is None:
+    def _source_grids(self, mapping: SpatialMapping) -> _Grids | None:
+        """Grids of the map that a mapping reads, where they are known."""
+        if mapping.source is None:
             return None
-        value = link.node.inputs[0]
-        for position, dim in enumerate(self.traced.of(value)):
-            if single_extent(dim) is link.source.root:
-                found = self.geometry.grids.get(value, {}).get(position)
-                if found is not None and self._position(link, value) in (position, None):
-                    return found
-        return None
+        return self.grids.get(mapping.node.inputs[0], {}).get(mapping.dimension)
 
-    def _position(self, link: Link, value: ir.Value) -> int | None:
-        whole = link.node.op_type in ("Resize", "Upsample", "Slice", "Pad", "Expand", "Tile")
-        return link.position if whole else link.position + 2
-
-    def _fix(self, end: Extent, chain: list[Link], grids: tuple[Grid, Grid] | None) -> None:
-        """Choose the pre-train size of an extent that stands at the end of a chain."""
+    def _fix(self, end: SpatialSize, chain: list[SpatialMapping], grids: _Grids | None) -> None:
+        """Choose the pre-train size at the end of a chain: the cheapest for all that lead to it."""
         known = self.map.setdefault(end.axis, {1: 1})
-        if end.target in known and self._fits(end, known[end.target]):
-            self.geometry.solved[end] = known[end.target]
+        divisor = self.analysis.divisor(end)
+        if end.target in known and known[end.target] % divisor == 0:
+            self.sizes[end] = known[end.target]
             return
         due = self._due(end)
         others = [
             other
-            for other in map(self._chain_to, end.producers)
+            for other in map(self._chain_to, self.analysis.producers[end])
             if other != chain
-            and self._source_extent(other[0]) is not None
             and other[0].source is not None
-            and other[0].source.root is not end
+            and other[0].source is not end
+            and self._source_size(other[0]) is not None
         ]
         costs: dict[int, float] = {}
+        # The range around the due is widened until a size in it can be reached by all chains.
         for reach in (1.0, 2.0, 4.0, 8.0):
-            low, high = max(1, int(due - reach + 0.999)), int(due + reach)
-            for size in range(low, high + 1):
-                ordered = all(
-                    (mapped <= size) if target < end.target else (mapped >= size)
-                    for target, mapped in known.items()
-                )
-                if not ordered or not self._fits(end, size):
+            for size in range(max(1, ceil(due - reach)), floor(due + reach) + 1):
+                if size % divisor or not _is_monotone(known, end.target, size):
                     continue
                 cost = _FIXED_COST * abs(size - due)
                 for each, start in [(chain, grids), *((other, None) for other in others)]:
                     best = self._best(each, start, {size})
-                    cost += best[size][0] if best else 1e6
+                    cost += best[size][0] if best else _IMPOSSIBLE
                 costs[size] = cost
-            if costs and min(costs.values()) < 1e6:
+            if costs and min(costs.values()) < _IMPOSSIBLE:
                 break
         if not costs:
             raise GraphScaleError(
@@ -196,165 +213,163 @@ class _Solver:
                 "that all its readers accept; give another --input-size"
             )
         size = min(costs, key=costs.get)
-        self.geometry.solved[end] = size
+        self.sizes[end] = size
         known.setdefault(end.target, size)
 
-    def _fits(self, extent: Extent, size: int) -> bool:
-        """Whether the readers that need a divisible map get one."""
-        return size % divisor(extent) == 0
-
-    def _due(self, extent: Extent) -> float:
-        known = self.map.get(extent.axis, {})
-        if extent.target in known:
-            return known[extent.target]
-        target, pretrain = self.frame.get(extent.axis, (1, 1))
-        return max(1.0, extent.target * pretrain / target)
+    def _due(self, size: SpatialSize) -> float:
+        """The pre-train size that the input ratio, or a size that is known, asks for."""
+        known = self.map.get(size.axis, {})
+        if size.target in known:
+            return known[size.target]
+        target, pretrain = self.frame.get(size.axis, (1, 1))
+        return max(1.0, size.target * pretrain / target)
 
     def _best(
-        self, chain: list[Link], grids: tuple[Grid, Grid] | None, ends: set[int]
+        self, chain: list[SpatialMapping], grids: _Grids | None, ends: set[int]
     ) -> dict[int, tuple[float, list[Option]]]:
-        """For each reachable end extent the cheapest options along the chain."""
-        start = self._source_extent(chain[0])
-        met = self._met(chain[-1])
-        states = {(start, 0.0): (0.0, [], grids)}
-        for index, link in enumerate(chain):
+        """For each reachable end size the cheapest options along the chain.
+
+        A state is what the rest of the chain depends on: the size of the map reached so far and its
+        phase. For each state only the cheapest way to it is kept: (cost, options, grids).
+        """
+        joined = self._joined_phases(chain[-1])
+        states = {(self._source_size(chain[0]), 0.0): (0.0, [], grids)}
+        for index, mapping in enumerate(chain):
             last = index == len(chain) - 1
-            due = self._due(link.result.root)
+            due = self._due(mapping.result)
             wanted = ends if last else _around(due)
+            goal = self.kernels.goal(mapping)
             following: dict[tuple[int, float], tuple] = {}
-            for (extent, _), (cost, options, at) in states.items():
-                for option in link.options(extent, wanted):
-                    moved = self._moved(link, option, at)
-                    off = self._phase(link.axis, moved)
-                    total = cost + option.cost + self._phase_cost(link, off, last)
+            for (size, _), (cost, options, at) in states.items():
+                for option in mapping.options(goal, size, wanted):
+                    moved = self._moved(mapping, option.size, option.parameters, at)
+                    off = self._phase(mapping.axis, moved)
+                    total = cost + option.cost + self._phase_cost(mapping, off, last)
                     if last and moved is not None:
-                        total += sum(_join_cost(off - other) for other in met)
+                        total += sum(_join_cost(off - other) for other in joined)
                     if not last:
-                        above = option.extent - due
-                        total += _FREE_COST_ABOVE * above if above > 0 else _FREE_COST * -above
-                    key = (option.extent, round(off * _PHASE_STEPS))
+                        above = option.size - due
+                        total += (
+                            _INNER_COST_ABOVE * above if above > 0 else _INNER_COST_BELOW * -above
+                        )
+                    key = (option.size, round(off * _PHASE_STEPS))
                     if key not in following or total < following[key][0] - 1e-9:
                         following[key] = (total, [*options, option], moved)
-            states = dict(sorted(following.items(), key=lambda item: item[1][0])[:_STATES])
+            states = dict(sorted(following.items(), key=lambda item: item[1][0])[:_BEAM])
+        # Of the states at one end size, the cheapest: they are in the order of their costs.
         best: dict[int, tuple[float, list[Option]]] = {}
-        for (extent, _), (cost, options, _) in states.items():
-            if extent not in best or cost < best[extent][0]:
-                best[extent] = (cost, options)
+        for (size, _), (cost, options, _) in states.items():
+            if size not in best:
+                best[size] = (cost, options)
         return best
 
-    def _phase_cost(self, link: Link, off: float, last: bool) -> float:
+    def _phase_cost(self, mapping: SpatialMapping, off: float, last: bool) -> float:
         if not last:
             return _INNER_PHASE_COST * off * off
-        weight = _INTERFACE_PHASE_COST if link.result.root.interface else _PHASE_COST
-        return weight * off * off
+        interface = mapping.result in self.analysis.interfaces
+        return (_INTERFACE_PHASE_COST if interface else _PHASE_COST) * off * off
 
-    def _phase(self, axis: int, grids: tuple[Grid, Grid] | None) -> float:
+    def _phase(self, axis: int, grids: _Grids | None) -> float:
         return phase(grids, self.frame[axis]) if grids is not None and axis in self.frame else 0.0
 
-    def _met(self, link: Link) -> list[float]:
-        """Phases of the maps, known by now, that a chain's result is joined with."""
-        extent = link.result.root
+    def _joined_phases(self, mapping: SpatialMapping) -> list[float]:
+        """Phases of the maps, known by now, that a mapping's result is joined with.
+
+        They are found behind operators that map no size, up to the first that reads such a map.
+        """
+        size = mapping.result
         phases = []
-        pending = list(link.node.outputs)
+        pending = list(mapping.node.outputs)
         while pending:
             value = pending.pop()
             for usage in value.uses():
                 node = usage.node
-                if node in self.traced.links:
+                if node in self.analysis.mappings:
                     continue
                 others = [each for each in node.inputs if each is not None and each is not value]
-                found = [
-                    grids
+                joined = [
+                    (other, position)
                     for other in others
-                    for position, dim in enumerate(self.traced.dims.get(other, ()))
-                    if single_extent(dim) is extent
-                    and (grids := self.geometry.grids.get(other, {}).get(position)) is not None
+                    for position, dim in enumerate(self.analysis.dims.get(other, ()))
+                    if single_size(dim) is size
                 ]
-                phases += [self._phase(extent.axis, grids) for grids in found]
-                joined = any(
-                    single_extent(dim) is extent
-                    for other in others
-                    for dim in self.traced.dims.get(other, ())
-                )
+                for other, position in joined:
+                    grids = self.grids.get(other, {}).get(position)
+                    if grids is not None:
+                        phases.append(self._phase(size.axis, grids))
                 if not joined:
                     pending += node.outputs
         return phases
 
-    def _moved(
-        self, link: Link, option: Option, grids: tuple[Grid, Grid] | None
-    ) -> tuple[Grid, Grid] | None:
-        size = link.result.target
-        if grids is None:
-            if isinstance(link.target, Resampled) and link.source is None:
-                return self._spread(link, option.extent)
-            return None
-        return (
-            link.target.grid(grids[0], size),
-            option.numbers.grid(grids[1], option.extent),
-        )
-
-    def _spread(self, link: Link, extent: int) -> tuple[Grid, Grid] | None:
-        """Grids of one value spread over a map of the whole picture."""
-        if link.axis not in self.frame:
-            return None
-        sizes = (link.result.target, extent)
-        return tuple(
-            Grid((whole / size - 1) / 2, whole / size, size)
-            for whole, size in zip(self.frame[link.axis], sizes)
-        )
-
     # --- grids ------------------------------------------------------------------------------------
 
+    def _moved(
+        self, mapping: SpatialMapping, pixels: int, parameters: Parameters, grids: _Grids | None
+    ) -> _Grids | None:
+        """Both networks' grids behind a mapping, which `parameters` take to `pixels`."""
+        size = mapping.result.target
+        if grids is not None:
+            return mapping.target.grid(grids[0], size), parameters.grid(grids[1], pixels)
+        if mapping.source is not None or mapping.axis not in self.frame:
+            return None
+        whole = self.frame[mapping.axis]
+        target = mapping.target.grid_over(whole[0], size)
+        pretrain = parameters.grid_over(whole[1], pixels)
+        return None if target is None or pretrain is None else (target, pretrain)
+
     def _move_grids(self, node: ir.Node) -> None:
-        """Grids of a node's outputs: through its links, else the mean of its inputs' grids."""
-        links = {link.result.root: link for link in self.traced.links.get(node, [])}
+        """Grids of a node's outputs: through its mappings, else the mean of its inputs' grids."""
+        mappings = {each.dimension: each for each in self.analysis.mappings.get(node, ())}
         for output in node.outputs:
-            if output not in self.traced.dims:
+            if output not in self.analysis.dims:
                 continue
-            grids = self.geometry.grids.setdefault(output, {})
-            for position, dim in enumerate(self.traced.of(output)):
-                extent = single_extent(dim)
-                if extent is None or extent not in self.geometry.solved:
+            grids = self.grids.setdefault(output, {})
+            for position, dim in enumerate(self.analysis.of(output)):
+                size = single_size(dim)
+                if size is None or size not in self.sizes:
                     continue
-                link = links.get(extent)
-                if link is not None and self._made_here(link, node, position):
-                    option = Option(self.geometry.solved[extent], link.pretrain, 0.0)
-                    moved = self._moved(link, option, self._source_grids(link))
+                mapping = mappings.get(position)
+                if mapping is not None:
+                    parameters, source = self.parameters[mapping], self._source_grids(mapping)
+                    moved = self._moved(mapping, self.sizes[size], parameters, source)
                 else:
-                    moved = self._mean(node, extent, position)
+                    moved = self._mean(node, size)
                 if moved is not None:
                     grids[position] = moved
 
-    def _made_here(self, link: Link, node: ir.Node, position: int) -> bool:
-        return self._position(link, node.inputs[0]) == position
-
-    def _mean(self, node: ir.Node, extent: Extent, position: int) -> tuple[Grid, Grid] | None:
+    def _mean(self, node: ir.Node, size: SpatialSize) -> _Grids | None:
         found = []
         for value in node.inputs:
-            if value is None:
-                continue
-            for at, dim in enumerate(self.traced.dims.get(value, ())):
-                if single_extent(dim) is extent:
-                    grids = self.geometry.grids.get(value, {}).get(at)
+            for position, dim in enumerate(self.analysis.dims.get(value, ())):
+                if single_size(dim) is size:
+                    grids = self.grids.get(value, {}).get(position)
                     if grids is not None:
                         found.append(grids)
                         break
-        if not found:
-            return None
+        if len(found) < 2:
+            return found[0] if found else None
         return tuple(
             Grid(
                 sum(grids[side].origin for grids in found) / len(found),
                 sum(grids[side].pitch for grids in found) / len(found),
-                found[0][side].extent,
+                found[0][side].size,
             )
             for side in (0, 1)
         )
 
 
+def _is_monotone(known: Mapping[int, int], target: int, size: int) -> bool:
+    """Whether a larger target size never gets a smaller pre-train size than a smaller one."""
+    return all(
+        mapped <= size if smaller < target else mapped >= size for smaller, mapped in known.items()
+    )
+
+
 def _join_cost(apart: float) -> float:
-    return _JOIN_PHASE_COST * apart * apart + _APART_COST * abs(apart) * (abs(apart) > 0.5)
+    return _JOIN_PHASE_COST * apart * apart + _APART_COST * abs(apart) * (
+        abs(apart) > _LARGEST_APART
+    )
 
 
-def _around(due: float) -> range:
-    low = max(1, -int(-(due - _FREE_RANGE) // 1))
-    return range(low, int(due + _FREE_RANGE) + 1)
+def _around(due: float) -> Iterable[int]:
+    return range(max(1, ceil(due - _INNER_RANGE)), int(due + _INNER_RANGE) + 1)

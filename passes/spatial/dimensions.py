@@ -1,8 +1,8 @@
-"""What a tensor's dimensions are made of: channels, batch, and extents (heights and widths).
+"""What a tensor's dimensions are made of: channels, batch, and spatial sizes (heights and widths).
 
-Each dimension is a tuple of atoms in row-major order: a plain dimension has one atom, a flattened
-C·H·W has three, a dimension of size one has none. An atom is a fixed size, an extent that the input
-size decides, or the sum of several dimensions (a Concat of flattened maps).
+Each dimension is a tuple of factors in row-major order: a plain dimension has one factor, a
+flattened C·H·W has three, a dimension of size one has none. A factor is a fixed size, a spatial
+size that the input size decides, or the sum of several dimensions (a Concat of flattened maps).
 """
 
 from __future__ import annotations
@@ -11,109 +11,117 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-import onnx_ir as ir
-
 
 @dataclass(eq=False)
-class Extent:
-    """One axis of all the tensors that must have equal extents there.
+class SpatialSize:
+    """One axis of all the tensors that must be equally large there.
 
-    Element-wise operators tie the extents of their inputs: `tie` merges two into one, and `root`
-    is the one that stands for all merged.
+    Element-wise operators tie the sizes of their inputs: `tie` merges two into one, and `root` is
+    the one that stands for all merged. Sizes are tied only while a graph is analyzed; a finished
+    analysis holds nothing but roots.
 
     Attributes:
         axis: Which spatial axis: 0 for the first, as height.
         target: Pixels in the target network.
-        producers, consumers: The links that end and start here.
-        anchored: Whether something besides links (an output, an interface) fixes the size.
     """
 
     axis: int
     target: int
-    producers: list = field(default_factory=list)
-    consumers: list = field(default_factory=list)
-    anchored: bool = False
-    interface: bool = False
-    _merged_into: Extent | None = None
+    _merged_into: SpatialSize | None = field(default=None, repr=False)
 
     @property
-    def root(self) -> Extent:
-        """The extent that stands for all that are tied to this one."""
-        extent = self
-        while extent._merged_into is not None:
-            extent = extent._merged_into
-        return extent
+    def root(self) -> SpatialSize:
+        """The size that stands for all that are tied to this one."""
+        size = self
+        while size._merged_into is not None:
+            size = size._merged_into
+        return size
 
-    def tie(self, other: Extent) -> None:
-        """Make both extents one."""
+    def tie(self, other: SpatialSize) -> None:
+        """Make both sizes one."""
         mine, theirs = self.root, other.root
-        if mine is theirs:
-            return
-        theirs._merged_into = mine
-        mine.producers += theirs.producers
-        mine.consumers += theirs.consumers
-        mine.anchored |= theirs.anchored
-        mine.interface |= theirs.interface
+        if mine is not theirs:
+            theirs._merged_into = mine
+
+
+# Pre-train pixels of every spatial size.
+Sizes = Mapping[SpatialSize, int]
 
 
 @dataclass(frozen=True)
-class Atom:
+class DimensionFactor:
     """A factor of a dimension: `size` in the target network, and what decides it."""
 
     size: int
-    extent: Extent | None = None
+    spatial_size: SpatialSize | None = None
     parts: tuple[Dim, ...] = ()
 
     @property
     def moves(self) -> bool:
         """Whether the size follows the input size."""
-        return self.extent is not None or any(moves(part) for part in self.parts)
+        return self.spatial_size is not None or any(moves(part) for part in self.parts)
 
-    def pretrain(self, solved: Mapping[Extent, int]) -> int:
+    def pretrain(self, solved: Sizes) -> int:
         """Size in the pre-train network."""
-        if self.extent is not None:
-            return solved[self.extent.root]
+        if self.spatial_size is not None:
+            return solved[self.spatial_size]
         if self.parts:
             return sum(pretrain_size(part, solved) for part in self.parts)
         return self.size
 
 
-Dim = tuple[Atom, ...]
+Dim = tuple[DimensionFactor, ...]
 Dims = tuple[Dim, ...]
 
 
 def fixed(size: int) -> Dim:
     """A dimension of a size that never changes."""
-    return () if size == 1 else (Atom(size),)
+    return () if size == 1 else (DimensionFactor(size),)
+
+
+def following(size: SpatialSize) -> Dim:
+    """A dimension that is a spatial size; one pixel is always one pixel."""
+    return (DimensionFactor(size.target, size),) if size.target > 1 else ()
 
 
 def target_size(dim: Dim) -> int:
     """Size of a dimension in the target network."""
-    return prod(atom.size for atom in dim)
+    return prod(factor.size for factor in dim)
 
 
-def pretrain_size(dim: Dim, solved: Mapping[Extent, int]) -> int:
+def pretrain_size(dim: Dim, solved: Sizes) -> int:
     """Size of a dimension in the pre-train network."""
-    return prod(atom.pretrain(solved) for atom in dim)
+    return prod(factor.pretrain(solved) for factor in dim)
 
 
 def moves(dim: Dim) -> bool:
     """Whether a dimension follows the input size."""
-    return any(atom.moves for atom in dim)
+    return any(factor.moves for factor in dim)
 
 
-def single_extent(dim: Dim) -> Extent | None:
-    """The extent that a dimension is, if it is nothing else."""
-    return dim[0].extent.root if len(dim) == 1 and dim[0].extent is not None else None
+def single_size(dim: Dim) -> SpatialSize | None:
+    """The spatial size that a dimension is, if it is nothing else."""
+    if len(dim) == 1 and dim[0].spatial_size is not None:
+        return dim[0].spatial_size.root
+    return None
+
+
+def sizes_in(dim: Dim) -> Iterable[SpatialSize]:
+    """Every spatial size among the factors of a dimension and of its parts."""
+    for factor in dim:
+        if factor.spatial_size is not None:
+            yield factor.spatial_size.root
+        for part in factor.parts:
+            yield from sizes_in(part)
 
 
 def tie_dims(first: Dim, second: Dim) -> bool:
-    """Tie the extents of two dimensions that must be equal; False where their factors differ."""
-    if [atom.size for atom in first] != [atom.size for atom in second]:
+    """Tie the sizes of two dimensions that must be equal; False where their factors differ."""
+    if [factor.size for factor in first] != [factor.size for factor in second]:
         return not (moves(first) or moves(second))
     for one, other in zip(first, second, strict=True):
-        if one.extent is not None and other.extent is not None:
-            one.extent.tie(other.extent)
+        if one.spatial_size is not None and other.spatial_size is not None:
+            one.spatial_size.tie(other.spatial_size)
         elif one.parts and other.parts and len(one.parts) == len(other.parts):
             if not all(tie_dims(a, b) for a, b in zip(one.parts, other.parts)):
                 return False
@@ -123,42 +131,24 @@ def tie_dims(first: Dim, second: Dim) -> bool:
 
 
 def regroup(dims: Iterable[Dim], shape: Sequence[int]) -> Dims | None:
-    """The dimensions of a tensor reshaped to `shape`; None where an extent would have to be cut."""
-    atoms = [atom for dim in dims for atom in dim]
+    """The dimensions of a tensor reshaped to `shape`; None where a size would have to be cut."""
+    factors = [factor for dim in dims for factor in dim]
     result = []
     for size in shape:
-        dim: list[Atom] = []
+        dim: list[DimensionFactor] = []
         rest = size
         while rest > 1:
-            if not atoms:
+            if not factors:
                 return None
-            atom = atoms.pop(0)
-            if rest % atom.size == 0:
-                dim.append(atom)
-                rest //= atom.size
-            elif not atom.moves and atom.size % rest == 0:
-                dim.append(Atom(rest))
-                atoms.insert(0, Atom(atom.size // rest))
+            factor = factors.pop(0)
+            if rest % factor.size == 0:
+                dim.append(factor)
+                rest //= factor.size
+            elif not factor.moves and factor.size % rest == 0:
+                dim.append(DimensionFactor(rest))
+                factors.insert(0, DimensionFactor(factor.size // rest))
                 rest = 1
             else:
                 return None
         result.append(tuple(dim))
-    return tuple(result) if not atoms else None
-
-
-@dataclass(frozen=True)
-class SpatialWeight:
-    """A weight whose dimensions hold extents: a fully-connected interface, or a position table.
-
-    Attributes:
-        value: The initializer, or the output of the Constant node, that holds the weight.
-        dims: Its dimensions.
-        summed: Whether the extents are summed over (an interface: amplitude corrected when resized)
-            or stand for positions (a table: values are interpolated as they are).
-        node: The node that reads it.
-    """
-
-    value: ir.Value
-    dims: Dims
-    summed: bool
-    node: ir.Node
+    return tuple(result) if not factors else None

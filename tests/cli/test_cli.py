@@ -171,6 +171,19 @@ def test_input_size(target: Path, capsys, given: str, expected: tuple[int, int])
     assert tuple(json.loads(capsys.readouterr().out)["input"]["pretrain"][2:]) == expected
 
 
+def test_kernels_that_no_layer_has_are_said(target: Path, capsys) -> None:
+    assert main(["shrink", str(target), "--json", "--kernels", "5:4,41:30,9:5"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["layers"][0]["pretrain_kernel"] == [4, 4]
+    assert err.startswith("graphscale: note: 41:30,9:5 of --kernels changes nothing: ")
+    assert "5" in err.rpartition("kernels have")[2]
+
+
+def test_a_kernel_table_longer_than_any_file_name(target: Path) -> None:
+    table = ",".join(["3:2"] * 100 + ["5:3"])
+    assert main(["shrink", str(target), "--dry-run", "--kernels", table]) == 0
+
+
 def test_fresh_weights_depend_on_the_seed_alone(target: Path) -> None:
     drawn = []
     for seed in ("1", "1", "2"):
@@ -477,6 +490,64 @@ def test_missing_kernel_file(target: Path, complaint) -> None:
 )
 def test_bad_input_size(target: Path, complaint, text: str) -> None:
     assert "size" in complaint("shrink", target, f"--input-size={text}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("missing.npy", None),
+        ("empty.npy", b""),
+        ("text.npy", b"no numbers"),
+        ("archive.npy", {"x": np.zeros((2, 3, 8, 8))}),
+        ("dates.npy", np.zeros((2, 3, 8, 8), "M8[s]")),
+        ("flat.npy", np.zeros((2, 3, 8), np.float32)),
+        ("channels.npy", np.zeros((2, 4, 8, 8), np.float32)),
+        ("nothing.npy", np.zeros((2, 3, 0, 8), np.float32)),
+    ],
+)
+def test_images_that_cannot_be_used_are_refused_first(
+    pretrain: Path, tmp_path: Path, complaint, name: str, content
+) -> None:
+    """`complaint` sees that no grown model is written."""
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(path.with_suffix(".npz"), **content)
+        path.with_suffix(".npz").rename(path)
+    elif content is not None:
+        np.save(path, content)
+    assert name in complaint("grow", pretrain, "--check", path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["shrink", "PIPE"],
+        ["shrink", "target.onnx", "--kernels", "PIPE"],
+        ["grow", "PIPE"],
+        ["grow", "target.pretrain.onnx", "--plan", "PIPE"],
+        ["grow", "target.pretrain.onnx", "--check", "PIPE"],
+        ["accelerate", "PIPE"],
+    ],
+)
+def test_a_pipe_is_not_waited_for(pretrain: Path, tmp_path: Path, complaint, arguments) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    paths = {"PIPE": "pipe"} | {name: name for name in arguments if name.endswith(".onnx")}
+    given = [tmp_path / paths[name] if name in paths else name for name in arguments]
+    assert "pipe: " in complaint(*given)
+
+
+@pytest.mark.parametrize("output", ["", ".", "/"])
+def test_an_output_without_a_name(target: Path, pretrain: Path, complaint, output: str) -> None:
+    assert "-o" in complaint("shrink", target, "-o", output)
+    assert "-o" in complaint("grow", pretrain, "-o", output)
+
+
+def test_numbers_that_are_none(target: Path, complaint) -> None:
+    assert "--seed" in complaint("shrink", target, "--init", "fresh", "--seed=-1")
+    assert "size" in complaint("shrink", target, "--input-size", "9" * 5000)
+    assert "kernel table" in complaint("shrink", target, "--kernels", f"{'9' * 5000}:3")
 
 
 def test_unknown_resize_method(pretrain: Path, complaint) -> None:

@@ -113,6 +113,29 @@ def test_shape_inference(tmp_path):
     assert [o.shape for o in open_session(path).get_outputs()] == [["n", 2, 4]] * 2
 
 
+@pytest.mark.parametrize("index_wanted", [False, True])
+def test_a_node_may_lack_an_optional_output(tmp_path, index_wanted):
+    """onnxruntime before 1.28 aborts where shape inference touches an output that is not there."""
+    outputs = [FLOAT, INT64] if index_wanted else [FLOAT]
+    path = model("Maxout", [(FLOAT, [2, 6])], outputs, tmp_path / "m.onnx", width=3, stride=3)
+    x = np.array([[1, 5, 2, 0, -1, 0], [7, 8, 9, 3, 3, 1]], np.float32)
+    got = open_session(path).run(None, {"i0": x})
+    np.testing.assert_array_equal(got[0], [[5, 0], [9, 3]])
+    if index_wanted:
+        np.testing.assert_array_equal(got[1], [[1, 3], [2, 3]])
+
+
+@pytest.mark.parametrize("auto_pad", ["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize("kernel", [(3, 0), (0, 3), (0, 0)])
+def test_a_kernel_without_taps_is_an_error(tmp_path, auto_pad, kernel):
+    inputs = [(FLOAT, [1, 1, 5, 5]), (FLOAT, [2, 1, *kernel])]
+    path = model("FFTConv", inputs, [FLOAT], tmp_path / "m.onnx", auto_pad=auto_pad)
+    session = open_session(path)
+    x, weight = np.zeros((1, 1, 5, 5), np.float32), np.zeros((2, 1, *kernel), np.float32)
+    with pytest.raises(Exception, match=f"no taps along spatial dimension {kernel.index(0)}"):
+        session.run(None, {"i0": x, "i1": weight})
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_types(tmp_path, kind):
     types = {torch.float16: 10, torch.bfloat16: 16, torch.float64: 11}

@@ -2,7 +2,6 @@
 
 import copy
 import socket
-import sys
 import warnings
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # for the processes that tests start
 
 import graphscale
 

@@ -35,8 +35,8 @@ class Unfolding {
         pad_(triple(g.pad_begin, 0)),
         rows_(g.group_inputs() * g.kernel_size()),
         outputs_(g.out_size()),
-        tile_(std::max<int64_t>(
-            1, std::min(outputs_, kTileElements / std::max<int64_t>(rows_, 1)))) {}
+        tile_(std::max<int64_t>(1,
+                                std::min(outputs_, kTileElements / std::max<int64_t>(rows_, 1)))) {}
 
   int64_t rows() const { return rows_; }
   int64_t tile() const { return tile_; }
@@ -193,10 +193,10 @@ void conv_direct_grad_weight(const Context& context, const ConvGeometry& g, cons
 }
 
 #define GRAPHSCALE_INSTANTIATE(T)                                                                  \
-  template void conv_direct<T>(const Context&, const ConvGeometry&, const T*, const T*, const T*, \
-                               const Bounds&, T*);                                                                \
-  template void conv_direct_grad_input<T>(const Context&, const ConvGeometry&, const T*,           \
-                                          const T*, T*);                                           \
+  template void conv_direct<T>(const Context&, const ConvGeometry&, const T*, const T*, const T*,  \
+                               const Bounds&, T*);                                                 \
+  template void conv_direct_grad_input<T>(const Context&, const ConvGeometry&, const T*, const T*, \
+                                          T*);                                                     \
   template void conv_direct_grad_weight<T>(const Context&, const ConvGeometry&, const T*,          \
                                            const T*, T*);
 GRAPHSCALE_INSTANTIATE(float)

@@ -102,9 +102,10 @@ void run(const Call& call, const Tensor& x_tensor, const Tensor* grad_tensor) {
 }  // namespace
 
 Operator cross_map_normalization() {
-  return Operator("CrossMapNormalization",
-                  "Normalisation by neighbouring maps: y_c = x_c (1 + scale * sum of x_j^2 over |j - "
-                  "c| <= (size - 1) / 2)^-power.")
+  return Operator(
+             "CrossMapNormalization",
+             "Normalisation by neighbouring maps: y_c = x_c (1 + scale * sum of x_j^2 over |j - "
+             "c| <= (size - 1) / 2)^-power.")
       .input("x", "[N, C, ...].")
       .output("y", "The shape of x.")
       .required_attribute("size", int64_t{0}, "Maps that are summed over; odd.")
@@ -112,8 +113,7 @@ Operator cross_map_normalization() {
       .attribute("power", 0.75, "Exponent.")
       .shape(same_shape)
       .kernel([](const Call& call) {
-        dispatch(call.type,
-                 [&](auto zero) { run<decltype(zero)>(call, call.inputs[0], nullptr); });
+        dispatch(call.type, [&](auto zero) { run<decltype(zero)>(call, call.inputs[0], nullptr); });
       });
 }
 

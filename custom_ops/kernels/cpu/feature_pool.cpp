@@ -100,38 +100,40 @@ void lp_pool(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideOutput<T> y(call.context, call.outputs[0]);
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  for_each_block(call.context, w, false, [&](int64_t sample, int64_t row, int64_t row_end, int64_t column,
-                                      int64_t column_end) {
-    const int64_t columns = column_end - column;
-    const int64_t features = (row_end - 1 - row) * w.stride + w.width;
-    const ScratchArray<Wide> powers(call.context, features * columns);
-    const Wide* const from = x.get() + (sample * w.features + row * w.stride) * w.inner + column;
-    if (columns == w.inner) {
-      loops.absolute_power(features * columns, from, power, powers.get());
-    } else {
-      for (int64_t i = 0; i < features; ++i) {
-        loops.absolute_power(columns, from + i * w.inner, power, powers.get() + i * columns);
-      }
-    }
-    for (int64_t j = row; j < row_end; ++j) {
-      const Wide* const window = powers.get() + (j - row) * w.stride * columns;
-      Wide* const to = y.get() + (sample * w.outputs + j) * w.inner + column;
-      if (columns >= kShort) {
-        loops.sum(columns, w.width, columns, window, to);
-        loops.power(columns, to, 1 / power, to);
-        continue;
-      }
-      for (int64_t m = 0; m < columns; ++m) {
-        Wide sum = 0;
-        for (int64_t i = 0; i < w.width; ++i) sum += window[i * columns + m];
-        to[m] = sum;
-      }
-    }
-    if (columns < kShort) {
-      Wide* const to = y.get() + (sample * w.outputs + row) * w.inner;
-      loops.power((row_end - row) * columns, to, 1 / power, to);
-    }
-  });
+  for_each_block(
+      call.context, w, false,
+      [&](int64_t sample, int64_t row, int64_t row_end, int64_t column, int64_t column_end) {
+        const int64_t columns = column_end - column;
+        const int64_t features = (row_end - 1 - row) * w.stride + w.width;
+        const ScratchArray<Wide> powers(call.context, features * columns);
+        const Wide* const from =
+            x.get() + (sample * w.features + row * w.stride) * w.inner + column;
+        if (columns == w.inner) {
+          loops.absolute_power(features * columns, from, power, powers.get());
+        } else {
+          for (int64_t i = 0; i < features; ++i) {
+            loops.absolute_power(columns, from + i * w.inner, power, powers.get() + i * columns);
+          }
+        }
+        for (int64_t j = row; j < row_end; ++j) {
+          const Wide* const window = powers.get() + (j - row) * w.stride * columns;
+          Wide* const to = y.get() + (sample * w.outputs + j) * w.inner + column;
+          if (columns >= kShort) {
+            loops.sum(columns, w.width, columns, window, to);
+            loops.power(columns, to, 1 / power, to);
+            continue;
+          }
+          for (int64_t m = 0; m < columns; ++m) {
+            Wide sum = 0;
+            for (int64_t i = 0; i < w.width; ++i) sum += window[i * columns + m];
+            to[m] = sum;
+          }
+        }
+        if (columns < kShort) {
+          Wide* const to = y.get() + (sample * w.outputs + row) * w.inner;
+          loops.power((row_end - row) * columns, to, 1 / power, to);
+        }
+      });
 }
 
 // The gradient to x has the shape of x, the second input; all others have that of the pooled x.
@@ -225,30 +227,32 @@ void maxout_kernel(const Call& call) {
   const WideOutput<T> y(call.context, call.outputs[0]);
   int64_t* const index = call.outputs[1].data<int64_t>();  // null where it is not wanted
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  for_each_block(call.context, w, false, [&](int64_t sample, int64_t row, int64_t row_end,
-                                             int64_t column, int64_t column_end) {
-    const Wide* const from = x.get() + (sample * w.features + row * w.stride) * w.inner + column;
-    const int64_t to = (sample * w.outputs + row) * w.inner + column;
-    const int64_t count = (row_end - row) * w.inner;
-    int64_t* const places = index == nullptr ? nullptr : index + to;
-    if (w.inner == 1) {
-      loops.largest(count, w.width, w.stride, 1, from, y.get() + to, places);
-    } else if (w.inner < kShort) {
-      const ScratchArray<Wide> members(call.context, w.width * count);
-      gather_windows(w, from, row_end - row, members.get());
-      loops.largest(count, w.width, 1, count, members.get(), y.get() + to, places);
-    } else {
-      for (int64_t at = 0; at < count; at += w.inner) {
-        loops.largest(column_end - column, w.width, 1, w.inner, from + at * w.stride, y.get() + to + at,
-                      places == nullptr ? nullptr : places + at);
-      }
-    }
-    if (places == nullptr) return;
-    for (int64_t j = row; j < row_end; ++j) {
-      int64_t* const place = places + (j - row) * w.inner;
-      for (int64_t m = 0; m < column_end - column; ++m) place[m] += j * w.stride;
-    }
-  });
+  for_each_block(
+      call.context, w, false,
+      [&](int64_t sample, int64_t row, int64_t row_end, int64_t column, int64_t column_end) {
+        const Wide* const from =
+            x.get() + (sample * w.features + row * w.stride) * w.inner + column;
+        const int64_t to = (sample * w.outputs + row) * w.inner + column;
+        const int64_t count = (row_end - row) * w.inner;
+        int64_t* const places = index == nullptr ? nullptr : index + to;
+        if (w.inner == 1) {
+          loops.largest(count, w.width, w.stride, 1, from, y.get() + to, places);
+        } else if (w.inner < kShort) {
+          const ScratchArray<Wide> members(call.context, w.width * count);
+          gather_windows(w, from, row_end - row, members.get());
+          loops.largest(count, w.width, 1, count, members.get(), y.get() + to, places);
+        } else {
+          for (int64_t at = 0; at < count; at += w.inner) {
+            loops.largest(column_end - column, w.width, 1, w.inner, from + at * w.stride,
+                          y.get() + to + at, places == nullptr ? nullptr : places + at);
+          }
+        }
+        if (places == nullptr) return;
+        for (int64_t j = row; j < row_end; ++j) {
+          int64_t* const place = places + (j - row) * w.inner;
+          for (int64_t m = 0; m < column_end - column; ++m) place[m] += j * w.stride;
+        }
+      });
 }
 
 // Where each window's largest value was is found again: reading x costs no more than reading an index, and
@@ -261,42 +265,45 @@ void maxout_grad_kernel(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  for_each_block(call.context, w, w.stride < w.width, [&](int64_t sample, int64_t row, int64_t row_end,
-                                                          int64_t column, int64_t column_end) {
-    const int64_t first = (sample * w.features + row * w.stride) * w.inner + column;
-    const Wide* const from = x.get() + first;
-    const Wide* const slopes = grad.get() + (sample * w.outputs + row) * w.inner + column;
-    Wide* const to = result.get() + first;
-    const int64_t end = row_end == w.outputs ? w.features : row_end * w.stride;
-    for (int64_t i = 0; i < end - row * w.stride; ++i) {
-      std::fill_n(to + i * w.inner, column_end - column, Wide(0));
-    }
-    const int64_t count = (row_end - row) * w.inner;
-    if (w.inner == 1) return loops.add_to_largest(count, w.width, w.stride, 1, from, slopes, to);
-    if (w.inner >= kShort) {
-      for (int64_t at = 0; at < count; at += w.inner) {
-        loops.add_to_largest(column_end - column, w.width, 1, w.inner, from + at * w.stride,
-                             slopes + at, to + at * w.stride);
-      }
-      return;
-    }
-    const ScratchArray<Wide> members(call.context, w.width * count);
-    const ScratchArray<Wide> parts(call.context, w.width * count);
-    gather_windows(w, from, row_end - row, members.get());
-    std::fill_n(parts.get(), w.width * count, Wide(0));
-    loops.add_to_largest(count, w.width, 1, count, members.get(), slopes, parts.get());
-    for (int64_t i = 0; i < w.width; ++i) {
-      add_members(w, parts.get() + i * count, row_end - row, to + i * w.inner);
-    }
-  });
+  for_each_block(
+      call.context, w, w.stride < w.width,
+      [&](int64_t sample, int64_t row, int64_t row_end, int64_t column, int64_t column_end) {
+        const int64_t first = (sample * w.features + row * w.stride) * w.inner + column;
+        const Wide* const from = x.get() + first;
+        const Wide* const slopes = grad.get() + (sample * w.outputs + row) * w.inner + column;
+        Wide* const to = result.get() + first;
+        const int64_t end = row_end == w.outputs ? w.features : row_end * w.stride;
+        for (int64_t i = 0; i < end - row * w.stride; ++i) {
+          std::fill_n(to + i * w.inner, column_end - column, Wide(0));
+        }
+        const int64_t count = (row_end - row) * w.inner;
+        if (w.inner == 1)
+          return loops.add_to_largest(count, w.width, w.stride, 1, from, slopes, to);
+        if (w.inner >= kShort) {
+          for (int64_t at = 0; at < count; at += w.inner) {
+            loops.add_to_largest(column_end - column, w.width, 1, w.inner, from + at * w.stride,
+                                 slopes + at, to + at * w.stride);
+          }
+          return;
+        }
+        const ScratchArray<Wide> members(call.context, w.width * count);
+        const ScratchArray<Wide> parts(call.context, w.width * count);
+        gather_windows(w, from, row_end - row, members.get());
+        std::fill_n(parts.get(), w.width * count, Wide(0));
+        loops.add_to_largest(count, w.width, 1, count, members.get(), slopes, parts.get());
+        for (int64_t i = 0; i < w.width; ++i) {
+          add_members(w, parts.get() + i * count, row_end - row, to + i * w.inner);
+        }
+      });
 }
 
 }  // namespace
 
 Operator feature_lp_pooling() {
-  return Operator("FeatureLPPooling",
-                  "The p-norm of windows of features: y_j = (sum over the window j of |x_i|^power)^(1 "
-                  "/ power).")
+  return Operator(
+             "FeatureLPPooling",
+             "The p-norm of windows of features: y_j = (sum over the window j of |x_i|^power)^(1 "
+             "/ power).")
       .input("x", "[N, C, ...].")
       .output("y", "[N, floor((C - width) / stride) + 1, ...].")
       .required_attribute("width", int64_t{0}, "Features of one window.")
@@ -343,9 +350,10 @@ Operator maxout() {
 }
 
 Operator maxout_grad() {
-  return Operator("MaxoutGrad",
-                  "Gradient of Maxout to x: that of y goes to the first of the largest values of its "
-                  "window.")
+  return Operator(
+             "MaxoutGrad",
+             "Gradient of Maxout to x: that of y goes to the first of the largest values of its "
+             "window.")
       .input("grad", "Gradient to y.")
       .input("x", "What Maxout was given.")
       .output("grad_x", "The shape of x.")

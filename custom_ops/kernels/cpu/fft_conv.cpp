@@ -31,16 +31,16 @@ bool has_algorithms(const ConvGeometry& g) {
 
 // How kernels/fft_conv computes a pass; nothing where it does not.
 std::optional<std::pair<fft_conv::Problem, fft_conv::Algorithm>> algorithm_of(const Call& call,
-                                                                    const ConvGeometry& g,
-                                                                    fft_conv::Pass pass) {
+                                                                              const ConvGeometry& g,
+                                                                              fft_conv::Pass pass) {
   if (!has_algorithms(g)) return std::nullopt;
   const fft_conv::Problem p = fft_conv::problem_of(g);
   // The wish was measured elsewhere, perhaps for another size or another device.
   const auto wish = fft_conv::parse_algorithm(call.attributes.text("algorithm"));
   const bool direct = wish && wish->method == fft_conv::Method::kDirect;
   const fft_conv::Algorithm algorithm = wish && (direct || fft_conv::supports(p, pass, *wish))
-                                  ? *wish
-                                  : fft_conv::choose(p, pass, call.context.threads);
+                                            ? *wish
+                                            : fft_conv::choose(p, pass, call.context.threads);
   if (!fft_conv::supports(p, pass, algorithm)) return std::nullopt;
   return std::pair(p, algorithm);
 }
@@ -51,7 +51,8 @@ std::vector<std::string> list_algorithms(const Call& call) {
       conv_geometry(call.attributes, call.inputs[kX].shape, call.inputs[kWeight].shape);
   if (call.type == Type::kFloat64 || !has_algorithms(g)) return {"direct"};
   std::vector<std::string> algorithms;
-  for (const fft_conv::Algorithm& algorithm : fft_conv::candidates(fft_conv::problem_of(g), kPass, call.context.threads)) {
+  for (const fft_conv::Algorithm& algorithm :
+       fft_conv::candidates(fft_conv::problem_of(g), kPass, call.context.threads)) {
     algorithms.push_back(fft_conv::to_string(algorithm));
   }
   return algorithms;
@@ -59,10 +60,12 @@ std::vector<std::string> list_algorithms(const Call& call) {
 
 Operator&& with_algorithm(Operator&& op, AlgorithmsFunction list) {
   return std::move(op)
-      .attribute("algorithm", std::string("auto"),
-                 "How to compute it, as measured before: 'direct', 'winograd 6x6', 'dense 32x32' or "
-                 "'per_channel 72x72' (method and tile). A hint: an algorithm that does not fit the device or "
-                 "the sizes is ignored, and 'auto' leaves the choice to a cost model.")
+      .attribute(
+          "algorithm", std::string("auto"),
+          "How to compute it, as measured before: 'direct', 'winograd 6x6', 'dense 32x32' or "
+          "'per_channel 72x72' (method and tile). A hint: an algorithm that does not fit the "
+          "device or "
+          "the sizes is ignored, and 'auto' leaves the choice to a cost model.")
       .algorithms(list);
 }
 
@@ -70,7 +73,7 @@ Operator&& with_algorithm(Operator&& op, AlgorithmsFunction list) {
 class ConstantWeights : public Prepacked {
  public:
   const void* prepacked(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
-                       const fft_conv::Algorithm& algorithm, const float* weight) const {
+                        const fft_conv::Algorithm& algorithm, const float* weight) const {
     const std::lock_guard<std::mutex> lock(mutex_);
     auto& kept = kept_[{algorithm.method, algorithm.tile_height, algorithm.tile_width}];
     if (kept == nullptr) {
@@ -112,13 +115,14 @@ Shape least_image(const Attributes& attributes, const Shape& weight) {
 // image whose size is known; else the first run does.
 template <size_t kX, fft_conv::Pass kPass>
 std::unique_ptr<Prepacked> prepack_weights(const Context& context, const Attributes& attributes,
-                                          Type type, const std::vector<Tensor>& inputs) {
+                                           Type type, const std::vector<Tensor>& inputs) {
   if (!inputs[1].present) return nullptr;
   auto weights = std::make_unique<ConstantWeights>();
   const Shape& weight = inputs[1].shape;
   Shape x = inputs[kX].shape;
   const bool known = !x.empty() && *std::min_element(x.begin(), x.end()) > 0;
-  if (type == Type::kFloat64 || (!known && !fft_conv::parse_algorithm(attributes.text("algorithm")))) {
+  if (type == Type::kFloat64 ||
+      (!known && !fft_conv::parse_algorithm(attributes.text("algorithm")))) {
     return weights;
   }
   if (!known) x = least_image(attributes, weight);
@@ -165,9 +169,11 @@ void forward(const Call& call) {
     if (const auto chosen = algorithm_of(call, g, kPass)) {
       auto [p, algorithm] = *chosen;
       p.bounds = bounds;
-      return with_spectra(call, p, kPass, algorithm, weight.get(), [&, &p = p, &algorithm = algorithm](const void* spectra) {
-        fft_conv::forward(p, algorithm, x.get(), spectra, bias.get(), y.get(), call.context);
-      });
+      return with_spectra(call, p, kPass, algorithm, weight.get(),
+                          [&, &p = p, &algorithm = algorithm](const void* spectra) {
+                            fft_conv::forward(p, algorithm, x.get(), spectra, bias.get(), y.get(),
+                                              call.context);
+                          });
     }
   }
   conv_direct<Wide>(call.context, g, x.get(), weight.get(), bias.get(), bounds, y.get());
@@ -215,9 +221,10 @@ void grad_weight(const Call& call) {
 Operator fft_convolution() {
   return with_algorithm(
              with_conv_attributes(
-                 Operator("FFTConv",
-                          "Convolution with all that ONNX Conv has, by FFT or Winograd's method where "
-                          "that is faster.")
+                 Operator(
+                     "FFTConv",
+                     "Convolution with all that ONNX Conv has, by FFT or Winograd's method where "
+                     "that is faster.")
                      .input("X", "[N, C, ...], one to three spatial dimensions.")
                      .weight("W", "Kernels [F, C / group, ...].")
                      .optional_weight("B", "[F].")
@@ -225,7 +232,8 @@ Operator fft_convolution() {
              list_algorithms<0, 1, fft_conv::Pass::kForward>)
       .attribute("auto_pad", std::string("NOTSET"),
                  "As Conv's: NOTSET, VALID, SAME_UPPER or SAME_LOWER.")
-      .attribute("minimum", kNoMinimum, "Y is at least this: 0 stands for a Relu behind the convolution.")
+      .attribute("minimum", kNoMinimum,
+                 "Y is at least this: 0 stands for a Relu behind the convolution.")
       .attribute("maximum", kNoMaximum, "Y is at most this.")
       .shape([](ShapeCall& call) {
         call.outputs[0] = conv_output_dims(call, 0, 1);
@@ -241,12 +249,13 @@ Operator fft_convolution() {
 }
 
 Operator fft_convolution_grad_input() {
-  return with_algorithm(with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
-                                             .input("grad", "Gradient to Y.")
-                                             .input("W", "What FFTConv was given.")
-                                             .input("X", "What FFTConv was given; only its shape is used.")
-                                             .output("grad_X", "The shape of X.")),
-                    list_algorithms<2, 1, fft_conv::Pass::kGradientInput>)
+  return with_algorithm(
+             with_conv_attributes(Operator("FFTConvGradInput", "Gradient of FFTConv to X.")
+                                      .input("grad", "Gradient to Y.")
+                                      .input("W", "What FFTConv was given.")
+                                      .input("X", "What FFTConv was given; only its shape is used.")
+                                      .output("grad_X", "The shape of X.")),
+             list_algorithms<2, 1, fft_conv::Pass::kGradientInput>)
       .shape([](ShapeCall& call) {
         require_grad(call, 2, 1);
         call.outputs[0] = call.inputs[2];
@@ -258,12 +267,13 @@ Operator fft_convolution_grad_input() {
 }
 
 Operator fft_convolution_grad_weight() {
-  return with_algorithm(with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
-                                             .input("grad", "Gradient to Y.")
-                                             .input("X", "What FFTConv was given.")
-                                             .input("W", "What FFTConv was given; only its shape is used.")
-                                             .output("grad_W", "The shape of W.")),
-                    list_algorithms<1, 2, fft_conv::Pass::kGradientWeight>)
+  return with_algorithm(
+             with_conv_attributes(Operator("FFTConvGradWeight", "Gradient of FFTConv to W.")
+                                      .input("grad", "Gradient to Y.")
+                                      .input("X", "What FFTConv was given.")
+                                      .input("W", "What FFTConv was given; only its shape is used.")
+                                      .output("grad_W", "The shape of W.")),
+             list_algorithms<1, 2, fft_conv::Pass::kGradientWeight>)
       .shape([](ShapeCall& call) {
         require_grad(call, 1, 2);
         call.outputs[0] = call.inputs[2];

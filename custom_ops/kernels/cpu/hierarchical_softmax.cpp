@@ -188,7 +188,7 @@ void loss(const Call& call) {
 template <typename Wide>
 void softmax_gradient(Wide* values, int64_t count, int64_t target, Wide factor) {
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  const Wide sum = loops.exponentials(count, values, loops.most(count, values), values);
+  const Wide sum = loops.exponentials(count, values, loops.maximum(count, values), values);
   for (int64_t i = 0; i < count; ++i) values[i] *= factor / sum;
   values[target] -= factor;
 }

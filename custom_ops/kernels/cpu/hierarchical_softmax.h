@@ -74,7 +74,7 @@ void logits(const Context& context, int64_t samples, int64_t outputs, int64_t wi
 template <typename Wide>
 Wide log_sum_exp(const Wide* values, int64_t count) {
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  const Wide most = loops.most(count, values);
+  const Wide most = loops.maximum(count, values);
   if (std::isinf(most)) return most;
   return most + std::log(loops.exponentials(count, values, most, nullptr));
 }

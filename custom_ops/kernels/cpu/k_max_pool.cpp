@@ -59,8 +59,7 @@ void k_max(const Call& call) {
           values[t * lanes + l] = static_cast<Wide>(from[t * features + l]);
         }
       }
-      loops.select_largest(frames, kept, values.get(), keys.get(), row_of.get(),
-                           places.get());
+      loops.select_largest(frames, kept, values.get(), keys.get(), row_of.get(), places.get());
       for (int64_t i = 0; i < kept; ++i) {
         const int64_t to = (sample * kept + i) * features + feature;
         for (int64_t l = 0; l < width; ++l) {
@@ -86,8 +85,8 @@ Operator temporal_k_max_pool() {
       .shape([](ShapeCall& call) {
         call.require_rank(0, 3);
         const Dims& x = call.inputs[0];
-        const Dim kept = compute_dim(
-            [&](int64_t frames) { return kept_frames(call.attributes, frames); }, x[1]);
+        const Dim kept =
+            compute_dim([&](int64_t frames) { return kept_frames(call.attributes, frames); }, x[1]);
         call.outputs[0] = call.outputs[1] = {x[0], kept, x[2]};
       })
       .kernel([](const Call& call) {

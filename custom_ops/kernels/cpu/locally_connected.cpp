@@ -25,8 +25,16 @@ struct Sizes {
 Sizes sizes(const Call& call, const Tensor& x, const Tensor& weight) {
   const Shape& w = weight.shape;
   const std::vector<int64_t>& strides = call.attributes.integers("strides");
-  return {x.shape[0], x.shape[1], x.shape[2], x.shape[3], w[0],
-          w[1],       w[2],       w[4],       w[5],       strides.empty() ? 1 : strides[0],
+  return {x.shape[0],
+          x.shape[1],
+          x.shape[2],
+          x.shape[3],
+          w[0],
+          w[1],
+          w[2],
+          w[4],
+          w[5],
+          strides.empty() ? 1 : strides[0],
           strides.empty() ? 1 : strides[1]};
 }
 
@@ -75,13 +83,14 @@ void forward(const Call& call) {
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> y(call.context, call.outputs[0]);
-  for_each_position(call.context, s, x.get(), [&](const Context& inner, int64_t p,
-                                                  const Wide* patches, Wide* result) {
-    matmul<Wide>(inner, s.batch, s.filters, s.patch(), {patches, s.patch(), 1},
-                 {weight.get() + p * s.patch(), 1, s.positions() * s.patch()}, result, s.filters,
-                 false);
-    for (int64_t i = 0; i < s.batch * s.filters; ++i) y.get()[i * s.positions() + p] = result[i];
-  });
+  for_each_position(call.context, s, x.get(),
+                    [&](const Context& inner, int64_t p, const Wide* patches, Wide* result) {
+                      matmul<Wide>(inner, s.batch, s.filters, s.patch(), {patches, s.patch(), 1},
+                                   {weight.get() + p * s.patch(), 1, s.positions() * s.patch()},
+                                   result, s.filters, false);
+                      for (int64_t i = 0; i < s.batch * s.filters; ++i)
+                        y.get()[i * s.positions() + p] = result[i];
+                    });
 }
 
 // grad of one position [N, F].
@@ -107,9 +116,10 @@ void grad_input(const Call& call) {
     const ScratchArray<Wide> patches(call.context, s.batch * columns);
     for (int64_t p = 0; p < s.positions(); ++p) {
       gather_grad(s, p, grad.get(), errors.get());
-      matmul<Wide>(inner, s.batch, columns, s.filters, {errors.get(), s.filters, 1},
-                   {weight.get() + p * s.patch() + begin * s.kernel(), s.positions() * s.patch(), 1},
-                   patches.get(), columns, false);
+      matmul<Wide>(
+          inner, s.batch, columns, s.filters, {errors.get(), s.filters, 1},
+          {weight.get() + p * s.patch() + begin * s.kernel(), s.positions() * s.patch(), 1},
+          patches.get(), columns, false);
       for (int64_t n = 0; n < s.batch; ++n) {
         Wide* const sample = result.get() + n * s.channels * image;
         const Wide* const patch = patches.get() + n * columns;
@@ -128,13 +138,13 @@ void grad_weight(const Call& call) {
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
-  for_each_position(call.context, s, x.get(), [&](const Context& inner, int64_t p,
-                                                  const Wide* patches, Wide* errors) {
-    gather_grad(s, p, grad.get(), errors);
-    matmul<Wide>(inner, s.filters, s.patch(), s.batch, {errors, 1, s.filters},
-                 {patches, s.patch(), 1}, result.get() + p * s.patch(), s.positions() * s.patch(),
-                 false);
-  });
+  for_each_position(call.context, s, x.get(),
+                    [&](const Context& inner, int64_t p, const Wide* patches, Wide* errors) {
+                      gather_grad(s, p, grad.get(), errors);
+                      matmul<Wide>(inner, s.filters, s.patch(), s.batch, {errors, 1, s.filters},
+                                   {patches, s.patch(), 1}, result.get() + p * s.patch(),
+                                   s.positions() * s.patch(), false);
+                    });
 }
 
 // The shape of y; checks x against weight.
@@ -178,10 +188,11 @@ constexpr const char* kStrides = "Two; 1 when left out.";
 }  // namespace
 
 Operator locally_connected() {
-  return Operator("LocallyConnected",
-                  "Convolution without padding whose kernel is another one at every position: y[n, f, "
-                  "i, j] = sum over c, k, l of weight[f, i, j, c, k, l] x[n, c, i strides[0] + k, j "
-                  "strides[1] + l].")
+  return Operator(
+             "LocallyConnected",
+             "Convolution without padding whose kernel is another one at every position: y[n, f, "
+             "i, j] = sum over c, k, l of weight[f, i, j, c, k, l] x[n, c, i strides[0] + k, j "
+             "strides[1] + l].")
       .input("x", "[N, C, H, W].")
       .weight("weight", kWeight)
       .output("y", "[N, F, H_out, W_out].")

@@ -32,7 +32,9 @@ void ask_for(const T* row, int64_t bytes) {
   for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(begin + at);
 }
 
-bool is_padding(int64_t index, int64_t padding) { return padding != kNoPadding && index == padding; }
+bool is_padding(int64_t index, int64_t padding) {
+  return padding != kNoPadding && index == padding;
+}
 
 void check_indices(const int64_t* indices, int64_t count, int64_t rows, int64_t padding) {
   // The highest bit shows a number below 0.
@@ -62,7 +64,8 @@ void require_row_weights(ShapeCall& call, size_t indices, size_t row_weights) {
   const Dims& shape = call.inputs[indices];
   call.require_rank(row_weights, shape.size());
   for (size_t d = 0; d < shape.size(); ++d) {
-    call.require_equal(shape[d], call.inputs[row_weights][d], "the shapes of indices and row_weights");
+    call.require_equal(shape[d], call.inputs[row_weights][d],
+                       "the shapes of indices and row_weights");
   }
 }
 
@@ -114,7 +117,8 @@ void grad_shape(ShapeCall& call) {
   for (size_t d = 0; d < indices.size(); ++d) {
     call.require_equal(call.inputs[0][d], indices[d], "the shapes of grad and indices");
   }
-  call.require_equal(call.inputs[0].back(), call.inputs[weight][1], "the widths of grad and weight");
+  call.require_equal(call.inputs[0].back(), call.inputs[weight][1],
+                     "the widths of grad and weight");
   if (weight == 3) require_row_weights(call, 1, 2);
   call.outputs[0] = call.inputs[weight];
 }
@@ -231,11 +235,13 @@ constexpr const char* kPaddingMeaning =
     "Index whose row is zero and gets no gradient; it need not be in the table. -1: none.";
 
 constexpr const char* kIndicesMeaning =
-    "Any shape; from 0 to V - 1, or padding_idx. Another index is an error; on a GPU, where nothing "
+    "Any shape; from 0 to V - 1, or padding_idx. Another index is an error; on a GPU, where "
+    "nothing "
     "waits for the kernel to complain, its row is not-a-number.";
 
 std::string given_indices(const std::string& op) {
-  return "What " + op + " was given. An index that is not in the table is an error; on a GPU it gives "
+  return "What " + op +
+         " was given. An index that is not in the table is an error; on a GPU it gives "
          "no gradient.";
 }
 

@@ -2,119 +2,32 @@
 
 #include <algorithm>
 #include <atomic>
-#include <type_traits>
 
-#include "kernels/cpu/instruction_set.h"
+#include "kernels/cpu/matmul_block.h"
 
 namespace graphscale {
 namespace {
 
-// The inner loops for one instruction set.
-template <typename T>
-struct Block {
-  void (*multiply)(int64_t depth, int64_t columns, const T* a, const T* b, T* const* rows, bool add);
-  void (*pack)(const T* const* from, int64_t step, int used, int width, int64_t depth, T* to);
-  void (*one_row)(int64_t n, int64_t k, const T* row, int64_t step, MatrixView<const T> b, T* out,
-                  bool add);
-  int rows;
-  int columns;
-};
-
-#if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,prefer-vector-width=512")
-namespace avx512_float {
-#define GRAPHSCALE_REAL float
-#define GRAPHSCALE_LANES 16
-#define GRAPHSCALE_ROWS 12
-#include "kernels/cpu/matmul_block.h"
-}  // namespace avx512_float
-namespace avx512_double {
-#define GRAPHSCALE_REAL double
-#define GRAPHSCALE_LANES 8
-#define GRAPHSCALE_ROWS 12
-#include "kernels/cpu/matmul_block.h"
-}  // namespace avx512_double
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-namespace avx2_float {
-#define GRAPHSCALE_REAL float
-#define GRAPHSCALE_LANES 8
-#define GRAPHSCALE_ROWS 6
-#include "kernels/cpu/matmul_block.h"
-}  // namespace avx2_float
-namespace avx2_double {
-#define GRAPHSCALE_REAL double
-#define GRAPHSCALE_LANES 4
-#define GRAPHSCALE_ROWS 6
-#include "kernels/cpu/matmul_block.h"
-}  // namespace avx2_double
-#pragma GCC pop_options
-#endif
-// What every 64-bit processor has: 128-bit vectors.
-namespace plain_float {
-#define GRAPHSCALE_REAL float
-#define GRAPHSCALE_LANES 4
-#define GRAPHSCALE_ROWS 6
-#include "kernels/cpu/matmul_block.h"
-}  // namespace plain_float
-namespace plain_double {
-#define GRAPHSCALE_REAL double
-#define GRAPHSCALE_LANES 2
-#define GRAPHSCALE_ROWS 6
-#include "kernels/cpu/matmul_block.h"
-}  // namespace plain_double
-
-#define GRAPHSCALE_BLOCK(set) {set::multiply, set::pack, set::one_row, set::kRows, set::kColumns}
-
-template <typename T>
-Block<T> best_block();
-
-template <>
-Block<float> best_block() {
-#if defined(__x86_64__)
-  if (instruction_set() == InstructionSet::kAvx512) return GRAPHSCALE_BLOCK(avx512_float);
-  if (instruction_set() == InstructionSet::kAvx2) return GRAPHSCALE_BLOCK(avx2_float);
-#endif
-  return GRAPHSCALE_BLOCK(plain_float);
-}
-
-template <>
-Block<double> best_block() {
-#if defined(__x86_64__)
-  if (instruction_set() == InstructionSet::kAvx512) return GRAPHSCALE_BLOCK(avx512_double);
-  if (instruction_set() == InstructionSet::kAvx2) return GRAPHSCALE_BLOCK(avx2_double);
-#endif
-  return GRAPHSCALE_BLOCK(plain_double);
-}
-
-template <typename T>
-const Block<T>& this_machines_block() {
-  static const Block<T> block = best_block<T>();
-  return block;
-}
-
 // A panel of B, kDepth deep, stays in the first cache while a block of A, kTileRows high, is read from
-// the second; all of a packed B, kMostDepth x kMostColumns at a time, lies in the last.
+// the second; all of a packed B, kMaxDepth x kMaxColumns at a time, lies in the last.
 constexpr int64_t kDepth = 256;
-constexpr int64_t kTileRows = 144;  // a multiple of every Block::rows
-constexpr int64_t kMostDepth = 8 * kDepth;
-constexpr int64_t kMostColumns = 1024;  // a multiple of every Block::columns
-constexpr int kWidest = 32;             // Block::rows and Block::columns are at most that
+constexpr int64_t kTileRows = 144;  // a multiple of every MatmulBlock::rows
+constexpr int64_t kMaxDepth = 8 * kDepth;
+constexpr int64_t kMaxColumns = 1024;  // a multiple of every MatmulBlock::columns
+constexpr int kWidest = 32;  // MatmulBlock::rows and MatmulBlock::columns are at most that
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // B's columns with those that fill up the last panel, or half panel.
 template <typename T>
 int64_t padded_columns(int64_t n) {
-  return round_up(n, this_machines_block<T>().columns / 2);
+  return round_up(n, this_machines_matmul<T>().columns / 2);
 }
 
 // Packed: depth block after depth block, in each panel after panel.
 template <typename T>
 void pack_b(const Context& context, int64_t n, int64_t k, const MatrixView<const T>& b, T* packed) {
-  const Block<T>& block = this_machines_block<T>();
+  const MatmulBlock<T>& block = this_machines_matmul<T>();
   const int64_t padded = padded_columns<T>(n);
   const int64_t panels = (n + block.columns - 1) / block.columns;
   const int64_t depths = (k + kDepth - 1) / kDepth;
@@ -143,7 +56,7 @@ void pack_b(const Context& context, int64_t n, int64_t k, const MatrixView<const
 
 // Rows [row, row + m) and columns [column, column + n) of C, at most kTileRows high.
 template <typename T>
-void tile(const Block<T>& block, int64_t row, int64_t m, int64_t column, int64_t n, int64_t k,
+void tile(const MatmulBlock<T>& block, int64_t row, int64_t m, int64_t column, int64_t n, int64_t k,
           int64_t padded, const MatrixView<const T>& a, const T* packed_b, const MatrixView<T>& c,
           bool accumulate, const T* bias, T* packed_a) {
   T edge[kWidest * kWidest];
@@ -187,11 +100,12 @@ void tile(const Block<T>& block, int64_t row, int64_t m, int64_t column, int64_t
 // For few rows, or for few products in every sum, packing costs more than it saves.
 template <typename T>
 void few_rows(int64_t m, int64_t n, int64_t k, const MatrixView<const T>& a,
-              const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate, const T* bias) {
+              const MatrixView<const T>& b, const MatrixView<T>& c, bool accumulate,
+              const T* bias) {
   for (int64_t i = 0; i < m; ++i) {
     if (bias != nullptr) std::copy_n(bias, n, c.at(i));
-    this_machines_block<T>().one_row(n, k, a.at(i), a.column, b, c.at(i),
-                                     accumulate || bias != nullptr);
+    this_machines_matmul<T>().one_row(n, k, a.at(i), a.column, b, c.at(i),
+                                      accumulate || bias != nullptr);
   }
 }
 
@@ -224,11 +138,11 @@ void matmul_packed(const Context& context, int64_t m, int64_t n, int64_t k, Matr
                    const T* packed, MatrixView<T> c, bool accumulate, const T* bias) {
   if (m <= 0 || n <= 0) return;
   if (k <= 0) return few_rows<T>(m, n, 0, a, {packed, 1, 1}, c, accumulate, bias);
-  const Block<T>& block = this_machines_block<T>();
+  const MatmulBlock<T>& block = this_machines_matmul<T>();
   // Tiles as large as leave every thread a few of them.
   const int64_t wanted = context.threads > 1 ? 4 * context.threads : 1;
   int64_t rows = std::min(kTileRows, round_up(m, block.rows));
-  int64_t columns = std::min(kMostColumns, round_up(n, block.columns));
+  int64_t columns = std::min(kMaxColumns, round_up(n, block.columns));
   const auto tiles_of = [&] { return ((m + rows - 1) / rows) * ((n + columns - 1) / columns); };
   while (tiles_of() < wanted && rows > 4 * block.rows) rows = round_up(rows / 2, block.rows);
   while (tiles_of() < wanted && columns > 4 * block.columns) {
@@ -255,12 +169,12 @@ void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<
             MatrixView<const T> b, MatrixView<T> c, bool accumulate, const T* bias) {
   if (m <= 0 || n <= 0) return;
   if (k <= 2 || m <= 2) return few_rows(m, n, std::max<int64_t>(k, 0), a, b, c, accumulate, bias);
-  const int64_t columns = std::min(kMostColumns, n);
-  const ScratchArray<T> packed(context, packed_size<T>(columns, std::min(kMostDepth, k)));
+  const int64_t columns = std::min(kMaxColumns, n);
+  const ScratchArray<T> packed(context, packed_size<T>(columns, std::min(kMaxDepth, k)));
   for (int64_t j = 0; j < n; j += columns) {
     const int64_t width = std::min(columns, n - j);
-    for (int64_t p = 0; p < k; p += kMostDepth) {
-      const int64_t depth = std::min(kMostDepth, k - p);
+    for (int64_t p = 0; p < k; p += kMaxDepth) {
+      const int64_t depth = std::min(kMaxDepth, k - p);
       pack_b(context, width, depth, without_rows(beginning_at(b, j), p), packed.get());
       MatrixView<T> part = c;
       part.data += j;
@@ -270,12 +184,12 @@ void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<
   }
 }
 
-#define GRAPHSCALE_INSTANTIATE(T)                                                                  \
-  template int64_t packed_size<T>(int64_t, int64_t);                                              \
-  template void pack_matrix<T>(const Context&, int64_t, int64_t, MatrixView<const T>, T*);        \
-  template void matmul_packed<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,  \
-                                 const T*, MatrixView<T>, bool, const T*);                        \
-  template void matmul<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,         \
+#define GRAPHSCALE_INSTANTIATE(T)                                                                \
+  template int64_t packed_size<T>(int64_t, int64_t);                                             \
+  template void pack_matrix<T>(const Context&, int64_t, int64_t, MatrixView<const T>, T*);       \
+  template void matmul_packed<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>, \
+                                 const T*, MatrixView<T>, bool, const T*);                       \
+  template void matmul<T>(const Context&, int64_t, int64_t, int64_t, MatrixView<const T>,        \
                           MatrixView<const T>, MatrixView<T>, bool, const T*);
 GRAPHSCALE_INSTANTIATE(float)
 GRAPHSCALE_INSTANTIATE(double)

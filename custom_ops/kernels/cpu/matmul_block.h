@@ -1,138 +1,32 @@
-// The inner loops of matmul.cpp, included once per instruction set and element type, with
-// GRAPHSCALE_REAL, GRAPHSCALE_LANES (elements of one vector) and GRAPHSCALE_ROWS defined.
+// The innermost loops of matmul.cpp as function pointers; each instruction set has its own (matmul-inl.h).
 //
-// A is packed into strips of kRows rows, stored column after column, B into panels of kColumns columns,
-// stored row after row; a last panel that half a panel suffices for is half as wide.
+// A is packed into strips of `rows` rows, stored column after column, and B into panels of `columns`
+// columns, stored row after row, so that the product reads both in order.
+#pragma once
 
-using Real = GRAPHSCALE_REAL;
-typedef Real Vector __attribute__((vector_size(GRAPHSCALE_LANES * sizeof(Real))));
-typedef Real Loose __attribute__((vector_size(GRAPHSCALE_LANES * sizeof(Real)),
-                                  aligned(sizeof(Real)), may_alias));
+#include <cstdint>
 
-constexpr int kLanes = GRAPHSCALE_LANES;
-constexpr int kRows = GRAPHSCALE_ROWS;
-constexpr int kColumns = 2 * kLanes;
+#include "kernels/cpu/matmul.h"
 
-// c[i][j] (+)= sum over p of a[p][i] * b[p][j], for kRows rows and `vectors` vectors of columns. The
-// sums stay in registers. rows[i] is where row i of c begins.
-template <int vectors>
-inline void product(int64_t depth, const Real* a, const Real* b, Real* const* rows, bool add) {
-  Vector sum[kRows][vectors] = {};
-  for (int64_t p = 0; p < depth; ++p) {
-    Vector right[vectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * kLanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) sum[i][v] += a[i] * right[v];
-    }
-    a += kRows;
-    b += vectors * kLanes;
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-      Loose* const to = reinterpret_cast<Loose*>(rows[i] + v * kLanes);
-      *to = add ? *to + sum[i][v] : sum[i][v];
-    }
-  }
-}
+namespace graphscale {
 
-inline void multiply(int64_t depth, int64_t columns, const Real* a, const Real* b, Real* const* rows,
-                     bool add) {
-  if (columns <= kLanes) {
-    product<1>(depth, a, b, rows, add);
-  } else {
-    product<2>(depth, a, b, rows, add);
-  }
-}
+// T is float or double.
+template <typename T>
+struct MatmulBlock {
+  // c[i][j] (+)= sum over p < depth of a[p][i] * b[p][j], i < rows, j < columns: one strip times one panel.
+  // c_rows[i] is where row i of c begins. `columns` is this->columns or half of it.
+  void (*multiply)(int64_t depth, int64_t columns, const T* a, const T* b, T* const* c_rows,
+                   bool add);
+  // to[p * width + i] = from[i][p * step] for i < used and p < depth; zeros for used <= i < width.
+  void (*pack)(const T* const* from, int64_t step, int used, int width, int64_t depth, T* to);
+  // out[j] (+)= sum over p < k of row[p * step] * b[p][j], without packing.
+  void (*one_row)(int64_t n, int64_t k, const T* row, int64_t step, MatrixView<const T> b, T* out,
+                  bool add);
+  int rows;     // of a strip of A
+  int columns;  // of a panel of B: two vectors
+};
 
-// to[p * width + i] = from[i][p * step] for `used` rows; the others become zeros. Rows of neighbouring
-// elements are turned four by four, rows that are neighbours themselves are copied.
-inline void pack(const Real* const* from, int64_t step, int used, int width, int64_t depth, Real* to) {
-  typedef Real Four __attribute__((vector_size(4 * sizeof(Real)), aligned(sizeof(Real)), may_alias));
-#if defined(__clang__)
-#define GRAPHSCALE_SHUFFLE(x, y, a, b, c, d) __builtin_shufflevector(x, y, a, b, c, d)
-#else
-  typedef std::conditional_t<sizeof(Real) == 4, int32_t, int64_t> Place;
-  typedef Place Places __attribute__((vector_size(4 * sizeof(Real))));
-#define GRAPHSCALE_SHUFFLE(x, y, a, b, c, d) __builtin_shuffle(x, y, Places{a, b, c, d})
-#endif
-  if (used < width) std::fill_n(to, width * depth, Real(0));
-  int i = 0;
-  if (step == 1) {
-    for (; i + 4 <= used; i += 4) {
-      int64_t p = 0;
-      for (; p + 4 <= depth; p += 4) {
-        const Four r0 = *reinterpret_cast<const Four*>(from[i] + p);
-        const Four r1 = *reinterpret_cast<const Four*>(from[i + 1] + p);
-        const Four r2 = *reinterpret_cast<const Four*>(from[i + 2] + p);
-        const Four r3 = *reinterpret_cast<const Four*>(from[i + 3] + p);
-        const Four low01 = GRAPHSCALE_SHUFFLE(r0, r1, 0, 4, 1, 5);
-        const Four high01 = GRAPHSCALE_SHUFFLE(r0, r1, 2, 6, 3, 7);
-        const Four low23 = GRAPHSCALE_SHUFFLE(r2, r3, 0, 4, 1, 5);
-        const Four high23 = GRAPHSCALE_SHUFFLE(r2, r3, 2, 6, 3, 7);
-        Real* const at = to + p * width + i;
-        *reinterpret_cast<Four*>(at) = GRAPHSCALE_SHUFFLE(low01, low23, 0, 1, 4, 5);
-        *reinterpret_cast<Four*>(at + width) = GRAPHSCALE_SHUFFLE(low01, low23, 2, 3, 6, 7);
-        *reinterpret_cast<Four*>(at + 2 * width) = GRAPHSCALE_SHUFFLE(high01, high23, 0, 1, 4, 5);
-        *reinterpret_cast<Four*>(at + 3 * width) = GRAPHSCALE_SHUFFLE(high01, high23, 2, 3, 6, 7);
-      }
-      for (; p < depth; ++p) {
-        for (int r = i; r < i + 4; ++r) to[p * width + r] = from[r][p];
-      }
-    }
-  } else if (used == width && from[width - 1] - from[0] == width - 1) {
-    for (int64_t p = 0; p < depth; ++p) {
-      const Real* const source = from[0] + p * step;
-      for (int r = 0; r < width; ++r) to[p * width + r] = source[r];
-    }
-    return;
-  }
-  for (; i < used; ++i) {
-    for (int64_t p = 0; p < depth; ++p) to[p * width + i] = from[i][p * step];
-  }
-#undef GRAPHSCALE_SHUFFLE
-}
+template <typename T>
+const MatmulBlock<T>& this_machines_matmul();
 
-// One row of the result, without packing: row[p * step] times B, whose row p is at(p).
-inline void one_row(int64_t n, int64_t k, const Real* row, int64_t step, MatrixView<const Real> b,
-                    Real* out, bool add) {
-  if (!add) std::fill_n(out, n, Real(0));
-  if (b.row == 1 && step == 1 && b.group >= k) {
-    constexpr int kSums = 4;
-    for (int64_t j = 0; j < n; ++j) {
-      const Real* const other = b.data + j * b.column;
-      Vector sums[kSums] = {};
-      int64_t p = 0;
-      for (; p + kSums * kLanes <= k; p += kSums * kLanes) {
-#pragma GCC unroll 4
-        for (int s = 0; s < kSums; ++s) {
-          sums[s] += *reinterpret_cast<const Loose*>(row + p + s * kLanes) *
-                     *reinterpret_cast<const Loose*>(other + p + s * kLanes);
-        }
-      }
-      const Vector all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-      Real sum = 0;
-      for (int l = 0; l < kLanes; ++l) sum += all[l];
-      for (; p < k; ++p) sum += row[p] * other[p];
-      out[j] += sum;
-    }
-    return;
-  }
-  for (int64_t p = 0; p < k; ++p) {
-    const Real factor = row[p * step];
-    const Real* const other = b.at(p);
-    if (b.column == 1) {
-      for (int64_t j = 0; j < n; ++j) out[j] += factor * other[j];
-    } else {
-      for (int64_t j = 0; j < n; ++j) out[j] += factor * other[j * b.column];
-    }
-  }
-}
-
-#undef GRAPHSCALE_REAL
-#undef GRAPHSCALE_LANES
-#undef GRAPHSCALE_ROWS
+}  // namespace graphscale

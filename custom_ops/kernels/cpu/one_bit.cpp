@@ -86,9 +86,10 @@ void dequantize_shape(ShapeCall& call) {
 }  // namespace
 
 Operator one_bit_quantize() {
-  return Operator("OneBitQuantize",
-                  "One bit per element with error feedback: bits of v = gradient + residual are v >= "
-                  "0; a row's scales are the means of v where the bit is set and where it is not.")
+  return Operator(
+             "OneBitQuantize",
+             "One bit per element with error feedback: bits of v = gradient + residual are v >= "
+             "0; a row's scales are the means of v where the bit is set and where it is not.")
       .input("gradient", "[R, C].")
       .input("residual", "What the bits left out last time [R, C]; zero at first.")
       .output("words", Type::kUint32,

@@ -30,7 +30,12 @@ Dim out_frames(const Dim& frames, const Dim& kernel, int64_t stride) {
 }
 
 Sizes sizes(const Tensor& x, const Tensor& weight, int64_t stride) {
-  return {x.shape[0],      x.shape[1], x.shape[2], weight.shape[0], weight.shape[1], stride,
+  return {x.shape[0],
+          x.shape[1],
+          x.shape[2],
+          weight.shape[0],
+          weight.shape[1],
+          stride,
           (x.shape[1] - weight.shape[1]) / stride + 1};
 }
 
@@ -92,7 +97,7 @@ std::unique_ptr<Prepacked> pack_weight(const Context& context, const Tensor& wei
 }
 
 std::unique_ptr<Prepacked> prepack(const Context& context, const Attributes&, Type type,
-                                  const std::vector<Tensor>& inputs) {
+                                   const std::vector<Tensor>& inputs) {
   if (!inputs[1].present || inputs[1].rank() != 3) return nullptr;
   std::unique_ptr<Prepacked> packed;
   dispatch(type, [&](auto zero) { packed = pack_weight<decltype(zero)>(context, inputs[1]); });
@@ -115,8 +120,8 @@ void grad_shape(ShapeCall& call, size_t x, size_t weight) {
 // A convolution again, of grad between kernel - 1 zero frames on either side with the kernel turned round:
 // one product for all of grad_x, for stride 1.
 template <typename Wide>
-void grad_input_at_once(const Context& context, const Sizes& s, const Wide* grad, const Wide* weight,
-                        Wide* grad_x) {
+void grad_input_at_once(const Context& context, const Sizes& s, const Wide* grad,
+                        const Wide* weight, Wide* grad_x) {
   const int64_t margin = (s.kernel - 1) * s.out_features;
   const int64_t length = s.out_frames * s.out_features;
   const int64_t padded = length + 2 * margin;
@@ -131,8 +136,8 @@ void grad_input_at_once(const Context& context, const Sizes& s, const Wide* grad
   });
   matmul<Wide>(context, s.batch * s.frames, s.in_features, s.kernel * s.out_features,
                {frames.get(), s.out_features, 1, s.frames, padded},
-               {weight + (s.kernel - 1) * s.in_features, s.kernel * s.in_features, 1, s.out_features,
-                -s.in_features},
+               {weight + (s.kernel - 1) * s.in_features, s.kernel * s.in_features, 1,
+                s.out_features, -s.in_features},
                grad_x, s.in_features, false);
 }
 
@@ -182,10 +187,11 @@ void grad_weight(const Call& call) {
 }  // namespace
 
 Operator temporal_conv() {
-  return Operator("TemporalConv",
-                  "Convolution over time of sequences that are stored frame after frame, without "
-                  "padding: y[n, t, o] = bias[o] + sum over k, i of weight[o, k, i] x[n, t stride + "
-                  "k, i].")
+  return Operator(
+             "TemporalConv",
+             "Convolution over time of sequences that are stored frame after frame, without "
+             "padding: y[n, t, o] = bias[o] + sum over k, i of weight[o, k, i] x[n, t stride + "
+             "k, i].")
       .input("x", "Sequences [N, T, C_in].")
       .weight("weight", "Kernels [C_out, K, C_in].")
       .optional_weight("bias", "[C_out].")

@@ -19,11 +19,12 @@ struct VectorLoops {
   // out[i] = sum over j < terms of x[i + j * step].
   void (*sum)(int64_t count, int64_t terms, int64_t step, const T* x, T* out);
   // The largest x, not-a-numbers left out; -infinity of none.
-  T (*most)(int64_t count, const T* x);
+  T (*maximum)(int64_t count, const T* x);
   // out = exp(x - shift), and their sum; out may be null.
   T (*exponentials)(int64_t count, const T* x, T shift, T* out);
   // out += grad * sign(x) * (|x| / norm)^power, 0 where x or norm is.
-  void (*add_norm_gradient)(int64_t count, const T* grad, const T* x, const T* norm, T power, T* out);
+  void (*add_norm_gradient)(int64_t count, const T* grad, const T* x, const T* norm, T power,
+                            T* out);
   // The same of windows side by side: out[i * terms + j] = grad[i] * sign(x[i * terms + j]) ... For 2, 4 and
   // 8 terms; others are left undone, and the answer is false.
   bool (*norm_gradient_of_windows)(int64_t count, int64_t terms, const T* grad, const T* x,

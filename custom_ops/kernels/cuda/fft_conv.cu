@@ -4,12 +4,12 @@
 #include <mutex>
 #include <utility>
 
+#include "kernels/cpu/fft_conv/problem.h"
 #include "kernels/cuda/conv_direct.h"
 #include "kernels/cuda/fft/dense.h"
 #include "kernels/cuda/fft/per_channel.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/session_memory.h"
-#include "kernels/cpu/fft_conv/problem.h"
 
 namespace graphscale::cuda {
 namespace {
@@ -19,8 +19,10 @@ size_t spectra_bytes(const Algorithm& algorithm, const Layout& layout) {
   return static_cast<size_t>(channel_spectra_count(layout, algorithm.size)) * sizeof(Complex);
 }
 
-void make_spectra(const Context& context, const Algorithm& algorithm, const Layout& layout, void* spectra) {
-  if (algorithm.method == Method::kDense) return make_dense_spectra(context, algorithm, layout, spectra);
+void make_spectra(const Context& context, const Algorithm& algorithm, const Layout& layout,
+                  void* spectra) {
+  if (algorithm.method == Method::kDense)
+    return make_dense_spectra(context, algorithm, layout, spectra);
   make_channel_spectra(context, algorithm.size, layout, static_cast<Complex*>(spectra));
 }
 
@@ -56,7 +58,8 @@ struct ConstantWeight : Prepacked {
 };
 
 // y or grad_x by FFT.
-void convolve(const Call& call, const Algorithm& algorithm, const Layout& planes, const Tensor* bias) {
+void convolve(const Call& call, const Algorithm& algorithm, const Layout& planes,
+              const Tensor* bias) {
   const void* spectra = nullptr;
   if (const auto* constant = static_cast<const ConstantWeight*>(call.prepacked)) {
     spectra = constant->find(call.context, algorithm, planes);
@@ -87,8 +90,9 @@ bool has_ffts(const Call& call, const ConvGeometry& g) {
 }
 
 // The planes of a pass that is not direct; `algorithm` is what was chosen.
-std::optional<Layout> choose_planes(const Call& call, const ConvGeometry& g, Pass pass, const Tensor& in,
-                              const Tensor& taps, const Tensor& out, Algorithm* algorithm) {
+std::optional<Layout> choose_planes(const Call& call, const ConvGeometry& g, Pass pass,
+                                    const Tensor& in, const Tensor& taps, const Tensor& out,
+                                    Algorithm* algorithm) {
   if (!has_ffts(call, g)) return std::nullopt;
   const Problem p = fft_conv::problem_of(g);
   const bool wished = call.attributes.has("algorithm");
@@ -162,7 +166,8 @@ void fft_conv_grad_input(const Call& call) {
   const ConvGeometry g = conv_geometry(call.attributes, call.inputs[2].shape, weight.shape);
   if (grad_x.size() == 0) return;
   Algorithm algorithm;
-  if (const auto planes = choose_planes(call, g, Pass::kGradientInput, grad, weight, grad_x, &algorithm)) {
+  if (const auto planes =
+          choose_planes(call, g, Pass::kGradientInput, grad, weight, grad_x, &algorithm)) {
     return convolve(call, algorithm, *planes, nullptr);
   }
   dispatch(call.type, [&](auto zero) {
@@ -180,8 +185,10 @@ void fft_conv_grad_weight(const Call& call) {
   const ConvGeometry g = conv_geometry(call.attributes, x.shape, call.inputs[2].shape);
   if (grad_weight.size() == 0) return;
   Algorithm algorithm;
-  if (const auto planes = choose_planes(call, g, Pass::kGradientWeight, x, grad_weight, grad, &algorithm)) {
-    if (algorithm.method == Method::kDense) return correlate_dense(call.context, algorithm, *planes);
+  if (const auto planes =
+          choose_planes(call, g, Pass::kGradientWeight, x, grad_weight, grad, &algorithm)) {
+    if (algorithm.method == Method::kDense)
+      return correlate_dense(call.context, algorithm, *planes);
     return correlate_per_channel(call.context, algorithm.size, *planes);
   }
   dispatch(call.type, [&](auto zero) {
@@ -203,7 +210,7 @@ std::vector<std::string> fft_conv_grad_weight_algorithms(const Call& call) {
 }
 
 std::unique_ptr<Prepacked> prepack_conv(const Context&, const Attributes&, Type,
-                                       const std::vector<Tensor>& inputs) {
+                                        const std::vector<Tensor>& inputs) {
   if (!inputs[1].present) return nullptr;  // the weight
   return std::make_unique<ConstantWeight>();
 }

@@ -5,9 +5,9 @@
 // and no memory but the tensors' is touched.
 #pragma once
 
+#include "kernels/cpu/hierarchical_softmax.h"
 #include "kernels/cuda/product_tile.h"
 #include "kernels/cuda/sort_pairs.h"
-#include "kernels/cpu/hierarchical_softmax.h"
 
 namespace graphscale::cuda {
 

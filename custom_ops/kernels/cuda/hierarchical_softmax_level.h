@@ -70,8 +70,8 @@ struct LogitTile {
   GRAPHSCALE_DEVICE void make_logits(const Block& block, const Level<T>& level, int64_t row0,
                                      int64_t rows, int64_t count) {
     for_each_logit<Product>(
-        block, room, rows, count, level.width, level.weight + row0 * level.width,
-        level.bias + row0, [&](int j) { return level.x + sample[j] * level.width; },
+        block, room, rows, count, level.width, level.weight + row0 * level.width, level.bias + row0,
+        [&](int j) { return level.x + sample[j] * level.width; },
         [&](int r, int j, Wide value) { values[r * kPitch + j] = value; });
     block.sync();
   }

@@ -39,6 +39,6 @@ std::vector<std::string> fft_conv_grad_weight_algorithms(const Call& call);
 
 // FFTConv and FFTConvGradInput keep the spectra of a constant weight.
 std::unique_ptr<Prepacked> prepack_conv(const Context& context, const Attributes& attributes,
-                                       Type type, const std::vector<Tensor>& inputs);
+                                        Type type, const std::vector<Tensor>& inputs);
 
 }  // namespace graphscale::cuda

@@ -6,8 +6,8 @@
 #include <string>
 #include <type_traits>
 
-#include "kernels/cuda/device.h"
 #include "core/operator.h"
+#include "kernels/cuda/device.h"
 
 namespace graphscale::cuda {
 

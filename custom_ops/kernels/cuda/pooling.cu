@@ -338,10 +338,10 @@ void maxout(const Call& call) {
 void maxout_grad(const Call& call) {
   dispatch(call.type, [&](auto zero) {
     using T = decltype(zero);
-    for_each_index(call.context, call.outputs[0].size(),
-                   MaxoutGrad<T>{call.inputs[0].data<T>(), call.inputs[1].data<T>(),
-                                 call.outputs[0].data<T>(),
-                                 windows(call.inputs[1], call.attributes)});
+    for_each_index(
+        call.context, call.outputs[0].size(),
+        MaxoutGrad<T>{call.inputs[0].data<T>(), call.inputs[1].data<T>(), call.outputs[0].data<T>(),
+                      windows(call.inputs[1], call.attributes)});
   });
 }
 

@@ -6,8 +6,8 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/cpu/fft_conv/fft_conv.h"
 #include "core/operator.h"
+#include "kernels/cpu/fft_conv/fft_conv.h"
 
 using namespace graphscale;
 using namespace graphscale::fft_conv;
@@ -68,25 +68,29 @@ const char* fft_conv_check(const int64_t* sizes) {
 }
 
 int fft_conv_supports(const int64_t* sizes, int pass, const char* algorithm) {
-  return supports(problem_of(sizes), static_cast<Pass>(pass), parse_algorithm(algorithm).value()) ? 1 : 0;
+  return supports(problem_of(sizes), static_cast<Pass>(pass), parse_algorithm(algorithm).value())
+             ? 1
+             : 0;
 }
 
 // Algorithms, cheapest first, separated by ';'.
 const char* fft_conv_candidates(const int64_t* sizes, int pass, int threads) {
   text.clear();
-  for (const Algorithm& algorithm : candidates(problem_of(sizes), static_cast<Pass>(pass), threads)) {
+  for (const Algorithm& algorithm :
+       candidates(problem_of(sizes), static_cast<Pass>(pass), threads)) {
     text += (text.empty() ? "" : ";") + to_string(algorithm);
   }
   return text.c_str();
 }
 
 double fft_conv_seconds(const int64_t* sizes, int pass, const char* algorithm, int threads) {
-  return predicted_seconds(problem_of(sizes), static_cast<Pass>(pass), parse_algorithm(algorithm).value(), threads);
+  return predicted_seconds(problem_of(sizes), static_cast<Pass>(pass),
+                           parse_algorithm(algorithm).value(), threads);
 }
 
 // The pass of an algorithm: a and b are x and w, dy and w, or x and dy; out y, dx or dw.
-const char* fft_conv_run(const int64_t* sizes, int pass_number, const char* algorithm_text, const float* a,
-                         const float* b, const float* bias, float* out) {
+const char* fft_conv_run(const int64_t* sizes, int pass_number, const char* algorithm_text,
+                         const float* a, const float* b, const float* bias, float* out) {
   return guarded([&] {
     const Problem p = problem_of(sizes);
     const auto pass = static_cast<Pass>(pass_number);
@@ -106,7 +110,8 @@ const char* fft_conv_run(const int64_t* sizes, int pass_number, const char* algo
         gradient_input(p, algorithm, a, prepacked.get<void>(), out, context);
       }
     }
-    if (taken > scratch_bytes(p, pass, algorithm, context.threads)) fail("more scratch than announced");
+    if (taken > scratch_bytes(p, pass, algorithm, context.threads))
+      fail("more scratch than announced");
   });
 }
 }

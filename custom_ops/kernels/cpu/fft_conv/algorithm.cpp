@@ -15,10 +15,11 @@
 namespace graphscale::fft_conv {
 namespace {
 
-constexpr double kMargin = 1.1;        // how much cheaper than direct an algorithm must look
+constexpr double kMargin = 1.1;  // how much cheaper than direct an algorithm must look
 constexpr double kMemoryFactor = 4;
-constexpr double kFreeBytes = 4 << 20; // small problems may always take this much more
-constexpr double kWorthAnyMemory = 30; // how much faster than direct an algorithm is that may take more
+constexpr double kFreeBytes = 4 << 20;  // small problems may always take this much more
+constexpr double kWorthAnyMemory =
+    30;  // how much faster than direct an algorithm is that may take more
 constexpr size_t kMostRemembered = 4096;
 constexpr size_t kMostCandidates = 8;
 
@@ -35,8 +36,8 @@ const char* method_name(Method method) {
 bool fits_memory(const Problem& p, Pass pass, const Algorithm& algorithm, int threads) {
   const double x = static_cast<double>(p.batch * p.in_channels * p.height * p.width);
   const double y = static_cast<double>(p.batch * p.out_channels * p.out_height() * p.out_width());
-  const double w = static_cast<double>(p.out_channels * (p.in_channels / p.groups) * p.kernel_height *
-                                       p.kernel_width);
+  const double w = static_cast<double>(p.out_channels * (p.in_channels / p.groups) *
+                                       p.kernel_height * p.kernel_width);
   const double spectra = static_cast<double>(prepacked_bytes(p, pass, algorithm)) +
                          static_cast<double>(scratch_bytes(p, pass, algorithm, threads));
   return 4 * (x + y + w) + spectra <= kMemoryFactor * 4 * (x + y + 2 * w) + kFreeBytes;
@@ -46,8 +47,8 @@ bool fits_memory(const Problem& p, Pass pass, const Algorithm& algorithm, int th
 
 std::string to_string(const Algorithm& algorithm) {
   if (algorithm.method == Method::kDirect) return "direct";
-  return std::string(method_name(algorithm.method)) + " " + std::to_string(algorithm.tile_height) + "x" +
-         std::to_string(algorithm.tile_width);
+  return std::string(method_name(algorithm.method)) + " " + std::to_string(algorithm.tile_height) +
+         "x" + std::to_string(algorithm.tile_width);
 }
 
 std::optional<Algorithm> parse_algorithm(const std::string& text) {
@@ -57,8 +58,8 @@ std::optional<Algorithm> parse_algorithm(const std::string& text) {
     Algorithm algorithm{method, 0, 0};
     int end = 0;
     if (text.compare(0, name.size(), name) == 0 &&
-        std::sscanf(text.c_str() + name.size(), " %9dx%9d%n", &algorithm.tile_height, &algorithm.tile_width,
-                    &end) == 2 &&
+        std::sscanf(text.c_str() + name.size(), " %9dx%9d%n", &algorithm.tile_height,
+                    &algorithm.tile_width, &end) == 2 &&
         name.size() + static_cast<size_t>(end) == text.size()) {
       return algorithm;
     }
@@ -94,7 +95,8 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads) {
           const Algorithm algorithm{method, height, width};
           if (!supports(p, pass, algorithm)) continue;
           const double cost = predicted_seconds(p, pass, algorithm, threads);
-          if (cost * kWorthAnyMemory > direct && !fits_memory(p, pass, algorithm, threads)) continue;
+          if (cost * kWorthAnyMemory > direct && !fits_memory(p, pass, algorithm, threads))
+            continue;
           priced.push_back({algorithm, cost});
         }
       }
@@ -118,10 +120,24 @@ Algorithm choose(const Problem& p, Pass pass, int threads) {
   using Key = std::array<int64_t, 18>;
   static std::mutex mutex;
   static std::map<Key, Algorithm> chosen;
-  const Key key = {p.batch, p.in_channels, p.out_channels, p.groups, p.height, p.width,
-                   p.kernel_height, p.kernel_width, p.stride_y, p.stride_x, p.dilation_y,
-                   p.dilation_x, p.pad_top, p.pad_left, p.pad_bottom, p.pad_right,
-                   static_cast<int64_t>(pass), threads};
+  const Key key = {p.batch,
+                   p.in_channels,
+                   p.out_channels,
+                   p.groups,
+                   p.height,
+                   p.width,
+                   p.kernel_height,
+                   p.kernel_width,
+                   p.stride_y,
+                   p.stride_x,
+                   p.dilation_y,
+                   p.dilation_x,
+                   p.pad_top,
+                   p.pad_left,
+                   p.pad_bottom,
+                   p.pad_right,
+                   static_cast<int64_t>(pass),
+                   threads};
   const std::lock_guard<std::mutex> lock(mutex);
   if (const auto known = chosen.find(key); known != chosen.end()) return known->second;
   if (chosen.size() >= kMostRemembered) chosen.clear();  // shapes that never come back

@@ -22,24 +22,26 @@ constexpr double kWeightByteSeconds = 2.4e-11;
 constexpr double kGradientByteSeconds = 5.6e-11;
 constexpr double kSectionSeconds = 3e-6;
 // direct*.h, over 1200 calls: half of them are met within 15 %.
-constexpr double kChannelSeconds = 1.45e-10;  // per multiply-add of vectors with channels in the lanes
+constexpr double kChannelSeconds =
+    1.45e-10;  // per multiply-add of vectors with channels in the lanes
 constexpr double kPixelSeconds = 1.75e-10;    // with pixels in the lanes, for several outputs
 constexpr double kOnePixelSeconds = 4.3e-10;  // for one output, and for the gradient to the weights
-constexpr double kDepthwiseSeconds = 1.5e-10; // straight from the image
+constexpr double kDepthwiseSeconds = 1.5e-10;  // straight from the image
 constexpr double kDepthwiseGradientSeconds = 2.5e-10;
 constexpr double kDepthwiseVectorSeconds = 3e-9;  // per vector of outputs, however few its taps
-constexpr double kTurnSeconds = 1.9e-8;       // per vector of pixels turned to channels
-constexpr double kCopySeconds = 3.1e-9;       // per vector of inputs
-constexpr double kUnfoldSeconds = 1e-9;       // per input and tap, where nothing but unfolding is left
-// winograd.h, from the times of its parts on one thread.
+constexpr double kTurnSeconds = 1.9e-8;           // per vector of pixels turned to channels
+constexpr double kCopySeconds = 3.1e-9;           // per vector of inputs
+constexpr double kUnfoldSeconds = 1e-9;  // per input and tap, where nothing but unfolding is left
+// winograd-inl.h, from the times of its parts on one thread.
 constexpr double kWinogradProductSeconds = 1.3e-10;  // per multiply-add of vectors
-constexpr double kWinogradSumSeconds = 8e-10;        // per vector of sums, each of so many terms at most:
+constexpr double kWinogradSumSeconds = 8e-10;  // per vector of sums, each of so many terms at most:
 constexpr double kWinogradTerms = 32;
-constexpr double kWinogradValueSeconds = 1.15e-9;    // per vector of a tile's values, one way
+constexpr double kWinogradValueSeconds = 1.15e-9;  // per vector of a tile's values, one way
 // Per byte of weights, or of their gradients, that the last-level cache keeps or does not keep.
 constexpr double kNearByteSeconds = 2e-11;
 constexpr double kFarByteSeconds = 6e-11;
-constexpr double kWinogradGatherSeconds = 4e-11;     // per byte of gradients to the weights, at the end
+constexpr double kWinogradGatherSeconds =
+    4e-11;  // per byte of gradients to the weights, at the end
 
 double fft_operations(double n) { return n > 1 ? 5 * n * std::log2(n) : 0; }
 
@@ -60,8 +62,8 @@ void add_transforms(const Core& core, int lanes, double count, int64_t rows, int
 double direct_seconds(const Problem& p, Pass pass, int lanes, int threads) {
   if (is_empty(p)) return 0;
   if (!direct_computes(p, pass)) {
-    const double taps = static_cast<double>(p.batch * p.in_channels * p.out_height() * p.out_width() *
-                                            p.kernel_height * p.kernel_width);
+    const double taps = static_cast<double>(p.batch * p.in_channels * p.out_height() *
+                                            p.out_width() * p.kernel_height * p.kernel_width);
     const double outs = static_cast<double>(blocks(p.out_channels / p.groups, lanes));
     return taps * (outs * kChannelSeconds + kUnfoldSeconds) / threads + kSectionSeconds;
   }
@@ -75,8 +77,8 @@ double direct_seconds(const Problem& p, Pass pass, int lanes, int threads) {
     const double product = gradient ? kDepthwiseGradientSeconds : kDepthwiseSeconds;
     return vectors * (products * product + kDepthwiseVectorSeconds) / threads + kSectionSeconds;
   }
-  double seconds = images * static_cast<double>(d.ins * d.in_height * blocks(d.in_width, lanes)) *
-                   kCopySeconds;
+  double seconds =
+      images * static_cast<double>(d.ins * d.in_height * blocks(d.in_width, lanes)) * kCopySeconds;
   if (d.channel_lanes) {
     const double pixels = rows * static_cast<double>(d.out_width);
     const double sets = static_cast<double>(blocks(d.outs, lanes));
@@ -105,7 +107,8 @@ double winograd_seconds(const Core& core, Pass pass, int lanes, int threads) {
   const double outputs =
       squares_of(core, tiles, core.x.tile_outputs, core.y.tile_outputs, lanes) * kSquareSeconds +
       tiles * values * kWinogradValueSeconds;
-  const double terms = ins * kWinogradProductSeconds + std::ceil(ins / kWinogradTerms) * kWinogradSumSeconds;
+  const double terms =
+      ins * kWinogradProductSeconds + std::ceil(ins / kWinogradTerms) * kWinogradSumSeconds;
   const double products = groups * values * tiles * out_blocks * terms / threads;
   const bool far = weight_bytes * groups > kLastLevelBytes;
   const double byte = far ? kFarByteSeconds : kNearByteSeconds;
@@ -117,9 +120,11 @@ double winograd_seconds(const Core& core, Pass pass, int lanes, int threads) {
     return groups * shared / threads + products + groups * (2 * chunks + 1) * kSectionSeconds;
   }
   const WinogradLayout layout(core, lanes, threads);
-  const double chunks = static_cast<double>(layout.chunks), parts = static_cast<double>(layout.parts);
+  const double chunks = static_cast<double>(layout.chunks),
+               parts = static_cast<double>(layout.parts);
   const double tasks = static_cast<double>(layout.tasks);
-  const double rounds = std::ceil(tasks / threads) * threads / tasks;  // some threads wait for the last
+  const double rounds =
+      std::ceil(tasks / threads) * threads / tasks;  // some threads wait for the last
   const double transforms = groups * (parts * in_blocks * read + out_blocks * outputs) / threads;
   // The first reading comes from memory: a network's other layers have taken the caches since.
   const double weights = groups * weight_bytes * (kFarByteSeconds + (chunks - 1) * byte);

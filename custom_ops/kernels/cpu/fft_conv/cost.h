@@ -7,10 +7,10 @@ namespace graphscale::fft_conv {
 
 // Counts for one call, over all threads. Vector operations work on one vector of the engine's lanes.
 struct Work {
-  double transforms = 0;      // vector operations of the transforms: 5 N log2 N each
-  double squares = 0;         // squares of lanes x lanes values read or written, with a transposition
-  double tiles = 0;           // sets of tiles transformed
-  double products = 0;        // vector operations of the products per frequency
+  double transforms = 0;  // vector operations of the transforms: 5 N log2 N each
+  double squares = 0;     // squares of lanes x lanes values read or written, with a transposition
+  double tiles = 0;       // sets of tiles transformed
+  double products = 0;    // vector operations of the products per frequency
   double spectra_bytes = 0;   // activation spectra written and read
   double weight_bytes = 0;    // prepacked weights read
   double gradient_bytes = 0;  // spectra of weight gradients written and read

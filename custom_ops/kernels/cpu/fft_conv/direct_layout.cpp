@@ -5,9 +5,10 @@
 namespace graphscale::fft_conv {
 namespace {
 
-constexpr int64_t kCopiedBytes = 128 << 10;  // a task's inputs: half of a second-level cache, with its sums
+constexpr int64_t kCopiedBytes =
+    128 << 10;  // a task's inputs: half of a second-level cache, with its sums
 constexpr int64_t kSumBytes = 384 << 10;
-constexpr int64_t kTapsAtATime = 256;        // whose weights stay in the first-level cache (32 KiB)
+constexpr int64_t kTapsAtATime = 256;  // whose weights stay in the first-level cache (32 KiB)
 constexpr int64_t kWidestTile = 512;
 constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kGradientTasksPerThread = 2;  // each turns the gradient to the outputs over anew
@@ -15,7 +16,8 @@ constexpr int64_t kGradientTaps = 288;          // of a task: 36 KiB of sums
 constexpr int64_t kTurnedBytes = 128 << 10;
 constexpr int64_t kMostLanes = 16;
 constexpr int64_t kWeightBytes = 256 << 10;  // more are not read again for every row
-constexpr int64_t kFewProducts = 96;  // of an output: not worth the transposition of channels to pixels
+constexpr int64_t kFewProducts =
+    96;  // of an output: not worth the transposition of channels to pixels
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -72,7 +74,8 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
   if (gradient) {
     channel_lanes = 2 * outs > lanes;
     const int64_t sets = groups * (channel_lanes ? pairs : 1);
-    channels = even_share(ins, std::min(channels, ceil_div(ins * sets, kGradientTasksPerThread * threads)));
+    channels = even_share(
+        ins, std::min(channels, ceil_div(ins * sets, kGradientTasksPerThread * threads)));
   }
   depthwise = !channel_lanes && ins * stride_y * stride_x * dilation_y == 1;
 
@@ -89,7 +92,8 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
                                    : kSumBytes / 4 / (columns * pairs * 2 * lanes));
   }
   // Tasks for all threads: parts of the outputs copy the same inputs, rows read the same weights.
-  const int64_t others = batch * groups * tiles_x * ceil_div(out_height, std::max<int64_t>(most, 1));
+  const int64_t others =
+      batch * groups * tiles_x * ceil_div(out_height, std::max<int64_t>(most, 1));
   const int64_t wanted = gradient ? 1 : ceil_div(kTasksPerThread * threads, others);
   const bool many_weights = products * pairs * 2 * lanes * 4 > kWeightBytes;
   parts = 1;
@@ -111,7 +115,8 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
 int64_t DirectLayout::tasks() const { return batch * groups * tiles_y * tiles_x * parts; }
 
 int64_t DirectLayout::copied_floats() const {
-  return ceil_div(channels * channel_pitch, kMostLanes) * kMostLanes + kMostLanes;  // a last whole vector
+  return ceil_div(channels * channel_pitch, kMostLanes) * kMostLanes +
+         kMostLanes;  // a last whole vector
 }
 
 int64_t DirectLayout::sum_floats(int lanes) const {

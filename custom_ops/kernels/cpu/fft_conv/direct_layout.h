@@ -2,7 +2,7 @@
 //
 // A task computes a tile of outputs of one image and group. It copies the inputs of the tile, some channels
 // at a time, to rows of their own: padding becomes zeros there, and a stride along x becomes phases (columns
-// q, q + s, q + 2 s ... side by side), so that the kernels in direct.h meet neither. A task of the gradient
+// q, q + s, q + 2 s ... side by side), so that the kernels in direct-inl.h meet neither. A task of the gradient
 // to the weights computes those between some inputs and outputs of a group, over all tiles of all images.
 #pragma once
 
@@ -26,7 +26,7 @@ struct DirectLayout {
   bool turned;                 // the weights are those of the gradient to the input
 
   bool channel_lanes;  // output channels in the lanes, else pixels
-  bool depthwise;      // these straight from the image, see direct_depthwise.h
+  bool depthwise;      // these straight from the image, see direct_depthwise-inl.h
   int64_t rows, columns, tiles_y, tiles_x;  // of a tile, and how many
   int64_t channels;                         // inputs copied at a time, or of a task of the gradient
   int64_t pairs, parts;                     // pairs of blocks of outputs; the tasks that share them
@@ -36,11 +36,11 @@ struct DirectLayout {
   // Nothing is defined here, see layout.h.
   int64_t tasks() const;
   int64_t gradient_tasks() const;
-  int64_t copied_floats() const;               // of a worker: inputs, and room for a vector more
-  int64_t sum_floats(int lanes) const;         // of a worker: sums, where channels are in the lanes
-  int64_t prepacked_floats(int lanes) const;    // of the weights
-  int64_t turned_floats(int lanes) const;      // of a worker: a tile's gradient, where they are
-  int64_t gradient_floats(int lanes) const;    // of a worker: sums of the gradient to the weights
+  int64_t copied_floats() const;              // of a worker: inputs, and room for a vector more
+  int64_t sum_floats(int lanes) const;        // of a worker: sums, where channels are in the lanes
+  int64_t prepacked_floats(int lanes) const;  // of the weights
+  int64_t turned_floats(int lanes) const;     // of a worker: a tile's gradient, where they are
+  int64_t gradient_floats(int lanes) const;   // of a worker: sums of the gradient to the weights
   int64_t worker_floats(Pass pass, int lanes) const;  // all of these that a pass needs
   const ptrdiff_t* tap_offsets() const;
 };

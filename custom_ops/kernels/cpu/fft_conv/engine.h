@@ -1,4 +1,4 @@
-// The passes over a core problem, once per instruction set, and the one that fits this machine.
+// The passes over a core problem as function pointers; each instruction set has its own (engine-inl.h).
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"
@@ -27,8 +27,5 @@ struct Engine {
 };
 
 const Engine& this_machines_engine();
-
-template <int L>
-const Engine& engine();  // defined for 4, and on x86-64 for 8 (AVX2) and 16 (AVX-512)
 
 }  // namespace graphscale::fft_conv

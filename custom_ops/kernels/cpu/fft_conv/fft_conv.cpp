@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "core/operator.h"
 #include "kernels/cpu/fft_conv/direct_layout.h"
 #include "kernels/cpu/fft_conv/engine.h"
 #include "kernels/cpu/fft_conv/layout.h"
-#include "core/operator.h"
 
 namespace graphscale::fft_conv {
 namespace {
@@ -30,7 +30,8 @@ DirectLayout direct_layout(const Problem& p, Pass pass, int threads) {
 
 Core algorithm_core(const Problem& p, Pass pass, const Algorithm& algorithm) {
   Core core;
-  if (!supports(p, pass, algorithm) || !cut_core(p, pass, algorithm, &core)) refuse(pass, algorithm);
+  if (!supports(p, pass, algorithm) || !cut_core(p, pass, algorithm, &core))
+    refuse(pass, algorithm);
   return core;
 }
 
@@ -38,15 +39,15 @@ void check_memory(bool enough) {
   if (!enough) fail("no memory left for the convolution's scratch; lower the batch");
 }
 
-void convolve(const Problem& p, Pass pass, const Algorithm& algorithm, const float* from, const void* prepacked,
-              const float* bias, float* to, const Context& context) {
+void convolve(const Problem& p, Pass pass, const Algorithm& algorithm, const float* from,
+              const void* prepacked, const float* bias, float* to, const Context& context) {
   const Engine& engine = this_machines_engine();
   const auto* const weights = static_cast<const float*>(prepacked);
   check_memory(algorithm.method == Method::kDirect
                    ? engine.convolve_direct(direct_layout(p, pass, context.threads), from, weights,
                                             bias, to, context)
-                   : engine.convolve(algorithm_core(p, pass, algorithm), algorithm.method, from, weights, bias, to,
-                                     context));
+                   : engine.convolve(algorithm_core(p, pass, algorithm), algorithm.method, from,
+                                     weights, bias, to, context));
 }
 
 }  // namespace
@@ -55,17 +56,20 @@ void check(const Problem& p) {
   const auto require = [](bool good, const char* sentence) {
     if (!good) fail(sentence);
   };
-  require(p.batch >= 0 && p.in_channels >= 1 && p.out_channels >= 1 && p.height >= 1 && p.width >= 1,
-          "a convolution needs at least one channel, row and column");
+  require(
+      p.batch >= 0 && p.in_channels >= 1 && p.out_channels >= 1 && p.height >= 1 && p.width >= 1,
+      "a convolution needs at least one channel, row and column");
   require(p.groups >= 1 && p.in_channels % p.groups == 0 && p.out_channels % p.groups == 0,
           "the groups of a convolution must divide its input and output channels");
-  require(p.kernel_height >= 1 && p.kernel_width >= 1, "a convolution's kernel needs at least one tap");
+  require(p.kernel_height >= 1 && p.kernel_width >= 1,
+          "a convolution's kernel needs at least one tap");
   require(p.stride_y >= 1 && p.stride_x >= 1, "strides must be at least 1");
   require(p.dilation_y >= 1 && p.dilation_x >= 1, "dilations must be at least 1");
   require(p.pad_top >= 0 && p.pad_left >= 0 && p.pad_bottom >= 0 && p.pad_right >= 0,
           "pads must be at least 0");
-  require(p.out_height() >= 1 && p.out_width() >= 1,
-          "the (dilated) kernel is larger than the padded input; pad more or take a smaller kernel");
+  require(
+      p.out_height() >= 1 && p.out_width() >= 1,
+      "the (dilated) kernel is larger than the padded input; pad more or take a smaller kernel");
 }
 
 bool supports(const Problem& p, Pass pass, const Algorithm& algorithm) {
@@ -97,8 +101,8 @@ void prepack(const Problem& p, Pass pass, const Algorithm& algorithm, const floa
     return this_machines_engine().prepack_direct(direct_layout(p, pass, context.threads), w,
                                                  static_cast<float*>(memory), context);
   }
-  check_memory(this_machines_engine().prepack(algorithm_core(p, pass, algorithm), algorithm.method, w,
-                                              static_cast<float*>(memory), context));
+  check_memory(this_machines_engine().prepack(algorithm_core(p, pass, algorithm), algorithm.method,
+                                              w, static_cast<float*>(memory), context));
 }
 
 void forward(const Problem& p, const Algorithm& algorithm, const float* x, const void* prepacked,
@@ -107,8 +111,8 @@ void forward(const Problem& p, const Algorithm& algorithm, const float* x, const
   convolve(p, Pass::kForward, algorithm, x, prepacked, bias, y, context);
 }
 
-void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy, const void* prepacked,
-                    float* dx, const Context& context) {
+void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy,
+                    const void* prepacked, float* dx, const Context& context) {
   if (p.batch * p.in_channels * p.height * p.width == 0) return;
   if (is_empty(p)) {
     std::fill(dx, dx + p.batch * p.in_channels * p.height * p.width, 0.0f);
@@ -117,18 +121,21 @@ void gradient_input(const Problem& p, const Algorithm& algorithm, const float* d
   convolve(p, Pass::kGradientInput, algorithm, dy, prepacked, nullptr, dx, context);
 }
 
-void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy, float* dw,
-                     const Context& context) {
+void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy,
+                     float* dw, const Context& context) {
   if (is_empty(p)) {
-    std::fill(dw, dw + p.out_channels * (p.in_channels / p.groups) * p.kernel_height * p.kernel_width,
+    std::fill(dw,
+              dw + p.out_channels * (p.in_channels / p.groups) * p.kernel_height * p.kernel_width,
               0.0f);
     return;
   }
   constexpr Pass kPass = Pass::kGradientWeight;
   const Engine& engine = this_machines_engine();
-  check_memory(algorithm.method == Method::kDirect
-                   ? engine.correlate_direct(direct_layout(p, kPass, context.threads), x, dy, dw, context)
-                   : engine.correlate(algorithm_core(p, kPass, algorithm), algorithm.method, x, dy, dw, context));
+  check_memory(
+      algorithm.method == Method::kDirect
+          ? engine.correlate_direct(direct_layout(p, kPass, context.threads), x, dy, dw, context)
+          : engine.correlate(algorithm_core(p, kPass, algorithm), algorithm.method, x, dy, dw,
+                             context));
 }
 
 }  // namespace graphscale::fft_conv

@@ -35,7 +35,7 @@ struct Problem {
   int64_t stride_y = 1, stride_x = 1;
   int64_t dilation_y = 1, dilation_x = 1;
   int64_t pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;  // at least 0
-  Bounds bounds = {};  // of y
+  Bounds bounds = {};                                                // of y
 
   int64_t out_height() const;  // 0 where the kernel does not fit
   int64_t out_width() const;
@@ -90,11 +90,11 @@ void forward(const Problem& p, const Algorithm& algorithm, const float* x, const
              const float* bias, float* y, const Context& context);
 
 // dx (as x) from dy (as y). prepacked: what prepack(p, kGradientInput, algorithm, ...) filled.
-void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy, const void* prepacked,
-                    float* dx, const Context& context);
+void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy,
+                    const void* prepacked, float* dx, const Context& context);
 
 // dw (as w) from x and dy; dw is overwritten. (The gradient of bias is a plain sum of dy.)
-void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy, float* dw,
-                     const Context& context);
+void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy,
+                     float* dw, const Context& context);
 
 }  // namespace graphscale::fft_conv

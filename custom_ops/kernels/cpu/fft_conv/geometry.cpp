@@ -90,9 +90,7 @@ int64_t Problem::out_width() const {
   return out_extent(width, kernel_width, stride_x, dilation_x, pad_left + pad_right);
 }
 
-int64_t Core::tiles() const {
-  return batch * y.batch_phases * x.batch_phases * y.tiles * x.tiles;
-}
+int64_t Core::tiles() const { return batch * y.batch_phases * x.batch_phases * y.tiles * x.tiles; }
 int64_t Core::ins() const { return in_channels * y.in_phases * x.in_phases; }
 int64_t Core::outs() const { return out_channels * y.out_phases * x.out_phases; }
 int64_t Core::columns() const { return x.tile / 2 + 1; }
@@ -100,7 +98,7 @@ int64_t Core::frequencies() const { return (x.tile / 2 - 1) * y.tile + 2 * (y.ti
 
 const std::vector<int>& fft_sizes() {
   static const std::vector<int> sizes = {
-      1,  8,  12, 16,  20,  24,  28,  32,  36,  40,   48,   56,   60,   64,    72,    80,
+      1,  8,   12,  16,  20,  24,  28,  32,  36,   40,   48,   56,   60,    64,    72,    80,
       96, 112, 128, 144, 160, 192, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072};
   return sizes;
 }
@@ -151,10 +149,13 @@ bool cut(Axis& axis, int tile) {
 bool cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Core* core) {
   *core = make_core(p, pass);
   if (algorithm.method == Method::kWinograd) {
-    return (algorithm.tile_height > 1 || algorithm.tile_width > 1) && cut_winograd(core->y, algorithm.tile_height) &&
+    return (algorithm.tile_height > 1 || algorithm.tile_width > 1) &&
+           cut_winograd(core->y, algorithm.tile_height) &&
            cut_winograd(core->x, algorithm.tile_width);
   }
-  if (algorithm.tile_height > kMaxFft || (algorithm.tile_width > kMaxFft && algorithm.tile_height > 1)) return false;
+  if (algorithm.tile_height > kMaxFft ||
+      (algorithm.tile_width > kMaxFft && algorithm.tile_height > 1))
+    return false;
   return algorithm.method != Method::kDirect && cut(core->y, algorithm.tile_height) &&
          cut(core->x, algorithm.tile_width);
 }

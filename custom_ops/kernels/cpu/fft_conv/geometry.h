@@ -38,11 +38,11 @@ struct Core {
   Axis y, x;
   int64_t batch = 1, groups = 1;
   int64_t in_channels = 1, out_channels = 1;  // of a group, without phases
-  Bounds bounds;  // of the outputs
+  Bounds bounds;                              // of the outputs
   int64_t tap_planes_in = 1, tap_planes_out = 1, tap_planes_group = 1;  // strides in w, in planes
 
-  int64_t tiles() const;        // over all images
-  int64_t ins() const;          // with their phases
+  int64_t tiles() const;  // over all images
+  int64_t ins() const;    // with their phases
   int64_t outs() const;
   int64_t columns() const;      // of the half spectrum
   int64_t frequencies() const;  // of a real tile, without those that Hermitian symmetry repeats

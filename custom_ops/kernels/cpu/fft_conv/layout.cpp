@@ -14,7 +14,8 @@ namespace {
 // Room for the dense method's activation spectra: enough tiles for each weight that is read to meet, few
 // enough for the last-level cache of a small machine. Measured: 8 to 16 MiB are alike, 6 and 24 slower.
 constexpr int64_t kSpectraBytes = 12 << 20;
-constexpr int64_t kGradientBytes = 16 << 20;  // of the spectra of weight gradients; measured likewise
+constexpr int64_t kGradientBytes = 16
+                                   << 20;  // of the spectra of weight gradients; measured likewise
 constexpr int64_t kFewestTiles = 4;
 
 // Floats between frequencies: an odd number of vector pairs, so that the strided stores of the
@@ -46,7 +47,8 @@ DenseLayout::DenseLayout(const Core& core, int lanes)
 
 GradientLayout::GradientLayout(const Core& core, int lanes) : in_blocks(blocks(core.ins(), lanes)) {
   const int64_t per_block = core.frequencies() * core.ins() * 2 * lanes * 4;
-  out_blocks = even_share(blocks(core.outs(), lanes), std::max<int64_t>(kGradientBytes / per_block, 1));
+  out_blocks =
+      even_share(blocks(core.outs(), lanes), std::max<int64_t>(kGradientBytes / per_block, 1));
   chunk = tiles_at_a_time(core, in_blocks + out_blocks, lanes);
   in_pitch = frequency_pitch(chunk * in_blocks, lanes);
   out_pitch = frequency_pitch(chunk * out_blocks, lanes);
@@ -86,7 +88,8 @@ int64_t tile_floats(const Core& core, int lanes) {
 int64_t prepacked_floats(const Core& core, Method method, int lanes) {
   if (method == Method::kDense) return core.groups * DenseLayout(core, lanes).weights;
   if (method == Method::kWinograd) return core.groups * WinogradLayout(core, lanes, 1).weights;
-  return blocks(core.groups * core.outs(), lanes) * core.ins() * core.columns() * core.y.tile * 2 * lanes;
+  return blocks(core.groups * core.outs(), lanes) * core.ins() * core.columns() * core.y.tile * 2 *
+         lanes;
 }
 
 int64_t scratch_floats(const Core& core, Pass pass, Method method, int lanes, int64_t threads) {

@@ -42,7 +42,7 @@ int64_t correlation_parts(const Core& core, int64_t sets, int64_t threads);
 // Weights as spectra.
 int64_t prepacked_floats(const Core& core, Method method, int lanes);
 
-// Transforms of more than kMaxFft points (long_fft.h): the first of the two factors of size / 2, and
+// Transforms of more than kMaxFft points (long_fft-inl.h): the first of the two factors of size / 2, and
 // cos, sin of 2 pi k / size for k < size, made once per process.
 int long_fft_factor(int size);
 const float* turns(int size);

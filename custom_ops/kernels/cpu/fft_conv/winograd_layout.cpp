@@ -11,7 +11,8 @@ constexpr int64_t kTaskBytes = 640 << 10;  // of a task's activations: most of a
 constexpr int64_t kFewestTiles = 28;       // for each weight that is read to meet
 constexpr int64_t kFewestTilesOfFarWeights = 128;
 constexpr int64_t kTasksPerThread = 3;
-constexpr int64_t kGradientChunkBytes = 12 << 20;  // of all workers' activations: in the last-level cache
+constexpr int64_t kGradientChunkBytes =
+    12 << 20;  // of all workers' activations: in the last-level cache
 constexpr int64_t kStripColumns = 64;
 
 // An odd number of vectors, so that a tile's values do not fall into the same sets of the caches.

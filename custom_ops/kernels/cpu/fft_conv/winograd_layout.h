@@ -15,7 +15,7 @@ constexpr int64_t kLastLevelBytes = 16 << 20;  // of weights that the last-level
 // Forward and gradient to the input: a task takes some tiles of a group to some of the outputs, alone.
 struct WinogradLayout {
   WinogradLayout(const Core& core, int lanes, int64_t threads);
-  int64_t values;                 // of a tile
+  int64_t values;  // of a tile
   int64_t in_blocks, out_blocks;
   int64_t chunk, chunks;          // tiles of a task, and how many times that
   int64_t parts;                  // tasks that share a chunk, each with its output blocks

@@ -13,13 +13,13 @@ namespace {
 // Rates that these kernels should reach on one H200 (docs/cuda_predictions.md); only their ratios
 // matter.
 constexpr double kBytesPerSecond = 4.0e12;
-constexpr double kTransformFlops = 25e12;       // counted as 5 n log2 n
-constexpr double kProductFlops = 180e12;        // of tensor cores, tf32
-constexpr double kSplitProductFlops = 60e12;    // three tf32 products for one
+constexpr double kTransformFlops = 25e12;     // counted as 5 n log2 n
+constexpr double kProductFlops = 180e12;      // of tensor cores, tf32
+constexpr double kSplitProductFlops = 60e12;  // three tf32 products for one
 constexpr double kHalfProductFlops = 360e12;
-constexpr double kDirectFlops = 2e12;           // of the direct kernels here
+constexpr double kDirectFlops = 2e12;  // of the direct kernels here
 constexpr double kLaunchSeconds = 4e-6;
-constexpr size_t kMostOfMethod = 4;  // candidates
+constexpr size_t kMostOfMethod = 4;                   // candidates
 constexpr int64_t kMostPositions = int64_t{1} << 30;  // positions and tiles are counted in int
 constexpr int kMostSummed = 64;  // inputs of an output that per_channel transforms again and again
 
@@ -91,7 +91,8 @@ bool known_size(const Algorithm& algorithm) {
 
 std::string join(const std::vector<Algorithm>& algorithms) {
   std::string text;
-  for (const Algorithm& algorithm : algorithms) text += (text.empty() ? "" : ", ") + to_string(algorithm);
+  for (const Algorithm& algorithm : algorithms)
+    text += (text.empty() ? "" : ", ") + to_string(algorithm);
   return text;
 }
 
@@ -114,7 +115,8 @@ std::string to_string(const Algorithm& algorithm) {
 
 std::optional<Algorithm> parse_algorithm(const std::string& text) {
   std::vector<Algorithm> algorithms = {Algorithm{}};
-  for (const int size : PerChannelSizes::kAll) algorithms.push_back({Method::kPerChannel, size, false});
+  for (const int size : PerChannelSizes::kAll)
+    algorithms.push_back({Method::kPerChannel, size, false});
   for (const int size : DenseSizes::kAll) {
     algorithms.push_back({Method::kDense, size, false});
     algorithms.push_back({Method::kDense, size, true});
@@ -129,15 +131,16 @@ bool has_half_spectra(const Algorithm& algorithm, Type type) {
   return algorithm.method == Method::kDense && type == Type::kBFloat16 && !algorithm.tf32;
 }
 
-std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Type type) {
+std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& algorithm,
+                                  Type type) {
   if (algorithm.method == Method::kDirect || !known_size(algorithm) || type == Type::kFloat64 ||
       fft_conv::is_empty(p) || (algorithm.tf32 && !has_tf32(type))) {
     return std::nullopt;
   }
   const int64_t width = p.width + p.pad_left + p.pad_right;
-  for (const int64_t size : {p.height + p.pad_top + p.pad_bottom, width,
-                             p.kernel_height * p.dilation_y, p.kernel_width * p.dilation_x,
-                             std::max(p.stride_y, p.dilation_y) * width}) {
+  for (const int64_t size :
+       {p.height + p.pad_top + p.pad_bottom, width, p.kernel_height * p.dilation_y,
+        p.kernel_width * p.dilation_x, std::max(p.stride_y, p.dilation_y) * width}) {
     if (size > kMostPositions) return std::nullopt;
   }
   TiledCore c;
@@ -161,8 +164,8 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
   const double batch = static_cast<double>(p.batch);
   const double y_size = static_cast<double>(p.out_height() * p.out_width());
   if (algorithm.method == Method::kDirect) {
-    const double taps = static_cast<double>(p.kernel_height * p.kernel_width) * ins /
-                        static_cast<double>(p.groups);
+    const double taps =
+        static_cast<double>(p.kernel_height * p.kernel_width) * ins / static_cast<double>(p.groups);
     return kLaunchSeconds + 2 * batch * outs * y_size * taps / kDirectFlops;
   }
   const std::optional<TiledCore> cut = cut_core(p, pass, algorithm, type);
@@ -179,9 +182,8 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
   const double y_bytes = each_bytes * outs * y_size;
   const double plane_bytes = (x_bytes + y_bytes) / kBytesPerSecond;
   if (algorithm.method == Method::kPerChannel) {
-    const double each = pass == Pass::kGradientWeight
-                            ? 2 * static_cast<double>(cut->ins())
-                            : 1 + static_cast<double>(cut->ins());
+    const double each = pass == Pass::kGradientWeight ? 2 * static_cast<double>(cut->ins())
+                                                      : 1 + static_cast<double>(cut->ins());
     return kLaunchSeconds + std::max(plane_bytes, tiles * core_outs * each * transform);
   }
   const double frequencies = size * size / 2 + 2;
@@ -230,13 +232,17 @@ Algorithm choose(const Problem& p, Pass pass, Type type, const std::string& wish
   const auto fits = [&](const Algorithm& algorithm) {
     return algorithm.method == Method::kDirect || cut_core(p, pass, algorithm, type).has_value();
   };
-  if (const char* const forced = std::getenv("GRAPHSCALE_CUDA_ALGORITHM"); forced && *forced != '\0') {
+  if (const char* const forced = std::getenv("GRAPHSCALE_CUDA_ALGORITHM");
+      forced && *forced != '\0') {
     const std::optional<Algorithm> algorithm = parse_algorithm(forced);
     if (algorithm && (fits(*algorithm) || fft_conv::is_empty(p))) return *algorithm;
-    fail("GRAPHSCALE_CUDA_ALGORITHM is '" + std::string(forced) + "', which does not compute this " +
-         "convolution; its algorithms are " + join(candidates(p, pass, type)));
+    fail("GRAPHSCALE_CUDA_ALGORITHM is '" + std::string(forced) +
+         "', which does not compute this " + "convolution; its algorithms are " +
+         join(candidates(p, pass, type)));
   }
-  if (const std::optional<Algorithm> algorithm = parse_algorithm(wish); algorithm && fits(*algorithm)) return *algorithm;
+  if (const std::optional<Algorithm> algorithm = parse_algorithm(wish);
+      algorithm && fits(*algorithm))
+    return *algorithm;
   return candidates(p, pass, type).front();
 }
 

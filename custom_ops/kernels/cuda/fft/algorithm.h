@@ -7,8 +7,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernels/cpu/fft_conv/geometry.h"
 #include "core/tensor.h"
+#include "kernels/cpu/fft_conv/geometry.h"
 
 namespace graphscale::cuda {
 
@@ -58,9 +58,7 @@ constexpr int dense_tiles_per_block(int size, bool halves) {
   return halves && tiles < 8 ? 8 : tiles;
 }
 // The gradient to the weight keeps two spectra in shared memory beside its tiles.
-constexpr int summed_tiles_per_block(int size) {
-  return size < 72 ? tiles_per_block(size) / 2 : 1;
-}
+constexpr int summed_tiles_per_block(int size) { return size < 72 ? tiles_per_block(size) / 2 : 1; }
 
 // The core of a pass cut into tiles. Lines (images of height 1) are folded: with B = S / 2, core
 // position B r + c is row r, column c, for c in [0, 2 B) of what is read and in [0, B) of kernels
@@ -78,7 +76,8 @@ struct TiledCore {
 bool has_half_spectra(const Algorithm& algorithm, Type type);
 
 // Nothing where the algorithm is direct or does not fit the problem, its type or this GPU.
-std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Type type);
+std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& algorithm,
+                                  Type type);
 
 // Predicted seconds on one H200, the kernels' spectra given.
 double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm, Type type);

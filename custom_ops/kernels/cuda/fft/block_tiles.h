@@ -12,9 +12,7 @@ namespace graphscale::cuda {
 struct ColumnPair {
   int tile, a, b;
   GRAPHSCALE_DEVICE ColumnPair(int thread, const Columns& columns)
-      : tile(thread / columns.pairs),
-        a(thread % columns.pairs),
-        b(a + columns.pairs) {}
+      : tile(thread / columns.pairs), a(thread % columns.pairs), b(a + columns.pairs) {}
 };
 
 // Half spectra of the columns of the block's tiles, to shared memory; place(tile) gives a tile's
@@ -61,8 +59,8 @@ GRAPHSCALE_DEVICE void load_kernel_columns(const Block& block, const Taps& from,
   const bool active = pair.tile < Shape::kTiles && has(pair.tile);
   Line<S> line;
   if (active) {
-    from.template load<S, Shape::kThreads>(place(pair.tile), pair.a, pair.b,
-                                           tiles + block.thread(), line);
+    from.template load<S, Shape::kThreads>(place(pair.tile), pair.a, pair.b, tiles + block.thread(),
+                                           line);
   }
   block.sync();
   if (!active) return;

@@ -40,10 +40,9 @@ void spectra_to_tiles(const Context& context, int size, const Number* spectra, i
     using Kernel = SpectraToTiles<decltype(s)::value, Number>;
     using Shape = typename Kernel::Shape;
     const int64_t channels = layout.all_outs();
-    launch_blocks(
-        context, tiles * divide_up(channels, Shape::kTiles), tile_bytes<Shape>(columns),
-        Kernel{layout.out, bias == nullptr ? Plane{} : *bias, spectra, first, tiles, channels,
-               scale, bias != nullptr, columns, Shape::room(columns.count())});
+    launch_blocks(context, tiles * divide_up(channels, Shape::kTiles), tile_bytes<Shape>(columns),
+                  Kernel{layout.out, bias == nullptr ? Plane{} : *bias, spectra, first, tiles,
+                         channels, scale, bias != nullptr, columns, Shape::room(columns.count())});
   });
 }
 
@@ -242,7 +241,7 @@ void with_numbers(const Algorithm& algorithm, const Layout& layout, const F& fun
 size_t dense_spectra_bytes(const Algorithm& algorithm, const Layout& layout) {
   const size_t count = static_cast<size_t>(spectra_count(layout, algorithm.size));
   return has_half_spectra(algorithm, layout.in.type) ? count * sizeof(HalfComplex) + sizeof(int)
-                                                : count * sizeof(Complex);
+                                                     : count * sizeof(Complex);
 }
 
 void make_dense_spectra(const Context& context, const Algorithm& algorithm, const Layout& layout,

@@ -6,8 +6,8 @@
 // row S/2. Nothing is transposed. Spectra of tiles are conjugated, those of kernels are not.
 #pragma once
 
-#include "kernels/cuda/fft/block_tiles.h"
 #include "kernels/cuda/fft/algorithm.h"
+#include "kernels/cuda/fft/block_tiles.h"
 
 namespace graphscale::cuda {
 

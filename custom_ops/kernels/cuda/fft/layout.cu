@@ -67,8 +67,8 @@ Columns used_columns(const Axis& a) {
 Plane make_plane(const Tensor& tensor, int64_t channels, int fold, const Axis& y, const Axis& x) {
   const int64_t rows = fold > 0 ? 1 : y.extent;
   const int64_t channel = rows * x.extent;
-  return {tensor.memory, tensor.type, channels * channel, channel, fold > 0 ? 1 : x.extent, fold,
-          y, x};
+  return {
+      tensor.memory, tensor.type, channels * channel, channel, fold > 0 ? 1 : x.extent, fold, y, x};
 }
 
 }  // namespace

@@ -9,12 +9,12 @@ namespace graphscale::cuda {
 struct Layout {
   Plane in, out;  // out: y or grad_x; for the gradient to w the gradient to y
   Taps taps;
-  int64_t tiles;         // of all images and their phases
-  int64_t images;        // with their phases
+  int64_t tiles;   // of all images and their phases
+  int64_t images;  // with their phases
   int64_t groups;
-  int64_t ins, outs;     // of a group, with phases and parts
-  Columns in_columns;    // of a tile, those that can have other numbers than zero
-  Columns out_columns;   // those that are asked for
+  int64_t ins, outs;    // of a group, with phases and parts
+  Columns in_columns;   // of a tile, those that can have other numbers than zero
+  Columns out_columns;  // those that are asked for
 
   int64_t image_tiles() const {
     return int64_t{in.y.tiles} * in.x.tiles * in.y.batch_phases * in.x.batch_phases;

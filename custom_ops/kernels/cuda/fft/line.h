@@ -99,10 +99,10 @@ GRAPHSCALE_DEVICE void butterfly(float (&re)[P], float (&im)[P]) {
       float odd_im = 0;
       unrolled<kHalf>([&](auto i) {
         constexpr int p = decltype(i)::value;
-        even_re += Turn<k * (p + 1), P>::kCosine * sum_re[p];
-        even_im += Turn<k * (p + 1), P>::kCosine * sum_im[p];
-        odd_re += Turn<k * (p + 1), P>::kSine * less_re[p];
-        odd_im += Turn<k * (p + 1), P>::kSine * less_im[p];
+        even_re += Turn<k*(p + 1), P>::kCosine * sum_re[p];
+        even_im += Turn<k*(p + 1), P>::kCosine * sum_im[p];
+        odd_re += Turn<k*(p + 1), P>::kSine * less_re[p];
+        odd_im += Turn<k*(p + 1), P>::kSine * less_im[p];
       });
       re[k] = even_re + odd_im;
       im[k] = even_im - odd_re;
@@ -188,10 +188,10 @@ GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
   if constexpr (kPower != N) {
     constexpr int kRest = N / kPower;
     unrolled<kRest>([&](auto i) {
-      transform<kPower, Every<Slots, N, kRest, kPower * decltype(i)::value>>(re, im);
+      transform<kPower, Every<Slots, N, kRest, kPower* decltype(i)::value>>(re, im);
     });
     unrolled<kPower>([&](auto i) {
-      transform<kRest, Every<Slots, N, kPower, kRest * decltype(i)::value>>(re, im);
+      transform<kRest, Every<Slots, N, kPower, kRest* decltype(i)::value>>(re, im);
     });
     return;
   }
@@ -222,9 +222,8 @@ GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
     });
   });
   if constexpr (kRest > 1) {
-    unrolled<kRadix>([&](auto i) {
-      transform<kRest, Every<Slots, N, 1, decltype(i)::value * kRest>>(re, im);
-    });
+    unrolled<kRadix>(
+        [&](auto i) { transform<kRest, Every<Slots, N, 1, decltype(i)::value * kRest>>(re, im); });
   }
 }
 

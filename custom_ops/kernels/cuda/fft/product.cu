@@ -114,8 +114,8 @@ struct Multiply {
         Four high, low;
 #pragma unroll
         for (int e = 0; e < kTogether; ++e) {
-          const Words words = Format::words(staged.loads[load + e].numbers, part == 0,
-                                            part == 0 ? 1.0f : im_sign);
+          const Words words =
+              Format::words(staged.loads[load + e].numbers, part == 0, part == 0 ? 1.0f : im_sign);
           high.bits[e] = words.high;
           low.bits[e] = words.low;
         }
@@ -196,7 +196,7 @@ struct Multiply {
         for (int half = 0; half < 2; ++half) {
 #pragma unroll
           for (int m = 0; m < 2; ++m) {
-            float(&sum)[2][4] = sums[m][2 * n + half];
+            float (&sum)[2][4] = sums[m][2 * n + half];
             multiply_add(block, sum[0], re[m], b_re, half);
             multiply_add(block, sum[1], re[m], b_im, half);
             multiply_add(block, sum[0], negative(im[m]), b_im, half);
@@ -274,8 +274,8 @@ struct Multiply {
     }
 
     const int lane = thread % kWarp;
-    Out* const out = p.out + frequency * p.out_frequency + group * p.out_group +
-                         row0 * p.out_row + column0;
+    Out* const out =
+        p.out + frequency * p.out_frequency + group * p.out_group + row0 * p.out_row + column0;
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -285,7 +285,7 @@ struct Multiply {
           const int row = warp_row + m * 16 + lane / 4 + i / 2 * 8;
           const int column = warp_column + n * 8 + lane % 4 * 2;
           if (row >= rows || column >= columns) continue;
-          const float(&sum)[2][4] = sums[m][n];
+          const float (&sum)[2][4] = sums[m][n];
           store({{sum[0][i], sum[1][i]}, {sum[0][i + 1], sum[1][i + 1]}}, columns - column,
                 out + row * p.out_row + column);
         }

@@ -46,8 +46,8 @@ struct Tile {
   static constexpr int kHalf = S / 2;
   static constexpr int kTiles = kTilesOfBlock;
   static constexpr int kThreads = kTiles * kHalf;
-  static constexpr int kPitch = kHalf | 1;        // neighbouring columns in different banks
-  static constexpr int kElements = S * kHalf;     // complex numbers of a spectrum
+  static constexpr int kPitch = kHalf | 1;     // neighbouring columns in different banks
+  static constexpr int kElements = S * kHalf;  // complex numbers of a spectrum
 
   // Room of a tile with so many columns, so that the same places of a block's tiles are in
   // different banks.

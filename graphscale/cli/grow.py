@@ -1,0 +1,99 @@
+"""graphscale grow: the target network with a trained pre-train network's weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphscale.cli.file_names import beside
+
+if TYPE_CHECKING:
+    from graphscale.cli.outputs import Outputs
+    from graphscale.cli.terminal import Terminal
+    from graphscale.rescaling.fidelity import Fidelity
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    """Add the command and its options to graphscale's parser."""
+    parser = commands.add_parser(
+        "grow",
+        parents=[common],
+        help="carry a trained pre-train network's weights into the target",
+        description="Carry a trained pre-train network's weights back into the target network.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="the trained pre-train network, an ONNX file")
+    parser.add_argument("-o", "--output", type=Path, help="default: CHECKPOINT.grown.onnx")
+    parser.add_argument("--plan", type=Path, help="the .plan.json, if the checkpoint lost its plan")
+    parser.add_argument("--target", type=Path, help="the target network, where there is no plan")
+    parser.add_argument(
+        "--resize",
+        metavar="METHOD",
+        default="bilinear",
+        help="bilinear (default, half-pixel centres), bicubic, nearest or align-corners",
+    )
+    parser.add_argument(
+        "--check",
+        nargs="?",
+        const="",
+        metavar="IMAGES.npy",
+        help="run both networks on the same images (synthetic ones by default) and show how far "
+        "their outputs differ",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of tables"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> None:
+    """Grow a file, and run it beside the one it grew from where --check asks for it."""
+    from graphscale.cli.tables import show_growth
+    from graphscale.core.model_files import load_model, save_model
+    from graphscale.rescaling.fidelity import check_images, compare
+    from graphscale.rescaling.grow import grow_model
+
+    output = options.output if options.output is not None else beside(options.checkpoint, "grown")
+    outputs.expect(output)
+    outputs.expect(output.with_name(output.name + ".data"))
+    with terminal.working("growing") as working:
+        checkpoint = load_model(options.checkpoint)
+        terminal.step(f"{options.checkpoint} is read")
+        grown, growth, plan = grow_model(
+            checkpoint, plan=options.plan, target=options.target, resize=options.resize
+        )
+        terminal.step(f"{len(growth.resized)} weights are resized, {len(growth.copied)} copied")
+        images = None
+        if options.check is not None:  # before anything is written
+            images = check_images(plan, Path(options.check) if options.check else None)
+        save_model(grown, output, working)
+        terminal.step(f"{output} is written")
+    fidelity = None
+    if images is not None:
+        with terminal.working("checking"):
+            fidelity = compare(options.checkpoint, output, plan, images)
+    with terminal.showing(tables=not options.json) as console:
+        if options.json:
+            report = {
+                "checkpoint": str(options.checkpoint),
+                "output": str(output),
+                "resized": growth.resized,
+                "copied": growth.copied,
+                "separated": growth.untied,
+                "renamed": growth.renamed,
+                "check": None if fidelity is None else [_check_report(each) for each in fidelity],
+            }
+            print(json.dumps(report))
+            return
+        show_growth(growth, plan, fidelity, console, str(output))
+
+
+def _check_report(fidelity: Fidelity) -> dict[str, object]:
+    """One output's line of "check"; its keys are a promise to scripts."""
+    report = asdict(fidelity)
+    report["pictures"] = report.pop("images")
+    return report

@@ -1,0 +1,92 @@
+"""Find out at once, and say in one sentence, what is wrong with a model that was just read."""
+
+from __future__ import annotations
+
+import contextlib
+
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+
+
+def check_order(model: ir.Model, name: str) -> None:
+    """Sort the nodes of a graph that is not sorted; raise where nothing computes a value."""
+    for graph in (model.graph, *model.functions.values()):
+        missing = _undefined(graph)
+        if missing is not None and missing.producer() is not None:
+            with contextlib.suppress(ValueError):  # a circle, which the next line finds again
+                graph.sort()
+            missing = _undefined(graph)
+        if missing is not None:
+            raise GraphScaleError(
+                f"{name}: nothing computes the value {missing.name!r} before it is read; export "
+                "the model again"
+            )
+
+
+def _undefined(graph: ir.Graph | ir.Function) -> ir.Value | None:
+    """The first value that is read before anything defines it, if there is one."""
+    defined: set[ir.Value] = set()
+
+    def walk(graph: ir.Graph | ir.Function) -> ir.Value | None:
+        defined.update(graph.inputs)
+        if not isinstance(graph, ir.Function):
+            defined.update(graph.initializers.values())
+        for node in graph:
+            for value in node.inputs:
+                if value is not None and value not in defined:
+                    return value
+            for attribute in node.attributes.values():
+                inner = []
+                if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+                    inner = [attribute.as_graph()]
+                elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+                    inner = attribute.as_graphs()
+                for each in inner:
+                    missing = walk(each)
+                    if missing is not None:
+                        return missing
+            defined.update(node.outputs)
+        return next((value for value in graph.outputs if value not in defined), None)
+
+    return walk(graph)
+
+
+def checked_tensor(tensor: ir.TensorProtocol | None, name: str) -> ir.TensorProtocol | None:
+    """`tensor`, whose shape and type must fit its bytes."""
+    if tensor is None:
+        return None
+    sizes = list(tensor.shape.numpy())
+    external = isinstance(tensor, ir.ExternalTensor)
+    odd = tensor.dtype == ir.DataType.UNDEFINED or (external and tensor.dtype == ir.DataType.STRING)
+    if odd or any(size < 0 for size in sizes):
+        raise GraphScaleError(
+            f"{name}: tensor {tensor.name!r} has the type {tensor.dtype.name} and the shape "
+            f"{sizes}, which no tensor has; export the model again"
+        )
+    if tensor.dtype != ir.DataType.STRING and not external:
+        try:
+            found = tensor.numpy().shape
+        except Exception:  # onnx-ir and numpy raise errors of many kinds
+            found = None
+        if found != tuple(sizes):
+            raise GraphScaleError(
+                f"{name}: tensor {tensor.name!r} does not hold the numbers that its shape {sizes} "
+                f"and its type {tensor.dtype.name} ask for; export the model again"
+            )
+    return tensor
+
+
+def check_nodes(model: ir.Model, name: str) -> None:
+    """Raise for names that are no text (protobuf hands them on as bytes) and untyped attributes."""
+    for node in model.graph.all_nodes():
+        values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+        texts = [node.name, node.op_type, node.domain, *(value.name for value in values)]
+        if node.domain == "":
+            texts += [each.value for each in node.attributes.values() if not each.is_ref()]
+        untyped = [each.type == ir.AttributeType.UNDEFINED for each in node.attributes.values()]
+        if any(untyped) or any(isinstance(text, bytes) for text in texts):
+            raise GraphScaleError(
+                f"{name}: node {node.name!r} is damaged (text that is not UTF-8, or an attribute "
+                "without a type); export or copy the file again"
+            )

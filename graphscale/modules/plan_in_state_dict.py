@@ -1,0 +1,38 @@
+"""Let a pre-train module carry its plan, also into its state dict.
+
+The plan stands in the state dict's `_metadata`, beside the versions that torch keeps there: it adds
+no key, `torch.save` writes it, and `torch.load(weights_only=True)` reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from graphscale.core.plan import Plan
+from graphscale.core.state_dicts import METADATA_KEY
+
+ATTRIBUTE = "graphscale_plan"
+
+
+def attach_plan(module: nn.Module, plan: Plan) -> None:
+    """Give `module` its plan, in the place of one that it has."""
+    detach_plan(module)
+    module.__dict__[ATTRIBUTE] = plan
+    module.register_state_dict_post_hook(_write_plan)
+
+
+def detach_plan(module: nn.Module) -> None:
+    """Take the plan from a module that is no pre-train network any more."""
+    module.__dict__.pop(ATTRIBUTE, None)
+    hooks = module._state_dict_hooks
+    for key in [key for key, hook in hooks.items() if hook is _write_plan]:
+        del hooks[key]
+
+
+def _write_plan(module: nn.Module, state_dict: dict, prefix: str, metadata: dict[str, Any]) -> None:
+    """State-dict hook; a function of this file, so that modules can be pickled with it."""
+    plan = getattr(module, ATTRIBUTE, None)
+    if plan is not None:
+        metadata[METADATA_KEY] = plan.to_json()

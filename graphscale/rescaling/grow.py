@@ -1,0 +1,87 @@
+"""Grow a trained pre-train network: the target's graph with its weights resized (Eq. 5)."""
+
+from __future__ import annotations
+
+import os
+
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.plan import METADATA_KEY, Plan
+from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.skeleton import restore
+from graphscale.passes.graph.graph_inputs import graph_inputs
+from graphscale.passes.grow.grow_graph import Growth, grow_graph
+from graphscale.passes.grow.match_weights import tensors_by_name
+from graphscale.passes.normalize.normalize import normalize
+from graphscale.passes.spatial.analyze import spatial_positions
+from graphscale.rescaling.check_numbers import check_numbers
+from graphscale.rescaling.input_size import InputSize
+from graphscale.rescaling.plan import plan_model
+
+
+def grow_model(
+    checkpoint: ir.Model,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    target: ModelLike | None = None,
+    resize: str = "bilinear",
+) -> tuple[ir.Model, Growth, Plan]:
+    """The grown model, what was done, and the plan that was followed; arguments as for `grow`.
+
+    Raises:
+        GraphScaleError: there is no plan, or the checkpoint is of another network.
+    """
+    interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
+    plan = _find_plan(checkpoint, plan, target)
+    normalize(checkpoint)
+    check_numbers(checkpoint)
+    grown = restore(plan.target)
+    growth = grow_graph(grown, checkpoint, plan, resize)
+    grown.metadata_props.update(
+        {k: v for k, v in checkpoint.metadata_props.items() if k != METADATA_KEY}
+    )
+    return grown, growth, plan
+
+
+def _find_plan(
+    checkpoint: ir.Model, plan: Plan | str | os.PathLike | None, target: ModelLike | None
+) -> Plan:
+    """The plan given, else the checkpoint's own, else the one that leads from the target to it."""
+    if isinstance(plan, str | os.PathLike):
+        return Plan.from_file(plan)
+    if plan is not None:
+        return plan
+    try:
+        plan = Plan.of(checkpoint)
+    except GraphScaleError:
+        if target is None:  # a plan that cannot be read, of another version say
+            raise
+    if plan is not None:
+        return plan
+    if target is not None:
+        return _plan_like(checkpoint, load_model(target))
+    source = checkpoint.meta.get("source", "the checkpoint")
+    raise GraphScaleError(
+        f"{source}: carries no plan; give the one that shrink wrote (--plan) or the target "
+        "network (--target)"
+    )
+
+
+def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:
+    """The plan that leads from `target` to a network of the checkpoint's sizes."""
+    value = graph_inputs(checkpoint)[0]
+    shape = list(value.shape or [])
+    sizes = [shape[i] for i in spatial_positions(value, len(shape)) if isinstance(shape[i], int)]
+    given = {name: tensor.shape.numpy() for name, tensor in tensors_by_name(checkpoint).items()}
+    own = {name: tensor.shape.numpy() for name, tensor in tensors_by_name(target).items()}
+    table = {
+        before: after
+        for name, shape in given.items()
+        if len(shape) > 2 and len(own.get(name, ())) == len(shape)
+        for before, after in zip(own[name][2:], shape[2:])
+    }
+    kept = [name for name, shape in given.items() if len(shape) > 2 and own.get(name) == shape]
+    size = InputSize(pretrain=tuple(sizes)) if sizes else None
+    return plan_model(target, input_size=size, kernels=table, keep=kept)

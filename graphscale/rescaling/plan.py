@@ -1,0 +1,168 @@
+"""Plan how a network is rescaled: the passes in their order.
+
+In goes a target model with the user's wishes, out comes its `Plan`. `derive` does the work for both
+`plan_model` and `shrink_model`, on a copy of the graph: the model given is left as it is, and no
+weight is copied or read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import forget_given_names
+from graphscale.core.plan import InputPlan, Plan
+from graphscale.core.resize_weights import shrink_tensor
+from graphscale.core.skeleton import strip
+from graphscale.passes.graph.graph_inputs import graph_inputs
+from graphscale.passes.graph.infer_shapes import infer_shapes
+from graphscale.passes.graph.weight_source import set_tensor, tensor_of
+from graphscale.passes.normalize.fold_constants import FoldConstants
+from graphscale.passes.normalize.normalize import normalize
+from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
+from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
+from graphscale.passes.shrink.choose_input import choose_input
+from graphscale.passes.shrink.choose_kernels import ChosenKernels, KernelTable, choose_kernels
+from graphscale.passes.shrink.describe_layers import describe_layers
+from graphscale.passes.shrink.plan_grids import plan_grids
+from graphscale.passes.shrink.plan_weights import plan_weights
+from graphscale.passes.shrink.shrink_graph import ShrinkGraph, check_shapes
+from graphscale.passes.shrink.solve_geometry import solve_geometry
+from graphscale.passes.spatial.analysis import SpatialAnalysis
+from graphscale.passes.spatial.analyze import analyze
+from graphscale.passes.spatial.dimensions import SpatialSize, moves, pretrain_size, single_size
+from graphscale.passes.spatial.geometry import Geometry
+from graphscale.rescaling.input_size import InputSize, Size, axis_size, has_fixed_size, input_shapes
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target network made ready to be analyzed.
+
+    Attributes:
+        model: A graph of its own, in normal form, whose integer constants have one reader each; the
+            weights are those of the model it was made from.
+        size: The input sizes that the user gave.
+        shapes: Shapes of the graph inputs.
+        resolved_ifs, folded, skeleton: As `resolved_ifs`, `folded` and `target` of `Plan`.
+        copies: The constants that were made from others, to be merged again.
+    """
+
+    model: ir.Model
+    size: InputSize
+    shapes: Mapping[str, Sequence[int]]
+    resolved_ifs: list[str]
+    folded: list[str]
+    skeleton: str
+    copies: Mapping[ir.Value, ir.Value]
+
+
+def plan_model(
+    model: ir.Model,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+) -> Plan:
+    """What `shrink_model` would do to `model`, which is left as it is; arguments as there."""
+    _, plan = derive(prepare(model, input_size), kernels, keep)
+    return plan
+
+
+def prepare(model: ir.Model, input_size: Size = None) -> Target:
+    """Copy the graph of `model` and normalize it.
+
+    Raises:
+        GraphScaleError: the input size does not fit the model, or a node cannot be computed.
+    """
+    source = model.meta.get("source", "the model")
+    model = model.clone()
+    model.meta["source"] = source
+    normalize(model)
+    size = InputSize.parse(input_size, has_fixed_size(model))
+    shapes = input_shapes(model, size)
+    resolved_ifs = ResolveStaticIfs(shapes)(model).names
+    folded = FoldConstants()(model).names
+    skeleton = strip(model)
+    split = SplitConstants()
+    split(model)
+    return Target(model, size, shapes, resolved_ifs, folded, skeleton, split.copies)
+
+
+def derive(
+    target: Target, kernels: KernelTable | None = None, keep: Sequence[str] = ()
+) -> tuple[ir.Model, Plan]:
+    """Turn the target's model into the pre-train network; returns it with its plan.
+
+    The weights that change shape are the target's, resized when they are read.
+
+    Raises:
+        GraphScaleError: the model cannot be rescaled; names the node.
+    """
+    model = target.model
+    analysis = analyze(model, infer_shapes(model, target.shapes))
+    chosen = choose_kernels(analysis, kernels, keep)
+    if not chosen.target:
+        source = model.meta["source"]
+        raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")
+    geometry = solve_geometry(analysis, chosen, _input_sizes(analysis, chosen, target.size))
+    weights = plan_weights(analysis, chosen, geometry)
+    plan = Plan(
+        inputs=_describe_inputs(analysis, geometry),
+        layers=describe_layers(analysis, chosen, geometry),
+        weights=list(weights.values()),
+        grids=plan_grids(analysis, geometry),
+        folded=target.folded,
+        resolved_ifs=target.resolved_ifs,
+        target=target.skeleton,
+    )
+    for value, weight in weights.items():
+        set_tensor(value, shrink_tensor(tensor_of(value), weight, "bilinear"))
+    plan.constants = ShrinkGraph(analysis, geometry)(model).names
+    shapes = {value.name: geometry.shape(analysis.of(value)) for value in graph_inputs(model)}
+    check_shapes(analysis, geometry, shapes)
+    MergeConstants(target.copies)(model)
+    forget_given_names(model)
+    return model, plan
+
+
+def _input_sizes(
+    analysis: SpatialAnalysis, kernels: ChosenKernels, given: InputSize
+) -> dict[SpatialSize, int]:
+    """Pre-train pixels of every input's sizes; the first input's ratio holds for the others."""
+    sizes: dict[SpatialSize, int] = {}
+    frame: dict[int, tuple[int, int]] = {}
+    for value in graph_inputs(analysis.model):
+        for dim in analysis.of(value):
+            size = single_size(dim)
+            if size is None or size in sizes:
+                continue
+            if size.axis in frame:
+                target, pretrain = frame[size.axis]
+                sizes[size] = max(1, round(size.target * pretrain / target))
+            elif given.pretrain is not None:
+                sizes[size] = axis_size(given.pretrain, size.axis)
+            else:
+                sizes[size] = choose_input(analysis, kernels, size)
+            if sizes[size] > size.target:
+                raise GraphScaleError(
+                    f"input {value.name!r}: a pre-train size of {sizes[size]} is larger than the "
+                    f"target's {size.target}; give a smaller --input-size"
+                )
+            frame.setdefault(size.axis, (size.target, sizes[size]))
+    return sizes
+
+
+def _describe_inputs(analysis: SpatialAnalysis, geometry: Geometry) -> list[InputPlan]:
+    plans = []
+    for value in graph_inputs(analysis.model):
+        target = [size if isinstance(size, int) else str(size) for size in value.shape]
+        pretrain = [
+            pretrain_size(dim, geometry.sizes) if moves(dim) else size
+            for dim, size in zip(analysis.of(value), target, strict=True)
+        ]
+        plans.append(InputPlan(value.name, target, pretrain))
+    return plans

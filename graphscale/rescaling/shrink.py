@@ -1,0 +1,58 @@
+"""Shrink a target network: the pre-train network with its weights, and the plan that leads back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.plan import Plan
+from graphscale.passes.shrink.choose_kernels import KernelTable
+from graphscale.passes.shrink.initialize import initialize, is_trained
+from graphscale.rescaling.check_numbers import check_numbers
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.plan import derive, prepare
+
+INITIALIZATIONS = ("auto", "resize", "fresh")
+
+
+def shrink_model(
+    model: ir.Model,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    init: str = "auto",
+    seed: int = 0,
+) -> tuple[ir.Model, Plan]:
+    """The pre-train network of `model`, which is left as it is, and its plan.
+
+    Args:
+        model: The target network.
+        input_size: Pre-train height and width, or 'target:pretrain' (see `InputSize.parse`).
+        kernels: Target kernel size -> pre-train size, before the paper's table.
+        keep: Patterns of node or weight names whose kernels are left alone.
+        init: 'resize' the target's weights or draw 'fresh' ones; 'auto' resizes where the target is
+            trained.
+        seed: Of the fresh weights.
+
+    Returns:
+        The pre-train network, which carries the plan in its metadata, and the plan.
+
+    Raises:
+        GraphScaleError: the model cannot be rescaled, or a weight holds NaN; says what to do.
+    """
+    if init not in INITIALIZATIONS:
+        raise GraphScaleError(f"unknown initialisation {init!r}; use resize or fresh")
+    target = prepare(model, input_size)
+    check_numbers(target.model)
+    untrained = init == "auto" and not is_trained(target.model)
+    pretrain, plan = derive(target, kernels, keep)
+    plan.init = "fresh" if init == "fresh" or untrained else "resize"
+    if plan.init == "fresh":
+        # Of an untrained target, the weights that keep their shape keep their initial numbers, too.
+        names = None if init == "fresh" else {weight.name for weight in plan.weights}
+        initialize(pretrain, names, seed)
+    plan.attach(pretrain)
+    return pretrain, plan

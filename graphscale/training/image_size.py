@@ -1,0 +1,126 @@
+"""Feed a network images of the size of the moment.
+
+Three ways, which can be combined: resize a batch on its device, resize whatever a module is given
+in front of it, or let the DataLoader's workers make small images in the first place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from graphscale.core.errors import GraphScaleError
+
+
+def resize_batch(
+    images: torch.Tensor, size: int | Sequence[int], mode: str = "bilinear"
+) -> torch.Tensor:
+    """Images (N, C, H, W) at another height and width, on their device.
+
+    'bilinear' and 'bicubic' are antialiased, as Pillow resizes; 'nearest' (its exact form) is for
+    label maps. Images of the wanted size are returned as they are. Dtypes are kept; integers are
+    rounded. Memory formats are kept.
+
+    Raises:
+        GraphScaleError: the tensor has no four dimensions.
+
+    Example:
+        >>> import torch
+        >>> from graphscale.training import resize_batch
+        >>> resize_batch(torch.rand(8, 3, 64, 64), 48).shape
+        torch.Size([8, 3, 48, 48])
+    """
+    if images.ndim != 4:
+        raise GraphScaleError(
+            f"resize_batch takes images (N, C, H, W), not a tensor of shape {list(images.shape)}; "
+            "resize it before it is fed, to the schedule's image_size"
+        )
+    height_width = (size, size) if isinstance(size, int) else tuple(size)
+    if tuple(images.shape[2:]) == height_width:
+        return images
+    if mode == "nearest":
+        given = images if images.is_floating_point() else images.double()  # exact for labels
+        return F.interpolate(given, height_width, mode="nearest-exact").to(images.dtype)
+    # Half precision is resized in float32: CPUs have no antialiased kernel for it.
+    wide = images if images.dtype in (torch.float32, torch.float64) else images.float()
+    resized = F.interpolate(wide, height_width, mode=mode, antialias=True)
+    if images.dtype == resized.dtype:
+        return resized
+    if not images.is_floating_point():
+        bounds = torch.iinfo(images.dtype)
+        resized = resized.round().clamp(bounds.min, bounds.max)
+    return resized.to(images.dtype)
+
+
+class ResizeInputs:
+    """Forward pre-hook: resizes the images that a module is given to `size` (height, width).
+
+    It lets a training or validation loop that always feeds images of the target's size run
+    unchanged. What is no image (N, C, H, W) passes.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __call__(self, module: nn.Module, inputs: tuple) -> tuple:
+        """The module's arguments, the first one resized."""
+        first = inputs[0] if inputs else None
+        if not isinstance(first, torch.Tensor) or first.ndim != 4:
+            return inputs
+        return (resize_batch(first, self.size), *inputs[1:])
+
+
+class SharedImageSize:
+    """The image size of the moment, shared between processes.
+
+    A data set or transform that holds it sees in every worker what the training process sets, also
+    with persistent workers and any start method, so small images are decoded and augmented small.
+    Images that workers have prefetched keep their size; `resize_batch` or `ResizeInputs` brings
+    them to the new one.
+
+    Args:
+        size: Height and width, or one number for both.
+
+    Example:
+        >>> from graphscale.training import SharedImageSize
+        >>> size = SharedImageSize(48)
+        >>> # in a data set: image.resize((size.width, size.height))
+        >>> size.set(64)
+        >>> size.height, size.width
+        (64, 64)
+    """
+
+    def __init__(self, size: int | Sequence[int]) -> None:
+        # Both numbers in one 64-bit word, so that no reader sees the height of one size with the
+        # width of another. A tensor, because a multiprocessing.Value is pickled only when a process
+        # starts.
+        self._word = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self.set(size)
+
+    def set(self, size: int | Sequence[int]) -> None:
+        """Give every process another size."""
+        height, width = (size, size) if isinstance(size, int) else size
+        self._word[0] = height << 32 | width
+
+    @property
+    def height(self) -> int:
+        """The height now."""
+        return self.size[0]
+
+    @property
+    def width(self) -> int:
+        """The width now."""
+        return self.size[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) now."""
+        word = int(self._word[0])
+        return word >> 32, word & 0xFFFFFFFF
+
+    def __deepcopy__(self, memo: dict) -> SharedImageSize:
+        """Itself: a copy of a data set follows the same size."""
+        return self

@@ -1,0 +1,154 @@
+"""The learning rate around growth: as scheduled, or restarted, with or without a warm-up.
+
+In: a `GrowthSchedule`, an optimizer and perhaps a torch scheduler. Out: a scheduler with torch's
+interface, which is stepped after the growth schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.training.optimizer_state import plain_optimizer
+from graphscale.training.schedule import GrowthSchedule
+
+Decay = Callable[[float], float]
+
+DECAYS: dict[str, Decay] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "steps": lambda progress: 1.0 if progress < 1 / 3 else 0.2 if progress < 2 / 3 else 0.02,
+}
+
+
+class GrowthLR(LRScheduler):
+    """Steps a torch scheduler, and takes the rate over when the network has grown.
+
+    Args:
+        schedule: The growth schedule; call its `step` before this one's.
+        optimizer: Whose rates are set.
+        scheduler: A torch scheduler for the rate up to growth (and after it, if `after` is
+            'scheduled'); None keeps the rate as it is.
+        after: 'scheduled' goes on with `scheduler`; 'restart' starts again at the initial rate when
+            the network becomes the target, and decays over what is left of the training.
+        height: Of the restart, as a part of the initial rate.
+        decay: Of the restart: 'linear' to zero, 'cosine', 'steps' (1, 0.2 and 0.02 in thirds),
+            'constant', or a function of the progress (0 to 1) that gives a factor.
+        warmup: Units after each growth over which the rate rises linearly to its height.
+
+    While the schedule holds the rate (`extra_until_drop`), nothing changes.
+
+    Raises:
+        GraphScaleError: an unknown `after` or `decay`.
+
+    Example:
+        >>> import torch, graphscale
+        >>> from graphscale.training import GrowthLR, GrowthSchedule
+        >>> target = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, padding=2), torch.nn.ReLU())
+        >>> model = graphscale.shrink(target, torch.randn(2, 3, 32, 32))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> schedule = GrowthSchedule(model, total=4, grow_at=2, optimizers=optimizer)
+        >>> rates = GrowthLR(schedule, optimizer, after="restart", height=0.5)
+        >>> for _ in schedule:
+        ...     print(rates.get_last_lr()[0], end=" ")
+        ...     _ = schedule.step()
+        ...     rates.step()
+        0.1 0.1 0.05 0.025
+    """
+
+    def __init__(
+        self,
+        schedule: GrowthSchedule,
+        optimizer: Optimizer,
+        scheduler: Any = None,
+        *,
+        after: str = "scheduled",
+        height: float = 1.0,
+        decay: str | Decay = "linear",
+        warmup: int = 0,
+    ) -> None:
+        # Not LRScheduler's own, which would step the rate and wrap the optimizer.
+        if after not in ("scheduled", "restart"):
+            raise GraphScaleError(f"unknown after {after!r}; use scheduled or restart")
+        if isinstance(decay, str) and decay not in DECAYS:
+            raise GraphScaleError(f"unknown decay {decay!r}; use one of {', '.join(DECAYS)}")
+        self.schedule = schedule
+        self.optimizer = plain_optimizer(optimizer)
+        self.scheduler = scheduler
+        self.after = after
+        self.height = height
+        self.decay: Decay = DECAYS[decay] if isinstance(decay, str) else decay
+        self.warmup = warmup
+        groups = self.optimizer.param_groups
+        self.base_lrs = [float(group.get("initial_lr", group["lr"])) for group in groups]
+        self.last_epoch = 0
+        # The rates without the warm-up's factor: most torch schedulers compute the next rate from
+        # the last one.
+        self._planned = [float(group["lr"]) for group in groups]
+        self._last_lr = list(self._planned)
+
+    def step(self, *args: Any) -> None:
+        """Set the rates of the next unit; arguments go to the torch scheduler."""
+        self.last_epoch += 1
+        if self.schedule.holding:
+            return
+        groups = self.optimizer.param_groups
+        since = self.schedule.since_growth
+        if self.after == "restart" and self.schedule.grown:
+            left = self._left()
+            factor = self.height * self.decay(min(1.0, since / left) if left else 1.0)
+            self._planned = [base * factor for base in self.base_lrs]
+        else:
+            for group, rate in zip(groups, self._planned):
+                self._put(group, rate)
+            if self.scheduler is not None:
+                self.scheduler.step(*args)
+            self._planned = [float(group["lr"]) for group in groups]
+        rise = 1.0 if since is None else min(1.0, (since + 1) / (self.warmup + 1))
+        for group, rate in zip(groups, self._planned):
+            self._put(group, rate * rise)
+        self._last_lr = [float(group["lr"]) for group in groups]
+
+    def get_last_lr(self) -> list[float]:
+        """The rates of the groups, as they were set last."""
+        return list(self._last_lr)
+
+    def get_lr(self) -> list[float]:
+        """As `get_last_lr`."""
+        return self.get_last_lr()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with the torch scheduler's."""
+        return {
+            "last_epoch": self.last_epoch,
+            "base_lrs": list(self.base_lrs),
+            "planned": list(self._planned),
+            "last_lr": list(self._last_lr),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken; the optimizer loads its rates itself."""
+        self.last_epoch = state["last_epoch"]
+        self.base_lrs = list(state["base_lrs"])
+        self._planned = list(state["planned"])
+        self._last_lr = list(state["last_lr"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+
+    def _left(self) -> int:
+        """Units of training from the last growth to the end, without extra ones."""
+        return self.schedule.total - self.schedule.grown_at[-1]
+
+    @staticmethod
+    def _put(group: dict, rate: float) -> None:
+        if hasattr(group["lr"], "fill_"):  # a tensor, which a captured or compiled step reads
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

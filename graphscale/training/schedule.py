@@ -1,0 +1,327 @@
+"""When to grow: a schedule that any training loop can follow, deterministic and resumable.
+
+In: the pre-train module, the length of the training, and when to grow. The loop tells it of every
+unit of training (`step`); it grows the module in place, with the optimizers, and knows the image
+size of the moment. The learning rate is `GrowthLR`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.plan import Plan
+from graphscale.modules.rescale_module import unwrapped
+from graphscale.training.grow_in_place import copies_of, grow_
+from graphscale.training.image_size import ResizeInputs, SharedImageSize
+from graphscale.training.stages import Stage
+
+
+@dataclass(frozen=True)
+class BeforeDrop:
+    """Grow `units` before the learning rate first drops: the paper's choice, with 1 or 2.
+
+    Attributes:
+        milestones: When the rate drops, or a scheduler that has `milestones`, as MultiStepLR.
+        units: How long before.
+    """
+
+    milestones: Any
+    units: int = 1
+
+    def position(self) -> int:
+        """After how many units to grow."""
+        return min(getattr(self.milestones, "milestones", self.milestones)) - self.units
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Grow when the validation score has not become better for `patience` scores.
+
+    Attributes:
+        patience: Scores without a new best one.
+        min_delta: What counts as better.
+        latest: Grow after this share of training in any case.
+    """
+
+    patience: int = 2
+    min_delta: float = 0.0
+    latest: float = 0.9
+
+
+When = int | float | BeforeDrop | Plateau
+
+
+class GrowthSchedule:
+    """Grows a pre-train network during training.
+
+    A unit is whatever `step` is called after: an epoch or a batch.
+
+    Args:
+        module: What `shrink` returned, or the module of `Stages`; also in wrappers.
+        total: Units of the whole training.
+        grow_at: When to grow: after so many units (int), after a share of them (float), or
+            `BeforeDrop` or `Plateau`. A list for several stages, the last one for the target.
+        later: The later stages, one fewer than `grow_at` has entries.
+        optimizers, averages: As for `grow_`. They can be set later, as attributes.
+        extra_until_drop: After the last growth, go on at the same learning rate until the
+            validation score first drops (section 5.2 of arXiv 1610.03623), for so many units at
+            most; training becomes longer by that.
+        higher_is_better: Whether a larger score is a better one.
+        shared_size: A `SharedImageSize` to keep at the current size.
+        resize_inputs: Resize the images that the module is given by a hook (`ResizeInputs`), so
+            that nothing else of a loop must change.
+        options: Further options of `grow_`.
+
+    Attributes:
+        position: Units done.
+        extra: Units of them that were added by `extra_until_drop`.
+        grown_at: At which positions the module has grown.
+        holding: Whether the learning rate stands still.
+
+    Raises:
+        GraphScaleError: the module has no plan, or growth would lie outside the training.
+
+    Under DistributedDataParallel every rank needs the same scores.
+
+    Example:
+        >>> import torch, graphscale
+        >>> from graphscale.training import GrowthLR, GrowthSchedule, resize_batch
+        >>> target = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, padding=2), torch.nn.ReLU())
+        >>> model = graphscale.shrink(target, torch.randn(2, 3, 32, 32))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        >>> schedule = GrowthSchedule(model, total=10, grow_at=0.7, optimizers=optimizer)
+        >>> rates = GrowthLR(schedule, optimizer, after="restart")
+        >>> for epoch in schedule:
+        ...     for images in [torch.rand(4, 3, 32, 32)]:
+        ...         images = resize_batch(images, schedule.image_size)
+        ...         model(images).mean().backward()
+        ...         optimizer.step()
+        ...     _ = schedule.step()
+        ...     rates.step()
+        >>> schedule.grown_at
+        [7]
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        total: int,
+        grow_at: When | Sequence[When],
+        later: Sequence[Stage] = (),
+        optimizers: Any = (),
+        averages: Any = (),
+        extra_until_drop: int = 0,
+        higher_is_better: bool = True,
+        shared_size: SharedImageSize | None = None,
+        resize_inputs: bool = False,
+        **options: Any,
+    ) -> None:
+        plan = getattr(unwrapped(module), "graphscale_plan", None)
+        if plan is None:
+            raise GraphScaleError(
+                f"{type(unwrapped(module)).__name__} carries no plan (graphscale_plan); give the "
+                "module that shrink returned"
+            )
+        self.module = module
+        self.total = total
+        self.optimizers = optimizers
+        self.averages = averages
+        self.later = list(later)
+        self.extra_until_drop = extra_until_drop
+        self.higher_is_better = higher_is_better
+        self.shared_size = shared_size
+        self.options = options
+        given = list(grow_at) if isinstance(grow_at, Sequence) else [grow_at]
+        self._when = [_position(each, total) for each in given]
+        self._check()
+        self._sizes = [_sizes(each)[0] for each in (plan, *(s.plan for s in self.later))]
+        self._sizes.append(_sizes(plan)[1])
+        self.position = 0
+        self.extra = 0
+        self.grown_at: list[int] = []
+        self.holding = False
+        self._best: float | None = None
+        self._last: float | None = None
+        self._scores_since_best = 0
+        if resize_inputs:
+            hook = ResizeInputs(self.image_size)
+            for each in (unwrapped(module), *self._copies()):
+                each.register_forward_pre_hook(hook)
+        self._tell_size()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that the module takes now."""
+        return self._sizes[len(self.grown_at)]
+
+    @property
+    def grown(self) -> bool:
+        """Whether the module is the target."""
+        return len(self.grown_at) == len(self._when)
+
+    @property
+    def since_growth(self) -> int | None:
+        """Units since the last growth, without extra ones; None before the first."""
+        return self.position - self.extra - self.grown_at[-1] if self.grown_at else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training is over."""
+        return self.position - self.extra >= self.total
+
+    def __iter__(self) -> Iterator[int]:
+        """The units that are left; the body of the loop calls `step` once for each."""
+        while not self.finished:
+            before = self.position
+            yield before
+            if self.position == before:
+                raise GraphScaleError(
+                    "the schedule was not told of the unit of training; call schedule.step() at "
+                    "the end of the loop's body"
+                )
+
+    def step(self, score: float | None = None) -> bool:
+        """Note a unit of training, and the validation score where there is one; grow if it is time.
+
+        Returns:
+            Whether the module has grown.
+        """
+        if self.holding:
+            self.extra += 1
+        self.position += 1
+        if score is not None:
+            self._note(float(score))
+        if self.extra >= self.extra_until_drop:
+            self.holding = False
+        if not self.grown and self._is_time():
+            self.grow()
+            return True
+        return False
+
+    def grow(self) -> None:
+        """Grow to the next stage now, whatever the schedule says."""
+        if self.grown:
+            raise GraphScaleError("the module is grown already; there is no further stage")
+        stage = len(self.grown_at)
+        grow_(
+            self.module,
+            to=self.later[stage] if stage < len(self.later) else None,
+            optimizers=self.optimizers,
+            averages=self.averages,
+            **self.options,
+        )
+        self.grown_at.append(self.position)
+        self._best = self._last = None
+        self._scores_since_best = 0
+        self.holding = self.grown and self.extra_until_drop > 0
+        self._tell_size()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on, as plain numbers."""
+        return {
+            "position": self.position,
+            "extra": self.extra,
+            "grown_at": list(self.grown_at),
+            "holding": self.holding,
+            "best": self._best,
+            "last": self._last,
+            "scores_since_best": self._scores_since_best,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
+
+        A module that had grown by then is grown now, so that its weights and its optimizers' state
+        can be loaded: load the schedule first, then the module and the optimizers.
+
+        Raises:
+            GraphScaleError: the module has grown further than the state.
+        """
+        if len(self.grown_at) > len(state["grown_at"]):
+            raise GraphScaleError(
+                "the module has grown further than this state; load it into the module that shrink "
+                "returns"
+            )
+        while len(self.grown_at) < len(state["grown_at"]):
+            self.grow()
+        self.position = state["position"]
+        self.extra = state["extra"]
+        self.grown_at = list(state["grown_at"])
+        self.holding = state["holding"]
+        self._best = state["best"]
+        self._last = state["last"]
+        self._scores_since_best = state["scores_since_best"]
+
+    def _copies(self) -> list[nn.Module]:
+        return copies_of(unwrapped(self.module), self.averages)
+
+    def _check(self) -> None:
+        if len(self._when) != len(self.later) + 1:
+            raise GraphScaleError(
+                f"{len(self._when)} times of growth are given for {len(self.later)} later stages "
+                "and the target; give one time for each"
+            )
+        fixed = [each for each in self._when if isinstance(each, int)]
+        if fixed != sorted(set(fixed)) or any(not 0 < each < self.total for each in fixed):
+            raise GraphScaleError(
+                f"growth after {', '.join(map(str, fixed))} of {self.total} units is no schedule; "
+                "give increasing times inside the training"
+            )
+
+    def _is_time(self) -> bool:
+        when = self._when[len(self.grown_at)]
+        if isinstance(when, int):
+            return self.position >= when
+        return self._scores_since_best >= when.patience or (
+            self.position >= round(when.latest * self.total)
+        )
+
+    def _note(self, score: float) -> None:
+        sign = 1.0 if self.higher_is_better else -1.0
+        when = None if self.grown else self._when[len(self.grown_at)]
+        delta = when.min_delta if isinstance(when, Plateau) else 0.0
+        if self._best is None or sign * (score - self._best) > delta:
+            self._best = score
+            self._scores_since_best = 0
+        else:
+            self._scores_since_best += 1
+        if self._last is not None and sign * (score - self._last) < 0:
+            self.holding = False
+        self._last = score
+
+    def _tell_size(self) -> None:
+        """Give the size of the moment to workers and hooks; hooks go when the target is reached."""
+        if self.shared_size is not None:
+            self.shared_size.set(self.image_size)
+        for module in (unwrapped(self.module), *self._copies()):
+            hooks = module._forward_pre_hooks
+            for key in [key for key, hook in hooks.items() if isinstance(hook, ResizeInputs)]:
+                if self.grown:
+                    del hooks[key]
+                else:
+                    hooks[key].size = self.image_size
+
+
+def _position(when: When, total: int) -> int | Plateau:
+    """When to grow as a number of units; a plateau is not known before."""
+    if isinstance(when, Plateau):
+        return when
+    if isinstance(when, BeforeDrop):
+        return when.position()
+    return round(when * total) if isinstance(when, float) else when
+
+
+def _sizes(plan: Plan) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) of the first input in the pre-train network and in the target."""
+    pretrain, target = plan.inputs[0].pretrain[-2:], plan.inputs[0].target[-2:]
+    if not all(isinstance(each, int) for each in (*pretrain, *target)):
+        raise GraphScaleError(
+            "the plan leaves the image size open; shrink with an example of the target's size"
+        )
+    return (int(pretrain[0]), int(pretrain[1])), (int(target[0]), int(target[1]))

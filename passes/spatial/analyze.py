@@ -1,0 +1,114 @@
+"""Follow heights and widths through a graph: which sizes are equal, and what maps one to another.
+
+In goes a model with its inferred shapes, out comes a `SpatialAnalysis`. Each operator's rule says
+what the operator does. An operator without a rule is refused where a height or width goes in; where
+none does, its outputs are fixed.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.node_names import node_name
+from graphscale.passes.graph.graph_inputs import graph_inputs
+from graphscale.passes.graph.infer_shapes import InferredShapes
+from graphscale.passes.spatial import rules
+from graphscale.passes.spatial.analysis import SpatialAnalysis
+from graphscale.passes.spatial.analyzer import Analyzer
+from graphscale.passes.spatial.dimensions import fixed, moves
+from graphscale.passes.spatial.registry import find_rule
+
+rules.load()
+
+
+def analyze(model: ir.Model, inferred: InferredShapes) -> SpatialAnalysis:
+    """Analyze the spatial sizes of `model` from its inputs on.
+
+    Raises:
+        GraphScaleError: an operator has no rule, or uses heights and widths in a way that cannot be
+            followed; names the node.
+    """
+    analyzer = Analyzer(model, inferred)
+    refusal = _follow(analyzer)
+    # Which inputs are images shows only once sizes have been followed as far as the convolutions;
+    # where some are not, everything is followed again with these standing still.
+    apart = analyzer.apart_from_maps()
+    if apart and len(apart) < analyzer.source_count():
+        analyzer = Analyzer(model, inferred, standing_still=apart)
+        refusal = _follow(analyzer)
+    if refusal is not None:
+        raise refusal
+    for value in model.graph.outputs:
+        analyzer.anchor(analyzer.of(value))
+    return analyzer.finish()
+
+
+def spatial_positions(value: ir.Value, rank: int) -> range:
+    """Positions of height, width … in a graph input of `rank` dimensions.
+
+    Channels first, unless everything that reads the input moves its last dimension to the second.
+    """
+    readers = [usage.node for usage in value.uses()]
+    moved = (0, rank - 1, *range(1, rank - 1))
+    if readers and all(
+        node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", [])) == moved
+        for node in readers
+    ):
+        return range(1, rank - 1)
+    return range(2, rank)
+
+
+def _follow(analyzer: Analyzer) -> GraphScaleError | None:
+    """Apply every node's rule; returns the first refusal, behind which sizes are fixed."""
+    refusal = None
+    for value in graph_inputs(analyzer.model):
+        analyzer.feed(value, spatial_positions(value, len(analyzer.shape(value))))
+    for node in analyzer.model.graph:
+        if all(output in analyzer.inferred.constants for output in node.outputs if output.name):
+            continue
+        try:
+            _apply_rule(node, analyzer)
+        except GraphScaleError as error:
+            refusal = refusal or error
+            _fix_outputs(node, analyzer)
+    return refusal
+
+
+def _apply_rule(node: ir.Node, analyzer: Analyzer) -> None:
+    rule = find_rule(node)
+    if rule is not None:
+        rule.analyze(node, analyzer)
+    elif any(moves(dim) for value in _read(node) for dim in analyzer.dims.get(value, ())):
+        operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        raise GraphScaleError(
+            f"node {node_name(node)!r}: the operator {operator} has no rule for heights and "
+            "widths; cut the model before it, replace the node, or add a rule (CONTRIBUTING.md)"
+        )
+    else:
+        _fix_outputs(node, analyzer)
+
+
+def _fix_outputs(node: ir.Node, analyzer: Analyzer) -> None:
+    for output in node.outputs:
+        if output in analyzer.inferred.shapes:
+            analyzer.dims[output] = tuple(fixed(size) for size in analyzer.shape(output))
+        if output in analyzer.inferred.sequences:
+            shapes = analyzer.inferred.sequences[output]
+            analyzer.sequences[output] = [tuple(map(fixed, shape)) for shape in shapes]
+
+
+def _read(node: ir.Node) -> list[ir.Value]:
+    """What a node reads: its inputs, and what its subgraphs (of If, Loop) read from outside."""
+    values = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs = [attribute.as_graph()]
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs = attribute.as_graphs()
+        else:
+            continue
+        for graph in graphs:
+            values += [v for inner in graph.all_nodes() for v in inner.inputs if v is not None]
+            values += graph.outputs
+    return values

@@ -1,0 +1,87 @@
+"""The rules of ONNX operators for heights and widths, and how a rule is found.
+
+One rule per operator family tells all that graphscale knows about it. To add an operator, write a
+class with an `analyze` method in a file of `rules/` and register it:
+
+    @register("Celu", "Elu")
+    class _Activation(Rule):
+        def analyze(self, node, analyzer):
+            analyzer.keep(node)
+
+`rules/resize.py` is a short example of a rule that changes sizes and writes numbers back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from graphscale.passes.spatial.dimensions import Dims
+
+if TYPE_CHECKING:
+    from graphscale.passes.spatial.analysis import SpatialAnalysis
+    from graphscale.passes.spatial.analyzer import Analyzer
+    from graphscale.passes.spatial.rewriter import Rewriter
+
+
+class Rule(ABC):
+    """What one family of operators means for heights and widths."""
+
+    @abstractmethod
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        """Record the dimensions of the node's outputs, its mappings and its weights.
+
+        Raises:
+            GraphScaleError: the node uses heights or widths in a way that cannot be followed.
+        """
+
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:  # noqa: B027 (most write nothing)
+        """Change the node's attributes and constant inputs to those of the pre-train network."""
+
+
+class ConvolutionRule(Rule):
+    """A rule of an operator whose second input is a kernel that a smaller one can replace."""
+
+    @abstractmethod
+    def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
+        """The map at whose every pixel the kernel is multiplied with once (Eq. 3)."""
+
+    @abstractmethod
+    def fan_in(self, node: ir.Node, shape: list[int]) -> int:
+        """How many numbers a sum is made of, for a kernel of this shape (He et al. 2015)."""
+
+
+_RULES: dict[tuple[str, str], Rule] = {}
+
+
+def register(*operators: str, domain: str = "") -> Callable[[type[Rule]], type[Rule]]:
+    """Make a class the rule of these operators of one domain ("" is ONNX's own)."""
+
+    def add(rule: type[Rule]) -> type[Rule]:
+        one = rule()
+        for operator in operators:
+            if (domain, operator) in _RULES:
+                raise ValueError(f"operator {domain}.{operator} has two rules")
+            _RULES[domain, operator] = one
+        return rule
+
+    return add
+
+
+def find_rule(node: ir.Node) -> Rule | None:
+    """The rule of a node's operator, if there is one."""
+    return _RULES.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+
+
+def convolution_rule(node: ir.Node) -> ConvolutionRule | None:
+    """The rule of a node that is a convolution of some kind; None for all other nodes."""
+    rule = find_rule(node)
+    return rule if isinstance(rule, ConvolutionRule) else None
+
+
+def registered_operators() -> frozenset[tuple[str, str]]:
+    """(domain, operator) of every operator that has a rule."""
+    return frozenset(_RULES)

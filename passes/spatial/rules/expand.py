@@ -1,0 +1,64 @@
+"""Expand and Tile: dimensions of one pixel are repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.core.plan import Grid
+from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
+from graphscale.passes.spatial.dimensions import Dim, fixed, moves, target_size
+from graphscale.passes.spatial.mapping import Change, Option, Parameters
+from graphscale.passes.spatial.registry import Rule, register
+from graphscale.passes.spatial.rewriter import Rewriter
+
+
+@dataclass(frozen=True)
+class OnePixel(Parameters):
+    """One pixel spread over a map: its parts stand around its middle."""
+
+    def grid(self, grid: Grid, size: int) -> Grid:
+        shift = (1 / size - 1) / 2
+        return Grid(grid.origin + grid.pitch * shift, grid.pitch / size, size)
+
+    def grid_over(self, whole: int, size: int) -> Grid:
+        return Grid((whole / size - 1) / 2, whole / size, size)
+
+    def options(self, target: Change, size: int, wanted: frozenset[int]) -> Iterator[Option]:
+        for out in wanted:
+            yield Option(out, self, 0.0)
+
+
+@register("Expand", "Tile")
+class _Expand(Rule):
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        (output,) = node.outputs
+        dims = analyzer.of(node.inputs[0])
+        shape = analyzer.shape(output)
+        dims = (*(fixed(1) for _ in range(len(shape) - len(dims))), *dims)
+        result: list[Dim] = []
+        for position, (dim, size) in enumerate(zip(dims, shape, strict=True)):
+            if target_size(dim) == size:
+                result.append(dim)
+            elif moves(dim):
+                raise unfollowed(node, "repeats a height or width")
+            elif position >= 2 and target_size(dim) == 1:
+                result.append(analyzer.spread(node, position, position - 2, size, OnePixel()))
+            else:
+                result.append(fixed(size))
+        analyzer.dims[output] = tuple(result)
+
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:
+        dims = rewriter.analysis.of(node.outputs[0])
+        numbers = rewriter.analysis.constant(node, 1, "repeats")
+        if numbers is None or not any(moves(dim) for dim in dims):
+            return
+        aligned = dims[len(dims) - len(numbers) :]
+        wanted = [
+            rewriter.size(dim) if number > 1 and moves(dim) else number
+            for number, dim in zip(numbers, aligned, strict=True)
+        ]
+        rewriter.constants.demand(node, 1, np.asarray(wanted))

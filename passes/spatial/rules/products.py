@@ -1,0 +1,88 @@
+"""Matrix products: what is summed over, and which weights are fully-connected interfaces."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from graphscale.passes.graph.weight_source import weight_source
+from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
+from graphscale.passes.spatial.dimensions import Dim, Dims, fixed, moves, tie_dims
+from graphscale.passes.spatial.registry import Rule, register
+
+
+@register("MatMul")
+class _MatMul(Rule):
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        first, second = node.inputs[:2]
+        one, other = analyzer.of(first), analyzer.of(second)
+        if len(one) < 2 or len(other) < 2:
+            if any(map(moves, (*one, *other))):
+                raise unfollowed(node, "multiplies by a vector")
+            analyzer.dims[node.outputs[0]] = tuple(map(fixed, analyzer.shape(node.outputs[0])))
+            return
+        _contract(node, analyzer, (first, one, len(one) - 1), (second, other, len(other) - 2))
+        batch = _broadcast(one[:-2], other[:-2])
+        analyzer.dims[node.outputs[0]] = (*batch, one[-2], other[-1])
+
+
+@register("Gemm")
+class _Gemm(Rule):
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        first, second = node.inputs[:2]
+        one, other = analyzer.of(first), analyzer.of(second)
+        row, column = (1, 0) if node.attributes.get_int("transA", 0) else (0, 1)
+        inner, outer = (1, 0) if node.attributes.get_int("transB", 0) else (0, 1)
+        _contract(node, analyzer, (first, one, column), (second, other, inner))
+        analyzer.dims[node.outputs[0]] = (one[row], other[outer])
+
+
+@register("Einsum")
+class _Einsum(Rule):
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        equation = node.attributes["equation"].value.replace(" ", "")
+        terms, _, result = equation.partition("->")
+        if "..." in equation or not result:
+            if any(moves(dim) for value in node.inputs for dim in analyzer.of(value)):
+                raise unfollowed(node, f"has the equation {equation!r}")
+            return
+        letters: dict[str, Dim] = {}
+        operands = list(zip(terms.split(","), node.inputs, strict=True))
+        for term, value in operands:
+            if weight_source(value) is None:
+                for letter, dim in zip(term, analyzer.of(value), strict=True):
+                    tie_dims(letters.setdefault(letter, dim), dim)
+        for term, value in operands:
+            if weight_source(value) is not None:
+                dims = tuple(
+                    letters.setdefault(letter, dim) for letter, dim in zip(term, analyzer.of(value))
+                )
+                summed = any(moves(letters[x]) and x not in result for x in term)
+                if any(moves(dim) for dim in dims):
+                    analyzer.add_weight(node, value, dims, summed)
+        analyzer.dims[node.outputs[0]] = tuple(letters[letter] for letter in result)
+
+
+def _contract(node: ir.Node, analyzer: Analyzer, first, second) -> None:
+    """Sum over a dimension of two tensors: they are tied, or one is an interface's weight."""
+    (left, left_dims, i), (right, right_dims, j) = first, second
+    if not moves(left_dims[i]) and not moves(right_dims[j]):
+        return
+    for weight, dims, position, dim in (
+        (right, right_dims, j, left_dims[i]),
+        (left, left_dims, i, right_dims[j]),
+    ):
+        if weight_source(weight) is not None:
+            dims = (*dims[:position], dim, *dims[position + 1 :])
+            analyzer.add_weight(node, weight, dims, summed=True)
+            return
+    if not tie_dims(left_dims[i], right_dims[j]):
+        raise unfollowed(node, "sums over sizes of different origins")
+
+
+def _broadcast(first: Dims, second: Dims) -> Dims:
+    longer, shorter = (first, second) if len(first) >= len(second) else (second, first)
+    shorter = (*(() for _ in range(len(longer) - len(shorter))), *shorter)
+    for one, other in zip(longer, shorter):
+        if one and other:
+            tie_dims(one, other)
+    return tuple(one or other for one, other in zip(longer, shorter))

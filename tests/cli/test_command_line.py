@@ -1,0 +1,212 @@
+"""What holds for every command: exit status, standard streams, signals, and faults of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import onnx
+import pytest
+
+from graphscale.cli.command_line import main
+from tests.zoo.handmade import classic
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "target.onnx"
+    onnx.save(classic(17), path)
+    return path
+
+
+def run(*arguments: object, before: str = "", **options) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, after the Python code `before`."""
+    code = f"{textwrap.dedent(before)}\nimport sys\nfrom graphscale.cli import main\n"
+    command = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *map(str, arguments)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    return subprocess.run(command, **options)
+
+
+# --- standard streams -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_tables_in_other_encodings(target: Path, encoding: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = run("shrink", target, env=environment)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "5x5 -> 3x3" in done.stdout
+    assert done.stdout.isascii()
+
+
+def test_names_that_the_encoding_lacks(target: Path) -> None:
+    model = onnx.load(target)
+    model.graph.node[0].name = "größe→"
+    onnx.save(model, target)
+    for options in ([], ["--json"]):
+        done = run("shrink", target, *options, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+        assert done.returncode == 0, done.stderr
+        assert "gr\\" in done.stdout
+
+
+def test_a_full_standard_output_is_said(target: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = run("shrink", target, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left" in done.stderr
+    assert "target.pretrain.onnx and" in done.stderr
+    assert target.with_suffix(".pretrain.onnx").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_never_a_models_place(target: Path, closed: str) -> None:
+    command = f'"$0" -m graphscale shrink "$1" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(target)], capture_output=True, text=True
+    )
+    assert done.returncode == (1 if closed != "2>&-" else 0)
+    onnx.checker.check_model(str(target.with_suffix(".pretrain.onnx")), full_check=True)
+    json.loads(target.with_suffix(".pretrain.plan.json").read_text())
+
+
+def test_a_reader_that_leaves_is_no_error(target: Path) -> None:
+    command = f'"{sys.executable}" -m graphscale shrink "{target}"; echo $? >&2'
+    done = subprocess.run(
+        ["sh", "-c", f"({command}) | true"], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "0\n"
+
+
+def test_quiet_says_nothing_but_errors(target: Path, capsys) -> None:
+    assert main(["shrink", str(target), "--quiet", "--kernels", "5:3,41:30"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert main(["shrink", str(target), "--quiet", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["layers"]
+    assert main(["grow", str(target), "--quiet"]) == 2
+    assert "--plan" in capsys.readouterr().err
+
+
+def test_verbose_says_each_step_and_where_an_error_comes_from(target: Path, capsys) -> None:
+    assert main(["shrink", str(target), "--verbose"]) == 0
+    steps = capsys.readouterr().err.splitlines()
+    assert [step.split(": ")[-1].split()[-1] for step in steps] == ["read", "made", "written"]
+    assert main(["grow", str(target), "--verbose"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_long_work_prints_lines_where_there_is_no_terminal(target: Path) -> None:
+    before = """
+        import time
+        import graphscale.cli.progress
+        import graphscale.core.model_files as files
+        graphscale.cli.progress._SECONDS = 0.1
+        load = files.load_model
+        files.load_model = lambda path: (time.sleep(1), load(path))[1]
+    """
+    done = run("shrink", target, before=before)
+    assert done.returncode == 0
+    assert done.stderr.count("graphscale: shrinking, ") >= 3
+    assert run("shrink", target, "--quiet", before=before).stderr == ""
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+# Between the model's being written and the end of the check, the command sends itself a signal.
+DURING_THE_CHECK = """
+    import os, signal
+    import graphscale.rescaling.fidelity as fidelity
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    fidelity.compare = lambda *arguments: os.kill(os.getpid(), signal.{name})
+"""
+# While the model is written: its temporary file is there and has no name yet.
+DURING_WRITING = """
+    import os, signal
+    import graphscale.core.model_files as files
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    write = files._write
+    files._write = lambda *arguments: (write(*arguments), os.kill(os.getpid(), signal.{name}))
+"""
+STATUS = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+WORD = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated"}
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_a_signal_during_the_check_finds_the_model_written(target: Path, name: str) -> None:
+    assert main(["shrink", str(target), "--quiet"]) == 0
+    checkpoint = target.with_suffix(".pretrain.onnx")
+    output = target.with_name("grown.onnx")
+    before = DURING_THE_CHECK.format(name=name)
+    done = run("grow", checkpoint, "-o", output, "--check", before=before)
+    assert done.returncode == STATUS[name]
+    assert done.stderr == f"graphscale: {WORD[name]}; {output} is written and complete\n"
+    onnx.checker.check_model(str(output), full_check=True)
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_a_signal_while_writing_leaves_no_file(target: Path, name: str) -> None:
+    files = sorted(target.parent.iterdir())
+    done = run("shrink", target, before=DURING_WRITING.format(name=name))
+    assert done.returncode == STATUS[name]
+    assert done.stderr == f"graphscale: {WORD[name]}; nothing was written\n"
+    assert sorted(target.parent.iterdir()) == files
+
+
+def test_nohup_is_heeded(target: Path) -> None:
+    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    before += textwrap.dedent(DURING_WRITING.format(name="SIGHUP"))
+    assert run("shrink", target, before=before).returncode == 0
+
+
+def test_handlers_of_the_process_are_as_before(target: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["shrink", str(target), "--quiet"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- faults of ours, and what is missing ----------------------------------------------------------
+
+
+def test_a_fault_of_ours_is_reported_as_such(target: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a mistake\nof ours")
+
+    monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
+    assert main(["shrink", str(target)]) == 70
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert "internal error: ZeroDivisionError: a mistake of ours (test_command_line.py" in first
+    assert "report" in second
+    assert "--verbose" in second
+    assert main(["shrink", str(target), "--verbose"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "torch"])
+def test_a_missing_package_is_named_with_its_extra(target: Path, package: str) -> None:
+    before = f"import sys; sys.modules[{package!r}] = None"  # as if it were not installed
+    done = run("shrink", target, "--quiet", before=before)
+    assert done.returncode == 0, done.stderr
+    if package == "torch":
+        code = "import graphscale; graphscale.load"
+    else:
+        code = f"import graphscale; graphscale.session({str(target)!r})"
+    done = run("shrink", "none.onnx", before=f"{before}\n{code}")
+    assert "MissingPackageError" in done.stderr.splitlines()[-1]
+    assert "pip install 'graphscale[" in done.stderr
+
+
+def test_memory_that_is_not_there(target: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
+    assert main(["shrink", str(target)]) == 2
+    assert capsys.readouterr().err == "graphscale: not enough memory for this model\n"

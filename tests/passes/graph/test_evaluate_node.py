@@ -1,0 +1,53 @@
+"""The value of one node."""
+
+import numpy as np
+import pytest
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, shape_of
+from tests.passes.parsed_graphs import read
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[M] y)'
+
+
+def test_inputs_left_out_and_several_outputs():
+    model = read(f"{HEAD} {{ a, y = Split(x)  b = Clip(x, , high) }}", high=np.float32(1))
+    split, clip = model.graph
+    first, second = evaluate_node(model, split, [np.float32([1, 2, 3, 4])])
+    assert (first.tolist(), second.tolist()) == ([1, 2], [3, 4])
+    (clipped,) = evaluate_node(model, clip, [np.float32([0, 5]), None, np.float32(1)])
+    assert clipped.tolist() == [0, 1]
+
+
+def test_a_node_that_does_not_take_the_values_is_named():
+    model = read(f"{HEAD} {{ y = Reshape(x, shape) }}", shape=np.int64([7]))
+    (node,) = model.graph
+    node.name = "bad"
+    with pytest.raises(GraphScaleError, match=r"node 'bad' \(Reshape\) cannot be computed.*check"):
+        evaluate_node(model, node, [np.zeros(3, np.float32), np.int64([7])])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("value = float[2] {1.0, 2.0}", np.float32([1, 2])),
+        ("value_int = 3", np.int64(3)),
+        ("value_ints = [3, 4]", np.int64([3, 4])),
+        ("value_float = 0.5", np.float32(0.5)),
+        ("value_floats = [0.5]", np.float32([0.5])),
+    ],
+)
+def test_constants(attribute, value):
+    (node,) = read(f"{HEAD} {{ y = Constant <{attribute}> () }}").graph
+    found = constant_of(node)
+    assert found.dtype == value.dtype
+    np.testing.assert_array_equal(found, value)
+
+
+@pytest.mark.parametrize(
+    ("node", "value"),
+    [("Shape(x)", [2, 3, 4]), ("Shape <start = 1, end = -1> (x)", [3]), ("Size(x)", 24)],
+)
+def test_shapes(node, value):
+    (node,) = read(f"{HEAD} {{ y = {node} }}").graph
+    assert shape_of(node, (2, 3, 4)).tolist() == value

@@ -1,0 +1,98 @@
+"""Weights that nodes compute become initializers with the numbers that onnxruntime computes."""
+
+import numpy as np
+import pytest
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.passes.normalize.fold_constants import FoldConstants
+from tests.passes.parsed_graphs import normal, operators, read, run
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, 5, 5] x) => (float[N, C, H, W] y)'
+
+
+def test_a_scaled_kernel_is_folded_under_its_name():
+    model = read(
+        f"""{HEAD} <float half = {{0.5}}> {{
+            scaled = Mul(w, half)
+            y = Conv(x, scaled)
+        }}""",
+        w=normal(3, 2, 3, 3),
+    )
+    x = normal(1, 2, 5, 5)
+    expected = run(model, x=x)
+    result = FoldConstants()(model)
+    assert result.names == ["scaled"]
+    assert operators(model) == ["Conv"]
+    folded = model.graph.initializers["scaled"].const_value.numpy()
+    np.testing.assert_array_equal(folded, normal(3, 2, 3, 3) / 2)
+    np.testing.assert_allclose(run(model, x=x), expected, rtol=1e-6)
+
+
+def test_a_weight_folded_from_a_folded_weight():
+    model = read(
+        f"""{HEAD} <float half = {{0.5}}> {{
+            first = Mul(w, half)
+            a = Conv(x, first)
+            second = Mul(first, half)
+            b = Conv(x, second)
+            y = Add(a, b)
+        }}""",
+        w=normal(2, 2, 3, 3),
+    )
+    assert FoldConstants()(model).names == ["first", "second"]
+    assert operators(model) == ["Conv", "Conv", "Add"]
+    found = model.graph.initializers["second"].const_value.numpy()
+    np.testing.assert_array_equal(found, normal(2, 2, 3, 3) / 4)
+
+
+def test_fills_are_folded_where_they_scale_and_take_no_memory():
+    model = read(f"""{HEAD} <int64[4] shape = {{1, 2, 5, 5}}> {{
+        ones = ConstantOfShape <value = float[1] {{1.0}}> (shape)
+        y = Mul(x, ones)
+    }}""")
+    assert FoldConstants()(model).names == ["ones"]
+    array = model.graph.initializers["ones"].const_value.numpy()
+    assert array.shape == (1, 2, 5, 5)
+    assert set(array.strides) == {0}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "t = Transpose <perm = [3, 2, 0, 1]> (v)  y = Conv(x, t)",  # resizing reaches through it
+        "shape = Shape(x)  y = Reshape(x, shape)",
+        "a = Add(small, small)  y = Add(x, a)",  # a constant operand that is no fill
+    ],
+)
+def test_other_constants_stay(nodes):
+    model = read(f"{HEAD} {{ {nodes} }}", v=normal(3, 3, 2, 4), small=normal(1))
+    before = operators(model)
+    result = FoldConstants()(model)
+    assert not result.modified
+    assert operators(model) == before
+
+
+def test_nodes_without_readers_that_were_there_before_stay():
+    model = read(
+        f"{HEAD} <float half = {{0.5}}> {{ dead = Relu(x)  s = Mul(w, half)  y = Conv(x, s) }}",
+        w=normal(3, 2, 3, 3),
+    )
+    FoldConstants()(model)
+    assert operators(model) == ["Relu", "Conv"]
+
+
+def test_long_and_shared_arithmetic_takes_linear_time():
+    """Each of 3,000 sums reads the one before twice: 2^3000 paths lead back to the weight."""
+    lines = "\n".join(f"s{i + 1} = Sub(s{i}, s{i})" for i in range(3000))
+    model = read(f"{HEAD} {{ s0 = Abs(w) {lines} y = Conv(x, s3000) }}", w=normal(1, 2, 1, 1))
+    assert FoldConstants()(model).names == ["s3000"]
+    assert operators(model) == ["Conv"]
+
+
+def test_a_fill_larger_than_memory_is_refused():
+    model = read(f"""{HEAD} <int64[4] shape = {{1000000, 1000000, 3, 3}}> {{
+        huge = ConstantOfShape(shape)
+        y = Conv(x, huge)
+    }}""")
+    with pytest.raises(GraphScaleError, match=r"ConstantOfShape.*check the model"):
+        FoldConstants()(model)

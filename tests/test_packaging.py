@@ -1,0 +1,160 @@
+"""What ships: the wheel and the source distribution hold each module once, and work alone.
+
+Both are made for real, the library by CMake from the source distribution's files. That takes more
+than a minute, once.
+"""
+
+from __future__ import annotations
+
+import email
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import graphscale
+
+ROOT = Path(__file__).parents[1]
+pytest.importorskip("scikit_build_core", reason="the packages are built with scikit-build-core")
+
+BUILD = """
+import sys
+import scikit_build_core.build as backend
+print(getattr(backend, sys.argv[1])(sys.argv[2]))
+"""
+
+
+def build(kind: str, source: Path, folder: Path) -> Path:
+    """What the build backend makes of `source`: 'build_wheel' or 'build_sdist'."""
+    command = [sys.executable, "-c", BUILD, kind, str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory) -> Path:
+    return build("build_sdist", ROOT, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="session")
+def unpacked(sdist, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (found,) = folder.iterdir()
+    headers = ROOT / "build" / "onnxruntime"  # fetched once, not for each build
+    if headers.is_dir():
+        (found / "build").mkdir(exist_ok=True)
+        (found / "build" / "onnxruntime").symlink_to(headers)
+    return found
+
+
+@pytest.fixture(scope="session")
+def wheel(unpacked, tmp_path_factory) -> Path:
+    return build("build_wheel", unpacked, tmp_path_factory.mktemp("wheel"))
+
+
+def sources(*rooms: str) -> set[str]:
+    """The Python files of the checkout that git knows, by their name inside the package."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "--", *rooms],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("needs a git checkout to compare with")
+    return {
+        name for name in listed.stdout.split() if name.endswith(".py") and (ROOT / name).exists()
+    }
+
+
+def test_the_wheel_holds_each_module_once(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = Counter(archive.namelist())
+    assert max(names.values()) == 1
+    python = {name for name in names if name.endswith(".py")}
+    assert python == sources("graphscale") | {f"graphscale/{name}" for name in sources("passes")}
+    others = {name for name in names if name.endswith((".py", "/")) or ".dist-info/" in name}
+    assert set(names) - others == {"graphscale/py.typed", "graphscale/lib/libgraphscale.so"}
+
+
+def test_the_source_distribution_holds_each_file_once(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+    names = Counter(member.name.partition("/")[2] for member in members)
+    assert max(names.values()) == 1
+    assert {name for name in names if name.endswith(".py")} >= sources("graphscale", "passes")
+    assert not [name for name in names if name.startswith("graphscale/passes/")]
+    (link,) = [member for member in members if member.name.endswith("/graphscale/passes")]
+    assert link.issym()
+    assert link.linkname == "../passes"
+    built = [name for name in names if name.endswith((".so", ".o", ".pyc"))]
+    assert not built
+    assert not [name for name in names if name.startswith("build/")]
+
+
+def test_the_metadata_keep_their_promises(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith(".dist-info/METADATA")]
+        text = archive.read(name).decode()
+    metadata = email.message_from_string(text)
+    assert metadata["Version"] == graphscale.__version__
+    assert "graphscale developers" in text
+    required = [each for each in metadata.get_all("Requires-Dist") if "extra ==" not in each]
+    assert not [each for each in required if each.startswith(("onnxruntime", "torch"))]
+    assert {"cpu", "gpu", "torch"} <= set(metadata.get_all("Provides-Extra"))
+    assert "Operating System :: POSIX :: Linux" in metadata.get_all("Classifier")
+
+
+ALONE = """
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+import graphscale
+import graphscale.cli
+import graphscale.passes.shrink
+
+package = Path(graphscale.__file__).parent
+assert package.parent == Path(sys.argv[1]), package
+assert Path(graphscale.passes.__file__).parent == package / "passes"
+assert Path(graphscale.get_library_path()).parent == package / "lib"
+x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in "xy")
+nodes = [helper.make_node("Maxout", ["x"], ["y"], domain="graphscale", width=2, stride=2)]
+opsets = [helper.make_opsetid("", 17), helper.make_opsetid("graphscale", 1)]
+model = helper.make_model(
+    helper.make_graph(nodes, "alone", [x], [y]), opset_imports=opsets, ir_version=9
+)
+data = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
+(result,) = graphscale.session(model).run(None, {"x": data})
+print(result.size, *(m for m in ("torch", "tests", "benchmarks") if m in sys.modules))
+"""
+
+
+def test_an_installed_wheel_needs_no_checkout(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # -S: no .pth file of this environment leads to the checkout; its packages are named instead.
+    paths = os.pathsep.join([str(site), sysconfig.get_path("purelib")])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", ALONE, str(site)],
+        cwd=tmp_path,
+        env=environment | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["4"]
