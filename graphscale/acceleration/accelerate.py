@@ -20,7 +20,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.node_names import forget_given_names, node_name
 from graphscale.core.runtime import get_library_path
-from graphscale.core.tuning import Tuner, Ways, fastest
+from graphscale.core.tuning import Candidates, Tuner, fastest
 from graphscale.passes.accelerate.find_convolutions import (
     ConvolutionProblem,
     find_convolutions,
@@ -127,7 +127,9 @@ def accelerate_model(
         choice.reason = unsuitable(node, shapes, model.ir_version)
         if choice.reason is None:
             with refusals(f"{source}: node {choice.name!r}"):
-                seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
+                seconds = tuner.seconds(
+                    problem.key, lambda problem=problem: _candidates(problem), REST
+                )
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
         problems.append(problem.key)
@@ -168,16 +170,16 @@ def _kernels() -> str:
     return f"{zlib.crc32(Path(get_library_path()).read_bytes()):08x}"
 
 
-def _ways(problem: ConvolutionProblem) -> Ways:
+def _candidates(problem: ConvolutionProblem) -> Candidates:
     """Runs of the problem as one Conv node and as one FFTConv node per algorithm."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal(problem.x, np.float32)
     weight = generator.standard_normal(problem.weight, np.float32)
-    ways = {RUNTIME: _run_of(problem, x, weight, "Conv", "", problem.attributes)}
+    candidates = {RUNTIME: _run_of(problem, x, weight, "Conv", "", problem.attributes)}
     for algorithm in _algorithms(problem):
         attributes = {**problem.attributes, "algorithm": algorithm}
-        ways[algorithm] = _run_of(problem, x, weight, "FFTConv", "graphscale", attributes)
-    return ways
+        candidates[algorithm] = _run_of(problem, x, weight, "FFTConv", "graphscale", attributes)
+    return candidates
 
 
 def _algorithms(problem: ConvolutionProblem) -> list[str]:

@@ -101,9 +101,8 @@ class Operator:
             inputs = [bound[a.name] for a in self.inputs]
             while inputs and inputs[-1] is None:
                 inputs.pop()
-            attributes = {
-                a.name: bound[a.name] for a in self.attributes if not _is_default(a, bound)
-            }
+            # An empty list is what ONNX calls an attribute that is left out.
+            attributes = {a.name: bound[a.name] for a in self.attributes if bound[a.name] != []}
             return node(*inputs, **attributes)
 
         rule.__name__ = self.name
@@ -146,15 +145,19 @@ class Operator:
             ],
         )
 
+    def default_attributes(self) -> dict[str, int | float | str]:
+        """The attributes that have a default value; lists are empty by default, and left out."""
+        return {
+            a.name: a.default_value
+            for a in self.attributes
+            if a.has_default_value() and a.default_value != []
+        }
+
     def function(self, opset: int) -> onnx.FunctionProto:
         """The function body for a model of that version of ONNX's own operators."""
         header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": {VERSION}]>\n'
         body = self.body(opset) if callable(self.body) else self.body
         return onnx.parser.parse_function(header + self.name + body)
-
-
-def _is_default(argument: torch.Argument, bound: dict) -> bool:
-    return argument.has_default_value() and bound[argument.name] == argument.default_value
 
 
 def _snake_case(name: str) -> str:
