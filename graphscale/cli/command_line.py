@@ -22,13 +22,13 @@ from pathlib import Path
 from types import FrameType
 
 from graphscale import __version__
-from graphscale.cli import accelerate, grow, shrink
+from graphscale.cli import accelerate, grow, shrink, train
 from graphscale.cli.outputs import Outputs
 from graphscale.cli.terminal import Terminal, UnshownError
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.requirements import missing_package
 
-_COMMANDS = (shrink, grow, accelerate)
+_COMMANDS = (shrink, grow, accelerate, train)
 _FAULT = 70  # EX_SOFTWARE of sysexits.h
 
 

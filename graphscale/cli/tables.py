@@ -6,6 +6,8 @@ Where the console's encoding is not UTF-8, arrows and crosses are written in ASC
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +17,9 @@ from graphscale.acceleration.accelerate import RUNTIME, Acceleration
 from graphscale.core.plan import Plan
 from graphscale.passes.grow.grow_graph import Growth
 from graphscale.rescaling.fidelity import Fidelity
+
+if TYPE_CHECKING:  # it imports torch, which the other commands do without
+    from graphscale.training.train_folder import TrainingResult
 
 _INIT = {
     "resize": "resized from the target's",
@@ -164,6 +169,41 @@ def _milliseconds(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds * 1e3:.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.3g} ms"
+
+
+def show_trainings(results: Sequence[TrainingResult], output: Path, console: Console) -> None:
+    """What each training reached and how long it took; with a baseline, what was saved."""
+    names = ("recipe", "accuracy", "best", "training", "epochs by image size")
+    table = _table(names, right=names[1:4])
+    for result in results:
+        epochs: dict[int, int] = {}
+        for record in result.records:
+            epochs[record.image_size] = epochs.get(record.image_size, 0) + 1
+        _add_row(
+            console,
+            table,
+            result.recipe,
+            f"{result.accuracy:.2%}",
+            f"{max(record.accuracy for record in result.records):.2%}",
+            _duration(result.seconds),
+            ", ".join(f"{count} at {size}" for size, count in epochs.items()),
+        )
+    console.print(table)
+    if len(results) == 2:
+        ours, baseline = results
+        saved = 1 - ours.seconds / baseline.seconds
+        points = 100 * (ours.accuracy - baseline.accuracy)
+        _say(
+            console, "saved", f"    {saved:.0%} of the training time, accuracy {points:+.2f} points"
+        )
+    _say(console, "written", f"  {output / 'model.onnx'}, curves.png, result.json, log.csv")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
 def _show_reasons(title: str, reasons: Iterable[tuple[str, str | None]], console: Console) -> None:

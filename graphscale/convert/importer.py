@@ -78,6 +78,7 @@ def _names(graph: ir.Graph) -> set[str]:
 def _normal(model: ir.Model) -> ir.Model:
     """A copy of `model` in the normal form; functions with a translation stay nodes."""
     copy = model.clone()
+    copy.meta.update(model.meta)
     normalize(copy, keep=TRANSLATIONS)
     return copy
 

@@ -23,7 +23,7 @@ from graphscale.core.well_formed import check_nodes, check_order, checked_tensor
 
 ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
-_LARGEST_MESSAGE = 2**31 - 1  # bytes; protobuf's limit for one file
+_MAX_MESSAGE = 2**31 - 1  # bytes; protobuf's limit for one file
 _ALIGNMENT = 4096  # bytes, of tensors in external data
 
 
@@ -38,7 +38,9 @@ def load_model(source: ModelLike) -> ir.Model:
     """
     if isinstance(source, ir.Model):
         check_order(source, source.meta.get("source", "the model in memory"))
-        return source.clone()
+        copy = source.clone()
+        copy.meta.update(source.meta)
+        return copy
     if isinstance(source, onnx.ModelProto):
         return _from_proto(source, "the model in memory", None, b"")
     path = Path(source)
@@ -72,7 +74,7 @@ def save_model(
         skeleton = ir.to_proto(model).SerializeToString()
     sizes = [tensor.nbytes for tensor in tensors]
     total = sum(sizes)
-    if len(skeleton) + total < _LARGEST_MESSAGE:
+    if len(skeleton) + total < _MAX_MESSAGE:
         with replacing(path) as (file,):
             for piece in wire.attach(skeleton, INLINE, sizes):
                 if isinstance(piece, int):

@@ -16,7 +16,7 @@ from graphscale.core.well_formed import check_nodes, check_order
 _STRIPPED = "#stripped"  # external-data location of the weights left out
 # Graphs are repetitive and shrink to a twentieth. Text that swells beyond both limits is none.
 _MAX_BYTES = 1 << 26
-_MAX_GROWTH = 200
+_MAX_GROWTH = 50
 
 
 def strip(model: ir.Model) -> str:

@@ -98,18 +98,26 @@ class GrowthLR(LRScheduler):
         self.last_epoch += 1
         if self.schedule.holding:
             return
-        groups = self.optimizer.param_groups
-        since = self.schedule.since_growth
-        if self.after == "restart" and self.schedule.grown:
-            left = self._left()
-            factor = self.height * self.decay(min(1.0, since / left) if left else 1.0)
-            self._planned = [base * factor for base in self.base_lrs]
-        else:
+        if not self._restarted():
+            groups = self.optimizer.param_groups
             for group, rate in zip(groups, self._planned):
                 self._put(group, rate)
             if self.scheduler is not None:
                 self.scheduler.step(*args)
             self._planned = [float(group["lr"]) for group in groups]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Set the rates that the growth schedule wants now, without a step of the scheduler.
+
+        For trainers that step schedulers before the module grows.
+        """
+        groups = self.optimizer.param_groups
+        since = self.schedule.since_growth
+        if self._restarted() and not self.schedule.holding:
+            left = self.schedule.total - self.schedule.grown_at[-1]
+            factor = self.height * self.decay(min(1.0, (since or 0) / left))
+            self._planned = [base * factor for base in self.base_lrs]
         rise = 1.0 if since is None else min(1.0, (since + 1) / (self.warmup + 1))
         for group, rate in zip(groups, self._planned):
             self._put(group, rate * rise)
@@ -142,9 +150,8 @@ class GrowthLR(LRScheduler):
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
 
-    def _left(self) -> int:
-        """Units of training from the last growth to the end, without extra ones."""
-        return self.schedule.total - self.schedule.grown_at[-1]
+    def _restarted(self) -> bool:
+        return self.after == "restart" and self.schedule.grown
 
     @staticmethod
     def _put(group: dict, rate: float) -> None:

@@ -31,18 +31,24 @@ SQUARED = frozenset(
 )
 ROOT_SQUARED = frozenset({"exp_inf"})  # Adamax: the size of the gradient, not its square
 
+_WRAPPED = ("optimizer", "base_optimizer", "_base_optimizer")  # where wrappers hold the optimizer
+
 NewState = tuple[Optimizer, torch.nn.Parameter, dict | None]
 
 
 def plain_optimizer(optimizer: object) -> Optimizer:
-    """The torch optimizer inside wrappers, such as Accelerate's and Lightning's.
+    """The torch optimizer inside wrappers, such as Accelerate's, Lightning's and timm's Lookahead.
 
     Raises:
         GraphScaleError: it is none, or one whose state is not kept per parameter.
     """
     inner = optimizer
-    while isinstance(getattr(inner, "optimizer", None), Optimizer):
-        inner = inner.optimizer
+    while True:
+        parts = (getattr(inner, name, None) for name in _WRAPPED)
+        within = next((part for part in parts if isinstance(part, Optimizer)), None)
+        if within is None:
+            break
+        inner = within
     if not isinstance(inner, Optimizer):
         raise GraphScaleError(
             f"optimizers: {type(optimizer).__name__} is no torch optimizer; give torch.optim ones"

@@ -40,6 +40,11 @@ class Stage:
     plan: Plan
     template: nn.Module
 
+    @classmethod
+    def of(cls, module: nn.Module) -> Stage:
+        """The stage whose network `module` is, as `shrink` made it."""
+        return cls(module.graphscale_plan, _template(module))
+
 
 class Stages:
     """The pre-train networks of one target, smallest first.
@@ -82,7 +87,7 @@ class Stages:
                     "step"
                 )
         self.module = modules[0]
-        self.later = [Stage(each.graphscale_plan, _template(each)) for each in modules[1:]]
+        self.later = [Stage.of(each) for each in modules[1:]]
 
 
 def take_numbers(module: nn.Module, template: nn.Module) -> None:

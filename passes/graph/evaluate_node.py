@@ -12,6 +12,10 @@ from onnx.reference import ReferenceEvaluator
 
 from graphscale.core.errors import GraphScaleError
 
+# onnx's reference implementation has these operators from this opset on. Before, they meant the
+# same for the types that they had.
+_IMPLEMENTED_FROM = {"QuantizeLinear": 19, "DequantizeLinear": 19}
+
 
 def evaluate_node(
     model: ir.Model, node: ir.Node, values: Sequence[np.ndarray | None]
@@ -26,9 +30,10 @@ def evaluate_node(
     proto.name = proto.doc_string = ""
     proto.input[:] = [name and f"i{index}" for index, name in enumerate(proto.input)]
     proto.output[:] = [name and f"o{index}" for index, name in enumerate(proto.output)]
-    opset = model.opset_imports.get("", 1)
+    opset = max(model.opset_imports.get("", 1), _IMPLEMENTED_FROM.get(node.op_type, 1))
+    ir_version = max(model.ir_version, 9) if opset >= 19 else model.ir_version
     try:
-        evaluator, names = _evaluator(proto.SerializeToString(), opset, model.ir_version)
+        evaluator, names = _evaluator(proto.SerializeToString(), opset, ir_version)
         given = [value for value in values if value is not None]
         results = iter(evaluator.run(None, dict(zip(names, given, strict=True))))
     except Exception as error:

@@ -20,7 +20,7 @@ from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.infer_layer_shapes import layer_shape
 from graphscale.passes.graph.infer_sequences import infer_sequence
 
-_LARGEST_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
+_MAX_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
 
 # Operators whose outputs have the shapes that another operator gives the same inputs.
 _EQUIVALENTS = {
@@ -98,7 +98,7 @@ class ShapeInference:
         if tensor is None:
             return
         self.record(value, tensor.dtype.value, tensor.shape.numpy())
-        if tensor.size <= _LARGEST_CONSTANT and tensor.dtype != ir.DataType.STRING:
+        if tensor.size <= _MAX_CONSTANT and tensor.dtype != ir.DataType.STRING:
             self.found.constants[value] = tensor.numpy()
 
     def record(self, value: ir.Value, elem_type: int, shape: Sequence[int]) -> None:
@@ -123,21 +123,38 @@ class ShapeInference:
             values = evaluate_node(self._model, node, inputs)
         elif infer_sequence(node, self):
             return
+        elif node.op_type == "If" and node.domain == "":
+            self._visit_branches(node)
+            return
         else:
             _infer(self._model, node, self)
             return
         for output, value in zip(node.outputs, values):
             array = np.asarray(value)
             self.record(output, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            if array.size <= _LARGEST_CONSTANT:
+            if array.size <= _MAX_CONSTANT:
                 constants[output] = array
+
+    def _visit_branches(self, node: ir.Node) -> None:
+        """Infer an If that the data decides: both branches must give the same shapes."""
+        branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
+        for branch in branches:
+            for value in branch.initializers.values():
+                self.add_initializer(value)
+            for inner in branch:
+                self.visit(inner)
+        for output, *results in zip(node.outputs, *(branch.outputs for branch in branches)):
+            shapes = [self.found.shapes.get(result) for result in results]
+            if shapes[0] is None or shapes[0] != shapes[1]:
+                raise _depends_on_data(node, output)
+            self.record(output, self.types[results[0]].tensor_type.elem_type, shapes[0])
 
 
 def _small(node: ir.Node, found: InferredShapes) -> bool:
     """Whether evaluating `node` gives shape arithmetic rather than a tensor of weights."""
     if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
         sizes = found.constants[node.inputs[-1]]
-        return sizes.size == 0 or float(np.prod(sizes.astype(float))) <= _LARGEST_CONSTANT
+        return sizes.size == 0 or float(np.prod(sizes.astype(float))) <= _MAX_CONSTANT
     return node.op_type not in ("Conv", "Gemm", "BatchNormalization", "If", "Loop", "Scan")
 
 

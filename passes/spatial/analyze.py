@@ -110,5 +110,5 @@ def _read(node: ir.Node) -> list[ir.Value]:
             continue
         for graph in graphs:
             values += [v for inner in graph.all_nodes() for v in inner.inputs if v is not None]
-            values += graph.outputs
+            values.extend(graph.outputs)
     return values

@@ -95,7 +95,7 @@ def test_external_data_is_read_and_written_inline(tmp_path: Path) -> None:
 
 def test_large_models_are_written_with_external_data(tmp_path: Path, monkeypatch) -> None:
     """With a lower limit in place of protobuf's 2 GiB."""
-    monkeypatch.setattr("graphscale.core.model_files._LARGEST_MESSAGE", 50_000)
+    monkeypatch.setattr("graphscale.core.model_files._MAX_MESSAGE", 50_000)
     model = constant_nodes(classic(17))
     save_model(load_model(model), tmp_path / "a.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "a.onnx.data"]

@@ -184,3 +184,17 @@ def test_damaged_bytes_are_an_error_or_what_protobuf_reads(seed: int) -> None:
     elif skeleton is not None:
         names = [tensor.name for tensor in tensors(expected)]
         assert [tensor.name for tensor in tensors(skeleton)] == names
+
+
+def test_messages_nested_without_end_are_an_error() -> None:
+    """A graph in an attribute of a node of a graph …, 400 times: protobuf itself reads 100."""
+    inner = b""
+    for number in [7, *[1, 5, 6] * 400][::-1]:
+        length, head = len(inner), bytearray()
+        while length >= 0x80:
+            head.append(length & 0x7F | 0x80)
+            length >>= 7
+        head.append(length)
+        inner = bytes([number << 3 | 2]) + bytes(head) + inner
+    with pytest.raises(wire.WireError, match="more than 100 deep"):
+        wire.detach(memoryview(inner), PLACE)

@@ -16,9 +16,7 @@ from tests.passes.test_random_networks import (
     check_runs,
     check_shrinks_back,
     check_unchanged,
-    interpolated,
     run,
-    weights,
     without_weights,
 )
 from tests.zoo.handmade import Graph
@@ -548,84 +546,7 @@ def test_a_form_that_nothing_shrinks_computes_the_same(name: str) -> None:
     check_unchanged(target, (32, 32))
 
 
-# --- weights whose growth needs a word of its own -------------------------------------------------
-
-
-def map_as_rows_times_columns():
-    """A MatMul on N×C×(H·W), as in pooling by learned positions."""
-    g = Graph()
-    x = g.op("MaxPool", stem(g, 4), kernel_shape=[4, 4], strides=[4, 4])
-    y = g.op("Reshape", x, ints(g, 0, 4, -1))
-    weight = g.normal("positions.weight", 64, 3)
-    y = g.op("MatMul", y, weight)
-    return finish(g, g.op("ReduceMean", y, axes=[2], keepdims=0), ["n", 4])
-
-
-def test_a_product_over_positions_is_an_interface() -> None:
-    pretrain, grown = loop(map_as_rows_times_columns()[0])
-    small, large = (weights(model)["positions.weight"] for model in (pretrain, grown))
-    side = round(len(small) ** 0.5)
-    assert side < 8
-    expected = interpolated(interpolated(small.reshape(side, side, 3), 0, 8), 1, 8)
-    np.testing.assert_allclose(large, expected.reshape(64, 3), atol=1e-5)
-
-
-def table_of_positions():
-    g = Graph()
-    x = g.op("Add", stem(g), g.normal("positions.table", 1, 8, 32, 32))
-    return classify(g, g.conv(x, 8, 8, 3, 3, pads=[1] * 4), 8)
-
-
-def test_a_table_is_interpolated_without_amplitude() -> None:
-    """Its numbers are added to the map as they are, not summed up."""
-    pretrain, grown = loop(table_of_positions()[0])
-    small, large = (weights(model)["positions.table"] for model in (pretrain, grown))
-    side = small.shape[2]
-    assert side < 32
-    expected = interpolated(interpolated(small, 2, 32), 3, 32) * (32 / side) ** 2
-    np.testing.assert_allclose(large, expected, atol=1e-5)
-
-
-def kernel_behind_a_transpose():
-    """HWIO weights, as TensorFlow stores them."""
-    g = Graph()
-    weight = g.op("Transpose", g.normal("conv.weight", 3, 3, 8, 8), perm=[3, 2, 0, 1])
-    return classify(g, g.op("Conv", stem(g), weight, pads=[1] * 4), 8)
-
-
-def test_a_transposed_kernel_is_resized_where_it_is_stored() -> None:
-    pretrain, grown = loop(kernel_behind_a_transpose()[0])
-    small, large = (weights(model)["conv.weight"] for model in (pretrain, grown))
-    assert small.shape == (2, 2, 8, 8)
-    expected = interpolated(interpolated(small, 0, 3), 1, 3)
-    np.testing.assert_allclose(large, expected, atol=1e-6)
-
-
-def kernel_behind_arithmetic():
-    """A kernel that is scaled in the graph, as weight normalisation or equalised rates do."""
-    g = Graph()
-    weight = g.normal("conv.weight", 8, 8, 3, 3)
-    scaled = g.op("Mul", weight, g.constant("gain", np.float32(0.5)))
-    return classify(g, g.op("Conv", stem(g), scaled, pads=[1] * 4), 8)
-
-
-def test_a_computed_kernel_is_folded_and_said_to_be() -> None:
-    target, _ = kernel_behind_arithmetic()
-    pretrain = graphscale.shrink(target, init="resize")
-    (folded,) = graphscale.plan(target).folded
-    kernel = weights_by_name(pretrain)[folded]
-    assert kernel.shape == (8, 8, 2, 2)
-    grown = graphscale.grow(pretrain)
-    np.testing.assert_allclose(
-        weights_by_name(grown)[folded],
-        interpolated(interpolated(kernel, 2, 3), 3, 3),
-        atol=1e-6,
-    )
-    assert np.isfinite(run(grown, 2)[grown.graph.output[0].name]).all()
-
-
-def weights_by_name(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    return {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def nearest_by_expanding():
@@ -657,4 +578,23 @@ def test_what_cannot_be_rescaled_is_refused_by_the_nodes_name(make: Callable) ->
     with pytest.raises(
         graphscale.GraphScaleError, match=r"node '\w+' \(\w+\) .* graphscale cannot"
     ):
+        graphscale.shrink(target)
+
+
+def test_an_if_over_maps_is_refused_by_its_name() -> None:
+    g = Graph()
+    x = g.op("Identity", stem(g))
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op, [x], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8, 32, 32])],
+        )
+        for name, op in (("then", "Relu"), ("else", "Neg"))
+    }
+    size = g.op("ReduceMax", g.op("Cast", "image", to=TensorProto.INT64), keepdims=0)
+    y = g.op("If", g.op("Equal", size, size), **branches)
+    target, _ = classify(g, y, 8)
+    with pytest.raises(graphscale.GraphScaleError, match=r"operator If has no rule for heights"):
         graphscale.shrink(target)

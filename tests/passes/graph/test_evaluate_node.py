@@ -19,6 +19,23 @@ def test_inputs_left_out_and_several_outputs():
     assert clipped.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("opset", [10, 13, 17, 19, 21])
+def test_quantized_weights_of_every_opset(opset):
+    model = read(
+        f"""<ir_version: 7, opset_import: ["" : {opset}]> g (float[N] x) => (float[M] y) {{
+            w = DequantizeLinear(q, scale, zero)
+            y = Mul(x, w)
+        }}""",
+        q=np.int8([-3, 5]),
+        scale=np.float32(0.5),
+        zero=np.int8(1),
+    )
+    node = model.graph[0]
+    arrays = [value.const_value.numpy() for value in node.inputs]
+    (found,) = evaluate_node(model, node, arrays)
+    assert found.tolist() == [-2, 2]
+
+
 def test_a_node_that_does_not_take_the_values_is_named():
     model = read(f"{HEAD} {{ y = Reshape(x, shape) }}", shape=np.int64([7]))
     (node,) = model.graph

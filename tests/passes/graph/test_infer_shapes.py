@@ -84,6 +84,23 @@ def test_what_is_the_matter_is_said(nodes, message):
         infer_shapes(model, {"x": [1, 3, 9, 7]})
 
 
+def test_an_if_that_the_data_decides_has_the_shape_of_both_branches():
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 3, 8, 8] x, bool flag) => (float[1, C, H, W] y) {
+            y = If <
+                then_branch = t () => (float[1, C, H, W] p) { a = Relu(x)  p = Conv(a, k) },
+                else_branch = e () => (float[1, C, H, W] q) { q = MaxPool <KERNEL> (x) }
+            > (flag)
+        }
+    """
+    equal = read(text.replace("KERNEL", "kernel_shape = [3, 3]"), k=normal(3, 3, 3, 3))
+    check(equal, x=normal(1, 3, 8, 8), flag=np.array(True))
+    other = read(text.replace("KERNEL", "kernel_shape = [2, 2]"), k=normal(3, 3, 3, 3))
+    with pytest.raises(GraphScaleError, match="the shape of its output 'y' depends on the data"):
+        infer_shapes(other, {"x": [1, 3, 8, 8], "flag": []})
+
+
 def test_large_values_are_not_kept():
     model = read(f"{HEAD} {{ y = Add(x, w) }}", w=normal(300, 300))
     found = infer_shapes(model, {"x": [1, 3, 300, 300]})

@@ -9,6 +9,9 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.passes.grow.grow_graph import grow_graph
 from tests.passes.parsed_graphs import normal, parse, read
+from tests.passes.test_graph_forms import classify, finish, ints, loop, stem
+from tests.passes.test_random_networks import interpolated, weights
+from tests.zoo.handmade import Graph
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, 9, 9] x) => (float[N, 4] y)'
 BODY = "{ a = Conv(x, k, b)  p = GlobalAveragePool(a)  y = Flatten(p) }"
@@ -53,3 +56,56 @@ def test_a_checkpoint_of_another_network_is_refused_by_its_weights():
         GraphScaleError, match=r"no weight fits 'k' of shape \[4, 2, 3, 3\].*\[6, 2"
     ):
         grow_graph(read(f"{HEAD} {BODY}", **TARGET), other, plan, "bilinear")
+
+
+# --- weights whose growth needs a word of its own -------------------------------------------------
+
+
+def map_as_rows_times_columns():
+    """A MatMul on N×C×(H·W), as in pooling by learned positions."""
+    g = Graph()
+    x = g.op("MaxPool", stem(g, 4), kernel_shape=[4, 4], strides=[4, 4])
+    y = g.op("Reshape", x, ints(g, 0, 4, -1))
+    weight = g.normal("positions.weight", 64, 3)
+    y = g.op("MatMul", y, weight)
+    return finish(g, g.op("ReduceMean", y, axes=[2], keepdims=0), ["n", 4])
+
+
+def test_a_product_over_positions_is_an_interface() -> None:
+    pretrain, grown = loop(map_as_rows_times_columns()[0])
+    small, large = (weights(model)["positions.weight"] for model in (pretrain, grown))
+    side = round(len(small) ** 0.5)
+    assert side < 8
+    expected = interpolated(interpolated(small.reshape(side, side, 3), 0, 8), 1, 8)
+    np.testing.assert_allclose(large, expected.reshape(64, 3), atol=1e-5)
+
+
+def table_of_positions():
+    g = Graph()
+    x = g.op("Add", stem(g), g.normal("positions.table", 1, 8, 32, 32))
+    return classify(g, g.conv(x, 8, 8, 3, 3, pads=[1] * 4), 8)
+
+
+def test_a_table_is_interpolated_without_amplitude() -> None:
+    """Its numbers are added to the map as they are, not summed up."""
+    pretrain, grown = loop(table_of_positions()[0])
+    small, large = (weights(model)["positions.table"] for model in (pretrain, grown))
+    side = small.shape[2]
+    assert side < 32
+    expected = interpolated(interpolated(small, 2, 32), 3, 32) * (32 / side) ** 2
+    np.testing.assert_allclose(large, expected, atol=1e-5)
+
+
+def kernel_behind_a_transpose():
+    """HWIO weights, as TensorFlow stores them."""
+    g = Graph()
+    weight = g.op("Transpose", g.normal("conv.weight", 3, 3, 8, 8), perm=[3, 2, 0, 1])
+    return classify(g, g.op("Conv", stem(g), weight, pads=[1] * 4), 8)
+
+
+def test_a_transposed_kernel_is_resized_where_it_is_stored() -> None:
+    pretrain, grown = loop(kernel_behind_a_transpose()[0])
+    small, large = (weights(model)["conv.weight"] for model in (pretrain, grown))
+    assert small.shape == (2, 2, 8, 8)
+    expected = interpolated(interpolated(small, 0, 3), 1, 3)
+    np.testing.assert_allclose(large, expected, atol=1e-6)

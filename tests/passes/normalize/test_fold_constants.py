@@ -1,11 +1,17 @@
 """Weights that nodes compute become initializers with the numbers that onnxruntime computes."""
 
 import numpy as np
+import onnx
 import pytest
 
+import graphscale
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.normalize.fold_constants import FoldConstants
 from tests.passes.parsed_graphs import normal, operators, read, run
+from tests.passes.test_graph_forms import classify, stem
+from tests.passes.test_random_networks import interpolated
+from tests.passes.test_random_networks import run as run_sized
+from tests.zoo.handmade import Graph
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2, 5, 5] x) => (float[N, C, H, W] y)'
 
@@ -96,3 +102,30 @@ def test_a_fill_larger_than_memory_is_refused():
     }}""")
     with pytest.raises(GraphScaleError, match=r"ConstantOfShape.*check the model"):
         FoldConstants()(model)
+
+
+def kernel_behind_arithmetic():
+    """A kernel that is scaled in the graph, as weight normalisation or equalised rates do."""
+    g = Graph()
+    weight = g.normal("conv.weight", 8, 8, 3, 3)
+    scaled = g.op("Mul", weight, g.constant("gain", np.float32(0.5)))
+    return classify(g, g.op("Conv", stem(g), scaled, pads=[1] * 4), 8)
+
+
+def test_a_computed_kernel_is_folded_and_said_to_be() -> None:
+    target, _ = kernel_behind_arithmetic()
+    pretrain = graphscale.shrink(target, init="resize")
+    (folded,) = graphscale.plan(target).folded
+    kernel = weights_by_name(pretrain)[folded]
+    assert kernel.shape == (8, 8, 2, 2)
+    grown = graphscale.grow(pretrain)
+    np.testing.assert_allclose(
+        weights_by_name(grown)[folded],
+        interpolated(interpolated(kernel, 2, 3), 3, 3),
+        atol=1e-6,
+    )
+    assert np.isfinite(run_sized(grown, 2)[grown.graph.output[0].name]).all()
+
+
+def weights_by_name(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}

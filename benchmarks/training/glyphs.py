@@ -1,0 +1,153 @@
+"""The first data set: letters and digits of the fonts on this machine, small, turned, in clutter.
+
+34 classes: the digits 2 to 9, and the 26 letters, upper and lower case alike (0 and 1 are left out,
+which no one can tell from O and l). Each 64×64 grey image shows one glyph, 15 to 28 pixels high,
+between pieces of other glyphs, under noise. Fonts are split by family: no family that is tested on
+is trained on. The same seed always gives the same images, on the same set of fonts.
+
+Debian's font packages make a good set: see FONT_PACKAGES in README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFont
+
+SIZE = 64
+CLASSES = [*"23456789", *string.ascii_uppercase]
+_CHARACTERS = "23456789" + string.ascii_letters
+_RENDERED = 72  # pixels of the font's size; images are made smaller from it
+_TEST_SHARE = 4  # every fourth family
+
+
+def glyphs(train: int, test: int, seed: int = 0) -> tuple[tuple, tuple]:
+    """(images uint8 (N, 1, 64, 64), labels int64 (N)) for training and for testing."""
+    families = _families()
+    names = sorted(families)
+    tested = [name for name in names if _is_tested(name)]
+    kept = [name for name in names if not _is_tested(name)]
+    print(f"{len(kept)} font families to train on, {len(tested)} others to test on")
+    return (
+        _images([families[name] for name in kept], train, seed),
+        _images([families[name] for name in tested], test, seed + 1),
+    )
+
+
+def _is_tested(family: str) -> bool:
+    return hashlib.sha256(family.encode()).digest()[0] % _TEST_SHARE == 0
+
+
+def _families() -> dict[str, list[list[Image.Image]]]:
+    """Family -> its fonts, each as the masks of all characters."""
+    families: dict[str, list] = defaultdict(list)
+    files = sorted(
+        path
+        for path in Path("/usr/share/fonts").rglob("*")
+        if path.suffix.lower() in (".ttf", ".otf")
+    )
+    for path in files:
+        masks = _masks(path)
+        if masks is not None:
+            name, found = masks
+            families[name.split(" ")[0]].append(found)  # 'Lato Black' is of the family Lato
+    return families
+
+
+def _masks(path: Path) -> tuple[str, list[Image.Image]] | None:
+    """Name and glyph masks of a font that has all characters, no two alike; else None."""
+    from fontTools.ttLib import TTFont
+
+    try:
+        known = TTFont(path, lazy=True, fontNumber=0).getBestCmap() or {}
+        if not all(ord(character) in known for character in _CHARACTERS):
+            return None
+        font = ImageFont.truetype(str(path), _RENDERED)
+        masks = []
+        for character in _CHARACTERS:
+            mask = font.getmask(character, mode="L")
+            if min(mask.size) < 4 or max(mask.size) > 3 * _RENDERED:
+                return None
+            masks.append(Image.frombytes("L", mask.size, bytes(mask)))
+    except Exception:  # a font that FreeType or fontTools cannot read is no font for us
+        return None
+    upper = masks[8 + 26 :]
+    if len({mask.tobytes() for mask in upper}) < 26:
+        return None
+    return font.getname()[0] or path.stem, masks
+
+
+def _images(families: list[list[list[Image.Image]]], count: int, seed: int) -> tuple:
+    random = np.random.default_rng(seed)
+    images = np.empty((count, 1, SIZE, SIZE), np.uint8)
+    labels = np.empty(count, np.int64)
+
+    def glyph() -> tuple[int, Image.Image]:
+        family = families[random.integers(len(families))]
+        font = family[random.integers(len(family))]
+        label = int(random.integers(len(CLASSES)))
+        character = CLASSES[label]
+        if character.isalpha() and random.random() < 0.5:
+            character = character.lower()
+        return label, font[_CHARACTERS.index(character)]
+
+    for index in range(count):
+        canvas = np.zeros((SIZE, SIZE), np.float32)
+        for _ in range(random.integers(3, 7)):
+            _, mask = glyph()
+            width, height = mask.size
+            cut = random.uniform(0.3, 0.6)  # a piece: nobody could take it for the glyph
+            if random.random() < 0.5:
+                mask = mask.crop((0, 0, max(1, int(width * cut)), height))
+            else:
+                mask = mask.crop((0, 0, width, max(1, int(height * cut))))
+            place = random.uniform(0, SIZE, 2)
+            _paste(canvas, mask, random.uniform(10, 24), random, place, random.uniform(0.3, 1.0))
+        labels[index], mask = glyph()
+        place = random.uniform(0.3 * SIZE, 0.7 * SIZE, 2)
+        _paste(
+            canvas,
+            mask,
+            random.uniform(15, 28),
+            random,
+            place,
+            random.uniform(0.6, 1.0),
+            clear=True,
+        )
+        canvas = canvas * random.uniform(0.5, 1.0) + random.uniform(0, 0.3)
+        canvas += random.normal(0, random.uniform(0.03, 0.15), canvas.shape)
+        if random.random() < 0.5:
+            canvas = 1 - canvas
+        images[index, 0] = np.clip(canvas * 255, 0, 255)
+    return images, labels
+
+
+def _paste(
+    canvas: np.ndarray,
+    mask: Image.Image,
+    height: float,
+    random: np.random.Generator,
+    place: np.ndarray,
+    ink: float,
+    clear: bool = False,
+) -> None:
+    """Draw a mask, `height` pixels high (its longer side), turned by up to 25°, around `place`."""
+    scale = height / max(mask.size)
+    size = [max(2, round(side * scale)) for side in mask.size]
+    small = mask.resize(size, Image.Resampling.BOX, reducing_gap=None)
+    small = small.rotate(random.uniform(-25, 25), Image.Resampling.BILINEAR, expand=True)
+    piece = np.asarray(small, np.float32) / 255
+    top, left = (int(p - s / 2) for p, s in zip(place, piece.shape))
+    y0, x0 = max(top, 0), max(left, 0)
+    y1, x1 = min(top + piece.shape[0], SIZE), min(left + piece.shape[1], SIZE)
+    if y0 >= y1 or x0 >= x1:
+        return
+    piece = piece[y0 - top : y1 - top, x0 - left : x1 - left]
+    part = canvas[y0:y1, x0:x1]
+    if clear:  # the glyph to be told stands on ground of its own where clutter would cover it
+        part *= 1 - 0.8 * (piece > 0.05)
+    np.maximum(part, piece * ink, out=part)

@@ -1,0 +1,184 @@
+"""Train three networks by many recipes and seeds; one JSON file per training.
+
+    python benchmarks/training/run.py                       everything that is still missing
+    python benchmarks/training/run.py --networks resnet --variants target late --seeds 0
+    python benchmarks/training/summary.py                   tables and the picture
+
+A training that has its file is not run again; one that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from glyphs import CLASSES, SIZE, glyphs
+from networks import NETWORKS
+
+import graphscale
+from graphscale.training.image_batches import TensorBatches
+from graphscale.training.rate_schedule import Schedule
+from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
+from graphscale.training.rescaled_networks import RescaledNetworks
+from graphscale.training.run_folder import RunFolder
+from graphscale.training.trainer import Events, Trainer, TrainingOptions
+
+ROOT = Path(__file__).parent
+RESULTS = ROOT.parent / "results" / "training"
+CACHE = ROOT.parents[1] / "build" / "training"
+EPOCHS = 12
+_LEAVE_3 = {3: 3}
+_LEAVE_ALL = {size: size for size in range(1, 32)}
+_TARGET = RecipeStage(1.0, target=True)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train: a recipe, a schedule, and epochs as a share of the target's."""
+
+    recipe: Recipe
+    schedule: str = "linear"
+    share: float = 1.0
+
+
+def _two(share: float, kernels: dict[int, int], decay: str = "after growth") -> Recipe:
+    return Recipe("two stages", (RecipeStage(share, kernels), _TARGET), decay)
+
+
+VARIANTS = {
+    "target": Variant(RECIPES["target"], "steps"),
+    "target-linear": Variant(RECIPES["target"]),
+    "target-compressed-steps": Variant(RECIPES["target"], "steps", 0.5),
+    "target-compressed": Variant(RECIPES["target"], share=0.5),
+    "target-compressed-0.67": Variant(RECIPES["target"], share=0.67),
+    "progressive": Variant(RECIPES["progressive"]),
+    "progressive-0.67": Variant(RECIPES["progressive"], share=0.67),
+    "paper": Variant(RECIPES["paper"], "steps"),
+    "late-as-scheduled": Variant(_two(0.7, {}, "throughout"), "steps"),
+    "late-paper-kernels": Variant(_two(0.7, {})),
+    "late-leave-3": Variant(_two(0.7, _LEAVE_3)),
+    "late-images": Variant(_two(0.7, _LEAVE_ALL)),
+    "later-paper-kernels": Variant(_two(0.8, {})),
+    "later-leave-3": Variant(_two(0.8, _LEAVE_3)),
+    "late-paper-kernels-0.8": Variant(_two(0.7, {}), share=0.8),
+    "late-leave-3-0.8": Variant(_two(0.7, _LEAVE_3), share=0.8),
+    "late-images-0.8": Variant(_two(0.7, _LEAVE_ALL), share=0.8),
+    "stages": Variant(
+        Recipe("stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), "after growth")
+    ),
+}
+
+
+def main() -> None:
+    """Run what is missing."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    data = _data(options.train, options.test)
+    for seed in options.seeds:
+        for network in options.networks:
+            for variant in options.variants:
+                _train(data, network, variant, seed, options)
+
+
+def _train(data, network: str, name: str, seed: int, options) -> None:
+    file = options.out / f"{options.data}-{network}-{name}-{seed}.json"
+    if file.exists():
+        return
+    variant = VARIANTS[name]
+    epochs = max(2, round(variant.share * options.epochs))
+    torch.manual_seed(seed)
+    target = NETWORKS[network](1, len(CLASSES))
+    recipe = variant.recipe
+    networks = RescaledNetworks(target, torch.zeros(1, 1, SIZE, SIZE), recipe, seed)
+    batches = TensorBatches(*data, batch=64, seed=seed)
+    training = TrainingOptions(
+        epochs=epochs,
+        rate=options.rate,
+        schedule=Schedule(variant.schedule, warm_up=0.5 / epochs),
+        seed=seed,
+    )
+    folder = RunFolder(CACHE / file.stem)
+    folder.path.mkdir(parents=True, exist_ok=True)
+
+    def finished(record) -> None:
+        print(
+            f"{file.stem}: epoch {record.epoch} at {record.image_size}, rate {record.rate:.3g}, "
+            f"loss {record.train_loss:.3f}, accuracy {record.accuracy:.2%}, "
+            f"{record.seconds:.0f} s ({record.processor_seconds:.0f} s of processors)",
+            flush=True,
+        )
+
+    trainer = Trainer(networks, batches, recipe, training, folder, events=Events(finished=finished))
+    trainer.run(folder.load())
+    report = {
+        "data": options.data,
+        "network": network,
+        "variant": name,
+        "seed": seed,
+        "accuracy": trainer.records[-1].accuracy,
+        "seconds": trainer.records[-1].seconds,
+        "processor_seconds": trainer.records[-1].processor_seconds,
+        "epochs": [asdict(record) for record in trainer.records],
+        "options": asdict(training),
+        "recipe": asdict(replace(recipe, stages=tuple(_short(each) for each in recipe.stages))),
+        "train_images": len(data[0][1]),
+        "test_images": len(data[1][1]),
+        "device": f"{options.threads} threads of {_processor()}",
+        "versions": {"graphscale": graphscale.__version__, "torch": torch.__version__},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(part, file)
+
+
+def _short(stage: RecipeStage) -> RecipeStage:
+    """A table that leaves every kernel alone is written as one entry."""
+    return replace(stage, kernels={0: 0}) if len(stage.kernels) > 8 else stage
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _data(train: int, test: int):
+    """The images, float32 of zero mean and unit deviation; made once and kept in build/."""
+    path = CACHE / f"glyphs-{train}-{test}.pt"
+    if path.exists():
+        sets = torch.load(path, weights_only=True)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sets = [[torch.from_numpy(each) for each in part] for part in glyphs(train, test)]
+        torch.save(sets, path)
+    images = sets[0][0].float()
+    mean, deviation = images.mean(), images.std()
+    return [((images.float() - mean) / deviation, labels) for images, labels in sets]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data", default="glyphs", choices=["glyphs"])
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--train", type=int, default=20000, help="training images")
+    parser.add_argument("--test", type=int, default=4000, help="test images")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

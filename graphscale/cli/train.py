@@ -1,0 +1,186 @@
+"""`graphscale train`: shrink, train, grow and train on, from a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphscale.core.errors import GraphScaleError
+
+if TYPE_CHECKING:
+    from graphscale.cli.outputs import Outputs
+    from graphscale.cli.terminal import Terminal
+    from graphscale.training.train_folder import FolderOptions
+    from graphscale.training.trainer import TrainingOptions
+
+_EPILOG = """\
+recipes:
+  late         smaller images, and smaller kernels above 3x3, at the full learning rate for 70 % of
+               the epochs; then the target, with the whole decay of the rate (default)
+  paper        smaller images and kernels up to one epoch before the first drop of the rate
+               (arXiv 1610.03623); needs --schedule steps
+  progressive  smaller images alone, growing in steps
+  target       the target alone
+
+A network from an ONNX file trains as the file says: an export in eval mode has no Dropout left and
+its BatchNormalization folded into the convolutions. Export for training with
+torch.onnx.export(..., optimize=False, training=...), or give module:callable.
+"""
+
+
+def add_parser(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser
+) -> None:
+    """Add the command and its options to graphscale's parser."""
+    parser = commands.add_parser(
+        "train",
+        parents=[common],
+        help="train a network on a folder of images: shrink, train, grow, train on",
+        description="Train a network on a folder of images. The pre-train network is derived from "
+        "the target, trained, grown in place, and the target trained on, by a recipe.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model", help="an ONNX file, or module:callable that returns a torch module"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="one sub-folder of images per class, or train/ and val/ with these",
+    )
+    parser.add_argument("-o", "--output", type=Path, help="default: a folder MODEL.run")
+    parser.add_argument(
+        "--recipe",
+        default="late",
+        choices=("late", "paper", "progressive", "target"),
+        help="see below (default: late)",
+    )
+    parser.add_argument("--baseline", action="store_true", help="train the target alone as well")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the training in the output folder"
+    )
+    _add_training(parser.add_argument_group("training"))
+    _add_images(parser.add_argument_group("images"))
+    parser.add_argument("--json", action="store_true", help="print one JSON object, no tables")
+    parser.set_defaults(run=run)
+
+
+def _add_training(group) -> None:
+    group.add_argument("--epochs", type=int, default=30, help="of all stages (default: 30)")
+    group.add_argument("--rate", type=float, help="learning rate (default: 0.1, AdamW 0.001)")
+    group.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
+    group.add_argument("--momentum", type=float, default=0.9, help="of SGD (default: 0.9)")
+    group.add_argument(
+        "--schedule",
+        choices=("steps", "linear", "cosine"),
+        default="cosine",
+        help="how the rate decays (default: cosine); steps at 50, 80 and 90 %% of the epochs",
+    )
+    group.add_argument(
+        "--warm-up", type=float, default=1.0, metavar="EPOCHS", help="of the rate (default: 1)"
+    )
+    group.add_argument("--weight-decay", type=float, default=5e-4, help="default: 0.0005")
+    group.add_argument(
+        "--weight-decay-until", type=int, metavar="EPOCH", help="no weight decay from then on"
+    )
+    group.add_argument("--label-smoothing", type=float, default=0.0, help="default: 0")
+    group.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32")
+    group.add_argument("--contiguous", action="store_true", help="no channels_last memory format")
+    group.add_argument("--compile", action="store_true", help="use torch.compile")
+    group.add_argument("--seed", type=int, default=0)
+    group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+
+
+def _add_images(group) -> None:
+    group.add_argument("--batch", type=int, default=64, help="images in a batch (default: 64)")
+    group.add_argument(
+        "--image-size",
+        metavar="SIZE",
+        help="the target's height and width, as 224 or 224x192; of a file, where it leaves it open",
+    )
+    group.add_argument(
+        "--channels", type=int, choices=(1, 3), default=3, help="of module:callable (default: 3)"
+    )
+    group.add_argument(
+        "--augmentation",
+        choices=("crop-flip", "crop", "none"),
+        default="crop-flip",
+        help="random parts of the images, mirrored or not (default: crop-flip)",
+    )
+    group.add_argument("--workers", type=int, help="processes that decode (default: all cores)")
+
+
+def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> None:
+    """Train as the parsed `options` say, and show what came out."""
+    from graphscale.cli.tables import show_trainings
+    from graphscale.cli.training_progress import TrainingProgress
+    from graphscale.training.train_folder import train_folder
+
+    if options.data is None and not options.resume:
+        raise GraphScaleError("--data is missing; give a folder with a sub-folder per class")
+    stem = Path(options.model.replace(":", ".")).name.removesuffix(".onnx")
+    output = options.output or Path(f"{stem}.run")
+    outputs.expect(output / "model.onnx", output / "last.pt")
+    with TrainingProgress(terminal) as notices:
+        results = train_folder(
+            options.model,
+            options.data or "",
+            output,
+            recipe_name=options.recipe,
+            options=_training_options(options),
+            folder_options=_folder_options(options),
+            baseline=options.baseline,
+            resume=options.resume,
+            notices=notices,
+        )
+    with terminal.showing(tables=not options.json) as console:
+        if options.json:
+            print((output / "result.json").read_text(), end="")
+            return
+        show_trainings(results, output, console)
+
+
+def _training_options(options: argparse.Namespace) -> TrainingOptions:
+    from graphscale.training.rate_schedule import Schedule
+    from graphscale.training.trainer import TrainingOptions
+
+    default = 0.001 if options.optimizer == "adamw" else 0.1
+    warm_up = options.warm_up / options.epochs if options.epochs > 1 else 0.0
+    return TrainingOptions(
+        epochs=options.epochs,
+        rate=default if options.rate is None else options.rate,
+        schedule=Schedule(options.schedule, warm_up=min(max(warm_up, 0.0), 0.5)),
+        optimizer=options.optimizer,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        weight_decay_until=options.weight_decay_until,
+        label_smoothing=options.label_smoothing,
+        precision=options.precision,
+        channels_last=not options.contiguous,
+        compile=options.compile,
+        seed=options.seed,
+    )
+
+
+def _folder_options(options: argparse.Namespace) -> FolderOptions:
+    from graphscale.training.train_folder import FolderOptions
+
+    size = None
+    if options.image_size is not None:
+        parts = options.image_size.split("x")
+        if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+            raise GraphScaleError(
+                f"--image-size {options.image_size}: give height and width, as in 224 or 224x192"
+            )
+        size = (int(parts[0]), int(parts[-1]))
+    return FolderOptions(
+        batch=options.batch,
+        augmentation=options.augmentation,
+        image_size=size,
+        channels=options.channels,
+        workers=options.workers,
+        device=options.device,
+    )

@@ -1,0 +1,258 @@
+"""Batches of images out of a folder, at the size that the training has at the moment.
+
+Every random choice is drawn from a generator that is seeded by (seed, epoch, image), so that a
+training that was interrupted, or has another number of worker processes, sees the same images. The
+size is shared with the worker processes: after growth they decode at the new size, without being
+started anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.training.image_folder import open_image
+from graphscale.training.image_size import SharedImageSize, resize_batch
+
+AUGMENTATIONS = ("crop-flip", "crop", "none")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What turns 8-bit values into the network's input: (value / 255 - mean) / deviation."""
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) -> float32 of the same shape, on the same device."""
+        shape = (1, -1, 1, 1)
+        scale = 1 / (255 * torch.tensor(self.deviation, device=images.device)).view(shape)
+        shift = (torch.tensor(self.mean) / torch.tensor(self.deviation)).to(images.device)
+        return images.float() * scale - shift.view(shape)
+
+
+class FolderImages(torch.utils.data.Dataset):
+    """Image i of a folder as a uint8 tensor (C, H, W) with its label, at the size of the moment.
+
+    For training, a part of the image is cut out at random (8 to 100 percent of its area, aspect 3/4
+    to 4/3, as for ImageNet since Inception) and mirrored every other time; for validation the
+    middle is taken, 7/8 of the shorter side.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[tuple[Path, int]],
+        channels: int,
+        size: SharedImageSize,
+        augmentation: str,
+        seed: int,
+        smallest_share: float = 0.25,
+    ) -> None:
+        if augmentation not in (*AUGMENTATIONS, "middle"):
+            raise GraphScaleError(
+                f"unknown augmentation {augmentation!r}; use one of {', '.join(AUGMENTATIONS)}"
+            )
+        self.files = list(files)
+        self.channels = channels
+        self.size = size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.smallest_share = smallest_share
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        """The image of `place`, an (epoch, index) of `ResumableOrder`."""
+        from PIL import Image, ImageOps
+
+        epoch, index = place
+        path, label = self.files[index]
+        height, width = self.size.size
+        image = open_image(path, self.channels, 2 * max(height, width))
+        random = np.random.default_rng((self.seed, epoch, index))
+        if self.augmentation == "middle":
+            box = _middle(image.size, width / height)
+        elif self.augmentation == "none":
+            box = _middle(image.size, width / height, share=1.0)
+        else:
+            box = _random_part(image.size, width / height, self.smallest_share, random)
+        # reducing_gap lets Pillow shrink by whole numbers first, which is faster and as good.
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
+        if self.augmentation == "crop-flip" and random.random() < 0.5:
+            image = ImageOps.mirror(image)
+        array = np.asarray(image).reshape(height, width, self.channels)
+        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))), label
+
+
+def _middle(size: tuple[int, int], aspect: float, share: float = 0.875) -> tuple[float, ...]:
+    """The largest box of this aspect in the middle of an image, times `share`."""
+    width, height = size
+    across = min(width, height * aspect) * share
+    down = across / aspect
+    left, top = (width - across) / 2, (height - down) / 2
+    return left, top, left + across, top + down
+
+
+def _random_part(
+    size: tuple[int, int], aspect: float, smallest: float, random: np.random.Generator
+) -> tuple[float, ...]:
+    width, height = size
+    for _ in range(10):
+        area = width * height * random.uniform(smallest, 1.0)
+        ratio = aspect * np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        across, down = np.sqrt(area * ratio), np.sqrt(area / ratio)
+        if across <= width and down <= height:
+            left, top = random.uniform(0, width - across), random.uniform(0, height - down)
+            return left, top, left + across, top + down
+    return _middle(size, aspect, share=1.0)
+
+
+class ResumableOrder(torch.utils.data.Sampler):
+    """(epoch, index) of all images, in a new order in each epoch.
+
+    `start` leaves out the images that were seen before a stop.
+    """
+
+    def __init__(self, count: int, seed: int, shuffle: bool = True) -> None:
+        self.count = count
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.start = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.count, generator=generator).tolist()
+        else:
+            order = list(range(self.count))
+        return ((self.epoch, index) for index in order[self.start :])
+
+    def __len__(self) -> int:
+        return self.count - self.start
+
+
+class FolderBatches:
+    """Batches of a folder's images, decoded and augmented by worker processes.
+
+    Args:
+        train, validation: (file, label) of each image.
+        channels: 1 or 3.
+        batch: Images in a batch.
+        augmentation: 'crop-flip', 'crop' or 'none'.
+        normalization: What turns 8-bit values into the network's input.
+        workers: Processes that decode; 0 decodes in this one.
+        device: Where the network is.
+        seed: Of the order and of all random parts.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[tuple[Path, int]],
+        validation: Sequence[tuple[Path, int]],
+        *,
+        channels: int,
+        batch: int,
+        augmentation: str,
+        normalization: Normalization,
+        workers: int = 0,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if len(train) < batch:
+            raise GraphScaleError(
+                f"{len(train)} training images do not fill a batch of {batch}; give a smaller "
+                "--batch or more images"
+            )
+        self.size = SharedImageSize(1)
+        self.normalization = normalization
+        self.device = torch.device(device)
+        self._order = ResumableOrder(len(train), seed)
+        self._batch = batch
+        shown = FolderImages(train, channels, self.size, augmentation, seed)
+        held = FolderImages(validation, channels, self.size, "middle", seed)
+        options = {"num_workers": workers, "persistent_workers": workers > 0}
+        options |= {"pin_memory": self.device.type == "cuda"}
+        self._training = torch.utils.data.DataLoader(
+            shown, batch, sampler=self._order, drop_last=True, **options
+        )
+        in_order = ResumableOrder(len(validation), seed, shuffle=False)
+        self._validation = torch.utils.data.DataLoader(held, batch, sampler=in_order, **options)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches; what is left of the images waits for another epoch's order."""
+        return self._order.count // self._batch
+
+    def training(self, epoch: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of an epoch from the batch `start` on."""
+        self._order.epoch, self._order.start = epoch, start * self._batch
+        return map(self._ready, self._training)
+
+    def validation(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of the validation images."""
+        return map(self._ready, self._validation)
+
+    def _ready(self, batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = (each.to(self.device, non_blocking=True) for each in batch)
+        return self.normalization(images), labels
+
+
+class TensorBatches:
+    """Batches of images in memory; smaller sizes are made on the device, with antialiasing.
+
+    Args:
+        train, validation: (images, labels): float32 (N, C, H, W) as the target takes them, and
+            int64 (N).
+        batch: Images in a batch.
+        device: Where the network is.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self,
+        train: tuple[torch.Tensor, torch.Tensor],
+        validation: tuple[torch.Tensor, torch.Tensor],
+        *,
+        batch: int,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.size = SharedImageSize(train[0].shape[2:])
+        self.device = torch.device(device)
+        self._train, self._validation = train, validation
+        self._batch = batch
+        self._order = ResumableOrder(len(train[1]), seed)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return self._order.count // self._batch
+
+    def training(self, epoch: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of an epoch from the batch `start` on."""
+        self._order.epoch, self._order.start = epoch, 0
+        rows = torch.tensor([index for _, index in self._order])
+        images, labels = self._train
+        for index in range(start, self.batches_per_epoch):
+            chosen = rows[index * self._batch : (index + 1) * self._batch]
+            yield self._ready(images[chosen], labels[chosen])
+
+    def validation(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of the validation images."""
+        images, labels = self._validation
+        for some, theirs in zip(images.split(self._batch), labels.split(self._batch)):
+            yield self._ready(some, theirs)
+
+    def _ready(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        resized = resize_batch(images.to(self.device), self.size.size)
+        return resized, labels.to(self.device)

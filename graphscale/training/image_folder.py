@@ -1,0 +1,247 @@
+"""A folder of images, one sub-folder per class, checked before the training starts.
+
+Two layouts are read: FOLDER/train/CLASS/* with FOLDER/val/CLASS/*, or FOLDER/CLASS/*, of which
+every fifth file (by a hash of its name, so that the choice never changes) is kept for validation.
+
+`check_images` decodes every file once. A file that cannot be used is an error that names it, at the
+start and not after an hour; what the files say that matters for training (sizes, grey or colour,
+mean and deviation of the channels) is returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from graphscale.core.errors import GraphScaleError
+
+SUFFIXES = frozenset(
+    (
+        *(".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff"),
+        *(".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"),
+    )
+)
+_VALIDATION_SHARE = 5  # every fifth image where the folder has no val/
+_CHECKED_SIZE = 64  # pixels; statistics are taken of images reduced to about this size
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The files of a folder.
+
+    Attributes:
+        root: The folder.
+        classes: Their names, sorted; a label is an index into them.
+        train, validation: (file, label) of each image, sorted by file.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    train: tuple[tuple[Path, int], ...]
+    validation: tuple[tuple[Path, int], ...]
+
+
+@dataclass(frozen=True)
+class ImageStatistics:
+    """What a look at every image found.
+
+    Attributes:
+        mean, deviation: Of each channel, of values between 0 and 1.
+        grey: How many images have no colour.
+        smallest: Height or width of the smallest image, whichever is less.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    grey: int
+    smallest: int
+
+
+@dataclass
+class _Sums:
+    """Of one part of the images: sums over pixels, per channel."""
+
+    pixels: int = 0
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    grey: int = 0
+    smallest: int = 1 << 30
+    failure: str | None = None
+
+
+def read_folder(root: str | Path) -> ImageFolder:
+    """The images under `root`.
+
+    Raises:
+        GraphScaleError: no such folder, fewer than two classes, an empty class, or other classes in
+            training than in validation.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise GraphScaleError(f"{root}: is not a folder; give one with a sub-folder per class")
+    if (root / "train").is_dir():
+        classes, train = _read_classes(root / "train")
+        part = next((root / n for n in ("val", "validation", "test") if (root / n).is_dir()), None)
+        if part is None:
+            raise GraphScaleError(
+                f"{root}: has train/ but no val/; put the images to validate on there, or give "
+                f"{root / 'train'} to have every fifth image kept for validation"
+            )
+        others, validation = _read_classes(part)
+        if others != classes:
+            odd = sorted(set(classes) ^ set(others))[0]
+            raise GraphScaleError(
+                f"{root}: the class {odd!r} is in only one of train/ and {part.name}/; "
+                "both need the same classes"
+            )
+        return ImageFolder(root, classes, train, validation)
+    classes, files = _read_classes(root)
+    held = [(file, label) for file, label in files if _is_held_out(file.relative_to(root))]
+    kept = [(file, label) for file, label in files if not _is_held_out(file.relative_to(root))]
+    for label, name in enumerate(classes):
+        if not any(other == label for _, other in kept):
+            raise GraphScaleError(f"{root / name}: holds too few images; give at least ten")
+    if not held:
+        raise GraphScaleError(f"{root}: holds too few images to keep a fifth for validation")
+    return ImageFolder(root, classes, tuple(kept), tuple(held))
+
+
+def _read_classes(folder: Path) -> tuple[tuple[str, ...], tuple[tuple[Path, int], ...]]:
+    names = sorted(
+        each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")
+    )
+    if len(names) < 2:
+        raise GraphScaleError(
+            f"{folder}: needs one sub-folder of images per class, at least two of them"
+        )
+    files: list[tuple[Path, int]] = []
+    for label, name in enumerate(names):
+        found = sorted(
+            each
+            for each in (folder / name).rglob("*")
+            if each.suffix.lower() in SUFFIXES and each.is_file()
+        )
+        if not found:
+            raise GraphScaleError(
+                f"{folder / name}: holds no image ({', '.join(sorted(SUFFIXES))}); "
+                "fill the class or take its folder away"
+            )
+        files += [(file, label) for file in found]
+    return tuple(names), tuple(files)
+
+
+def _is_held_out(file: Path) -> bool:
+    digest = hashlib.sha256(file.as_posix().encode()).digest()
+    return digest[0] % _VALIDATION_SHARE == 0
+
+
+def open_image(path: Path, channels: int, least: int | None = None):
+    """The image of a file as Pillow has it: turned as its EXIF says, in 1 or 3 channels, 8 bits.
+
+    Grey becomes colour and colour grey as `channels` wants it; 16-bit images are scaled down to 8
+    bits; transparency is laid on white. With `least` a JPEG may be decoded at a fraction of its
+    size, as long as both sides keep `least` pixels, which is several times faster.
+
+    Raises:
+        GraphScaleError: the file is no image, is damaged, or is larger than Pillow's limit against
+            decompression bombs; names it.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if least is not None:
+                    image.draft(None, (least, least))
+                image.load()
+                turned = ImageOps.exif_transpose(image)
+                return _with_channels(turned, channels)
+    except UnidentifiedImageError:
+        reason = "it is not an image that Pillow knows"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        reason = f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
+    except (OSError, ValueError, SyntaxError, MemoryError) as error:
+        reason = f"it is damaged or unreadable ({' '.join(str(error).split())[:120]})"
+    raise GraphScaleError(f"{path}: cannot be trained on: {reason}; mend it or take it away")
+
+
+def _with_channels(image, channels: int):
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        array = np.asarray(image, np.float64)
+        full = 65535.0 if image.mode != "F" or array.max() > 1 else 1.0
+        image = Image.fromarray(np.clip(array * (255.0 / full), 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(ground, image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def check_images(
+    files: Sequence[tuple[Path, int]],
+    channels: int,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ImageStatistics:
+    """Decode every file once.
+
+    Raises:
+        GraphScaleError: a file cannot be used; names it and says why.
+    """
+    paths = [file for file, _ in files]
+    parts = [paths[i : i + 64] for i in range(0, len(paths), 64)]
+    total = _Sums(sums=np.zeros(channels), squares=np.zeros(channels))
+    done = 0
+    if workers > 1 and len(parts) > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            for part, found in zip(parts, pool.map(_check, parts, [channels] * len(parts))):
+                done += len(part)
+                _add(total, found)
+                progress(done, len(paths))
+    else:
+        for part in parts:
+            done += len(part)
+            _add(total, _check(part, channels))
+            progress(done, len(paths))
+    mean = total.sums / total.pixels
+    deviation = np.sqrt(np.maximum(total.squares / total.pixels - mean**2, 1e-6))
+    return ImageStatistics(
+        tuple(mean.tolist()), tuple(deviation.tolist()), total.grey, total.smallest
+    )
+
+
+def _check(paths: Sequence[Path], channels: int) -> _Sums:
+    found = _Sums(sums=np.zeros(channels), squares=np.zeros(channels))
+    for path in paths:
+        try:
+            image = open_image(path, channels, _CHECKED_SIZE)
+        except GraphScaleError as error:
+            found.failure = str(error)
+            return found
+        found.smallest = min(found.smallest, *image.size)
+        image.thumbnail((_CHECKED_SIZE, _CHECKED_SIZE))
+        array = np.asarray(image, np.float64).reshape(-1, channels) / 255
+        found.pixels += len(array)
+        found.sums += array.sum(0)
+        found.squares += (array**2).sum(0)
+        found.grey += channels == 3 and bool((array == array[:, :1]).all())
+    return found
+
+
+def _add(total: _Sums, part: _Sums) -> None:
+    if part.failure is not None:
+        raise GraphScaleError(part.failure)
+    total.pixels += part.pixels
+    total.sums += part.sums
+    total.squares += part.squares
+    total.grey += part.grey
+    total.smallest = min(total.smallest, part.smallest)

@@ -1,0 +1,199 @@
+"""Growth in Lightning: a callback.
+
+In: a LightningModule that holds a shrunk network. The callback makes a `GrowthSchedule`, grows at
+the start of the epoch whose time has come, and lets Lightning's checkpoints resume on either side
+of growth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.training.image_size import SharedImageSize
+from graphscale.training.learning_rate import Decay, GrowthLR
+from graphscale.training.schedule import GrowthSchedule, When
+from graphscale.training.stages import Stage
+
+try:
+    from lightning import pytorch as pl
+    from lightning.pytorch.callbacks import WeightAveraging
+except ImportError as error:
+    raise GraphScaleError(
+        f"GrowthCallback needs lightning ({error}); pip install lightning"
+    ) from None
+
+
+class GrowthCallback(pl.Callback):
+    """Grows the network of a LightningModule during `trainer.fit`.
+
+    The unit is the epoch. Optimizers, Lightning's learning rate schedulers, WeightAveraging
+    callbacks and the strategy's DistributedDataParallel follow. `resume` works from checkpoints
+    before and after growth, with the LightningModule as it was at the start.
+
+    Args:
+        network: Attribute path of the shrunk network in the LightningModule, such as 'model'.
+        grow_at, later, higher_is_better, shared_size, options: As for `GrowthSchedule`.
+        total: Epochs of the training; by default the trainer's `max_epochs`.
+        monitor: The logged validation score, for `grow_at=Plateau(...)`.
+        after, height, decay, warmup: As for `GrowthLR`, which takes the place of every scheduler
+            that `configure_optimizers` returns.
+        resize_inputs: Resize the images that the network is given, so that the data need not
+            change. With False the batches must have `callback.schedule.image_size`.
+
+    Attributes:
+        schedule: The `GrowthSchedule`, from `setup` on.
+
+    Raises:
+        GraphScaleError: lightning is missing, or the network has no plan.
+
+    Example:
+        >>> from lightning.pytorch import Trainer                                 # doctest: +SKIP
+        >>> from graphscale.training.lightning import GrowthCallback              # doctest: +SKIP
+        >>> module.model = graphscale.shrink(module.model, example)               # doctest: +SKIP
+        >>> growth = GrowthCallback("model", grow_at=0.7, after="restart")        # doctest: +SKIP
+        >>> Trainer(max_epochs=10, callbacks=growth).fit(module, loader)          # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        network: str = "model",
+        *,
+        grow_at: When | Sequence[When],
+        later: Sequence[Stage] = (),
+        total: int | None = None,
+        monitor: str | None = None,
+        higher_is_better: bool = True,
+        shared_size: SharedImageSize | None = None,
+        after: str = "scheduled",
+        height: float = 1.0,
+        decay: str | Decay = "linear",
+        warmup: int = 0,
+        resize_inputs: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.total = total
+        self.monitor = monitor
+        self.schedule: GrowthSchedule | None = None
+        self._schedule_options = {
+            **options,
+            "grow_at": grow_at,
+            "later": later,
+            "higher_is_better": higher_is_better,
+            "shared_size": shared_size,
+            "resize_inputs": resize_inputs,
+        }
+        self._rate_options = {"after": after, "height": height, "decay": decay, "warmup": warmup}
+        self._rates: list[GrowthLR] = []
+        self._score: float | None = None
+        self._loaded: Callable | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the schedule, and see to it that a checkpoint finds a module of its sizes."""
+        if stage != "fit":
+            return
+        if self.schedule is None:
+            total = self.total if self.total is not None else trainer.max_epochs
+            if total is None or total < 1:
+                raise GraphScaleError(
+                    "the trainer has no max_epochs; give GrowthCallback the total number of epochs"
+                )
+            self.schedule = GrowthSchedule(
+                self._network_of(pl_module), total=total, **self._schedule_options
+            )
+        if self._loaded is None:
+            self._loaded = pl_module.on_load_checkpoint
+
+            # Lightning loads the weights before it loads callbacks; this hook comes before both.
+            def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
+                state = checkpoint.get("callbacks", {}).get(self.state_key)
+                if state is not None and self.schedule is not None:
+                    self.schedule.averages = self._averages(trainer)
+                    self.load_state_dict(state)
+                if self._loaded is not None:
+                    self._loaded(checkpoint)
+
+            pl_module.on_load_checkpoint = on_load_checkpoint
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the hook of `setup` away."""
+        if self._loaded is not None:
+            vars(pl_module).pop("on_load_checkpoint", None)
+            self._loaded = None
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the optimizers, and put `GrowthLR` around the schedulers."""
+        schedule = self._made()
+        schedule.optimizers = list(trainer.optimizers)
+        schedule.averages = self._averages(trainer)
+        self._rates = []
+        for config in trainer.lr_scheduler_configs:
+            if not isinstance(config.scheduler, GrowthLR):
+                optimizer = config.scheduler.optimizer
+                config.scheduler = GrowthLR(
+                    schedule, optimizer, config.scheduler, **self._rate_options
+                )
+            self._rates.append(config.scheduler)
+        if not self._rates:
+            self._rates = [
+                GrowthLR(schedule, optimizer, **self._rate_options)
+                for optimizer in trainer.optimizers
+            ]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the schedule of the epochs that are done; it grows when it is time."""
+        schedule = self._made()
+        while schedule.position < trainer.current_epoch:
+            score, self._score = self._score, None
+            schedule.step(score)
+        for rates in self._rates:
+            rates.refresh()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the score; Lightning writes checkpoints after this."""
+        if self.monitor is not None and not trainer.sanity_checking:
+            if self.monitor not in trainer.callback_metrics:
+                raise GraphScaleError(
+                    f"GrowthCallback: {self.monitor!r} is not logged; log it in validation_step, "
+                    f"or monitor one of {', '.join(trainer.callback_metrics) or 'those logged'}"
+                )
+            self._score = float(trainer.callback_metrics[self.monitor])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The schedule's state."""
+        schedule = None if self.schedule is None else self.schedule.state_dict()
+        return {"schedule": schedule, "score": self._score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the checkpoint was written; grows a module that had grown."""
+        self._score = state_dict["score"]
+        if self.schedule is not None and state_dict["schedule"] is not None:
+            self.schedule.load_state_dict(state_dict["schedule"])
+
+    def _made(self) -> GrowthSchedule:
+        if self.schedule is None:
+            raise GraphScaleError("GrowthCallback has no schedule; give it to a Trainer for fit")
+        return self.schedule
+
+    def _network_of(self, pl_module: nn.Module) -> nn.Module:
+        try:
+            return pl_module.get_submodule(self.network)
+        except AttributeError:
+            raise GraphScaleError(
+                f"{type(pl_module).__name__} has no module {self.network!r}; give GrowthCallback "
+                "the path of the shrunk network"
+            ) from None
+
+    def _averages(self, trainer: pl.Trainer) -> list[nn.Module]:
+        """The networks that WeightAveraging callbacks average."""
+        found = []
+        for callback in trainer.callbacks:
+            average = getattr(callback, "_average_model", None)
+            if isinstance(callback, WeightAveraging) and average is not None:
+                found.append(self._network_of(average.module))
+        return found

@@ -1,0 +1,59 @@
+"""The learning rate at every moment of a training, as a number from the progress made.
+
+`Schedule.at(progress)` is the rate as a share of its full height: 1 right after the warm-up, 0 or
+little at the end. It depends on nothing but its argument, so that a training that was interrupted
+goes on with exactly the rates that it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from graphscale.core.errors import GraphScaleError
+
+KINDS = ("steps", "linear", "cosine")
+
+# Where 'steps' drops unless told otherwise: half, four fifths and nine tenths of the way, to a
+# fifth, a twenty-fifth and a hundredth of the full height.
+_DROPS = ((0.5, 0.2), (0.8, 0.2), (0.9, 0.25))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning rate schedule.
+
+    Attributes:
+        kind: 'steps', 'linear' (to zero) or 'cosine' (to zero).
+        warm_up: Share of the training over which the rate rises linearly from near zero.
+        drops: For 'steps': (share of the training, factor) of each drop.
+    """
+
+    kind: str = "cosine"
+    warm_up: float = 0.0
+    drops: tuple[tuple[float, float], ...] = _DROPS
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise GraphScaleError(f"unknown schedule {self.kind!r}; use one of {', '.join(KINDS)}")
+
+    def at(self, progress: float) -> float:
+        """The rate at `progress` (0 at the start, 1 at the end) as a share of its full height."""
+        if progress < self.warm_up:
+            return max(progress / self.warm_up, 1e-3)
+        return self.decay(progress)
+
+    def decay(self, progress: float) -> float:
+        """The same without the warm-up: what is left of the full height at `progress`."""
+        progress = min(max(progress, 0.0), 1.0)
+        if self.kind == "linear":
+            return 1 - progress
+        if self.kind == "cosine":
+            return (1 + math.cos(math.pi * progress)) / 2
+        return math.prod(factor for share, factor in self.drops if progress >= share - 1e-9)
+
+    def milestones(self, epochs: int) -> tuple[int, ...]:
+        """Epochs before which the rate drops; empty for kinds that decay all the time."""
+        if self.kind != "steps":
+            return ()
+        return tuple(round(share * epochs) for share, _ in self.drops)

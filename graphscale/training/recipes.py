@@ -1,0 +1,133 @@
+"""Recipes: which network is trained at which image size, until when, and when the rate decays.
+
+A recipe is a list of stages. The last stage trains the target itself; each stage before it trains a
+network that `shrink` derives from the target, with smaller images and, if its kernel table says so,
+smaller kernels. Between two stages the network grows in place. The recipes by name:
+
+- ``target``: the target alone, the baseline.
+- ``paper``: smaller kernels and images up to one epoch before the first drop of the learning rate
+  (arXiv 1610.03623, section 5), then the target; the rate follows its schedule throughout.
+- ``late``: smaller images, and smaller kernels above 3×3, for most of the training at the full
+  rate; then the target, with the whole decay of the rate in the epochs that are left.
+- ``progressive``: smaller images alone, growing in steps to the full size, which the last fifth of
+  the training sees ('progressive resizing').
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from graphscale.core.errors import GraphScaleError
+
+_LARGEST_KERNEL = 127  # taps; larger kernels than this are not in use
+_LEAVE_ALL: Mapping[int, int] = {size: size for size in range(1, _LARGEST_KERNEL + 1)}
+_LEAVE_3: Mapping[int, int] = {3: 3}
+
+
+@dataclass(frozen=True)
+class RecipeStage:
+    """One part of a training.
+
+    Attributes:
+        until: The share of all epochs at which the stage ends; 1 for the last.
+        kernels: Target kernel size -> pre-train kernel size, before the paper's table, as `shrink`
+            takes it.
+        scale: Image size as a share of the target's; None takes the size that `shrink` chooses
+            from the first kernel.
+        target: Whether the stage trains the target itself (then the other two have no meaning).
+    """
+
+    until: float
+    kernels: Mapping[int, int] = field(default_factory=dict)
+    scale: float | None = None
+    target: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training as a list of stages.
+
+    Attributes:
+        name: What the command line calls it.
+        stages: In their order; the last one trains the target.
+        decay: 'throughout', when the schedule of the learning rate runs over all epochs, or
+            'after growth', when the rate stays at its full height until the target is reached and
+            the whole schedule runs over the epochs that are left.
+        before_first_drop: Epochs before the first drop of the rate at which the first stage ends,
+            in place of its `until` (the paper's rule); None where the share decides.
+    """
+
+    name: str
+    stages: tuple[RecipeStage, ...]
+    decay: str = "throughout"
+    before_first_drop: int | None = None
+
+    def ends(self, epochs: int, milestones: tuple[int, ...] = ()) -> list[int]:
+        """The epoch before which each stage ends: whole numbers up to `epochs`.
+
+        Every stage but those before an earlier end has at least one epoch.
+
+        Args:
+            epochs: Of the whole training.
+            milestones: Epochs at which the rate drops, for recipes that grow before the first one.
+
+        Raises:
+            GraphScaleError: the training has fewer epochs than the recipe has stages, or the recipe
+                grows before a drop of the rate and there is none.
+        """
+        if epochs < len(self.stages):
+            raise GraphScaleError(
+                f"recipe {self.name!r} has {len(self.stages)} stages and the training only "
+                f"{epochs} epochs; give more epochs or another recipe"
+            )
+        shares = [stage.until * epochs for stage in self.stages]
+        if self.before_first_drop is not None:
+            if not milestones:
+                raise GraphScaleError(
+                    f"recipe {self.name!r} grows before the first drop of the learning rate, and "
+                    "this schedule has no drops; give --schedule steps or another recipe"
+                )
+            shares[0] = milestones[0] - self.before_first_drop
+        ends: list[int] = []
+        for index, share in enumerate(shares):
+            least = ends[-1] + 1 if ends else 1
+            ends.append(min(max(round(share), least), epochs - (len(shares) - 1 - index)))
+        return ends
+
+
+_TARGET = RecipeStage(1.0, target=True)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("target", (_TARGET,)),
+        Recipe("paper", (RecipeStage(0.3), _TARGET), before_first_drop=1),
+        Recipe(
+            "late",
+            (RecipeStage(0.7, _LEAVE_3), RecipeStage(1.0, target=True)),
+            decay="after growth",
+        ),
+        Recipe(
+            "progressive",
+            (
+                *(
+                    RecipeStage(until, _LEAVE_ALL, scale)
+                    for until, scale in ((0.3, 0.5), (0.45, 0.625), (0.6, 0.75), (0.8, 0.875))
+                ),
+                _TARGET,
+            ),
+        ),
+    )
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name.
+
+    Raises:
+        GraphScaleError: there is none; names those that there are.
+    """
+    if name not in RECIPES:
+        raise GraphScaleError(f"unknown recipe {name!r}; use one of {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,80 @@
+"""The networks of a recipe's stages, derived from one target and grown in place."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphscale.convert.network import Network
+from graphscale.modules.rescale_module import grow_module, shrink_module
+from graphscale.training.grow_in_place import grow_
+from graphscale.training.recipes import Recipe
+from graphscale.training.stages import Stage
+
+
+class RescaledNetworks:
+    """Shrinks a target for each stage of a recipe, and grows between them.
+
+    Args:
+        target: The target network; left as it is.
+        example: A float tensor (1, C, H, W) of the target's size.
+        recipe: The stages.
+        seed: Of fresh weights.
+    """
+
+    def __init__(
+        self, target: nn.Module, example: torch.Tensor, recipe: Recipe, seed: int = 0
+    ) -> None:
+        self.target = target
+        self.example = example
+        self.recipe = recipe
+        self.seed = seed
+        self._sizes: dict[int, tuple[int, int]] = {}
+
+    def size(self, stage: int) -> tuple[int, int]:
+        """Height and width of a stage's images."""
+        if stage not in self._sizes:
+            if self.recipe.stages[stage].target:
+                self._sizes[stage] = _pair(self.example.shape[2:])
+            else:
+                plan = self._shrunk(stage, self.target).graphscale_plan
+                self._sizes[stage] = _pair(plan.inputs[0].pretrain[2:])
+        return self._sizes[stage]
+
+    def first(self, stage: int) -> nn.Module:
+        """A stage's network; its weights are the target's, resized where kernels are smaller."""
+        if self.recipe.stages[stage].target:
+            return copy.deepcopy(self.target)
+        return self._shrunk(stage, self.target)
+
+    def grow(self, network: nn.Module, stage: int, optimizer: torch.optim.Optimizer) -> nn.Module:
+        """The next stage's network, the same object wherever that is possible.
+
+        Between two stages before the target, a network that was made from a graph is grown to the
+        target and shrunk again; it is another object then.
+        """
+        following = self.recipe.stages[stage + 1]
+        if following.target:
+            return grow_(network, optimizers=optimizer)
+        if isinstance(network, Network):
+            return self._shrunk(stage + 1, grow_module(network), init="resize")
+        made = self._shrunk(stage + 1, self.target)
+        return grow_(network, to=Stage.of(made), optimizers=optimizer)
+
+    def _shrunk(self, stage: int, network: nn.Module, init: str | None = None) -> nn.Module:
+        return shrink_module(network, self.example, **self._options(stage), init=init)
+
+    def _options(self, stage: int) -> dict[str, Any]:
+        chosen = self.recipe.stages[stage]
+        size = None
+        if chosen.scale is not None:
+            size = tuple(max(1, round(n * chosen.scale)) for n in self.example.shape[2:])
+        return {"kernels": dict(chosen.kernels) or None, "input_size": size, "seed": self.seed}
+
+
+def _pair(sizes: Any) -> tuple[int, int]:
+    height, width = sizes
+    return int(height), int(width)

@@ -1,0 +1,128 @@
+"""The target of `graphscale train`: an ONNX file, or a function that makes a torch module."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from graphscale.core.errors import GraphScaleError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A network to train.
+
+    Attributes:
+        network: The module; from an ONNX file what `graphscale.load` makes of it.
+        example: A float32 tensor (1, C, H, W) of its input's size.
+        from_onnx: Whether it came from an ONNX file, in whose graph the weights are saved again.
+    """
+
+    network: nn.Module
+    example: torch.Tensor
+    from_onnx: bool
+
+    @property
+    def channels(self) -> int:
+        """Channels of its input."""
+        return self.example.shape[1]
+
+
+def read_target(
+    model: str, classes: int, image_size: tuple[int, int] | None = None, channels: int = 3
+) -> Target:
+    """The target that `model` names.
+
+    Args:
+        model: Path of an ONNX file, or 'module:callable'. The callable returns a torch module; it
+            is given num_classes if it has such a parameter.
+        classes: How many classes the images have.
+        image_size: Height and width; needed where the file leaves them open, and for a callable.
+        channels: Of the input of a callable's module; a file says it itself.
+
+    Raises:
+        GraphScaleError: there is no such file or callable, it takes something else than images, or
+            it has another number of classes.
+    """
+    if ":" in model and not Path(model).exists():
+        target = _from_callable(model, classes, image_size, channels)
+    else:
+        target = _from_file(model, image_size)
+    _check_classes(target, model, classes)
+    return target
+
+
+def _from_file(model: str, image_size: tuple[int, int] | None) -> Target:
+    import graphscale
+    from graphscale.core.model_files import load_model
+
+    network = graphscale.load(model, input_size=image_size)
+    inputs = [value for value in load_model(model).graph.inputs if not value.is_initializer()]
+    shape = list(inputs[0].shape) if len(inputs) == 1 and inputs[0].shape is not None else []
+    if len(shape) != 4 or not isinstance(shape[1], int):
+        raise GraphScaleError(
+            f"{model}: training needs one input of N×C×H×W images, this model has "
+            f"{', '.join(f'{each.name} {each.shape}' for each in inputs)}; write a training loop "
+            "with graphscale.load and graphscale.grow_ instead"
+        )
+    sizes = [
+        size if isinstance(size, int) else image_size[axis] if image_size is not None else None
+        for axis, size in enumerate(shape[2:])
+    ]
+    if None in sizes:
+        raise GraphScaleError(f"{model}: leaves its image size open; give it with --image-size")
+    return Target(network, torch.zeros(1, shape[1], *sizes), from_onnx=True)
+
+
+def _from_callable(
+    name: str, classes: int, image_size: tuple[int, int] | None, channels: int
+) -> Target:
+    module_name, _, function_name = name.partition(":")
+    if image_size is None:
+        raise GraphScaleError(f"{name}: give the size of its images with --image-size, as in 224")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a file in the working directory, as `python -m` finds it
+    try:
+        function = importlib.import_module(module_name)
+        for part in function_name.split("."):
+            function = getattr(function, part)
+    except (ImportError, AttributeError) as error:
+        raise GraphScaleError(
+            f"{name}: cannot be imported ({error}); give an ONNX file or module:callable"
+        ) from None
+    takes = inspect.signature(function).parameters
+    network = function(num_classes=classes) if "num_classes" in takes else function()
+    if not isinstance(network, nn.Module):
+        raise GraphScaleError(
+            f"{name}: returned {type(network).__name__}, which is no torch module; give a function "
+            "that returns one"
+        )
+    return Target(network, torch.zeros(1, channels, *image_size), from_onnx=False)
+
+
+def _check_classes(target: Target, model: str, classes: int) -> None:
+    network = target.network
+    training = network.training
+    try:
+        with torch.no_grad():
+            scores = network.eval()(target.example)
+    except Exception as error:
+        raise GraphScaleError(
+            f"{model}: does not run on images of shape {list(target.example.shape)} "
+            f"({' '.join(str(error).split())[:200]}); give another --image-size or --channels"
+        ) from None
+    finally:
+        network.train(training)
+    if not isinstance(scores, torch.Tensor) or scores.ndim != 2:
+        raise GraphScaleError(f"{model}: training needs a network with one output, N×classes")
+    if scores.shape[1] != classes:
+        raise GraphScaleError(
+            f"{model}: has {scores.shape[1]} classes and the folder {classes}; give a network with "
+            f"{classes} outputs, or a callable that takes num_classes"
+        )

@@ -1,0 +1,305 @@
+"""Train a target network on a folder of images by a recipe: what `graphscale train` does."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.training.curves import draw_curves
+from graphscale.training.image_batches import FolderBatches, Normalization
+from graphscale.training.image_folder import ImageFolder, check_images, read_folder
+from graphscale.training.rate_schedule import Schedule
+from graphscale.training.recipes import Recipe, recipe
+from graphscale.training.rescaled_networks import RescaledNetworks
+from graphscale.training.run_folder import EpochRecord, RunFolder
+from graphscale.training.target import Target, read_target
+from graphscale.training.trainer import (
+    Events,
+    Trainer,
+    TrainingOptions,
+    seed_all,
+)
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How a folder of images is read.
+
+    Attributes:
+        batch: Images in a batch.
+        augmentation: 'crop-flip', 'crop' or 'none'.
+        image_size: The target's height and width, where the network leaves it open.
+        channels: 1 or 3, of a network that is made by a callable.
+        workers: Processes that decode; None takes as many as there are processors.
+        device: 'cpu', 'cuda' …; None takes a GPU if there is one.
+    """
+
+    batch: int = 64
+    augmentation: str = "crop-flip"
+    image_size: tuple[int, int] | None = None
+    channels: int = 3
+    workers: int | None = None
+    device: str | None = None
+
+
+@dataclass
+class TrainingResult:
+    """What a training came to.
+
+    Attributes:
+        recipe: Its name.
+        records: One per epoch.
+        output: The folder with the trained target as model.onnx.
+        network: The trained target.
+    """
+
+    recipe: str
+    records: list[EpochRecord] = field(default_factory=list)
+    output: Path = Path()
+    network: nn.Module | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """On the validation images, after the last epoch."""
+        return self.records[-1].accuracy
+
+    @property
+    def seconds(self) -> float:
+        """Of training, growth included and validation left out."""
+        return self.records[-1].seconds
+
+
+@dataclass
+class Notices:
+    """What is told while a folder is trained on; each does nothing unless it is set."""
+
+    said: Callable[[str], None] = lambda text: None
+    checked: Callable[[int, int], None] = lambda done, total: None
+    events: Events = field(default_factory=Events)
+    trainer: Callable[[Trainer | None], None] = lambda trainer: None
+
+
+def train_folder(
+    model: str | os.PathLike,
+    data: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    recipe_name: str = "late",
+    options: TrainingOptions | None = None,
+    folder_options: FolderOptions | None = None,
+    baseline: bool = False,
+    resume: bool = False,
+    notices: Notices | None = None,
+) -> list[TrainingResult]:
+    """Train the network `model` on the images in `data`, the results in `output`.
+
+    Args:
+        model: Path of an ONNX file, or 'module:callable'.
+        data: A folder with a sub-folder of images per class, or with train/ and val/ of these.
+        output: The folder of the training: checkpoints, logs, model.onnx, curves.png.
+        recipe_name: 'late', 'paper', 'progressive' or 'target'.
+        options: How the network is trained.
+        folder_options: How the images are read.
+        baseline: Whether the target alone is trained as well, in `output`/baseline.
+        resume: Go on with the training in `output`, with the options that it was started with.
+        notices: What is told on the way.
+
+    Returns:
+        One result, or two with `baseline`: the recipe's first.
+
+    Raises:
+        GraphScaleError: the network, an image or an option cannot be used; says what to do.
+        Interrupted: the training was stopped and can be resumed.
+    """
+    notices = notices or Notices()
+    folder = RunFolder(output)
+    if resume:
+        started = folder.options()
+        recipe_name, baseline = started["recipe"], started["baseline"]
+        options, folder_options = _from_json(started)
+        model, data = started["model"], started["data"]
+    options, folder_options = options or TrainingOptions(), folder_options or FolderOptions()
+    chosen = recipe(recipe_name)
+    chosen.ends(options.epochs, options.schedule.milestones(options.epochs))
+    images = read_folder(data)
+    seed_all(options.seed)  # a callable draws the network's first weights
+    target = read_target(
+        str(model), len(images.classes), folder_options.image_size, folder_options.channels
+    )
+    batches, normalization = _batches(images, target, options, folder_options, notices)
+    if not resume:
+        folder.create(
+            {
+                "model": str(model),
+                "data": str(data),
+                "recipe": recipe_name,
+                "baseline": baseline,
+                "options": asdict(options),
+                "folder_options": asdict(folder_options),
+                "classes": images.classes,
+                "normalization": asdict(normalization),
+                "versions": _versions(),
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        )
+    results = [_train(chosen, target, batches, options, folder, folder_options, notices)]
+    if baseline:
+        beside = RunFolder(folder.path / "baseline")
+        beside.path.mkdir(exist_ok=True)
+        results.append(
+            _train(recipe("target"), target, batches, options, beside, folder_options, notices)
+        )
+    draw_curves({result.recipe: result.records for result in results}, folder.path / "curves.png")
+    folder.write_json(
+        "result.json",
+        {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": _device_name(folder_options),
+            "versions": _versions(),
+            "seed": options.seed,
+            "results": [
+                {
+                    "recipe": result.recipe,
+                    "accuracy": result.accuracy,
+                    "seconds": result.seconds,
+                    "epochs": [asdict(record) for record in result.records],
+                }
+                for result in results
+            ],
+        },
+    )
+    return results
+
+
+def _train(
+    chosen: Recipe,
+    target: Target,
+    batches: FolderBatches,
+    options: TrainingOptions,
+    folder: RunFolder,
+    folder_options: FolderOptions,
+    notices: Notices,
+) -> TrainingResult:
+    networks = RescaledNetworks(target.network, target.example, chosen, options.seed)
+    notices.said(f"recipe {chosen.name}")
+    trainer = Trainer(
+        networks,
+        batches,
+        chosen,
+        options,
+        folder,
+        device=_device(folder_options),
+        events=notices.events,
+    )
+    notices.trainer(trainer)
+    try:
+        network = trainer.run(folder.load())
+    finally:
+        notices.trainer(None)
+    _write_model(network, target, batches.normalization, folder.path / "model.onnx")
+    return TrainingResult(chosen.name, trainer.records, folder.path, network)
+
+
+def _write_model(
+    network: nn.Module, target: Target, normalization: Normalization, path: Path
+) -> None:
+    """The trained target as ONNX, the normalisation of its input noted in its metadata."""
+    import graphscale
+
+    network = copy.deepcopy(network).cpu().eval()
+    if target.from_onnx:
+        graphscale.save(network, path)
+        return
+    example = torch.cat([target.example] * 2)
+    graphscale.export(
+        network,
+        (example,),
+        path,
+        input_names=["images"],
+        output_names=["scores"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+
+
+def _batches(
+    images: ImageFolder,
+    target: Target,
+    options: TrainingOptions,
+    folder_options: FolderOptions,
+    notices: Notices,
+) -> tuple[FolderBatches, Normalization]:
+    workers = folder_options.workers
+    if workers is None:
+        workers = len(os.sched_getaffinity(0))
+    notices.said(
+        f"{len(images.train)} training and {len(images.validation)} validation images of "
+        f"{len(images.classes)} classes"
+    )
+    found = check_images(
+        [*images.train, *images.validation], target.channels, max(workers, 1), notices.checked
+    )
+    if found.grey and target.channels == 3:
+        notices.said(f"{found.grey} images have no colour")
+    if found.smallest < max(target.example.shape[2:]):
+        notices.said(f"the smallest image has {found.smallest} pixels and is enlarged for training")
+    normalization = Normalization(found.mean, found.deviation)
+    batches = FolderBatches(
+        images.train,
+        images.validation,
+        channels=target.channels,
+        batch=folder_options.batch,
+        augmentation=folder_options.augmentation,
+        normalization=normalization,
+        workers=workers,
+        device=_device(folder_options),
+        seed=options.seed,
+    )
+    return batches, normalization
+
+
+def _device(folder_options: FolderOptions) -> torch.device:
+    name = folder_options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GraphScaleError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0][:150]}); "
+            "give --device cpu"
+        ) from None
+    return device
+
+
+def _device_name(folder_options: FolderOptions) -> str:
+    device = _device(folder_options)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"
+
+
+def _versions() -> dict[str, str]:
+    import graphscale
+
+    return {"graphscale": graphscale.__version__, "torch": torch.__version__}
+
+
+def _from_json(started: dict[str, Any]) -> tuple[TrainingOptions, FolderOptions]:
+    options = dict(started["options"])
+    schedule = dict(options.pop("schedule"))
+    schedule["drops"] = tuple(tuple(drop) for drop in schedule["drops"])
+    folder_options = dict(started["folder_options"])
+    if folder_options["image_size"] is not None:
+        folder_options["image_size"] = tuple(folder_options["image_size"])
+    return (
+        TrainingOptions(schedule=Schedule(**schedule), **options),
+        FolderOptions(**folder_options),
+    )

@@ -1,0 +1,144 @@
+"""graphscale train: the whole command on a small folder, interrupted and resumed, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from graphscale.cli import main
+
+NETWORK = """
+from torch import nn
+
+def network(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 5, padding=2, bias=False), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(4 * 8 * 8, num_classes),
+    )
+"""
+OPTIONS = [
+    *("small_network:network", "--data", "images", "--image-size", "16", "--epochs", "4"),
+    *("--batch", "8", "--rate", "0.02", "--augmentation", "crop", "--workers", "0"),
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red and blue images."""
+    folder = tmp_path_factory.mktemp("train")
+    random = np.random.default_rng(0)
+    for channel, name in ((0, "red"), (2, "blue")):
+        (folder / "images" / name).mkdir(parents=True)
+        for index in range(24):
+            pixels = random.integers(0, 120, (20, 24, 3), np.uint8)
+            pixels[:, :, channel] += 100
+            Image.fromarray(pixels).save(folder / "images" / name / f"{index}.png")
+    (folder / "small_network.py").write_text(NETWORK)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(images)
+    monkeypatch.syspath_prepend(str(images))
+
+
+def start(*options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "graphscale", "train", *OPTIONS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def history(folder: str) -> list[dict]:
+    report = json.loads((Path(folder) / "result.json").read_text())
+    timed = ("seconds", "processor_seconds", "images_per_second")
+    return [
+        {key: value for key, value in epoch.items() if key not in timed}
+        for epoch in report["results"][0]["epochs"]
+    ]
+
+
+def test_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *OPTIONS, "-o", "whole", "--baseline"]) == 0
+    out = capsys.readouterr().out
+    assert "late" in out
+    assert "of the training time" in out
+    files = {each.name for each in Path("whole").iterdir()}
+    wanted = {"model.onnx", "curves.png", "result.json", "log.csv", "last.pt", "best.pt"}
+    assert wanted <= files
+    onnx.checker.check_model("whole/model.onnx", full_check=True)
+    model = onnx.load("whole/model.onnx")
+    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:] == [3, 16, 16]
+    assert history("whole")[-1]["accuracy"] >= 0.9
+    assert len(Path("whole/log.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_resuming_after_a_signal_is_bit_for_bit(signal_number: int) -> None:
+    name = signal.Signals(signal_number).name
+    assert main(["train", *OPTIONS, "-o", f"straight-{name}", "--quiet"]) == 0
+    process = start("-o", name)
+    for line in process.stderr:
+        if line.startswith("epoch   2"):
+            process.send_signal(signal_number)
+            break
+    rest = process.communicate(timeout=120)[1]
+    if signal_number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume" in rest
+    assert main(["train", *OPTIONS, "-o", name, "--resume", "--quiet"]) == 0
+    assert history(name) == history(f"straight-{name}")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["small_network:network"], "--data is missing"),
+        (["small_network:network", "--data", "nowhere"], "nowhere: is not a folder"),
+        (["small_network:nothing", "--data", "images", "--image-size", "16"], "cannot be imported"),
+        (["small_network:network", "--data", "images"], "--image-size"),
+        (["absent.onnx", "--data", "images"], "absent.onnx"),
+        ([*OPTIONS, "--batch", "1000", "-o", "a"], "smaller --batch"),
+        ([*OPTIONS, "--epochs", "1", "-o", "b"], "more epochs"),
+        ([*OPTIONS, "--recipe", "paper", "-o", "c"], "--schedule steps"),
+        ([*OPTIONS, "--resume", "-o", "never"], "no training to go on with"),
+        ([*OPTIONS, "--image-size", "wide", "-o", "d"], "--image-size wide"),
+        ([*OPTIONS, "--device", "abacus", "-o", "e"], "--device cpu"),
+    ],
+)
+def test_unusable_input_is_one_sentence(
+    options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--quiet", *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert sentence in error
+
+
+def test_broken_image_is_named_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Path("images/red/broken.png")
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    try:
+        assert main(["train", *OPTIONS, "--quiet", "-o", "broken"]) == 2
+    finally:
+        broken.unlink()
+    assert "broken.png: cannot be trained on" in capsys.readouterr().err
+    assert not Path("broken").exists()
+
+
+def test_second_training_does_not_replace_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *OPTIONS, "--recipe", "target", "-o", "first", "--quiet"]) == 0
+    before = Path("first/last.pt").read_bytes()
+    assert main(["train", *OPTIONS, "--recipe", "target", "-o", "first", "--quiet"]) == 2
+    assert "holds a training already" in capsys.readouterr().err
+    assert Path("first/last.pt").read_bytes() == before

@@ -1,0 +1,145 @@
+"""The loop: resuming bit for bit, growth on the way, the rate, diverging."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import graphscale
+from graphscale import GraphScaleError
+from graphscale.training.image_batches import TensorBatches
+from graphscale.training.rate_schedule import Schedule
+from graphscale.training.recipes import RECIPES, recipe
+from graphscale.training.rescaled_networks import RescaledNetworks
+from graphscale.training.run_folder import RunFolder
+from graphscale.training.trainer import (
+    Events,
+    Interrupted,
+    Trainer,
+    TrainingOptions,
+)
+
+
+def network() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, padding=2, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.3),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * 8 * 8, 2),
+    )
+
+
+def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bars that lie or stand."""
+    generator = torch.Generator().manual_seed(seed)
+    shown = 0.3 * torch.randn(count, 1, 16, 16, generator=generator)
+    labels = torch.randint(2, (count,), generator=generator)
+    for image, label, place in zip(shown, labels, torch.randint(16, (count,), generator=generator)):
+        image[0, place, :] += label
+        image[0, :, place] += 1 - label
+    return shown, labels
+
+
+def trainer(name: str, folder: Path | None = None, **options) -> Trainer:
+    torch.manual_seed(5)
+    chosen = RECIPES[name]
+    networks = RescaledNetworks(network(), torch.zeros(1, 1, 16, 16), chosen)
+    batches = TensorBatches(images(96, 0), images(40, 1), batch=16)
+    options = {"epochs": 6, "rate": 0.05, "schedule": Schedule("steps"), **options}
+    run = None
+    if folder is not None:
+        run = RunFolder(folder)
+        run.path.mkdir(exist_ok=True)
+    return Trainer(networks, batches, chosen, TrainingOptions(**options), run)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_ends_in_the_target(name: str) -> None:
+    run = trainer(name, rate=0.02)
+    trained = run.run()
+    shapes = {key: weight.shape for key, weight in network().state_dict().items()}
+    assert {key: weight.shape for key, weight in trained.state_dict().items()} == shapes
+    assert [each.epoch for each in run.records] == [1, 2, 3, 4, 5, 6]
+    assert run.records[-1].image_size == 16
+    sizes = [each.image_size for each in run.records]
+    assert sizes == sorted(sizes)
+    assert (sizes[0] < 16) == (name != "target")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop", [1, 8, 6, 24, 27, 36])
+def test_resuming_is_bit_for_bit(tmp_path: Path, stop: int, optimizer: str) -> None:
+    options = {"optimizer": optimizer, "rate": 0.01}
+    whole = trainer("late", **options)
+    whole.run()
+    part = trainer("late", tmp_path, **options)
+    steps = iter(range(1, 100))
+
+    def stepped(epoch: int, batch: int, batches: int) -> None:
+        part.stop = next(steps) == stop
+
+    part.events = Events(stepped=stepped)
+    with pytest.raises(Interrupted):
+        part.run()
+    rest = trainer("late", tmp_path, **options)
+    rest.run(RunFolder(tmp_path).load())
+    for one, other in zip(
+        whole.network.state_dict().values(), rest.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
+    kept = ("epoch", "stage", "rate", "train_loss", "accuracy", "straight_after_growth")
+    for one, other in zip(whole.records, rest.records, strict=True):
+        assert [getattr(one, key) for key in kept] == [getattr(other, key) for key in kept]
+
+
+def test_growth_carries_the_weights_over() -> None:
+    run = trainer("late")
+    seen: list[tuple[nn.Module, nn.Module]] = []
+    grow = run.networks.grow
+
+    def watched(small: nn.Module, stage: int, optimizer: torch.optim.Optimizer) -> nn.Module:
+        wanted = graphscale.grow(small)
+        grown = grow(small, stage, optimizer)
+        assert grown is small
+        for one, other in zip(wanted.state_dict().values(), grown.state_dict().values()):
+            assert torch.equal(one, other)
+        seen.append((wanted, grown))
+        return grown
+
+    run.networks.grow = watched
+    run.run()
+    ((wanted, grown),) = seen
+    assert wanted.state_dict().keys() == grown.state_dict().keys()
+    assert run.records[4].straight_after_growth is not None  # 0.7 of 6 epochs: after the fourth
+
+
+def test_the_whole_decay_comes_after_growth() -> None:
+    run = trainer("late", schedule=Schedule("linear"), epochs=10)
+    rates = [run._rate(moment) for moment in (0, 3, 6.99, 7, 8.5, 10)]
+    assert rates == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.025, 0.0])
+
+
+def test_weight_decay_ends_at_its_epoch() -> None:
+    run = trainer("target", weight_decay=0.1, weight_decay_until=3)
+    run.run()
+    assert [group["weight_decay"] for group in run._optimizer.param_groups] == [0.0, 0.0]
+
+
+def test_diverging_is_one_sentence() -> None:
+    run = trainer("target", rate=1e12)
+    with pytest.raises(GraphScaleError, match=r"diverged; give a smaller --rate"):
+        run.run()
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(GraphScaleError, match="unknown optimizer"):
+        TrainingOptions(optimizer="lbfgs")
+    with pytest.raises(GraphScaleError, match="unknown precision"):
+        TrainingOptions(precision="int8")
+    assert recipe("late").decay == "after growth"
