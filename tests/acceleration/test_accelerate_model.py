@@ -13,7 +13,7 @@ from rich.console import Console
 
 import graphscale
 from graphscale.acceleration import choose_layers
-from graphscale.acceleration.accelerate import RUNTIME, Acceleration, LayerChoice
+from graphscale.acceleration.accelerate_model import RUNTIME, Acceleration, LayerChoice
 from graphscale.cli.command_line import main
 from graphscale.cli.tables import show_acceleration
 from graphscale.core.tuning import Tuner
