@@ -315,14 +315,27 @@ def convolve(
 
 
 class FFTConv1d(nn.Conv1d):
-    """``torch.nn.Conv1d``, with its arguments and state dict, on graphscale's kernels."""
+    """``torch.nn.Conv1d``, with its arguments and state dict, computed by the operator FFTConv.
+
+    x [N, C, L] or [C, L] of float32, float64, float16 or bfloat16. Raises GraphScaleError for x of
+    other dimensions. fbcunn's SpatialConvolutionCuFFT, here with all that torch's layer can do.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolve(self, input, weight, bias)
 
 
 class FFTConv2d(nn.Conv2d):
-    """``torch.nn.Conv2d``, with its arguments and state dict, on graphscale's kernels."""
+    """``torch.nn.Conv2d``, with its arguments and state dict, computed by the operator FFTConv.
+
+    x [N, C, H, W] or [C, H, W] of float32, float64, float16 or bfloat16. The operator chooses by a
+    cost model among a direct convolution, Winograd's method and FFTs; the choice by measurement is
+    `accelerate`'s. Raises GraphScaleError for x of other dimensions.
+
+    Example:
+        >>> layer = FFTConv2d(64, 64, 31, padding=15, groups=64)
+        >>> layer.load_state_dict(torch_layer.state_dict())
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolve(self, input, weight, bias)
