@@ -1,4 +1,4 @@
-"""The demo's picture: accuracy against training time, and kernels before and after growth."""
+"""The demo's plot: accuracy against training time, and kernels before and after growth."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def draw(
         textcoords="offset points",
         color=orange,
     )
-    axes.set(xlabel="seconds of training", ylabel="accuracy on test pictures", xlim=(0, None))
+    axes.set(xlabel="seconds of training", ylabel="accuracy on test images", xlim=(0, None))
     axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

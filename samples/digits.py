@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from chart import draw
-from pictures import Pictures, digits, folder
+from labelled_images import LabelledImages, digits, folder
 from table import show
 from target import SIZE, export, target_network
 from training import Record, accuracy, train
@@ -36,31 +36,31 @@ def main() -> None:
     options = _options()
     _quiet_exporter()
     torch.manual_seed(options.seed)
-    pictures, test, classes = folder(options.images, SIZE) if options.images else digits(SIZE)
+    data, test, classes = folder(options.images, SIZE) if options.images else digits(SIZE)
     print(
-        f"{len(pictures.labels)} pictures of {len(classes)} classes to train on, "
+        f"{len(data.labels)} images of {len(classes)} classes to train on, "
         f"{len(test.labels)} to test; {torch.get_num_threads()} threads"
     )
     options.output.mkdir(parents=True, exist_ok=True)
     target = options.output / "target.onnx"
-    channels = pictures.images.shape[1]
+    channels = data.images.shape[1]
     export(target_network(channels, len(classes)), target, channels)
 
     print("\ntarget from scratch")
     scratch = Record()
-    train(graphscale.load(target), pictures, test, RATES, scratch)
+    train(graphscale.load(target), data, test, RATES, scratch)
 
-    rescaled, kernels = rescale(target, pictures, test)
+    rescaled, kernels = rescale(target, data, test)
 
     show(_plan(target), scratch, rescaled, GROWTH)
     final = options.output / "trained.onnx"
     print(f"{final} in onnxruntime: {_onnxruntime_accuracy(final, test):.1%}")
     draw(options.output / "demo.png", scratch, rescaled, GROWTH, kernels)
-    print(f"picture: {options.output / 'demo.png'}")
+    print(f"plot: {options.output / 'demo.png'}")
 
 
 def rescale(
-    target: Path, pictures: Pictures, test: Pictures
+    target: Path, data: LabelledImages, test: LabelledImages
 ) -> tuple[Record, dict[str, torch.Tensor]]:
     """Shrink, train, grow, train on; the record, and the first convolution's weights on the way."""
     record = Record()
@@ -68,10 +68,10 @@ def rescale(
     _command("shrink", target)
     pretrain_file = target.with_name("target.pretrain.onnx")
     size = _plan(target).inputs[0].pretrain[-1]
-    small, small_test = pictures.resized(size), test.resized(size)
+    small, small_test = data.resized(size), test.resized(size)
     rescaling = time.perf_counter() - started
 
-    print(f"\npre-train network, pictures of {size}×{size}")
+    print(f"\npre-train network, images of {size}×{size}")
     pretrain = graphscale.load(pretrain_file)
     train(pretrain, small, small_test, RATES[:GROWTH], record)
 
@@ -84,7 +84,7 @@ def rescale(
     record.add(rescaling + time.perf_counter() - started, accuracy(grown, test))
 
     print(f"\ngrown network, accuracy {record.accuracy[-1]:.1%} before it is trained on")
-    train(grown, pictures, test, RATES[GROWTH:], record)
+    train(grown, data, test, RATES[GROWTH:], record)
     graphscale.save(grown, target.with_name("trained.onnx"))
     return record, kernels | {"trained on": _first_kernels(grown)}
 
@@ -106,9 +106,9 @@ def _first_kernels(network: torch.nn.Module) -> torch.Tensor:
     return next(weight for weight in network.parameters() if weight.ndim == 4).detach().clone()
 
 
-def _onnxruntime_accuracy(path: Path, test: Pictures) -> float:
+def _onnxruntime_accuracy(path: Path, test: LabelledImages) -> float:
     session = graphscale.session(path, providers=["CPUExecutionProvider"])
-    (scores,) = session.run(None, {"pictures": test.images.numpy()})
+    (scores,) = session.run(None, {"images": test.images.numpy()})
     return (scores.argmax(1) == test.labels.numpy()).mean()
 
 

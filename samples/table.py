@@ -31,7 +31,7 @@ def show(plan: Plan, scratch: Record, rescaled: Record, growth: int) -> None:
     ]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    for name in ("accuracy", "seconds", "seconds per epoch", "multiplications per picture"):
+    for name in ("accuracy", "seconds", "seconds per epoch", "multiplications per image"):
         table.add_column(name, justify="right")
     for name, record, entry, epoch, multiplications in rows:
         table.add_row(

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-SIZE = 64  # height and width of the target's pictures
+SIZE = 64  # height and width of the target's images
 
 
 def target_network(channels: int, classes: int) -> nn.Module:
-    """Pictures (N, channels, 64, 64) -> class scores (N, classes)."""
+    """Images (N, channels, 64, 64) -> class scores (N, classes)."""
     return nn.Sequential(
         *_block(channels, 16, kernel=7, stride=2),
         *_block(16, 32, kernel=5),
@@ -34,7 +34,7 @@ def export(network: nn.Module, path: Path, channels: int) -> None:
         network.eval(),
         (torch.zeros(2, channels, SIZE, SIZE),),
         path,
-        input_names=["pictures"],
+        input_names=["images"],
         output_names=["scores"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         external_data=False,

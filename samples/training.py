@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from pictures import Pictures
+from labelled_images import LabelledImages
 from torch.nn import functional
 
 BATCH = 64
@@ -29,14 +29,14 @@ class Record:
 
 def train(
     network: torch.nn.Module,
-    pictures: Pictures,
-    test: Pictures,
+    data: LabelledImages,
+    test: LabelledImages,
     rates: Sequence[float],
     record: Record,
 ) -> None:
     """One epoch of SGD with Nesterov momentum per learning rate; tests are not in the time."""
     network.to(memory_format=torch.channels_last)
-    images = pictures.images.to(memory_format=torch.channels_last)
+    images = data.images.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=rates[0], momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -46,7 +46,7 @@ def train(
         started = time.perf_counter()
         network.train()
         for rows in torch.randperm(len(images)).split(BATCH):
-            loss = functional.cross_entropy(network(images[rows]), pictures.labels[rows])
+            loss = functional.cross_entropy(network(images[rows]), data.labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -60,11 +60,11 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(network: torch.nn.Module, pictures: Pictures) -> float:
-    """The fraction of pictures that the network gets right."""
+def accuracy(network: torch.nn.Module, data: LabelledImages) -> float:
+    """The fraction of images that the network gets right."""
     network.eval()
     hits = [
         (network(images).argmax(1) == labels).sum().item()
-        for images, labels in zip(pictures.images.split(BATCH), pictures.labels.split(BATCH))
+        for images, labels in zip(data.images.split(BATCH), data.labels.split(BATCH))
     ]
-    return sum(hits) / len(pictures.labels)
+    return sum(hits) / len(data.labels)

@@ -25,7 +25,7 @@ recipes:
 
 A network from an ONNX file trains as the file says: an export in eval mode has no Dropout left and
 its BatchNormalization folded into the convolutions. Export for training with
-torch.onnx.export(..., optimize=False, training=...), or give module:callable.
+torch.onnx.export(network.train(), ..., optimize=False), or give module:callable.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,8 @@ def load_model(source: ModelLike) -> ir.Model:
     graph, not the weights), so that callers may change the result.
 
     Raises:
-        GraphScaleError: no such file, not an ONNX file, truncated, or external data is missing.
+        GraphScaleError: the path is no regular file, the file is no ONNX model or a damaged one, or
+            its external data is missing or stands outside its folder.
     """
     if isinstance(source, ir.Model):
         check_order(source, source.meta.get("source", "the model in memory"))
@@ -95,7 +97,9 @@ def save_model(
             file.write(ir.to_proto(model).SerializeToString())
 
 
-def _from_proto(proto: onnx.ModelProto, name: str, path: Path | None, inline) -> ir.Model:
+def _from_proto(
+    proto: onnx.ModelProto, name: str, path: Path | None, inline: mmap.mmap | bytes
+) -> ir.Model:
     """The message as an onnx-ir model whose tensors are views of the files they stand in."""
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise GraphScaleError(f"{name}: holds no ONNX graph; give the path of an ONNX model")

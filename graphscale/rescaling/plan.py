@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
@@ -119,14 +120,27 @@ def derive(
         resolved_ifs=target.resolved_ifs,
         target=target.skeleton,
     )
-    for value, weight in weights.items():
-        set_tensor(value, shrink_tensor(tensor_of(value), weight, "bilinear"))
-    plan.constants = ShrinkGraph(analysis, geometry)(model).names
+    resized = {
+        value: shrink_tensor(tensor_of(value), weight, "bilinear")
+        for value, weight in weights.items()
+    }
+    for value, tensor in resized.items():
+        set_tensor(value, _zeros(tensor))  # shapes are all that is looked at for now
+    changed = ShrinkGraph(analysis, geometry)(model).names
     shapes = {value.name: geometry.shape(analysis.of(value)) for value in graph_inputs(model)}
     check_shapes(analysis, geometry, shapes)
-    MergeConstants(target.copies)(model)
+    for value, tensor in resized.items():
+        set_tensor(value, tensor)
+    merged = MergeConstants(target.copies)(model).names
+    plan.constants = [name for name in changed if name not in merged]
     forget_given_names(model)
     return model, plan
+
+
+def _zeros(like: ir.TensorProtocol) -> ir.Tensor:
+    """Zeros of a tensor's type and shape, which take no memory."""
+    zero = np.zeros((), like.dtype.numpy())
+    return ir.Tensor(np.broadcast_to(zero, like.shape.numpy()), like.dtype, name=like.name)
 
 
 def _input_sizes(

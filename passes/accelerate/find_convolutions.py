@@ -75,7 +75,7 @@ def find_hidden_convolutions(model: ir.Model) -> list[tuple[ir.Node, ir.Node]]:
 
 
 def problem_of(node: ir.Node, shapes: Shapes) -> ConvolutionProblem:
-    """The problem that a Conv or FFTConv node is."""
+    """The problem that a Conv or FFTConv node solves on tensors of these shapes."""
     x, weight = shapes[node.inputs[0]], shapes[node.inputs[1]]
     rank = len(weight) - 2
     return ConvolutionProblem(

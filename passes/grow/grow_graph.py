@@ -15,7 +15,8 @@ from graphscale.core.skeleton import is_stripped
 from graphscale.passes.grow.follow_untied_weights import FollowUntiedWeights
 from graphscale.passes.grow.match_weights import match_weights, tensors_by_name
 
-_SET = ("Resize", "Upsample", "Clip", "Pad", "Dropout")  # all inputs but the first are settings
+# Operators whose inputs, all but the first, are settings and no weights.
+_WITH_SETTINGS = ("Resize", "Upsample", "Clip", "Pad", "Dropout")
 
 
 @dataclass
@@ -23,7 +24,8 @@ class Growth:
     """What growth did, as names of the target's weights.
 
     Attributes:
-        resized, copied: Weights.
+        resized: Weights that were grown.
+        copied: Weights that both networks have in the same shape.
         untied: Weights that layers shared in the target file and have of their own now.
         renamed: Weights that bear another name in the checkpoint, matched by structure.
     """
@@ -36,6 +38,9 @@ class Growth:
 
 def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) -> Growth:
     """Fill `target`, which has the plan's target graph, from `checkpoint`.
+
+    Weights that the plan resizes are grown with `method` when they are read; all others are copied,
+    converted to the target's element type.
 
     Raises:
         GraphScaleError: the checkpoint lacks a weight, or holds one of another shape; names it.
@@ -54,7 +59,7 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     }
     matched = match_weights(target, checkpoint, learned)
     given = tensors_by_name(checkpoint)
-    _complain(checkpoint, learned, matched, tensors, given)
+    _check_complete(checkpoint, learned, matched, tensors, given)
     filled: dict[str, ir.TensorProtocol] = {}
     for name, other in matched.items():
         tensor = _as_type(given[other], tensors[name].dtype)
@@ -86,7 +91,7 @@ def _settings(model: ir.Model) -> set[str]:
     return {
         value.name
         for value in values
-        if all(i > 0 and node.op_type in _SET for node, i in value.uses())
+        if all(i > 0 and node.op_type in _WITH_SETTINGS for node, i in value.uses())
     }
 
 
@@ -101,8 +106,11 @@ def _as_type(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol
     return ir.LazyTensor(convert, dtype=dtype, shape=tensor.shape, name=tensor.name, cache=False)
 
 
-def _complain(checkpoint: ir.Model, learned, matched, tensors, given) -> None:
-    """Raise for weights without a match; one number in the graph (a scale, a bound) needs none."""
+def _check_complete(checkpoint: ir.Model, learned, matched, tensors, given) -> None:
+    """Raise where weights have no match.
+
+    A single number that the target's graph holds itself, such as a scale or a bound, needs none.
+    """
     missing = [
         name
         for name, shape in learned.items()

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from graphscale.core.detached_tensors import node_tensors
 from graphscale.passes.graph.weight_source import weight_source
 
+# Operator, place among its inputs, shape.
 Signature = tuple[str, int, tuple[int, ...]]
 
 

@@ -109,6 +109,6 @@ def _read(node: ir.Node) -> list[ir.Value]:
         else:
             continue
         for graph in graphs:
-            values += [v for inner in graph.all_nodes() for v in inner.inputs if v is not None]
+            values.extend(v for inner in graph.all_nodes() for v in inner.inputs if v is not None)
             values.extend(graph.outputs)
     return values

@@ -29,8 +29,15 @@ def graph(
         if isinstance(value, tuple):
             value = random.standard_normal(value).astype(np.float32)
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
-    for node, number in zip(model.graph.node, range(len(model.graph.node))):
+    for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type.lower()}_{number}"
+        if not node.domain:
+            node.ClearField("domain")  # the parser sets it to "", other writers leave it out
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for output, found in zip(model.graph.output, inferred.graph.output, strict=True):
+        output.type.CopyFrom(found.type)
+        output.type.tensor_type.elem_type = output.type.tensor_type.elem_type or 1
+    del model.graph.value_info[:]
     return model
 
 

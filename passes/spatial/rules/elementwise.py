@@ -1,4 +1,4 @@
-"""Operators whose output has its inputs' heights and widths: activations, arithmetic, losses.
+"""Operators whose output has its inputs' heights and widths: activations, arithmetic.
 
 The lists are explicit: an operator that is not known to work pixel by pixel, or within pixels that
 stay where they are, has no rule here.
@@ -98,18 +98,3 @@ class _TrailingNormalization(Rule):
         for value in node.inputs[1:]:
             if value is not None:
                 analyzer.add_table(node, value, analyzer.of(node.inputs[0]))
-
-
-@register("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
-class _Loss(Rule):
-    """Scores N×C×... against labels N×...; the result is one number, or one per label."""
-
-    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
-        scores, labels = (analyzer.of(value) for value in node.inputs[:2])
-        for one, other in zip((scores[0], *scores[2:]), labels, strict=True):
-            if not tie_dims(one, other):
-                raise unfollowed(node, "compares maps whose sizes have different origins")
-        none = node.attributes.get_string("reduction", "mean") == "none"
-        analyzer.dims[node.outputs[0]] = labels if none else ()
-        for output in node.outputs[1:]:
-            analyzer.dims[output] = scores

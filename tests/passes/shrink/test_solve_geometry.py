@@ -1,4 +1,4 @@
-"""The geometry of the paper's networks, and of graphs where little choice is left."""
+"""Geometry: the paper's networks, graphs where no choice is left, and graphs of a few nodes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import torch
 from onnx import helper
 
 import graphscale
+from graphscale.passes.shrink import solve_geometry
+from graphscale.passes.spatial.geometry import phase
+from tests.passes.small_graphs import analyzed, pretrain_shape, solved, value
+from tests.passes.small_graphs import graph as small_graph
 from tests.passes.test_random_networks import run
 from tests.zoo import export
 from tests.zoo.handmade import Graph
@@ -131,3 +135,106 @@ def test_input_sizes_far_from_the_default(size: int, given: int) -> None:
     pretrain = graphscale.shrink(target, input_size=given, init="resize")
     assert run(pretrain, 3)[x].shape == (3, 5)
     assert graphscale.grow(pretrain).graph.node == target.graph.node
+
+
+# --- graphs of a few nodes ------------------------------------------------------------------------
+
+
+def parameters(nodes: str, pixels: int, **weights: object) -> dict[str, tuple[int, int]]:
+    """(begin, end) of the padding along the height, by the names of the nodes' outputs."""
+    analysis = analyzed(small_graph(nodes, **weights))
+    geometry = solved(analysis, pixels)
+    return {
+        mapping.node.outputs[0].name: (found.begin, found.end)
+        for mapping, found in geometry.parameters.items()
+        if mapping.axis == 0
+    }
+
+
+def test_two_even_kernels_take_padding_in_turn() -> None:
+    """The first pads nothing and the second one pixel on both sides: so no map is unsymmetric."""
+    nodes = """
+        a = Conv <pads=[1,1,1,1]> (x, v)
+        b = Conv <pads=[1,1,1,1]> (a, v)
+        y = Add (b, x)
+    """
+    assert parameters(nodes, 20, v=(3, 3, 3, 3)) == {"a": (0, 0), "b": (1, 1)}
+
+
+def test_a_lone_even_kernel_between_joins_alternates() -> None:
+    """Each pads one side; the second the other one, so that the map stands where it stood."""
+    nodes = """
+        a = Conv <pads=[1,1,1,1]> (x, v)
+        b = Add (a, x)
+        c = Conv <pads=[1,1,1,1]> (b, v)
+        y = Add (c, b)
+    """
+    found = parameters(nodes, 20, v=(3, 3, 3, 3))
+    assert {found["a"], found["c"]} == {(0, 1), (1, 0)}
+
+
+def test_equal_sizes_stay_equal() -> None:
+    """Two branches to one size, one by a stride and one by a pool; a third is never joined."""
+    nodes = """
+        a = Conv <pads=[1,1,1,1], strides=[2,2]> (x, v)
+        b = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x)
+        y = Add (a, b)
+        z = Conv <pads=[2,2,2,2], strides=[2,2]> (x, w)
+    """
+    analysis = analyzed(small_graph(nodes, outputs="y, z", v=(3, 3, 3, 3), w=(3, 3, 5, 5)))
+    geometry = solved(analysis, 20)
+    assert [pretrain_shape(analysis, geometry, name)[2] for name in "abyz"] == [10] * 4
+
+
+def test_grids_follow_the_mappings() -> None:
+    """Stride 2 from pixel 0 in the target; in the pre-train network a 2-tap window from pixel 0."""
+    nodes = "y = Conv <pads=[1,1,1,1], strides=[2,2]> (x, v)"
+    analysis = analyzed(small_graph(nodes, v=(3, 3, 3, 3)))
+    geometry = solved(analysis, 20)
+    target, pretrain = geometry.grids[value(analysis, "y")][2]
+    assert (target.origin, target.pitch, target.size) == (0.0, 2.0, 16)
+    assert (pretrain.origin, pretrain.pitch, pretrain.size) == (0.5, 2.0, 10)
+    # Middles: 15 of 32 pixels (15.5 is the image's) and 9.5 of 20 (which is the image's).
+    off = phase((target, pretrain), (32, 20))
+    assert off == pytest.approx((0 / 20 + 0.5 / 32) * 20 / 2)
+
+
+def test_a_covering_kernel_is_as_large_as_its_map() -> None:
+    analysis = analyzed(small_graph("y = Conv (x, v)", v=(5, 3, 32, 32)))
+    geometry = solved(analysis, 20)
+    assert list(geometry.kernels.values()) == [(20, 20)]
+
+
+def test_the_analysis_is_left_as_it_is() -> None:
+    """Solving for one size and then for another gives what solving for the other gives."""
+    nodes = """
+        a = Conv <pads=[2,2,2,2], strides=[2,2]> (x, w)
+        y = Conv <pads=[1,1,1,1]> (a, v)
+    """
+    analysis = analyzed(small_graph(nodes, w=(4, 3, 5, 5), v=(4, 4, 3, 3)))
+    solved(analysis, 20)
+    twice = solved(analysis, 24)
+    fresh = analyzed(small_graph(nodes, w=(4, 3, 5, 5), v=(4, 4, 3, 3)))
+    once = solved(fresh, 24)
+    assert list(twice.parameters.values()) == list(once.parameters.values())
+    assert list(twice.sizes.values()) == list(once.sizes.values())
+
+
+def test_the_beam_cuts_off_nothing_that_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chain of twelve kernels, whose states are far more than the beam holds."""
+    nodes = "c0 = Conv <pads=[1,1,1,1]> (x, v)"
+    for i in range(11):
+        stride = 2 if i % 4 == 3 else 1
+        nodes += f"c{i + 1} = Conv <pads=[1,1,1,1], strides=[{stride},{stride}]> (c{i}, v)"
+    analysis = analyzed(small_graph(nodes, "float[1,3,224,224] x", outputs="c11", v=(3, 3, 3, 3)))
+    found = solved(analysis, 160)
+    monkeypatch.setattr(solve_geometry, "_BEAM", 1_000_000)
+    assert list(solved(analysis, 160).parameters.values()) == list(found.parameters.values())
+
+
+def test_a_size_that_cannot_be_reached_names_the_node() -> None:
+    """Three pixels cannot be cut into blocks of two."""
+    nodes = "s = SpaceToDepth <blocksize=2> (x) y = Conv <pads=[1,1,1,1]> (s, v)"
+    model = small_graph(nodes, v=(3, 12, 3, 3))
+    with pytest.raises(graphscale.GraphScaleError, match=r"node '\w+'.*another --input-size"):
+        graphscale.shrink(model, input_size=3)

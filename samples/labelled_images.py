@@ -1,4 +1,4 @@
-"""The pictures: scikit-learn's handwritten digits in clutter, or a folder with images."""
+"""The images: scikit-learn's handwritten digits in clutter, or a folder with images."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch.nn import functional
 
 
 @dataclass
-class Pictures:
-    """Pictures (N, channels, size, size), float32 of about unit scale, and their classes (N)."""
+class LabelledImages:
+    """Images (N, channels, size, size), float32 of about unit scale, and their classes (N)."""
 
     images: torch.Tensor
     labels: torch.Tensor
 
-    def resized(self, size: int) -> Pictures:
-        """The same pictures at `size` × `size`."""
+    def resized(self, size: int) -> LabelledImages:
+        """The same images at `size` × `size`."""
         images = functional.interpolate(self.images, size=size, mode="bilinear", antialias=True)
-        return Pictures(images.contiguous(), self.labels)
+        return LabelledImages(images.contiguous(), self.labels)
 
 
-def digits(size: int, count: int = 6000) -> tuple[Pictures, Pictures, list[str]]:
-    """`count` training and 1,000 test pictures, and the names of the classes.
+def digits(size: int, count: int = 6000) -> tuple[LabelledImages, LabelledImages, list[str]]:
+    """`count` training and 1,000 test images, and the names of the classes.
 
     Each is one of scikit-learn's 1,797 scanned digits (8×8 pixels), enlarged, turned and placed at
-    random between pieces of other digits, under noise. Test pictures show other scans than
-    training pictures.
+    random between pieces of other digits, under noise. Test images show other scans than
+    training images.
     """
     from sklearn.datasets import load_digits
 
@@ -43,14 +43,14 @@ def digits(size: int, count: int = 6000) -> tuple[Pictures, Pictures, list[str]]
     return train, test, [str(name) for name in scans.target_names]
 
 
-def folder(path: Path, size: int) -> tuple[Pictures, Pictures, list[str]]:
+def folder(path: Path, size: int) -> tuple[LabelledImages, LabelledImages, list[str]]:
     """The images under `path`, one sub-folder per class: four of five for training."""
     from PIL import Image, UnidentifiedImageError
 
     classes = sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
     if len(classes) < 2:
         raise SystemExit(f"{path}: needs one sub-folder of images per class, at least two")
-    pictures, labels = [], []
+    pixel_arrays, labels = [], []
     for label, name in enumerate(classes):
         for file in sorted(each for each in (path / name).iterdir() if each.is_file()):
             try:
@@ -58,20 +58,22 @@ def folder(path: Path, size: int) -> tuple[Pictures, Pictures, list[str]]:
                     pixels = bytearray(image.convert("RGB").resize((size, size)).tobytes())
             except UnidentifiedImageError:
                 raise SystemExit(f"{file}: is not an image; take it out of the folder") from None
-            pictures.append(torch.frombuffer(pixels, dtype=torch.uint8).view(size, size, 3))
+            pixel_arrays.append(torch.frombuffer(pixels, dtype=torch.uint8).view(size, size, 3))
             labels.append(label)
         if labels.count(label) < 2:
             raise SystemExit(f"{path / name}: holds fewer than two images")
-    images = torch.stack(pictures).permute(0, 3, 1, 2).float()
+    images = torch.stack(pixel_arrays).permute(0, 3, 1, 2).float()
     images = (images - images.mean()) / images.std().clamp(min=1)
     order = torch.randperm(len(labels))
     cut = len(labels) * 4 // 5
     classes_of = torch.tensor(labels)
-    train, test = (Pictures(images[rows], classes_of[rows]) for rows in (order[:cut], order[cut:]))
+    train, test = (
+        LabelledImages(images[rows], classes_of[rows]) for rows in (order[:cut], order[cut:])
+    )
     return train, test, classes
 
 
-def _in_clutter(scans: torch.Tensor, labels: torch.Tensor, count: int, size: int) -> Pictures:
+def _in_clutter(scans: torch.Tensor, labels: torch.Tensor, count: int, size: int) -> LabelledImages:
     chosen = torch.randint(len(scans), (count,))
     canvas = _placed(scans[chosen], size, zoom=_between(0.42, 0.6), shift=0.35)
     for _ in range(4):
@@ -79,7 +81,7 @@ def _in_clutter(scans: torch.Tensor, labels: torch.Tensor, count: int, size: int
         pieces[:, :, :, torch.randint(3, 5, ()).item() :] = 0
         canvas = torch.maximum(canvas, _placed(pieces, size, zoom=_between(0.3, 0.45), shift=0.9))
     canvas += 0.25 * torch.randn_like(canvas)
-    return Pictures((canvas - canvas.mean()) / canvas.std(), labels[chosen])
+    return LabelledImages((canvas - canvas.mean()) / canvas.std(), labels[chosen])
 
 
 def _placed(

@@ -1,0 +1,97 @@
+"""What is wrong with a model is said when it is read; what can be put in order is."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import load_model
+
+
+def model(*nodes: onnx.NodeProto, output: str = "y") -> onnx.ModelProto:
+    graph = helper.make_graph(
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [2])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [600], np.ones(600, np.float32))],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+RELU, NEG = helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Neg", ["a"], ["y"])
+
+
+def test_nodes_out_of_order_are_sorted() -> None:
+    loaded = load_model(model(NEG, RELU))
+    assert [node.op_type for node in loaded.graph] == ["Relu", "Neg"]
+    onnx.checker.check_model(ir.to_proto(loaded))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "value"),
+    [
+        ([NEG], "a"),
+        ([RELU], "y"),
+        ([helper.make_node("Neg", ["b"], ["a"]), helper.make_node("Neg", ["a"], ["b"]), NEG], "b"),
+    ],
+    ids=["missing", "output", "circle"],
+)
+def test_a_value_that_nothing_computes_is_named(nodes, value) -> None:
+    with pytest.raises(GraphScaleError, match=f"nothing computes the value '{value}'.*; export"):
+        load_model(model(*nodes))
+    loaded = ir.from_proto(model(*nodes))
+    with pytest.raises(GraphScaleError, match=f"nothing computes the value '{value}'.*; export"):
+        load_model(loaded)
+
+
+def test_values_of_outer_graphs_are_known_in_branches() -> None:
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(op, ["a"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])],
+        )
+        for name, op in (("then", "Relu"), ("else", "Neg"))
+    }
+    equal = helper.make_node("Greater", ["size", "size"], ["flag"])
+    size = helper.make_node("Size", ["x"], ["size"])
+    branch = helper.make_node("If", ["flag"], ["y"], **branches)
+    assert len(load_model(model(RELU, size, equal, branch)).graph) == 4
+    with pytest.raises(GraphScaleError, match="nothing computes the value 'a'"):
+        load_model(model(size, equal, branch))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.dims.__setitem__(0, -600), r"the shape \[-600\], which no tensor has"),
+        (lambda w: w.dims.__setitem__(0, 601), "does not hold the numbers"),
+        (lambda w: setattr(w, "data_type", 0), "has the type UNDEFINED"),
+        (lambda w: w.ClearField("float_data"), "does not hold the numbers"),
+    ],
+    ids=["negative", "short", "untyped", "empty"],
+)
+@pytest.mark.parametrize("where", ["initializer", "constant"])
+def test_tensors_whose_shape_does_not_fit_are_named(change, message, where) -> None:
+    proto = model(RELU, NEG)
+    if where == "constant":
+        node = helper.make_node("Constant", [], ["c"], value=proto.graph.initializer[0])
+        change(node.attribute[0].t)
+        proto.graph.node.append(node)
+    else:
+        change(proto.graph.initializer[0])
+    with pytest.raises(GraphScaleError, match=f"tensor 'w' .*{message}.*; export the model again"):
+        load_model(proto)
+
+
+def test_attributes_without_a_type_are_damage() -> None:
+    proto = model(RELU, NEG)
+    proto.graph.node[0].attribute.add(name="alpha")
+    with pytest.raises(GraphScaleError, match="export"):
+        load_model(proto)

@@ -1,0 +1,44 @@
+"""The rewritten graph: declared shapes, changed constants, and constants that were overlooked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphscale
+from graphscale.passes.shrink.shrink_graph import ShrinkGraph, check_shapes
+from tests.passes.small_graphs import analyzed, graph, solved, value
+
+NODES = """
+    p = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x)
+    c = Conv <pads=[1,1,1,1]> (p, w)
+    f = Reshape (c, shape)
+    y = MatMul (f, v)
+"""
+
+
+def test_shapes_and_constants_follow() -> None:
+    model = graph(NODES, w=(4, 3, 1, 1), shape=np.array([1, 1296]), v=(1296, 5))
+    analysis = analyzed(model)
+    geometry = solved(analysis, 20)
+    result = ShrinkGraph(analysis, geometry)(analysis.model)
+    assert result.modified
+    assert result.names == ["shape"]
+    side = geometry.shape(analysis.of(value(analysis, "c")))[2]
+    assert value(analysis, "shape").const_value.numpy().tolist() == [1, 4 * side * side]
+    assert list(value(analysis, "x").shape) == [1, 3, 20, 20]
+    assert list(value(analysis, "y").shape) == [1, 5]
+
+
+def test_a_graph_in_which_nothing_moves_stays() -> None:
+    nodes = "y = Conv <pads=[1,1,1,1]> (x, w)"
+    analysis = analyzed(graph(nodes, w=(4, 3, 1, 1)))
+    assert not ShrinkGraph(analysis, solved(analysis, 32))(analysis.model).modified
+
+
+def test_an_overlooked_constant_is_named() -> None:
+    """The graph is not rewritten, so that the reshape still asks for the target's sizes."""
+    model = graph(NODES, w=(4, 3, 1, 1), shape=np.array([1, 1296]), v=(1296, 5))
+    analysis = analyzed(model)
+    with pytest.raises(graphscale.GraphScaleError, match=r"node '\w+'"):
+        check_shapes(analysis, solved(analysis, 20), {"x": [1, 3, 20, 20]})

@@ -1,0 +1,129 @@
+"""Reshape, Transpose, Concat, Split, Gather and Scatter; fully-connected layers on joined maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphscale
+from graphscale.core.plan import JoinedFactor
+from graphscale.core.resampling import growth_matrix
+from graphscale.passes.spatial.dimensions import moves
+from tests.passes.small_graphs import analyzed, constant, graph, plan_in, run, value
+
+CONV = "c = Conv <pads=[1,1,1,1]> (x, w)"
+
+
+def test_a_reshape_target_is_written_where_it_holds_numbers() -> None:
+    nodes = CONV + "f = Reshape (c, shape) y = Gemm (f, v)"
+    target = graph(nodes, w=(4, 3, 3, 3), v=(4096, 5), shape=np.array([0, 4096]))
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    rows = constant(pretrain, "shape")[1]
+    assert rows == constant(pretrain, "v").shape[0] == 4 * 20 * 20
+    assert run(pretrain)["y"].shape == (1, 5)
+
+
+def test_transposed_dimensions() -> None:
+    analysis = analyzed(graph(CONV + "y = Transpose <perm=[0,2,3,1]> (c)", w=(4, 3, 3, 3)))
+    assert [moves(dim) for dim in analysis.of(value(analysis, "y"))] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ("y = Reshape (c, parts)", "reshape_1.*cuts a height or width into pieces"),
+        ("y = Gather <axis=2> (c, one)", "gather_1.*picks single rows or columns"),
+        ("y, z = Split <axis=3, num_outputs=2> (c)", "split_1.*splits a height or width"),
+        ("y = ScatterElements <axis=2> (c, i, u)", "scatterelements_1.*writes into single places"),
+        ("a = Relu (x) b = Concat <axis=1> (a, t) y = Add (b, b)", "concat_2.*different origins"),
+    ],
+)
+def test_what_is_refused(nodes: str, message: str) -> None:
+    weights = {
+        "parts": np.array([1, 4, 8, 4, 32]),
+        "one": np.array(3),
+        "i": np.zeros((1, 4, 1, 32), np.int64),
+        "u": np.zeros((1, 4, 1, 32), np.float32),
+        "t": (1, 4, 32, 32),
+    }
+    used = {name: each for name, each in weights.items() if f" {name}" in nodes.replace("(", ", ")}
+    with pytest.raises(graphscale.GraphScaleError, match=message):
+        analyzed(graph(CONV + nodes, w=(4, 3, 3, 3), **used))
+
+
+def test_scattered_channels_pass() -> None:
+    nodes = CONV + "y = ScatterElements <axis=1> (c, i, c)"
+    analysis = analyzed(graph(nodes, w=(1, 3, 3, 3), i=np.zeros((1, 1, 32, 32), np.int64)))
+    assert moves(analysis.of(value(analysis, "y"))[2])
+
+
+def test_a_split_of_joined_maps_gives_them_back() -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        d = Conv <pads=[1,1,1,1], strides=[2,2]> (c, v)
+        a = Reshape (c, flat)
+        b = Reshape (d, flat)
+        j = Concat <axis=2> (a, b)
+        p, q = Split <axis=2> (j, sizes)
+        y = Add (q, b)
+    """
+    analysis = analyzed(
+        graph(
+            nodes,
+            w=(4, 3, 3, 3),
+            v=(4, 4, 3, 3),
+            flat=np.array([0, 4, -1]),
+            sizes=np.array([1024, 256]),
+        )
+    )
+    assert analysis.of(value(analysis, "q")) == analysis.of(value(analysis, "b"))
+
+
+def resized(rows: np.ndarray, channels: int, small: int, large: int) -> np.ndarray:
+    """Rows of a fully-connected layer on channels × small × small positions, grown by Eq. 5."""
+    grow = growth_matrix(small, large)
+    kernel = rows.reshape(channels, small, small, -1)
+    return np.einsum("hs,wt,cstn->chwn", grow, grow, kernel).reshape(channels * large**2, -1)
+
+
+def test_a_fully_connected_layer_on_two_maps() -> None:
+    """The rows on each map are resized by themselves."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)
+        d = Conv <pads=[1,1,1,1], strides=[2,2]> (c, v)
+        a = Flatten (c)
+        b = Flatten (d)
+        j = Concat <axis=1> (a, b)
+        y = Gemm (j, u)
+    """
+    target = graph(nodes, w=(4, 3, 3, 3), v=(2, 4, 3, 3), u=(4 * 256 + 2 * 64, 5))
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    (weight,) = [each for each in plan_in(pretrain).weights if each.name == "u"]
+    assert weight.factors[0] == [
+        JoinedFactor([[(4, 4), (16, 10), (16, 10)], [(2, 2), (8, 5), (8, 5)]])
+    ]
+    assert run(pretrain)["y"].shape == (1, 5)
+    small = constant(pretrain, "u").astype(float)
+    expected = np.concatenate([resized(small[:400], 4, 10, 16), resized(small[400:], 2, 5, 8)])
+    grown = graphscale.grow(pretrain)
+    np.testing.assert_allclose(constant(grown, "u"), expected, atol=1e-5)
+    again = graphscale.shrink(grown, init="resize", input_size=20)
+    np.testing.assert_allclose(constant(again, "u"), small, atol=1e-4)
+
+
+def test_a_fully_connected_layer_on_a_map_and_a_vector() -> None:
+    """The rows of the vector are copied."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)
+        a = Flatten (c)
+        j = Concat <axis=1> (a, state)
+        y = Gemm <transB=1> (j, u)
+    """
+    inputs = "float[1,3,32,32] x, float[1,6] state"
+    target = graph(nodes, inputs, w=(4, 3, 3, 3), u=(5, 4 * 256 + 6))
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    assert run(pretrain)["y"].shape == (1, 5)
+    small = constant(pretrain, "u").astype(float)
+    large = constant(graphscale.grow(pretrain), "u")
+    np.testing.assert_array_equal(large[:, -6:], small[:, -6:])
+    np.testing.assert_allclose(large[:, :-6].T, resized(small[:, :-6].T, 4, 10, 16), atol=1e-5)

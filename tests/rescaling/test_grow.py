@@ -1,0 +1,61 @@
+"""Growing finds the plan: the one given, the checkpoint's own, or one made from the target."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import graphscale
+from graphscale.core.plan import METADATA_KEY, Plan
+from graphscale.rescaling.grow import grow_model
+from graphscale.rescaling.shrink import shrink_model
+from tests.passes.small_graphs import graph
+
+NODES = "c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w) f = Flatten (c) y = MatMul (f, v)"
+
+
+def model() -> ir.Model:
+    return ir.from_proto(graph(NODES, w=(4, 3, 3, 3), v=(1024, 5)))
+
+
+def weights(model: ir.Model) -> dict[str, np.ndarray]:
+    return {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
+
+
+@pytest.mark.parametrize("by", ["metadata", "plan", "file", "target"])
+def test_each_way_to_the_plan_gives_the_same_network(by: str, tmp_path) -> None:
+    checkpoint, plan = shrink_model(model(), input_size=20)
+    expected, growth, _ = grow_model(checkpoint.clone())
+    assert (growth.resized, growth.copied) == (["w", "v"], [])
+    given: dict = {}
+    if by != "metadata":
+        del checkpoint.metadata_props[METADATA_KEY]
+    if by == "plan":
+        given["plan"] = plan
+    elif by == "file":
+        plan.save(tmp_path / "x.plan.json")
+        given["plan"] = tmp_path / "x.plan.json"
+    elif by == "target":
+        given["target"] = model()
+    grown, _, _ = grow_model(checkpoint, **given)
+    for name, weight in weights(expected).items():
+        np.testing.assert_array_equal(weights(grown)[name], weight)
+
+
+def test_a_plan_of_an_older_format_needs_the_target() -> None:
+    checkpoint, plan = shrink_model(model(), input_size=20)
+    old = {**json.loads(plan.to_json()), "format": 1}
+    checkpoint.metadata_props[METADATA_KEY] = json.dumps(old)
+    with pytest.raises(graphscale.GraphScaleError, match=r"older graphscale.*--target"):
+        grow_model(checkpoint)
+    grown, _, found = grow_model(checkpoint, target=model())
+    assert isinstance(found, Plan)
+    assert weights(grown)["v"].shape == (1024, 5)
+
+
+def test_without_a_plan() -> None:
+    with pytest.raises(graphscale.GraphScaleError, match="carries no plan"):
+        grow_model(model())

@@ -1,0 +1,84 @@
+"""Planning leaves the model as it is, reads no weight, and says what shrinking would do."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import graphscale
+from graphscale.rescaling.plan import derive, plan_model, prepare
+from graphscale.rescaling.shrink import shrink_model
+from tests.passes.small_graphs import graph
+
+NODES = """
+    c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)
+    r = Relu (c)
+    f = Reshape (r, shape)
+    y = MatMul (f, v)
+"""
+
+
+def model() -> ir.Model:
+    weights = {"w": (4, 3, 3, 3), "v": (1024, 5), "shape": np.array([0, 1024])}
+    return ir.from_proto(graph(NODES, **weights))
+
+
+def test_the_model_is_left_as_it_is() -> None:
+    target = model()
+    before = ir.to_proto(target).SerializeToString(deterministic=True)
+    plan = plan_model(target, input_size=20)
+    assert ir.to_proto(target).SerializeToString(deterministic=True) == before
+    assert [weight.name for weight in plan.weights] == ["w", "v"]
+    assert plan.constants == ["shape"]
+    assert plan.init == ""
+
+
+class Unread(ir.Tensor):
+    """A tensor whose numbers nobody may look at."""
+
+    def numpy(self) -> np.ndarray:
+        raise AssertionError("the weight was read")
+
+
+def test_no_large_weight_is_read() -> None:
+    weights = {"w": (4, 3, 3, 3), "v": (1024, 80), "shape": np.array([0, 1024])}
+    target = ir.from_proto(graph(NODES, **weights))
+    value = target.graph.initializers["v"]
+    value.const_value = Unread(value.const_value.numpy(), name="v")
+    assert plan_model(target, input_size=20).weights[1].target_shape == [1024, 80]
+    with pytest.raises(AssertionError, match="the weight was read"):
+        shrink_model(target, input_size=20)
+
+
+def test_a_plan_says_what_shrinking_does() -> None:
+    plan = plan_model(model(), input_size=20)
+    pretrain, carried = shrink_model(model(), input_size=20, init="resize")
+    assert carried.init == "resize"
+    carried.init = ""
+    assert plan == carried
+    shapes = {
+        name: value.const_value.shape.numpy() for name, value in pretrain.graph.initializers.items()
+    }
+    assert shapes["w"] == (4, 3, 2, 2)
+    assert shapes["v"] == tuple(plan.weights[1].pretrain_shape)
+
+
+def test_steps_can_be_taken_one_by_one() -> None:
+    target = prepare(model(), 20)
+    assert target.size.pretrain == (20,)
+    assert target.shapes == {"x": [1, 3, 32, 32]}
+    pretrain, plan = derive(target)
+    assert pretrain is target.model
+    assert plan == plan_model(model(), input_size=20)
+
+
+def test_a_network_without_convolutions() -> None:
+    target = ir.from_proto(graph("y = Relu (x)"))
+    with pytest.raises(graphscale.GraphScaleError, match="holds no convolution"):
+        plan_model(target)
+
+
+def test_an_input_larger_than_the_targets() -> None:
+    with pytest.raises(graphscale.GraphScaleError, match=r"'x': a pre-train size of 40 is larger"):
+        plan_model(model(), input_size=40)
