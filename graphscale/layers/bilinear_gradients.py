@@ -1,4 +1,4 @@
-"""Derivatives of the layers that are linear in x and in weight: three operators made of one another.
+"""Derivatives of layers that are linear in x and in weight: three operators made of one another.
 
 In go the operator of the forward pass, those of its gradients to x and to weight, and their
 decompositions; they are registered with torch, so that derivatives of any order work.
