@@ -252,7 +252,7 @@ def test_outputs_that_differ_from_run_to_run_are_an_error(monkeypatch):
     ]
     first = model(nodes)
     onnxruntime.set_seed(1)
-    original = graphscale.acceleration.Original
+    original = Original
 
     def opened(*args):
         onnxruntime.set_seed(1)
