@@ -251,7 +251,7 @@ def test_layers_that_were_not_measured_are_listed_by_reason():
         *(LayerChoice(name, [1, 1], [1, 4, 20, 20], reason=reason) for name in ("one", "two")),
     ]
     text = io.StringIO()
-    show_acceleration(Acceleration(layers), Console(file=text, width=100))
+    show_acceleration(Acceleration(layers), Console(file=text, width=100), None)
     lines = [line.split() for line in text.getvalue().splitlines()]
     assert ["large", "9×9", "1×4×20×20", "2", "ms", "1", "ms", "direct"] in lines
     assert [*reason.split(), "one,", "two"] in lines
