@@ -59,7 +59,8 @@ def _refusals(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
     if path.exists():
-        check_regular(path)  # renaming would put a file in the place of a device
+        if not path.is_file():  # renaming would put a file in the place of a device or a folder
+            raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no file")
         if not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, "the file that is there is write-protected")
     prefix = f".{path.name}."
