@@ -44,7 +44,7 @@ RUNTIMES := build/runtimes/1.24.1 build/runtimes/1.31.1
 
 test: dev $(RUNTIMES)
 	@$(MAKE) --no-print-directory lint
-	OMP_NUM_THREADS=1 pytest -n 2
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
 	@$(MAKE) --no-print-directory other-pythons
 
 # What needs no torch, on the other Pythons that pyproject.toml promises, as far as they are here.
@@ -66,7 +66,8 @@ wheel: $(VENV)/dev.installed
 # The kernel library, into the source tree; compiles what has changed.
 lib:
 	@$(if $(wildcard $(BIN)/ninja),CMAKE_GENERATOR=Ninja) cmake -S . -B build/lib \
-		--log-level=WARNING -DCMAKE_INSTALL_PREFIX=graphscale -DCMAKE_INSTALL_MESSAGE=LAZY
+		--log-level=WARNING -DCMAKE_INSTALL_PREFIX=graphscale -DCMAKE_INSTALL_MESSAGE=LAZY \
+		-DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 	@cmake --build build/lib --parallel $(shell nproc)
 	@cmake --install build/lib
 
@@ -105,7 +106,7 @@ gpu-lib:
 	@test -n "$(GPU)" || { echo "make gpu: the torch of PYTHON=$(PYTHON) is missing or sees no GPU;" \
 		"give a python whose torch does"; exit 2; }
 	cmake -S . -B build/gpu -DCMAKE_INSTALL_PREFIX=graphscale -DGRAPHSCALE_CUDA=ON \
-		-DCMAKE_CUDA_ARCHITECTURES=$(GPU) -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF
+		-DCMAKE_CUDA_ARCHITECTURES=$(GPU)
 	cmake --build build/gpu --parallel $(shell nproc)
 	cmake --install build/gpu
 

@@ -1,6 +1,6 @@
 // What a kernel may ask of its caller: threads, scratch memory and, on a GPU, a stream.
-// The onnxruntime glue fills it from the session (its thread pool, its allocators, its stream), the
-// Python glue from torch. Kernels know nothing else of either.
+// onnxruntime/ fills it from a session (thread pool, allocators, stream), torch/ from a call of the
+// C API. Kernels know nothing else of either.
 #pragma once
 
 #include <atomic>
@@ -11,8 +11,8 @@
 namespace graphscale {
 
 struct Context {
-  // Run body(argument, task) for every task in [0, tasks), in any order, on any thread; returns when
-  // all are done. Tasks must not throw (those of parallel_for may).
+  // Run body(argument, task) for every task in [0, tasks), in any order, on any thread; returns
+  // when all are done. Tasks must not throw (those of parallel_for may).
   void (*run_tasks)(void* owner, int64_t tasks, void (*body)(void* argument, int64_t task),
                     void* argument);
   // Scratch memory, aligned to 64 bytes; null when there is none left. From any thread.
@@ -61,8 +61,10 @@ void parallel_for(const Context& context, int64_t tasks, const Body& body) {
 template <typename Body>
 void parallel_ranges(const Context& context, int64_t count, int64_t grain, const Body& body) {
   if (count <= 0) return;
-  const int64_t most = static_cast<int64_t>(context.threads) * 4;
-  const int64_t pieces = count / grain < most ? (count / grain > 1 ? count / grain : 1) : most;
+  // Four pieces per thread: a delayed thread leaves its last ones to the others.
+  const int64_t max_pieces = static_cast<int64_t>(context.threads) * 4;
+  const int64_t pieces =
+      count / grain < max_pieces ? (count / grain > 1 ? count / grain : 1) : max_pieces;
   parallel_for(context, pieces,
                [&](int64_t piece) { body(count * piece / pieces, count * (piece + 1) / pieces); });
 }

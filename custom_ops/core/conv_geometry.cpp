@@ -14,9 +14,9 @@ Shape spatial_attribute(const Attributes& attributes, const char* name, size_t c
          std::to_string(count));
   }
   for (const int64_t value : values) {
-    if (value < smallest || value > kLargestAttribute) {
+    if (value < smallest || value > kMaxAttribute) {
       fail(std::string(name) + " is " + to_string(values) + "; every entry must be at least " +
-           std::to_string(smallest) + " and at most " + std::to_string(kLargestAttribute));
+           std::to_string(smallest) + " and at most " + std::to_string(kMaxAttribute));
     }
   }
   return values;

@@ -1,4 +1,5 @@
-// Sizes and attributes of a convolution, as ONNX Conv defines them, checked and with auto_pad resolved.
+// Sizes and attributes of a convolution, as ONNX Conv defines them, checked and with auto_pad
+// resolved.
 #pragma once
 
 #include "core/bounds.h"
@@ -21,7 +22,8 @@ struct ConvGeometry {
 // x [N, C, ...], weight [F, C / group, ...]; both shapes known.
 ConvGeometry conv_geometry(const Attributes& attributes, const Shape& x, const Shape& weight);
 
-// What y is clipped to, of FFTConv's attributes. The defaults are ONNX Clip's, and leave infinities alone.
+// What y is clipped to, of FFTConv's attributes. The defaults are ONNX Clip's, and leave infinities
+// alone.
 constexpr double kNoMinimum = std::numeric_limits<float>::lowest();
 constexpr double kNoMaximum = std::numeric_limits<float>::max();
 Bounds conv_bounds(const Attributes& attributes);

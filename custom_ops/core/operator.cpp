@@ -23,11 +23,11 @@ const AttributeValue& Attributes::find(const std::string& name) const {
 }
 
 int64_t Attributes::integer(const std::string& name) const { return std::get<int64_t>(find(name)); }
-int64_t Attributes::bounded(const std::string& name, int64_t least) const {
+int64_t Attributes::bounded(const std::string& name, int64_t minimum) const {
   const int64_t value = integer(name);
-  if (value < least || value > kLargestAttribute) {
-    fail(name + " is " + std::to_string(value) + "; it must be at least " + std::to_string(least) +
-         " and at most " + std::to_string(kLargestAttribute));
+  if (value < minimum || value > kMaxAttribute) {
+    fail(name + " is " + std::to_string(value) + "; it must be at least " +
+         std::to_string(minimum) + " and at most " + std::to_string(kMaxAttribute));
   }
   return value;
 }

@@ -1,6 +1,6 @@
-// What an operator is: names, types and documentation of its inputs, outputs and attributes, how the
-// output shapes follow, and its kernel. onnxruntime's glue, torch's C API and docs/operators.md are all
-// made from this one description; a kernel file ends in it and kernels/operators.cpp lists it.
+// What an operator is: names, types and documentation of its inputs, outputs and attributes, how
+// the output shapes follow, and its kernel. onnxruntime's glue, torch's C API and docs/operators.md
+// are all made from this one description; a kernel file ends in it and core/operators.cpp lists it.
 #pragma once
 
 #include <cstdint>
@@ -26,15 +26,15 @@ class Error : public std::runtime_error {
 
 using AttributeValue = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
 
-constexpr int64_t kLargestAttribute = int64_t{1} << 31;
+constexpr int64_t kMaxAttribute = int64_t{1} << 31;
 
 class Attributes {
  public:
   void set(const std::string& name, AttributeValue value);
   bool has(const std::string& name) const;
   int64_t integer(const std::string& name) const;
-  // Throws outside of [least, 2^31]; products of two such numbers do not overflow.
-  int64_t bounded(const std::string& name, int64_t least) const;
+  // Throws outside of [minimum, 2^31]; products of two such numbers do not overflow.
+  int64_t bounded(const std::string& name, int64_t minimum) const;
   double number(const std::string& name) const;
   const std::string& text(const std::string& name) const;
   const std::vector<int64_t>& integers(const std::string& name) const;
@@ -44,8 +44,9 @@ class Attributes {
   std::vector<std::pair<std::string, AttributeValue>> values_;
 };
 
-// What a shape function sees. Dimensions may be unknown while a model is loaded and are all known when
-// a kernel runs; ranks are always known. memory is null unless the values are there to be read.
+// What a shape function sees. Dimensions may be unknown while a model is loaded and are all known
+// when a kernel runs; ranks are always known. memory is null unless the values are there to be
+// read.
 struct ShapeCall {
   const Attributes& attributes;
   std::vector<Dims> inputs;         // empty for an input that was left out
@@ -66,6 +67,7 @@ struct Prepacked {
   virtual size_t bytes() const = 0;
 };
 
+// One call of a kernel; shapes and types are checked.
 struct Call {
   const Context& context;
   const Attributes& attributes;
@@ -77,14 +79,14 @@ struct Call {
 
 using ShapeFunction = void (*)(ShapeCall&);
 using Kernel = void (*)(const Call&);
-// Of the inputs only prepacked_input is present, and only where it is constant; of the others the shape is
-// there when the caller knows it (a dimension it does not know is -1, an unknown rank 0). Returns null when
-// nothing can be prepacked.
+// Of the inputs only prepacked_input is present, and only where it is constant; of the others the
+// shape is there when the caller knows it (a dimension it does not know is -1, an unknown rank 0).
+// Returns null when nothing can be prepacked.
 using PrepackFunction = std::unique_ptr<Prepacked> (*)(const Context&, const Attributes&, Type type,
                                                        const std::vector<Tensor>& inputs);
 
-// Values for the attribute `algorithm` that are worth measuring, cheapest by the cost model first. The call's
-// tensors have types and shapes only.
+// Values for the attribute `algorithm` that are worth measuring, cheapest by the cost model first.
+// The call's tensors have types and shapes only.
 using AlgorithmsFunction = std::vector<std::string> (*)(const Call&);
 
 struct Parameter {
@@ -93,8 +95,7 @@ struct Parameter {
   Type fixed;
   bool optional;
   std::string meaning;
-  bool trainable =
-      false;  // an input that training changes; the torch converter makes it a parameter
+  bool trainable = false;  // an input that training changes; a parameter in torch
 };
 
 struct AttributeDescription {
@@ -104,6 +105,7 @@ struct AttributeDescription {
   std::string meaning;
 };
 
+// Built by chained calls, one per input, output and attribute: see the end of any kernel file.
 class Operator {
  public:
   Operator(std::string name, std::string summary);

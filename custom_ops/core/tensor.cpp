@@ -27,7 +27,8 @@ int64_t type_size(Type type) {
   }
 }
 
-// Float16 has 5 bits of exponent (bias 15) and 10 of fraction; below 2^-14 it is a multiple of 2^-24.
+// Float16 has 5 bits of exponent (bias 15) and 10 of fraction; below 2^-14 it is a multiple of
+// 2^-24.
 Float16::Float16(float value) {
   uint32_t word;
   std::memcpy(&word, &value, 4);

@@ -30,6 +30,8 @@ struct Node {
   Node(const CustomOp& op, const OrtKernelInfo* info)
       : custom_op(op), attributes(read_attributes(op.op, info)), memory(info) {
     if (op.prepack == nullptr) return;
+    // Constant weights are prepacked when the session is made; of other inputs the shapes are
+    // passed on.
     std::vector<Tensor> constants(op.op.inputs.size());
     for (size_t i = 0; i < constants.size(); ++i) {
       int is_constant = 0;
@@ -57,6 +59,8 @@ struct Node {
       check(api->KernelContext_GetInput(session, i, &value));
       call.inputs[i] = view(value);
     }
+    // Output shapes follow from the inputs of this call; a wrong one is an error that names the
+    // node.
     const std::vector<Shape> shapes =
         infer_shapes(op, attributes, call.inputs, custom_op.device == Device::kCpu);
     size_t wanted = 0;
@@ -153,9 +157,9 @@ void infer(const CustomOp& op, OrtShapeInferContext* context) {
   op.op.shape_function(call);
   for (size_t i = 0; i < call.outputs.size(); ++i) {
     const Parameter& output = op.op.outputs[i];
-    // The context does not say which outputs the node has, and onnxruntime before 1.28 aborts the process
-    // when a type is set for one that it lacks. The type of an optional output follows from the operator's
-    // registration; its shape stays unknown until the node runs.
+    // The context does not say which outputs the node has, and onnxruntime before 1.28 aborts the
+    // process when a type is set for one that it lacks. The type of an optional output follows from
+    // the operator's registration; its shape stays unknown until the node runs.
     if (output.optional) continue;
     const auto fixed = static_cast<ONNXTensorElementDataType>(output.fixed);
     set_output(context, i, output.is_variable ? variable : fixed, call.outputs[i]);

@@ -36,7 +36,8 @@ NodeMemory::NodeMemory(const OrtKernelInfo* info) {
 
 NodeMemory::~NodeMemory() { api->ReleaseAllocator(allocator_); }
 
-// GetScratchBuffer leaves its memory to the caller: it goes back to the allocator of the same place.
+// GetScratchBuffer leaves its memory to the caller: it goes back to the allocator of the same
+// place.
 void* NodeMemory::allocate(const OrtKernelContext* session, size_t bytes) const {
   void* memory = nullptr;
   if (!succeeded(api->KernelContext_GetScratchBuffer(session, place_, bytes, &memory))) {

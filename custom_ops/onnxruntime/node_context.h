@@ -1,4 +1,4 @@
-// kernels/context.h filled from an onnxruntime session: its thread pool, its allocators, its stream.
+// core/context.h filled from an onnxruntime session: its thread pool, its allocators, its stream.
 #pragma once
 
 #include "onnxruntime/api.h"

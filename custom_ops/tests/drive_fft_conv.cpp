@@ -1,6 +1,6 @@
-// Runs every pass of many FFT convolutions with many algorithms, through the C API that the tests in Python
-// use, on memory that ends where the tensors end. Values are compared by adjointness only; the tests in
-// Python compare them with torch. GRAPHSCALE_SIMD chooses the instruction set.
+// Runs every pass of many FFT convolutions with many algorithms, through the C API that the tests
+// in Python use, on memory that ends where the tensors end. Values are compared by adjointness
+// only; the tests in Python compare them with torch. GRAPHSCALE_SIMD chooses the instruction set.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -25,7 +25,7 @@ namespace graphscale::fft_conv {
 namespace {
 
 constexpr int kPasses = 3;
-constexpr int64_t kMostProducts = 2'000'000;  // of a direct convolution, which sanitizers slow down
+constexpr int64_t kMaxProducts = 2'000'000;  // of a direct convolution, which sanitizers slow down
 
 std::mt19937& generator() {
   static std::mt19937 made(2);
@@ -76,7 +76,8 @@ double dot(const float* a, const float* b, int64_t count) {
 
 double norm(const float* a, int64_t count) { return std::sqrt(dot(a, a, count)); }
 
-// `found`, what the cost model would take, all tiles of Winograd's, and `more` others that are supported.
+// `found`, what the cost model would take, all tiles of Winograd's, and `more` others that are
+// supported.
 std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std::string> found,
                                     int more) {
   std::istringstream chosen(fft_conv_candidates(sizes_of(p), pass, 2));
@@ -87,7 +88,7 @@ std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std:
   }
   const int64_t products = p.batch * p.in_channels / p.groups * p.out_channels * p.out_height() *
                            p.out_width() * p.kernel_height * p.kernel_width;
-  if (products <= kMostProducts && fft_conv_supports(sizes_of(p), pass, "direct") != 0) {
+  if (products <= kMaxProducts && fft_conv_supports(sizes_of(p), pass, "direct") != 0) {
     found.push_back("direct");
   }
   const std::vector<int>& sizes = fft_sizes();
@@ -186,7 +187,8 @@ Problem random_problem() {
   return p;
 }
 
-// batch, channels in and out, groups, height, width, kernel, strides, dilations, pads (top, left, ...).
+// batch, channels in and out, groups, height, width, kernel, strides, dilations, pads (top, left,
+// ...).
 const Problem kSpecial[] = {
     {1, 1, 1, 1, 1, 1, 1, 1},                                 // one pixel
     {0, 2, 3, 1, 8, 8, 3, 3},                                 // no image

@@ -1,6 +1,6 @@
-// Runs every operator through the C interface, on memory that ends where the tensors end: on sizes that
-// are right, in every type, on one thread and on several, without the optional inputs, on other sizes
-// (often an empty batch), and on sizes that are wrong.
+// Runs every operator through the C interface, on memory that ends where the tensors end: on sizes
+// that are right, in every type, on one thread and on several, without the optional inputs, on
+// other sizes (often an empty batch), and on sizes that are wrong.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>

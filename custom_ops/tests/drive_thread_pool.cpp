@@ -1,5 +1,5 @@
-// Every task of the thread pool runs once: from several callers at once, from inside a task, with more
-// and fewer threads than before, and in the child of a fork.
+// Every task of the thread pool runs once: from several callers at once, from inside a task, with
+// more and fewer threads than before, and in the child of a fork.
 #include "torch/thread_pool.h"
 
 #include <sys/wait.h>
@@ -12,7 +12,7 @@
 
 namespace {
 
-using graphscale::python::run_on_threads;
+using graphscale::torch::run_on_threads;
 
 template <typename Body>
 void run(int threads, int64_t tasks, const Body& body) {

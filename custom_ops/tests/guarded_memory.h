@@ -1,5 +1,6 @@
-// Memory whose first byte beyond is never there: at one end an inaccessible page, which catches what a
-// sanitizer does not see (masked vector instructions); at the other, poison where AddressSanitizer is.
+// Memory whose first byte beyond is never there: at one end an inaccessible page, which catches
+// what a sanitizer does not see (masked vector instructions); at the other, poison where
+// AddressSanitizer is.
 #pragma once
 
 #include <sys/mman.h>
@@ -20,7 +21,8 @@
 
 namespace graphscale {
 
-// Which end of a block the inaccessible page is at. kAfter leaves the block aligned to its size alone.
+// Which end of a block the inaccessible page is at. kAfter leaves the block aligned to its size
+// alone.
 enum class Guard { kBefore, kAfter };
 
 class GuardedMemory {

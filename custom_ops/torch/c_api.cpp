@@ -1,3 +1,5 @@
+// A call: attributes and tensors are read into the kernels' types, inputs and outputs are checked,
+// and the kernel of the tensors' device runs. Exceptions become the error text of the C API.
 #include "torch/c_api.h"
 
 #include <algorithm>
@@ -9,7 +11,7 @@
 #include "torch/scratch_cache.h"
 #include "torch/thread_pool.h"
 
-namespace graphscale::python {
+namespace graphscale::torch {
 namespace {
 
 // The next tensor of a list; moves on behind it.
@@ -129,6 +131,7 @@ void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t 
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
   Call call = make_call(op, context, read, tensors, input_count, output_count);
+  // The caller made the outputs: their shapes and types must be those that follow from the inputs.
   const std::vector<Shape> shapes = infer_shapes(op, read, call.inputs, place.on_gpu == 0);
   call.outputs.resize(op.outputs.size());
   for (size_t i = 0; i < shapes.size(); ++i) {
@@ -154,6 +157,7 @@ void run(const char* name, const int64_t* tensors, int32_t input_count, int32_t 
     call.prepacked = kept.get();
     return op.cpu_kernel(call);
   }
+  // GPU tensors: the kernel of libgraphscale_cuda.so, or a sentence that says what to do.
   const CudaKernel* kernel = find_cuda_kernel(op.name, call.type);
   if (kernel == nullptr) {
     fail(cuda_library_error().empty()
@@ -243,15 +247,15 @@ std::string json(const Operator& op) {
 }
 
 }  // namespace
-}  // namespace graphscale::python
+}  // namespace graphscale::torch
 
 int graphscale_run(const char* name, const int64_t* tensors, int32_t input_count,
                    int32_t output_count, const GraphScaleAttribute* attributes,
                    int32_t attribute_count, const GraphScalePlace* place, char* error,
                    size_t error_size) {
   try {
-    graphscale::python::run(name, tensors, input_count, output_count, attributes, attribute_count,
-                            *place);
+    graphscale::torch::run(name, tensors, input_count, output_count, attributes, attribute_count,
+                           *place);
     return 0;
   } catch (const std::exception& reason) {
     std::snprintf(error, error_size, "%s", reason.what());
@@ -263,8 +267,8 @@ int graphscale_algorithms(const char* name, const int64_t* inputs, int32_t input
                           const GraphScaleAttribute* attributes, int32_t attribute_count,
                           const GraphScalePlace* place, char* answer, size_t answer_size) {
   try {
-    const std::string text = graphscale::python::algorithms(name, inputs, input_count, attributes,
-                                                            attribute_count, *place);
+    const std::string text = graphscale::torch::algorithms(name, inputs, input_count, attributes,
+                                                           attribute_count, *place);
     std::snprintf(answer, answer_size, "%s", text.c_str());
     return 0;
   } catch (const std::exception& reason) {
@@ -274,7 +278,7 @@ int graphscale_algorithms(const char* name, const int64_t* inputs, int32_t input
 }
 
 const char* graphscale_describe() {
-  static const std::string text = graphscale::python::json(graphscale::operators());
+  static const std::string text = graphscale::torch::json(graphscale::operators());
   return text.c_str();
 }
 

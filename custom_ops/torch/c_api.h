@@ -28,18 +28,20 @@ struct GraphScalePlace {
   void (*release)(void* memory);
 };
 
-// Tensors are numbers, one tensor after another: memory (contiguous), type (as ONNX numbers its element
-// types; 0 for an input that is left out), rank and dimensions. One flat list is what ctypes makes soonest.
+// Tensors are numbers, one tensor after another: memory (contiguous), type (as ONNX numbers its
+// element types; 0 for an input that is left out), rank and dimensions. One flat list is what
+// ctypes makes soonest.
 
-// Runs operator `name` on `tensors`: inputs, then outputs (optional ones at the end may be left out), which
-// must have the shapes that follow from the inputs. Returns 0, or 1 with the reason in error[0, error_size).
+// Runs operator `name` on `tensors`: inputs, then outputs (optional ones at the end may be left
+// out), which must have the shapes that follow from the inputs. Returns 0, or 1 with the reason in
+// error[0, error_size).
 GRAPHSCALE_EXPORT int graphscale_run(const char* name, const int64_t* tensors, int32_t input_count,
                                      int32_t output_count, const GraphScaleAttribute* attributes,
                                      int32_t attribute_count, const GraphScalePlace* place,
                                      char* error, size_t error_size);
 
-// The algorithms worth measuring for a call (its inputs need no memory), joined by ';', cheapest by the cost model
-// first. Returns 0 with them, or 1 with the reason, in answer[0, answer_size).
+// The algorithms worth measuring for a call (its inputs need no memory), joined by ';', cheapest by
+// the cost model first. Returns 0 with them, or 1 with the reason, in answer[0, answer_size).
 GRAPHSCALE_EXPORT int graphscale_algorithms(const char* name, const int64_t* inputs,
                                             int32_t input_count,
                                             const GraphScaleAttribute* attributes,

@@ -3,9 +3,9 @@
 
 #include <cstddef>
 
-namespace graphscale::python {
+namespace graphscale::torch {
 
 // Asks for them where the memory is large enough; nothing happens where there are none.
 void prefer_huge_pages(void* memory, size_t bytes);
 
-}  // namespace graphscale::python
+}  // namespace graphscale::torch

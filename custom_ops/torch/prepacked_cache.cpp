@@ -9,23 +9,23 @@
 #include <utility>
 #include <vector>
 
-namespace graphscale::python {
+namespace graphscale::torch {
 namespace {
 
-constexpr size_t kMostEntries = 4096;
+constexpr size_t kMaxEntries = 4096;
 constexpr int64_t kPiece = 1 << 18;  // bytes that one task reads
 
-size_t most_bytes() {
-  static const size_t most = [] {
+size_t max_bytes() {
+  static const size_t limit = [] {
     const char* const megabytes = std::getenv("GRAPHSCALE_PREPACKED_MB");
     return static_cast<size_t>(megabytes == nullptr ? 512 : std::max(0, std::atoi(megabytes)))
            << 20;
   }();
-  return most;
+  return limit;
 }
 
-// One step of a 64-bit fingerprint. The rotation carries what changes in high bits (a float's sign) to low
-// ones, from where the product spreads it.
+// One step of a 64-bit fingerprint. The rotation carries what changes in high bits (a float's sign)
+// to low ones, from where the product spreads it.
 uint64_t mix(uint64_t state, uint64_t word) {
   return (((state << 23) | (state >> 41)) ^ word) * 0x9e3779b97f4a7c15u;
 }
@@ -87,6 +87,8 @@ class PrepackedCache {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       Entry& entry = entries_[key];
+      // New values: remember their fingerprint only. Values seen before: use what was prepacked, or
+      // prepack now.
       const bool is_new = entry.used == 0;
       const bool known = !is_new && entry.values == values;
       entry.used = ++clock_;
@@ -98,6 +100,8 @@ class PrepackedCache {
       }
       if (entry.prepacked != nullptr) return entry.prepacked;
     }
+    // Without the lock, since prepacking takes as long as a convolution; two threads may both do it
+    // once.
     std::vector<Tensor> inputs = call.inputs;
     for (size_t i = 0; i < inputs.size(); ++i) {
       inputs[i].present = inputs[i].present && i == op.prepacked_input;
@@ -122,7 +126,7 @@ class PrepackedCache {
     size_t bytes = 0;
     for (const auto& [key, entry] : entries_)
       bytes += entry.prepacked ? entry.prepacked->bytes() : 0;
-    while (!entries_.empty() && (bytes > most_bytes() || entries_.size() > kMostEntries)) {
+    while (!entries_.empty() && (bytes > max_bytes() || entries_.size() > kMaxEntries)) {
       const auto oldest = std::min_element(
           entries_.begin(), entries_.end(),
           [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
@@ -139,10 +143,10 @@ class PrepackedCache {
 }  // namespace
 
 std::shared_ptr<const Prepacked> keep_prepacked(const Operator& op, const Call& call) {
-  if (op.prepack_function == nullptr || most_bytes() == 0) return nullptr;
+  if (op.prepack_function == nullptr || max_bytes() == 0) return nullptr;
   static PrepackedCache* const cache =
       new PrepackedCache;  // never destroyed: threads may still compute
   return cache->find(op, call);
 }
 
-}  // namespace graphscale::python
+}  // namespace graphscale::torch

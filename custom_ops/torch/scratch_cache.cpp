@@ -6,10 +6,10 @@
 
 #include "torch/huge_pages.h"
 
-namespace graphscale::python {
+namespace graphscale::torch {
 namespace {
 
-constexpr size_t kMostIdle = size_t{256} << 20;
+constexpr size_t kMaxIdle = size_t{256} << 20;
 constexpr size_t kAlignment = 64;
 
 // The size of a block stands in front of its memory.
@@ -40,7 +40,7 @@ class ScratchCache {
     const std::lock_guard<std::mutex> lock(mutex_);
     idle_.push_back(memory);
     idle_bytes_ += size_of(memory);
-    while (idle_bytes_ > kMostIdle) {
+    while (idle_bytes_ > kMaxIdle) {
       idle_bytes_ -= size_of(idle_.front());
       std::free(static_cast<char*>(idle_.front()) - kAlignment);
       idle_.erase(idle_.begin());
@@ -74,4 +74,4 @@ void* take_scratch(size_t bytes) {
 
 void return_scratch(void* memory) { cache().give_back(memory); }
 
-}  // namespace graphscale::python
+}  // namespace graphscale::torch

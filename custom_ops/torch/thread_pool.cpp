@@ -8,7 +8,7 @@
 #include <mutex>
 #include <thread>
 
-namespace graphscale::python {
+namespace graphscale::torch {
 namespace {
 
 struct Tasks {
@@ -30,6 +30,7 @@ class ThreadPool {
   void run(int threads, Tasks& tasks) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
+      // A round: publish the tasks, wake the helpers, work along, wait for the last of them.
       while (size_ < threads - 1) {
         std::thread([this, index = size_] { work(index); }).detach();
         ++size_;
@@ -74,8 +75,8 @@ std::atomic<ThreadPool*> pool{nullptr};
 std::atomic<bool> in_use{false};
 std::atomic<bool> forked{false};
 
-// The child of a fork has the caller's thread only: it starts with no pool. The parent's threads are
-// never joined, so the pool is never destroyed.
+// The child of a fork has the caller's thread only: it starts with no pool. The parent's threads
+// are never joined, so the pool is never destroyed.
 void forget_threads() {
   pool = nullptr;
   in_use = false;
@@ -84,8 +85,8 @@ void forget_threads() {
 
 using OpenMp = void (*)(void (*body)(void*), void* argument, unsigned threads, unsigned flags);
 
-// What compilers call for "#pragma omp parallel", of the OpenMP library that torch brought: its threads
-// are awake between torch's operators, and would compete with threads of our own.
+// What compilers call for "#pragma omp parallel", of the OpenMP library that torch brought: its
+// threads are awake between torch's operators, and would compete with threads of our own.
 OpenMp openmp() {
   static const auto found = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
   return found;
@@ -109,4 +110,4 @@ void run_on_threads(int threads, int64_t tasks, void (*body)(void* argument, int
   in_use = false;
 }
 
-}  // namespace graphscale::python
+}  // namespace graphscale::torch

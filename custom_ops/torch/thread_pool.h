@@ -1,15 +1,15 @@
-// Threads for calls from Python: torch's own where it runs on GNU's OpenMP; else threads that are made
-// when first needed, asleep between calls, and remade after a fork.
+// Threads for calls from Python: torch's own where it runs on GNU's OpenMP; else threads that are
+// made when first needed, asleep between calls, and remade after a fork.
 #pragma once
 
 #include <cstdint>
 
-namespace graphscale::python {
+namespace graphscale::torch {
 
-// body(argument, task) for every task in [0, tasks) on at most `threads` threads, the caller being one
-// of them; returns when all are done. A call from inside a task, or while another thread uses the
-// threads made here, runs on the caller's thread alone.
+// body(argument, task) for every task in [0, tasks) on at most `threads` threads, the caller being
+// one of them; returns when all are done. A call from inside a task, or while another thread uses
+// the threads made here, runs on the caller's thread alone.
 void run_on_threads(int threads, int64_t tasks, void (*body)(void* argument, int64_t task),
                     void* argument);
 
-}  // namespace graphscale::python
+}  // namespace graphscale::torch

@@ -1,7 +1,7 @@
 """The CUDA kernels without a GPU: built as C++ for the host, called on torch CPU tensors.
 
-``custom_ops/kernels/cuda/emulation.h`` runs a GPU's blocks, threads, barriers and tensor-core
-fragments one after another. The library that it is built into takes the place of
+``custom_ops/kernels/cuda/emulation/emulation.h`` runs a GPU's blocks, threads, barriers and
+tensor-core fragments one after another. The library that it is built into takes the place of
 libgraphscale_cuda.so, so a call goes the whole way: C API, kernel look-up, algorithm, launches.
 """
 
@@ -34,7 +34,7 @@ def build() -> Path:
     with (folder / "lock").open("w") as lock:  # two test processes build it once
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (
-            ["cmake", "-S", ROOT / "custom_ops" / "emulation", "-B", folder],
+            ["cmake", "-S", ROOT / "custom_ops" / "kernels" / "cuda" / "emulation", "-B", folder],
             ["cmake", "--build", folder, "--parallel", "2"],
         ):
             done = subprocess.run(command, capture_output=True, text=True)

@@ -1,6 +1,7 @@
-// Every pass unfolds a tile of output positions into a matrix with one row per (channel, kernel
-// position) and multiplies: y = W U, grad U = W' grad, grad W = grad U'. Cost: 2 N F C/g K O operations;
-// the unfolded tile is written and read once. One, two or three spatial dimensions are seen as three.
+// Direct convolution for any type, number of dimensions and stride. Every pass unfolds a tile of
+// output positions into a matrix with one row per (channel, kernel position) and multiplies: y = W
+// U, grad U = W' grad, grad W = grad U'. Cost: 2 N F C/g K O operations; the unfolded tile is
+// written and read once. One, two or three spatial dimensions are seen as three.
 #include "kernels/cpu/conv_direct.h"
 
 #include <algorithm>
@@ -44,9 +45,9 @@ class Unfolding {
   int64_t begin(int64_t tile) const { return tile * tile_; }
   int64_t width(int64_t tile) const { return std::min(tile_, outputs_ - begin(tile)); }
 
-  // visit(unfolded position, image position, count, step) for every run of elements inside the image:
-  // neighbours in the unfolded tile lie `step` apart in the image. Positions in the unfolded tile are
-  // row * width + column.
+  // visit(unfolded position, image position, count, step) for every run of elements inside the
+  // image: neighbours in the unfolded tile lie `step` apart in the image. Positions in the unfolded
+  // tile are row * width + column.
   template <typename F>
   void for_each(int64_t tile, const F& visit) const {
     const int64_t first = begin(tile);
@@ -67,6 +68,7 @@ class Unfolding {
   template <typename F>
   void visit_row(int64_t channel, const Triple& at, int64_t target, int64_t first, int64_t columns,
                  const F& visit) const {
+    // The image position under output 0 at this kernel position.
     Triple offset;
     for (size_t d = 0; d < 3; ++d) offset[d] = at[d] * dilation_[d] - pad_[d];
     for (int64_t column = 0; column < columns;) {
@@ -116,6 +118,8 @@ void conv_direct(const Context& context, const ConvGeometry& g, const T* x, cons
   const int64_t outputs = g.out_size();
   const Context inner = one_thread(context);
   parallel_for(context, g.batch * g.groups * tiles, [&](int64_t task) {
+    // A task: one tile of outputs of one group and image. Its unfolded inputs stay in the cache
+    // while all filters of the group multiply them.
     const int64_t tile = task % tiles;
     const int64_t group = task / tiles % g.groups;
     const int64_t sample = task / tiles / g.groups;
@@ -126,6 +130,7 @@ void conv_direct(const Context& context, const ConvGeometry& g, const T* x, cons
     const int64_t filter = group * g.group_outputs();
     T* const to = y + (sample * g.out_channels + filter) * outputs + unfolding.begin(tile);
     for (int64_t f = 0; f < g.group_outputs(); ++f) {
+      // The product adds to the bias.
       std::fill_n(to + f * outputs, width, bias == nullptr ? T(0) : bias[filter + f]);
     }
     matmul<T>(inner, g.group_outputs(), width, unfolding.rows(),
@@ -154,6 +159,7 @@ void conv_direct_grad_input(const Context& context, const ConvGeometry& g, const
     const int64_t filter = task % g.groups * g.group_outputs();
     const T* const from = grad + (task / g.groups * g.out_channels + filter) * outputs;
     const ScratchArray<T> unfolded(context, unfolding.rows() * unfolding.tile());
+    // Tiles one after another, since their parts of grad_x overlap.
     for (int64_t tile = 0; tile < unfolding.tiles(); ++tile) {
       const int64_t width = unfolding.width(tile);
       matmul<T>(inner, unfolding.rows(), width, g.group_outputs(),
@@ -173,6 +179,7 @@ void conv_direct_grad_weight(const Context& context, const ConvGeometry& g, cons
   const int64_t outputs = g.out_size();
   const int64_t kernel = g.group_outputs() * unfolding.rows();
   const Context inner = g.groups >= context.threads ? one_thread(context) : context;
+  // With as many groups as threads, a task owns a group; else the product itself is parallel.
   const auto group_gradient = [&](int64_t group) {
     T* const to = grad_weight + group * kernel;
     std::fill_n(to, kernel, T(0));

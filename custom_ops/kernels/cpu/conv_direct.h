@@ -1,4 +1,5 @@
-// Convolution by matrix products over unfolded tiles of the image: the reference for the FFT kernels.
+// Convolution by matrix products over unfolded tiles of the image: the reference for the FFT
+// kernels.
 #pragma once
 
 #include "core/conv_geometry.h"

@@ -1,9 +1,11 @@
 // Local response normalisation across maps (fbcunn CrossMapNormalization; Krizhevsky et al. 2012,
 // section 3.3, with 1 as its constant): y_c = x_c d_c^-power, d_c = 1 + scale * sum of x_j^2 over
-// |j - c| <= (size - 1) / 2, zero beyond the ends. Scale is not divided by size, as ONNX LRN's alpha is.
+// |j - c| <= (size - 1) / 2, zero beyond the ends. Scale is not divided by size, as ONNX LRN's
+// alpha is.
 //
-// x is seen as [N, C, M]; one task is a block of columns of one sample, copied to where the maps beyond
-// the ends are zeros. Cost: N * C * M * size.
+// x is seen as [N, C, M]; one task is a block of columns of one sample, copied to where the maps
+// beyond the ends are zeros. Cost: N * C * M * size additions and N * C * M powers, twice the
+// additions for the gradient; x (and grad) and the result go through memory once.
 #include <algorithm>
 
 #include "kernels/cpu/vector_loops.h"
@@ -13,7 +15,7 @@ namespace graphscale {
 namespace {
 
 constexpr int64_t kBlock = 1 << 14;  // numbers of a block
-constexpr int64_t kFewest = 64;      // columns, unless there are fewer
+constexpr int64_t kMinColumns = 64;  // columns, unless there are fewer
 
 void same_shape(ShapeCall& call) {
   const int64_t size = call.attributes.bounded("size", 1);
@@ -28,8 +30,9 @@ void same_shape(ShapeCall& call) {
   call.outputs[0] = call.inputs[0];
 }
 
-// grad null: out is y. Else out is the gradient: with the factors f_c = d_c^-power and the shares s_c =
-// grad_c x_c f_c / d_c it is grad_c f_c - 2 scale power x_c (sum of s_j over |j - c| <= radius).
+// grad null: out is y. Else out is the gradient: with the factors f_c = d_c^-power and the shares
+// s_c = grad_c x_c f_c / d_c it is grad_c f_c - 2 scale power x_c (sum of s_j over |j - c| <=
+// radius).
 template <typename Wide>
 void normalize(const Context& context, const Attributes& attributes, const Shape& shape,
                const Wide* x, const Wide* grad, Wide* out) {
@@ -40,19 +43,21 @@ void normalize(const Context& context, const Attributes& attributes, const Shape
   const int64_t radius = std::min(attributes.integer("size") / 2, maps - 1);
   const int64_t size = 2 * radius + 1;
   const int64_t inner = element_count(shape) / (shape[0] * maps);
-  const int64_t most = std::min(inner, std::max(kFewest, kBlock / maps));
-  const int64_t blocks = (inner + most - 1) / most;
+  const int64_t max_columns = std::min(inner, std::max(kMinColumns, kBlock / maps));
+  const int64_t blocks = (inner + max_columns - 1) / max_columns;
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
   parallel_ranges(context, shape[0] * blocks, 1, [&](int64_t begin, int64_t end) {
-    const int64_t margin = radius * most;
-    const ScratchArray<Wide> padded(context, maps * most + 2 * margin);
-    const ScratchArray<Wide> divisors(context, maps * most);
-    const ScratchArray<Wide> factors(context, maps * most);
+    const int64_t margin = radius * max_columns;
+    const ScratchArray<Wide> padded(context, maps * max_columns + 2 * margin);
+    const ScratchArray<Wide> divisors(context, maps * max_columns);
+    const ScratchArray<Wide> factors(context, maps * max_columns);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t column = task % blocks * most;
-      const int64_t width = std::min(most, inner - column);
+      const int64_t column = task % blocks * max_columns;
+      const int64_t width = std::min(max_columns, inner - column);
       const int64_t base = task / blocks * maps * inner + column;
       const int64_t count = maps * width;
+      // The block [maps, width] lies between `radius` maps of zeros: sums need no special case at
+      // the ends.
       Wide* const middle = padded.get() + radius * width;
       std::fill(padded.get(), middle, Wide(0));
       std::fill_n(middle + count, radius * width, Wide(0));
@@ -61,6 +66,7 @@ void normalize(const Context& context, const Attributes& attributes, const Shape
         if (width == inner) return visit(0, base, count);
         for (int64_t c = 0; c < maps; ++c) visit(c * width, base + c * inner, width);
       };
+      // 1. Squares of the block, 2. sums over `size` maps, 3. divisors d, 4. factors d^-power.
       for_each_map([&](int64_t at, int64_t place, int64_t length) {
         for (int64_t i = 0; i < length; ++i) middle[at + i] = x[place + i] * x[place + i];
       });
@@ -73,6 +79,8 @@ void normalize(const Context& context, const Attributes& attributes, const Shape
         });
         continue;
       }
+      // The gradient: grad f to factors, the shares s to the padded block, whose sums are the rest
+      // of the formula.
       for_each_map([&](int64_t at, int64_t place, int64_t length) {
         for (int64_t i = 0; i < length; ++i) {
           factors[at + i] *= grad[place + i];

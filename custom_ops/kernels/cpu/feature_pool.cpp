@@ -1,8 +1,10 @@
-// Pooling over features (fbcunn FeatureLPPooling; maxout of Goodfellow et al. 2013): windows of `width`
-// features, `stride` apart, of x [N, C, ...].
+// Pooling over features (fbcunn FeatureLPPooling; maxout of Goodfellow et al. 2013): windows of
+// `width` features, `stride` apart, of x [N, C, ...].
 //
-// x is seen as [N, C, M]; inner loops run over the M contiguous numbers, and over all features where no
-// window is involved. Cost: N * C_out * width * M operations.
+// x is seen as [N, C, M]; inner loops run over the M contiguous numbers, and over all features
+// where no window is involved. Cost: N * C_out * width * M operations, and for the norm N * C * M
+// powers; x and y go through memory once, in blocks of kBlock numbers that stay in the first-level
+// cache between the steps.
 #include <algorithm>
 #include <cmath>
 
@@ -54,11 +56,12 @@ double positive_power(const Attributes& attributes) {
 constexpr int64_t kBlock = 4096;  // numbers that stay in the first cache
 constexpr int64_t kShort = 8;     // shorter inner loops are not worth a call
 
-// body(sample, first feature out, last + 1, first column, last + 1) for blocks of the output, in parallel;
-// whole_columns: a block has all features of its columns.
+// body(sample, first feature out, last + 1, first column, last + 1) for blocks of the output, in
+// parallel; whole_columns: a block has all features of its columns.
 template <typename F>
 void for_each_block(const Context& context, const Windows& w, bool whole_columns, const F& body) {
   if (w.inner == 0) return;
+  // A block is about kBlock numbers: as many columns as that, then as many windows.
   const int64_t columns =
       std::min(w.inner, whole_columns ? std::max(kShort, kBlock / w.features) : kBlock);
   const int64_t rows =
@@ -103,6 +106,9 @@ void lp_pool(const Call& call) {
   for_each_block(
       call.context, w, false,
       [&](int64_t sample, int64_t row, int64_t row_end, int64_t column, int64_t column_end) {
+        // |x|^p once per feature of the block, although windows overlap, then sums of `width` rows
+        // of powers and their roots. With few columns the roots of the whole block are taken
+        // together, so that vectors are full.
         const int64_t columns = column_end - column;
         const int64_t features = (row_end - 1 - row) * w.stride + w.width;
         const ScratchArray<Wide> powers(call.context, features * columns);
@@ -161,6 +167,7 @@ void lp_grad_of_few_columns(const Context& context, const Windows& w, Wide power
     const ScratchArray<Wide> parts(context, count);
     for (int64_t sample = begin; sample < end; ++sample) {
       const int64_t first = sample * w.features * w.inner;
+      // Windows side by side of 2, 4 or 8 numbers are dealt to vectors by shuffles.
       if (w.inner == 1 && w.stride == w.width &&
           loops.norm_gradient_of_windows(count, w.width, grad + sample * count, x + first,
                                          y + sample * count, power - 1, result + first)) {
@@ -179,8 +186,8 @@ void lp_grad_of_few_columns(const Context& context, const Windows& w, Wide power
   });
 }
 
-// grad_x_i = sum over the windows j around i of grad_j sign(x_i) (|x_i| / y_j)^(power - 1), zero where
-// x_i or y_j is.
+// grad_x_i = sum over the windows j around i of grad_j sign(x_i) (|x_i| / y_j)^(power - 1), zero
+// where x_i or y_j is.
 template <typename T>
 void lp_pool_grad(const Call& call) {
   using Wide = typename Accumulator<T>::type;
@@ -199,6 +206,8 @@ void lp_pool_grad(const Call& call) {
   parallel_ranges(call.context, w.batch * w.features, grain, [&](int64_t begin, int64_t end) {
     std::fill(result.get() + begin * w.inner, result.get() + end * w.inner, Wide(0));
     for (int64_t row = begin; row < end; ++row) {
+      // A task owns rows of grad_x and walks the windows around each: no two tasks add to one
+      // number.
       const int64_t feature = row % w.features;
       const int64_t first = feature < w.width ? 0 : (feature - w.width) / w.stride + 1;
       const int64_t last = std::min(feature / w.stride, w.outputs - 1);
@@ -214,6 +223,8 @@ void lp_pool_grad(const Call& call) {
 // All members of some neighbouring windows, [width, windows, inner].
 template <typename Wide>
 void gather_windows(const Windows& w, const Wide* from, int64_t outputs, Wide* to) {
+  // Else the i-th members of all windows are gathered into one long row, which fills vectors, and
+  // their gradients are scattered back.
   for (int64_t i = 0; i < w.width; ++i) {
     gather_members(w, from + i * w.inner, outputs, to + i * outputs * w.inner);
   }
@@ -235,6 +246,8 @@ void maxout_kernel(const Call& call) {
         const int64_t to = (sample * w.outputs + row) * w.inner + column;
         const int64_t count = (row_end - row) * w.inner;
         int64_t* const places = index == nullptr ? nullptr : index + to;
+        // Three ways to fill vectors: windows of a single column side by side; few columns,
+        // gathered by member; many columns, vectors along them.
         if (w.inner == 1) {
           loops.largest(count, w.width, w.stride, 1, from, y.get() + to, places);
         } else if (w.inner < kShort) {
@@ -247,6 +260,7 @@ void maxout_kernel(const Call& call) {
                           y.get() + to + at, places == nullptr ? nullptr : places + at);
           }
         }
+        // The loops count within a window; the index counts features of x.
         if (places == nullptr) return;
         for (int64_t j = row; j < row_end; ++j) {
           int64_t* const place = places + (j - row) * w.inner;
@@ -255,8 +269,9 @@ void maxout_kernel(const Call& call) {
       });
 }
 
-// Where each window's largest value was is found again: reading x costs no more than reading an index, and
-// nobody has to write and to keep that. Where windows overlap, a block has all of its columns' windows.
+// Where each window's largest value was is found again: reading x costs no more than reading an
+// index, and nobody has to write and to keep that. Where windows overlap, a block has all of its
+// columns' windows.
 template <typename T>
 void maxout_grad_kernel(const Call& call) {
   using Wide = typename Accumulator<T>::type;
@@ -272,6 +287,7 @@ void maxout_grad_kernel(const Call& call) {
         const Wide* const from = x.get() + first;
         const Wide* const slopes = grad.get() + (sample * w.outputs + row) * w.inner + column;
         Wide* const to = result.get() + first;
+        // Features behind the last window belong to the last block; they get zeros.
         const int64_t end = row_end == w.outputs ? w.features : row_end * w.stride;
         for (int64_t i = 0; i < end - row * w.stride; ++i) {
           std::fill_n(to + i * w.inner, column_end - column, Wide(0));
@@ -286,6 +302,7 @@ void maxout_grad_kernel(const Call& call) {
           }
           return;
         }
+        // Few columns: gathered by member, searched, and the gradients scattered back.
         const ScratchArray<Wide> members(call.context, w.width * count);
         const ScratchArray<Wide> parts(call.context, w.width * count);
         gather_windows(w, from, row_end - row, members.get());

@@ -1,5 +1,7 @@
-// FFTConv: everything that ONNX Conv computes, and its two gradients. In float (and the 16-bit types)
-// and in one or two dimensions by the kernels of fft_conv/; the rest is computed directly.
+// FFTConv: everything that ONNX Conv computes, and its two gradients. In float (and the 16-bit
+// types) and in one or two dimensions by the kernels of fft_conv/, whose headers give the cost of
+// each algorithm; the rest is computed directly (conv_direct.h). Tensors are dense, [N, C, ...] and
+// [F, C / group, ...].
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -23,17 +25,19 @@ void require_grad(ShapeCall& call, size_t x, size_t weight) {
   }
 }
 
-// Whether kernels/fft_conv computes convolutions of that kind with some algorithm: none of nothing.
+// Whether kernels/cpu/fft_conv computes convolutions of that kind with some algorithm: none of
+// nothing.
 bool has_algorithms(const ConvGeometry& g) {
   return g.in.size() <= 2 &&
          std::min({g.batch, g.in_channels, g.out_channels, g.in_size(), g.out_size()}) > 0;
 }
 
-// How kernels/fft_conv computes a pass; nothing where it does not.
+// How kernels/cpu/fft_conv computes a pass; nothing where it does not.
 std::optional<std::pair<fft_conv::Problem, fft_conv::Algorithm>> algorithm_of(const Call& call,
                                                                               const ConvGeometry& g,
                                                                               fft_conv::Pass pass) {
   if (!has_algorithms(g)) return std::nullopt;
+  // The attribute where it fits, else the choice of the cost model.
   const fft_conv::Problem p = fft_conv::problem_of(g);
   // The wish was measured elsewhere, perhaps for another size or another device.
   const auto wish = fft_conv::parse_algorithm(call.attributes.text("algorithm"));
@@ -69,12 +73,14 @@ Operator&& with_algorithm(Operator&& op, AlgorithmsFunction list) {
       .algorithms(list);
 }
 
-// Weights that a model keeps constant, as algorithms want them. They depend on the algorithm, not on the image.
+// Weights that a model keeps constant, as algorithms want them. They depend on the algorithm, not
+// on the image.
 class ConstantWeights : public Prepacked {
  public:
   const void* prepacked(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
                         const fft_conv::Algorithm& algorithm, const float* weight) const {
     const std::lock_guard<std::mutex> lock(mutex_);
+    // Made at the first call with this algorithm, under the lock; later calls only look it up.
     auto& kept = kept_[{algorithm.method, algorithm.tile_height, algorithm.tile_width}];
     if (kept == nullptr) {
       const size_t bytes = fft_conv::prepacked_bytes(p, pass, algorithm);
@@ -101,8 +107,9 @@ class ConstantWeights : public Prepacked {
   mutable std::map<std::tuple<fft_conv::Method, int, int>, std::unique_ptr<void, Free>> kept_;
 };
 
-// A shape for x where the session does not know it: as large as the kernel. Enough for an algorithm that is given.
-Shape least_image(const Attributes& attributes, const Shape& weight) {
+// A shape for x where the session does not know it: as large as the kernel. Enough for an algorithm
+// that is given.
+Shape smallest_image(const Attributes& attributes, const Shape& weight) {
   Shape x = {1, weight[1] * attributes.integer("group")};
   for (size_t d = 2; d < weight.size(); ++d) {
     const auto& dilations = attributes.integers("dilations");
@@ -111,8 +118,8 @@ Shape least_image(const Attributes& attributes, const Shape& weight) {
   return x;
 }
 
-// Prepacks what the first run will need: for the algorithm that the node asks for, or that will be chosen for an
-// image whose size is known; else the first run does.
+// Prepacks what the first run will need: for the algorithm that the node asks for, or that will be
+// chosen for an image whose size is known; else the first run does.
 template <size_t kX, fft_conv::Pass kPass>
 std::unique_ptr<Prepacked> prepack_weights(const Context& context, const Attributes& attributes,
                                            Type type, const std::vector<Tensor>& inputs) {
@@ -125,7 +132,7 @@ std::unique_ptr<Prepacked> prepack_weights(const Context& context, const Attribu
       (!known && !fft_conv::parse_algorithm(attributes.text("algorithm")))) {
     return weights;
   }
-  if (!known) x = least_image(attributes, weight);
+  if (!known) x = smallest_image(attributes, weight);
   const Call call{context, attributes, type, {}, {}, nullptr};
   try {
     if (const auto chosen = algorithm_of(call, conv_geometry(attributes, x, weight), kPass)) {
@@ -165,15 +172,16 @@ void forward(const Call& call) {
   const WideOutput<T> y(call.context, call.outputs[0]);
   const Bounds bounds = conv_bounds(call.attributes);
   constexpr auto kPass = fft_conv::Pass::kForward;
+  // float, and 16-bit types widened to float, go to the kernels of fft_conv/; double is computed
+  // directly.
   if constexpr (std::is_same_v<Wide, float>) {
     if (const auto chosen = algorithm_of(call, g, kPass)) {
-      auto [p, algorithm] = *chosen;
+      fft_conv::Problem p = chosen->first;
       p.bounds = bounds;
-      return with_spectra(call, p, kPass, algorithm, weight.get(),
-                          [&, &p = p, &algorithm = algorithm](const void* spectra) {
-                            fft_conv::forward(p, algorithm, x.get(), spectra, bias.get(), y.get(),
-                                              call.context);
-                          });
+      const fft_conv::Algorithm& algorithm = chosen->second;
+      return with_spectra(call, p, kPass, algorithm, weight.get(), [&](const void* spectra) {
+        fft_conv::forward(p, algorithm, x.get(), spectra, bias.get(), y.get(), call.context);
+      });
     }
   }
   conv_direct<Wide>(call.context, g, x.get(), weight.get(), bias.get(), bounds, y.get());
@@ -189,7 +197,8 @@ void grad_input(const Call& call) {
   constexpr auto kPass = fft_conv::Pass::kGradientInput;
   if constexpr (std::is_same_v<Wide, float>) {
     if (const auto chosen = algorithm_of(call, g, kPass)) {
-      const auto& [p, algorithm] = *chosen;
+      const fft_conv::Problem& p = chosen->first;
+      const fft_conv::Algorithm& algorithm = chosen->second;
       return with_spectra(call, p, kPass, algorithm, weight.get(), [&](const void* spectra) {
         fft_conv::gradient_input(p, algorithm, grad.get(), spectra, grad_x.get(), call.context);
       });

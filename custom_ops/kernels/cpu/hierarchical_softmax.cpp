@@ -1,7 +1,7 @@
-// Loss and gradients of the two-level softmax. Samples are sorted by their target's cluster, so that
-// every cluster is one matrix product for all of its samples. Cost: 2 N D (K + n) operations for K
-// clusters of n classes, and the same twice again for the gradients; clusters without a target are
-// not touched.
+// Loss and gradients of the two-level softmax. Samples are sorted by their target's cluster, so
+// that every cluster is one matrix product for all of its samples. Cost: 2 N D (K + n) operations
+// for K clusters of n classes, and the same twice again for the gradients; clusters without a
+// target are not touched.
 #include "kernels/cpu/hierarchical_softmax.h"
 
 #include <numeric>
@@ -87,6 +87,7 @@ class Targets {
       cluster_[n] = tree.cluster_of_row(row);
       order_[count_++] = n;
     }
+    // Samples of one cluster become neighbours, in their own order within it.
     std::sort(order_.get(), order_.get() + count_, [&](int64_t left, int64_t right) {
       return cluster_[left] != cluster_[right] ? cluster_[left] < cluster_[right] : left < right;
     });
@@ -120,21 +121,23 @@ void for_each_group(const Context& context, const Targets& targets, const Visit&
   });
 }
 
-// visit(begin, end, x, kernel, logits) for the pieces of a group: samples at positions [begin, end) of the
-// order, their rows of x, the cluster's rows of weight and the samples' logits in the cluster.
+// visit(begin, end, x, kernel, logits) for the pieces of a group: samples at positions [begin, end)
+// of the order, their rows of x, the cluster's rows of weight and the samples' logits in the
+// cluster.
 template <typename T, typename Wide, typename Visit>
 void for_each_piece(const Context& context, const Tree& tree, const Targets& targets, int64_t group,
                     const Tensor* parameters, const Wide* x, const Visit& visit) {
   const int64_t cluster = targets.cluster(targets.sample(targets.begin(group)));
   const int64_t size = tree.size(cluster);
-  const int64_t most = std::min(targets.end(group) - targets.begin(group), samples_at_once(size));
-  const ScratchArray<Wide> rows(context, most * tree.width);
-  const ScratchArray<Wide> values(context, most * size);
+  const int64_t chunk = std::min(targets.end(group) - targets.begin(group), samples_at_once(size));
+  const ScratchArray<Wide> rows(context, chunk * tree.width);
+  const ScratchArray<Wide> values(context, chunk * size);
   auto room = room_for_rows<T>(context, size, tree.width);
   const Wide* const kernel =
       wide_rows<T>(parameters[kWeight], tree.start[cluster], size, tree.width, room);
-  for (int64_t begin = targets.begin(group); begin < targets.end(group); begin += most) {
-    const int64_t end = std::min(begin + most, targets.end(group));
+  // Rows of x are gathered to lie together: one matrix product gives all logits of the piece.
+  for (int64_t begin = targets.begin(group); begin < targets.end(group); begin += chunk) {
+    const int64_t end = std::min(begin + chunk, targets.end(group));
     for (int64_t i = begin; i < end; ++i) {
       std::copy_n(x + targets.sample(i) * tree.width, tree.width,
                   rows.get() + (i - begin) * tree.width);
@@ -161,6 +164,7 @@ void loss(const Call& call) {
   const int64_t samples = call.inputs[0].shape[0];
   std::fill_n(result.get(), samples, Wide(0));
   const ScratchArray<Wide> cluster_logits(call.context, samples * tree.clusters);
+  // The first level: one product for all samples, then log-sum-exp per sample.
   logits<T, Wide>(call.context, samples, tree.clusters, tree.width, x.get(), cluster_weight.get(),
                   parameters[kClusterBias].data<T>(), cluster_logits.get());
   parallel_ranges(call.context, targets.count(), 16, [&](int64_t begin, int64_t end) {
@@ -170,6 +174,7 @@ void loss(const Call& call) {
       result.get()[n] = log_sum_exp(row, tree.clusters) - row[targets.cluster(n)];
     }
   });
+  // The second level: per cluster with targets, the logits of its own classes only.
   for_each_group(call.context, targets, [&](const Context& inner, int64_t group, int64_t cluster) {
     const int64_t size = tree.size(cluster);
     for_each_piece<T, Wide>(
@@ -265,6 +270,7 @@ void loss_grad(const Call& call) {
   // The softmax within each target's cluster. All gradients of other clusters are zero.
   T* const grad_weight = call.outputs[3].data<T>();
   T* const grad_bias = call.outputs[4].data<T>();
+  // Rows of clusters without a target are zeros; they are written without any product.
   std::vector<bool> is_zero(first.size(), true);
   for (int64_t group = 0; group < targets.groups(); ++group) {
     is_zero[static_cast<size_t>(targets.cluster(targets.sample(targets.begin(group))))] = false;
@@ -292,6 +298,7 @@ void loss_grad(const Call& call) {
             softmax_gradient(values + i * size, size, targets.row(n) - tree.start[cluster],
                              static_cast<Wide>(grad[n]));
           }
+          // grad x += values W, grad W += values' x, grad b += sums of values.
           const ScratchArray<Wide> back(inner, count * width);
           matmul<Wide>(inner, count, width, size, {values, size, 1}, {kernel, width, 1}, back.get(),
                        width, false);

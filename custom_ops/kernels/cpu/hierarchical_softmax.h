@@ -15,8 +15,8 @@ namespace graphscale::hierarchical_softmax {
 // Positions of the inputs that all operators have, relative to the first of them, cluster_weight.
 enum Parameters : size_t { kClusterWeight, kClusterBias, kWeight, kBias, kMap, kClusterStart };
 
-// Adds these inputs to an operator: weights and biases (trainable in a layer, not in its gradient), then
-// `map`, which is class_row or row_class, then cluster_start.
+// Adds these inputs to an operator: weights and biases (trainable in a layer, not in its gradient),
+// then `map`, which is class_row or row_class, then cluster_start.
 enum class Trainable { kYes, kNo };
 Operator&& with_parameters(Operator&& op, const std::string& map, const std::string& meaning,
                            Trainable trainable = Trainable::kYes);
@@ -74,9 +74,9 @@ void logits(const Context& context, int64_t samples, int64_t outputs, int64_t wi
 template <typename Wide>
 Wide log_sum_exp(const Wide* values, int64_t count) {
   const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
-  const Wide most = loops.maximum(count, values);
-  if (std::isinf(most)) return most;
-  return most + std::log(loops.exponentials(count, values, most, nullptr));
+  const Wide largest = loops.maximum(count, values);
+  if (std::isinf(largest)) return largest;
+  return largest + std::log(loops.exponentials(count, values, largest, nullptr));
 }
 
 // Samples that go through one cluster at once, so that their logits stay small.

@@ -1,6 +1,8 @@
-// Log-probabilities of a two-level softmax: of all classes, or of the k most probable. The latter opens
-// clusters in the order of their probability and stops where no class of the next one can be among the
-// k best, for a class is at most as probable as its cluster. Memory: N K values and one cluster.
+// Log-probabilities of a two-level softmax: of all classes, or of the k most probable. The latter
+// opens clusters in the order of their probability and stops where no class of the next one can be
+// among the k best, for a class is at most as probable as its cluster. Cost for N samples, K
+// clusters of n classes and width D: 2 N D (K + K n) operations for all classes; 2 N D K, and 2 D n
+// per opened cluster, for the k best. Memory: N K values and one cluster.
 #include <numeric>
 
 #include "kernels/cpu/hierarchical_softmax.h"
@@ -57,16 +59,18 @@ void log_prob(const Call& call) {
   cluster_log_prob<T>(call, tree, x.get(), clusters.get());
   T* const result = call.outputs[0].data<T>();
   const Context inner = one_thread(call.context);
+  // A task owns a cluster: its rows of weight are read once for all samples; results go to the
+  // classes' own places.
   parallel_for(call.context, tree.clusters, [&](int64_t cluster) {
     const int64_t size = tree.size(cluster);
     const int64_t start = tree.start[cluster];
-    const int64_t most = std::min(samples, samples_at_once(size));
-    const ScratchArray<Wide> values(call.context, most * size);
+    const int64_t chunk = std::min(samples, samples_at_once(size));
+    const ScratchArray<Wide> values(call.context, chunk * size);
     auto room = room_for_rows<T>(call.context, size, tree.width);
     const Wide* const weight =
         wide_rows<T>(call.inputs[kFirst + kWeight], start, size, tree.width, room);
-    for (int64_t begin = 0; begin < samples; begin += most) {
-      const int64_t count = std::min(most, samples - begin);
+    for (int64_t begin = 0; begin < samples; begin += chunk) {
+      const int64_t count = std::min(chunk, samples - begin);
       logits<T, Wide>(inner, count, size, tree.width, x.get() + begin * tree.width, weight,
                       call.inputs[kFirst + kBias].data<T>() + start, values.get());
       for (int64_t n = 0; n < count; ++n) {
@@ -117,6 +121,8 @@ void top_k(const Call& call) {
       for (int64_t c = 0; c < tree.clusters; ++c) {
         order[c] = {clusters[n * tree.clusters + c], c};
       }
+      // Clusters by falling probability. `outer` bounds the probability of every class in a
+      // cluster, so the loop ends at the first cluster that cannot beat the worst of k found.
       std::sort(order.get(), order.get() + tree.clusters, Entry::better);
       int64_t found = 0;  // best is a heap of them, its worst at the front
       for (int64_t c = 0; c < tree.clusters; ++c) {
@@ -130,6 +136,7 @@ void top_k(const Call& call) {
                         call.inputs[kFirst + kBias].data<T>() + start, values.get());
         normalize(values.get(), size);
         for (int64_t i = 0; i < size; ++i) {
+          // The heap has the worst of the best at its front: a better class takes its place.
           const Entry entry{outer + values[i], row_class.data<int64_t>()[start + i]};
           if (found == k && !Entry::better(entry, best[0])) continue;
           best[found++] = entry;

@@ -1,9 +1,9 @@
 // A convolution whose kernel is not shared over positions (fbcunn LocallyConnected):
 //   y[n, f, i, j] = sum over c, k, l of weight[f, i, j, c, k, l] x[n, c, i sy + k, j sx + l].
 //
-// Every output position is one small matrix product of the batch's patches [N, Q], Q = C kH kW, with
-// the position's weights [F, Q]. Cost: 2 N F Q H_out W_out operations in each pass; with small batches
-// it is the reading of the weights, once.
+// Every output position is one small matrix product of the batch's patches [N, Q], Q = C kH kW,
+// with the position's weights [F, Q]. Cost: 2 N F Q H_out W_out operations in each pass; with small
+// batches it is the reading of the weights, once.
 #include <algorithm>
 
 #include "kernels/cpu/matmul.h"
@@ -85,6 +85,8 @@ void forward(const Call& call) {
   const WideOutput<T> y(call.context, call.outputs[0]);
   for_each_position(call.context, s, x.get(),
                     [&](const Context& inner, int64_t p, const Wide* patches, Wide* result) {
+                      // [N, Q] * [Q, F]; the weights of a position lie in rows of Q, positions * Q
+                      // apart. Results are one number per plane: they go through `result`.
                       matmul<Wide>(inner, s.batch, s.filters, s.patch(), {patches, s.patch(), 1},
                                    {weight.get() + p * s.patch(), 1, s.positions() * s.patch()},
                                    result, s.filters, false);
@@ -114,6 +116,7 @@ void grad_input(const Call& call) {
     const int64_t columns = (end - begin) * s.kernel();
     const ScratchArray<Wide> errors(call.context, s.batch * s.filters);
     const ScratchArray<Wide> patches(call.context, s.batch * columns);
+    // Position after position: gradients of its patches, added to grad_x where patches overlap.
     for (int64_t p = 0; p < s.positions(); ++p) {
       gather_grad(s, p, grad.get(), errors.get());
       matmul<Wide>(
@@ -141,6 +144,7 @@ void grad_weight(const Call& call) {
   for_each_position(call.context, s, x.get(),
                     [&](const Context& inner, int64_t p, const Wide* patches, Wide* errors) {
                       gather_grad(s, p, grad.get(), errors);
+                      // [F, N] * [N, Q], straight to the position's rows of the result.
                       matmul<Wide>(inner, s.filters, s.patch(), s.batch, {errors, 1, s.filters},
                                    {patches, s.patch(), 1}, result.get() + p * s.patch(),
                                    s.positions() * s.patch(), false);
@@ -154,7 +158,7 @@ Dims output_dims(ShapeCall& call, size_t x, size_t weight) {
   const Dims& image = call.inputs[x];
   const Dims& kernel = call.inputs[weight];
   const std::vector<int64_t>& strides = call.attributes.integers("strides");
-  const auto wrong = [](int64_t stride) { return stride < 1 || stride > kLargestAttribute; };
+  const auto wrong = [](int64_t stride) { return stride < 1 || stride > kMaxAttribute; };
   if (!strides.empty() && (strides.size() != 2 || wrong(strides[0]) || wrong(strides[1]))) {
     fail("strides is " + to_string(strides) + "; it must be two positive numbers");
   }

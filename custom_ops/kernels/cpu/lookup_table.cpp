@@ -1,8 +1,9 @@
 // Lookup tables (fbcunn LookupTableGPU and WeightedLookupTable): rows of a table, by index.
 //
-// The gradient sorts the indices and sums the rows of equal index one after another: every row of the
-// result is written once, whatever the frequency of its word, and the sums do not depend on threads.
-// Cost: the bytes of the rows read and written; the sort, digit by digit, is little beside that.
+// The gradient sorts the indices and sums the rows of equal index one after another: every row of
+// the result is written once, whatever the frequency of its word, and the sums do not depend on
+// threads. Cost: the bytes of the rows read and written; the sort, digit by digit, is little beside
+// that.
 #include <algorithm>
 #include <type_traits>
 #include <utility>
@@ -14,8 +15,8 @@ namespace {
 
 constexpr int64_t kNoPadding = -1;
 
-// Rows are anywhere in the table. Where that is larger than a cache, memory is asked for the beginning of a
-// row, kEarly bytes, when the row kAhead places before it is copied.
+// Rows are anywhere in the table. Where that is larger than a cache, memory is asked for the
+// beginning of a row, kEarly bytes, when the row kAhead places before it is copied.
 constexpr int64_t kEarly = 512;
 constexpr int64_t kAhead = 4;
 constexpr int64_t kCache = 1 << 20;
@@ -94,6 +95,7 @@ void lookup(const Call& call, const T* factors) {
       if (early > 0 && i + kAhead < end && !is_padding(indices[i + kAhead], padding)) {
         ask_for(table + indices[i + kAhead] * width, early);
       }
+      // A row is zeros, a copy, or a copy times its factor.
       T* const row = out + i * width;
       if (is_padding(indices[i], padding)) {
         std::fill_n(row, width, T(0));
@@ -157,6 +159,8 @@ class SortedPositions {
   void sort_by_digit(int shift, const int64_t* from, int64_t* to) const {
     constexpr int64_t kDigits = int64_t{1} << kDigit;
     const auto digit = [&](int64_t at) { return (indices_[at] >> shift) & (kDigits - 1); };
+    // Counting sort of one digit: how many have each, where each digit begins, then every position
+    // to its place. It keeps the order of equal digits, so the last pass leaves all digits sorted.
     int64_t start[kDigits + 1] = {};
     for (int64_t i = 0; i < count_; ++i) ++start[digit(from[i]) + 1];
     for (int64_t d = 0; d < kDigits; ++d) start[d + 1] += start[d];
@@ -200,11 +204,15 @@ void grad(const Call& call, const T* factors) {
   const int64_t early = early_bytes<T>(count, width);
   const int64_t grain = std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(width, 1));
   parallel_ranges(call.context, rows + sorted.count(), grain, [&](int64_t begin, int64_t end) {
+    // Work is rows to write plus positions to read: tasks are equal however the words are
+    // distributed.
     const int64_t last = first_row(sorted, rows, end);
     int64_t row = first_row(sorted, rows, begin);
     const ScratchArray<Wide> wide_sum(call.context, kSame ? 0 : width);
     for (int64_t i = sorted.below(row); row < last; ++row) {
       const int64_t next = i < sorted.count() ? std::min(sorted.index(i), last) : last;
+      // Zeros up to the next row that has an index, then the sum of all rows of grad with that
+      // index.
       std::fill(out + row * width, out + next * width, T(0));
       row = next;
       if (row == last) break;

@@ -21,12 +21,13 @@ struct MatmulLoops {
   using Loose = typename VectorOf<kLanes, Real>::unaligned;
   using Four = typename VectorOf<4, Real>::unaligned;
 
-  // c[i][j] (+)= sum over p of a[p][i] * b[p][j], for kRows rows and `vectors` vectors of columns. The
-  // sums stay in registers. rows[i] is where row i of c begins.
+  // c[i][j] (+)= sum over p of a[p][i] * b[p][j], for kRows rows and `vectors` vectors of columns.
+  // The sums stay in registers. rows[i] is where row i of c begins.
   template <int vectors>
   static void product(int64_t depth, const Real* a, const Real* b, Real* const* rows, bool add) {
     Vector sum[kRows][vectors] = {};
     for (int64_t p = 0; p < depth; ++p) {
+      // One p: two vectors of b meet kRows broadcast values of a.
       Vector right[vectors];
 #pragma GCC unroll 2
       for (int v = 0; v < vectors; ++v) right[v] = *reinterpret_cast<const Loose*>(b + v * kLanes);
@@ -42,6 +43,7 @@ struct MatmulLoops {
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 2
       for (int v = 0; v < vectors; ++v) {
+        // The sums go to c once per depth block.
         Loose* const to = reinterpret_cast<Loose*>(rows[i] + v * kLanes);
         *to = add ? *to + sum[i][v] : sum[i][v];
       }
@@ -57,8 +59,8 @@ struct MatmulLoops {
     }
   }
 
-  // to[p * width + i] = from[i][p * step] for `used` rows; the others become zeros. Rows of neighbouring
-  // elements are turned four by four, rows that are neighbours themselves are copied.
+  // to[p * width + i] = from[i][p * step] for `used` rows; the others become zeros. Rows of
+  // neighbouring elements are turned four by four, rows that are neighbours themselves are copied.
   static void pack(const Real* const* from, int64_t step, int used, int width, int64_t depth,
                    Real* to) {
     if (used < width) std::fill_n(to, width * depth, Real(0));
@@ -67,6 +69,7 @@ struct MatmulLoops {
       for (; i + 4 <= used; i += 4) {
         int64_t p = 0;
         for (; p + 4 <= depth; p += 4) {
+          // Four rows of four columns are turned in registers: 8 shuffles for 16 numbers.
           const Four r0 = *reinterpret_cast<const Four*>(from[i] + p);
           const Four r1 = *reinterpret_cast<const Four*>(from[i + 1] + p);
           const Four r2 = *reinterpret_cast<const Four*>(from[i + 2] + p);
@@ -104,6 +107,7 @@ struct MatmulLoops {
                       Real* out, bool add) {
     if (!add) std::fill_n(out, n, Real(0));
     if (b.row == 1 && step == 1 && b.group >= k) {
+      // Dot products with rows of B': four independent sums hide the latency of a multiply-add.
       constexpr int kSums = 4;
       for (int64_t j = 0; j < n; ++j) {
         const Real* const other = b.data + j * b.column;

@@ -1,3 +1,10 @@
+// Blocked matrix products after Goto and van de Geijn (2008): B in panels and A in strips are
+// packed so that the innermost loop (matmul_block.h) reads both in order and keeps its sums in
+// registers.
+//
+// Cost: 2 m n k operations. Packing reads and writes B once per kMaxDepth x kMaxColumns block and A
+// once per tile of C: O(n k + m k n / kMaxColumns) moves, little beside the products unless m or n
+// is small.
 #include "kernels/cpu/matmul.h"
 
 #include <algorithm>
@@ -8,8 +15,8 @@
 namespace graphscale {
 namespace {
 
-// A panel of B, kDepth deep, stays in the first cache while a block of A, kTileRows high, is read from
-// the second; all of a packed B, kMaxDepth x kMaxColumns at a time, lies in the last.
+// A panel of B, kDepth deep, stays in the first cache while a block of A, kTileRows high, is read
+// from the second; all of a packed B, kMaxDepth x kMaxColumns at a time, lies in the last.
 constexpr int64_t kDepth = 256;
 constexpr int64_t kTileRows = 144;  // a multiple of every MatmulBlock::rows
 constexpr int64_t kMaxDepth = 8 * kDepth;
@@ -36,6 +43,7 @@ void pack_b(const Context& context, int64_t n, int64_t k, const MatrixView<const
   parallel_ranges(context, panels * depths, grain, [&](int64_t begin, int64_t end) {
     const T* from[kWidest];
     for (int64_t task = begin; task < end; ++task) {
+      // A task packs one panel of one depth block.
       const int64_t j = task % panels * block.columns;
       const int64_t p = task / panels * kDepth;
       const int64_t depth = std::min(kDepth, k - p);
@@ -62,6 +70,7 @@ void tile(const MatmulBlock<T>& block, int64_t row, int64_t m, int64_t column, i
   T edge[kWidest * kWidest];
   T* c_rows[kTileRows];
   for (int64_t i = 0; i < m; ++i) {
+    // C begins with the bias, to which all depth blocks add.
     c_rows[i] = c.at(row + i) + column;
     if (bias != nullptr) std::copy_n(bias + column, n, c_rows[i]);
   }
@@ -69,11 +78,15 @@ void tile(const MatmulBlock<T>& block, int64_t row, int64_t m, int64_t column, i
     const int64_t depth = std::min(kDepth, k - p);
     const bool add = accumulate || bias != nullptr || p > 0;
     const T* from[kWidest];
+    // All strips of A at this depth are packed once and meet every panel of B.
     for (int64_t i = 0; i < m; i += block.rows) {
       const int used = static_cast<int>(std::min<int64_t>(block.rows, m - i));
       for (int r = 0; r < used; ++r) from[r] = a.at(row + i + r) + p * a.column;
       block.pack(from, a.column, used, block.rows, depth, packed_a + i * depth);
     }
+    // Panel after panel: one panel stays in the first-level cache for all strips. Whole blocks go
+    // straight to C; those at the edges go through a small buffer, of which only the existing part
+    // is added.
     for (int64_t j = 0; j < n; j += block.columns) {
       const int64_t width = std::min<int64_t>(block.columns, padded - column - j);
       const int64_t columns = std::min(width, n - j);
@@ -153,6 +166,7 @@ void matmul_packed(const Context& context, int64_t m, int64_t n, int64_t k, Matr
   const int64_t workers = std::min<int64_t>(context.threads, tiles);
   const int64_t size = rows * std::min(kDepth, std::max<int64_t>(k, 1));
   const ScratchArray<T> packed_a(context, workers * size);
+  // Workers take tiles from one counter: a thread that is delayed leaves its tiles to the others.
   std::atomic<int64_t> next{0};
   parallel_for(context, workers, [&](int64_t worker) {
     for (int64_t t = next++; t < tiles; t = next++) {
@@ -171,6 +185,7 @@ void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<
   if (k <= 2 || m <= 2) return few_rows(m, n, std::max<int64_t>(k, 0), a, b, c, accumulate, bias);
   const int64_t columns = std::min(kMaxColumns, n);
   const ScratchArray<T> packed(context, packed_size<T>(columns, std::min(kMaxDepth, k)));
+  // Blocks of B, as much as the last-level cache keeps, are packed and used one after another.
   for (int64_t j = 0; j < n; j += columns) {
     const int64_t width = std::min(columns, n - j);
     for (int64_t p = 0; p < k; p += kMaxDepth) {

@@ -1,7 +1,7 @@
 // Matrix products C = A B or C += A B for any strides, on the CPU.
 //
-// Cost: 2 m n k operations. B is packed once into panels that the innermost product reads in order, and
-// A block by block as it is used: strides do not matter for speed and transposes are free.
+// Cost: 2 m n k operations. B is packed once into panels that the innermost product reads in order,
+// and A block by block as it is used: strides do not matter for speed and transposes are free.
 #pragma once
 
 #include <limits>
@@ -10,8 +10,8 @@
 
 namespace graphscale {
 
-// Element (i, j) is data[i * row + j * column]. Rows may come in groups of `group`, whose first rows are
-// group_stride apart: the overlapping rows of many sequences are one matrix.
+// Element (i, j) is data[i * row + j * column]. Rows may come in groups of `group`, whose first
+// rows are group_stride apart: the overlapping rows of many sequences are one matrix.
 template <typename T>
 struct MatrixView {
   T* data;
@@ -26,8 +26,8 @@ struct MatrixView {
   }
 };
 
-// T is float or double. Columns of C are one element apart. Parallel over tiles of C. Where bias is not
-// null, its n values are added to every row; then C is not accumulated to.
+// T is float or double. Columns of C are one element apart. Parallel over tiles of C. Where bias is
+// not null, its n values are added to every row; then C is not accumulated to.
 template <typename T>
 void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
             MatrixView<const T> b, MatrixView<T> c, bool accumulate, const T* bias = nullptr);

@@ -1,8 +1,10 @@
 // One bit per gradient element with error feedback (Seide et al. 2014; fbcunn OneBitQuantization).
 //
-// Per row: v = gradient + residual; its bits are v >= 0, its two scales the means of v where the bit is
-// set and where it is not (0 where there is none), its new residual what the bits do not tell of v.
-// Bit i of word j is column 32 j + i; the last word is filled up with zeros. Cost: the bytes, twice.
+// Per row: v = gradient + residual; its bits are v >= 0, its two scales the means of v where the
+// bit is set and where it is not (0 where there is none), its new residual what the bits do not
+// tell of v. Bit i of word j is column 32 j + i; the last word is filled up with zeros. Cost:
+// gradient and residual are read twice, the new residual is written once; the bits are 1/32 of
+// that.
 #include <algorithm>
 
 #include "kernels/cpu/widen.h"
@@ -31,6 +33,7 @@ void quantize(const Call& call) {
       T* const scales = call.outputs[1].data<T>() + row * 2;
       T* const left = call.outputs[2].data<T>() + row * columns;
       std::fill_n(bits, words, 0u);
+      // First pass: bits, and the sum and the count of either kind.
       double sum[2] = {0, 0};
       int64_t count[2] = {0, 0};
       for (int64_t i = 0; i < columns; ++i) {
@@ -45,6 +48,7 @@ void quantize(const Call& call) {
         const double mean = count[bit] > 0 ? sum[bit] / static_cast<double>(count[bit]) : 0;
         scales[1 - bit] = T(static_cast<Wide>(mean));
       }
+      // Second pass: what the scales leave out of v.
       for (int64_t i = 0; i < columns; ++i) {
         const bool bit = (bits[i / kBits] >> (i % kBits) & 1u) != 0;
         const Wide v = static_cast<Wide>(g[i]) + static_cast<Wide>(e[i]);

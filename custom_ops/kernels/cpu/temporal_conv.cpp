@@ -1,10 +1,11 @@
 // Convolution over time, frames x features (fbcunn TemporalConvolutionFB):
 //   y[n, t, o] = bias[o] + sum over k, i of weight[o, k, i] * x[n, t * stride + k, i]
 //
-// The frames under one output are one row of kernel * features numbers, and rows are stride * features
-// apart: all outputs are one matrix product with an overlapping view of x, without im2col. A weight that
-// never changes is packed for it once.
-// Cost: 2 N T_out C_out kernel C_in operations in each of the three passes.
+// The frames under one output are one row of kernel * features numbers, and rows are stride *
+// features apart: all outputs are one matrix product with an overlapping view of x, without im2col.
+// A weight that never changes is packed for it once. Cost: 2 N T_out C_out kernel C_in operations
+// in each of the three passes; every tensor is read or written about once, since the products are
+// blocked for the caches (matmul.cpp).
 #include <algorithm>
 
 #include "kernels/cpu/matmul.h"
@@ -117,8 +118,8 @@ void grad_shape(ShapeCall& call, size_t x, size_t weight) {
   call.outputs[0] = call.inputs[2];
 }
 
-// A convolution again, of grad between kernel - 1 zero frames on either side with the kernel turned round:
-// one product for all of grad_x, for stride 1.
+// A convolution again, of grad between kernel - 1 zero frames on either side with the kernel turned
+// round: one product for all of grad_x, for stride 1.
 template <typename Wide>
 void grad_input_at_once(const Context& context, const Sizes& s, const Wide* grad,
                         const Wide* weight, Wide* grad_x) {
@@ -134,6 +135,8 @@ void grad_input_at_once(const Context& context, const Sizes& s, const Wide* grad
       std::fill_n(to + margin + length, margin, Wide(0));
     }
   });
+  // Row t of grad_x sees `kernel` frames of the padded grad; stepping through weight by
+  // -in_features turns the kernel round without a copy.
   matmul<Wide>(context, s.batch * s.frames, s.in_features, s.kernel * s.out_features,
                {frames.get(), s.out_features, 1, s.frames, padded},
                {weight + (s.kernel - 1) * s.in_features, s.kernel * s.in_features, 1,
@@ -158,6 +161,8 @@ void grad_input(const Call& call) {
                   [&](int64_t begin, int64_t end) {
                     std::fill(grad_x.get() + begin, grad_x.get() + end, Wide(0));
                   });
+  // `step` kernel positions at a time: the frames they write do not overlap, so each group is one
+  // product that adds to grad_x.
   const int64_t step = std::min(s.stride, s.kernel);
   for (int64_t k = 0; k < s.kernel; k += step) {
     const int64_t width = std::min(step, s.kernel - k) * s.in_features;

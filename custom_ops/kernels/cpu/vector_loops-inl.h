@@ -1,4 +1,6 @@
-// The loops of vector_loops.h for one instruction set.
+// The loops of vector_loops.h for one instruction set: polynomials and bit operations on whole
+// vectors, without calls and branches, so that a power or an exponential costs some 20 to 40 vector
+// instructions. Rows end with a partial vector, whose missing elements are ones.
 #pragma once
 
 #include <algorithm>
@@ -63,9 +65,9 @@ struct Loops {
 
   static Vector absolute(Vector x) { return vector_of(bits_of(x) & ~kSign); }
 
-  static Vector bound(Vector x, Real most) {
-    x = x < -most ? every(-most) : x;
-    return x > most ? every(most) : x;
+  static Vector bound(Vector x, Real limit) {
+    x = x < -limit ? every(-limit) : x;
+    return x > limit ? every(limit) : x;
   }
 
   // The first `count` elements, and ones.
@@ -94,6 +96,7 @@ struct Loops {
     constexpr int kTerms = kSingle ? 7 : 13;
     Vector result = every(kOverFactorial[kTerms]);
 #pragma GCC unroll 16
+    // Taylor series of e^r by Horner's scheme.
     for (int i = kTerms - 1; i >= 0; --i) result = result * r + kOverFactorial[i];
     // 2^n in two factors, either of which is a normal number.
     const Words whole = bits_of(n + kRounder) - bits_of(every(kRounder)) + 2 * kOffset;
@@ -105,19 +108,20 @@ struct Loops {
 
   // e^x: relative error about 1e-7 in float and 1e-15 in double.
   static Vector exponential(Vector x) {
-    constexpr Real kMost = kSingle ? 170 : 1400;
+    constexpr Real kMax = kSingle ? 170 : 1400;
     constexpr Real kOverLog2 = Real(1.442695040888963407359924681L);
     // log 2 in two parts, the first of few digits: products of it and an integer are exact.
     constexpr Real kHigh = kSingle ? Real(0.693359375L) : Real(0.69314575195312500000L);
     constexpr Real kLow =
         Real(0.693147180559945309417232121458L - (kSingle ? 0.693359375L : 0.693145751953125L));
-    x = bound(x, kMost);
+    x = bound(x, kMax);
+    // x = n log 2 + a rest of at most log 2 / 2.
     const Vector n = (x * kOverLog2 + kRounder) - kRounder;
     return two_to(n, ((x - n * kHigh) - n * kLow) * kOverLog2);
   }
 
-  // x^power = 2^(power log2 x), the integer part of power * exponent apart, so that nothing is lost of the
-  // fraction: relative error about 1e-7 in float and 1e-15 in double.
+  // x^power = 2^(power log2 x), the integer part of power * exponent apart, so that nothing is lost
+  // of the fraction: relative error about 1e-7 in float and 1e-15 in double.
   struct Exponent {
     Real high, low;  // their sum is the power; high times an exponent of x is exact
     Real of_zero, of_infinity;
@@ -152,14 +156,15 @@ struct Loops {
       series = series * q + Real(1) / static_cast<Real>(i);
     constexpr Real kTwoOverLog2 = Real(2.885390081777926814719849362L);
     const Vector log2_m = kTwoOverLog2 * s + (kTwoOverLog2 * s) * (q * series);
-    // The exponent of the result, an integer and a rest; both are bounded by what can be seen of them.
-    constexpr Real kMost = kSingle ? 250 : 2040;
-    const Vector coarse = bound(power.high * e, kMost);
+    // The exponent of the result, an integer and a rest; both are bounded by what can be seen of
+    // them.
+    constexpr Real kMax = kSingle ? 250 : 2040;
+    const Vector coarse = bound(power.high * e, kMax);
     const Vector near = (coarse + kRounder) - kRounder;
     const Vector rest =
-        bound((coarse - near) + (power.low * e + (power.high + power.low) * log2_m), kMost);
+        bound((coarse - near) + (power.low * e + (power.high + power.low) * log2_m), kMax);
     const Vector near_rest = (rest + kRounder) - kRounder;
-    const Vector n = bound(near + near_rest, kMost);
+    const Vector n = bound(near + near_rest, kMax);
     Vector result = two_to(n, rest - near_rest);
     result = x == 0 ? every(power.of_zero) : result;
     result = x == kInfinity ? every(power.of_infinity) : result;
@@ -218,6 +223,7 @@ struct Loops {
     constexpr int64_t kBlock = 64;  // stays in registers
     int64_t i = 0;
     for (; i + kBlock <= count; i += kBlock) {
+      // kBlock sums at a time: the compiler keeps them in registers over all terms.
       Real sums[kBlock] = {};
       for (int64_t j = 0; j < terms; ++j) {
         for (int64_t l = 0; l < kBlock; ++l) sums[l] += x[i + j * step + l];
@@ -233,6 +239,7 @@ struct Loops {
 
   template <typename Slope>
   static Vector norm_gradient(const Slope& slope, Vector grad, Vector x, Vector norm) {
+    // Where norm is 0, divide by 1 instead; the result is dropped below.
     const Vector size = slope(absolute(x) / (norm == 0 ? every(1) : norm));
     const Vector part = grad * vector_of(bits_of(size) | (bits_of(x) & kSign));
     return norm == 0 ? every(0) : x == 0 ? every(0) : part;
@@ -263,6 +270,7 @@ struct Loops {
 
   // The largest number, without those that are none; of no numbers -infinity.
   static Real maximum(int64_t count, const Real* x) {
+    // A comparison with not-a-number is false, so those never replace `all`.
     Vector all = every(-kInfinity);
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
@@ -276,6 +284,7 @@ struct Loops {
   }
 
   static Real exponentials(int64_t count, const Real* x, Real shift, Real* out) {
+    // One partial sum per lane; the rest behind the last whole vector is added number by number.
     Vector all = every(0);
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) {
@@ -292,12 +301,13 @@ struct Loops {
     return sum;
   }
 
-  // Whether a number that was there before stays: a not-a-number does, and gives way to numbers never.
+  // Whether a number that was there before stays: a not-a-number does, and gives way to numbers
+  // never.
   static Places keeps(Vector before, Vector next) { return (next <= before) | (before != before); }
 
   static Vector larger(Vector before, Vector next) {
-    const Vector most = next > before ? next : before;  // a not-a-number stays
-    return next != next ? next : most;
+    const Vector maximum = next > before ? next : before;  // a not-a-number stays
+    return next != next ? next : maximum;
   }
 
   // Numbers that are `apart` from each other; what is beyond the first `count` is one.
@@ -313,9 +323,9 @@ struct Loops {
     for (int64_t l = 0; l < count; ++l) to[l * apart] += value[l];
   }
 
-  // The elements of kCount vectors in turn, kCount being a power of two: members[j][i] is what was at place
-  // i * kCount + j. Even and odd places are taken apart, then each half in the same way: log2(kCount) rounds of
-  // kCount shuffles.
+  // The elements of kCount vectors in turn, kCount being a power of two: members[j][i] is what was
+  // at place i * kCount + j. Even and odd places are taken apart, then each half in the same way:
+  // log2(kCount) rounds of kCount shuffles.
   template <int kCount>
   static void deal(Vector (&members)[kCount]) {
     if constexpr (kCount > 1) {
@@ -381,6 +391,7 @@ struct Loops {
     }
     const int64_t rest = count - i;
     if (rest == 0) return;
+    // A last incomplete set of windows goes through whole vectors in scratch.
     Real some_grad[kLanes] = {}, some_norm[kLanes] = {}, some[kTerms * kLanes] = {};
     std::copy_n(grad + i, rest, some_grad);
     std::copy_n(norm + i, rest, some_norm);
@@ -413,25 +424,26 @@ struct Loops {
     for (; i + kLanes <= count; i += kLanes) {
       Vector members[kTerms];
       load_windows(x + i * kTerms, members);
-      Vector most = members[0];
-      for (int j = 1; j < kTerms; ++j) most = larger(most, members[j]);
-      store(most, out + i);
+      Vector maximum = members[0];
+      for (int j = 1; j < kTerms; ++j) maximum = larger(maximum, members[j]);
+      store(maximum, out + i);
     }
     return i;
   }
 
-  // kVectors at a time stay in registers; from the i-th number on, as many as fill them. Returns where it ended.
+  // kVectors at a time stay in registers; from the i-th number on, as many as fill them. Returns
+  // where it ended.
   template <int kVectors>
   static int64_t largest_of_rows(int64_t i, int64_t count, int64_t terms, int64_t step,
                                  const Real* x, Real* out) {
     for (; i + kVectors * kLanes <= count; i += kVectors * kLanes) {
-      Vector most[kVectors];
-      for (int v = 0; v < kVectors; ++v) most[v] = load(x + i + v * kLanes);
+      Vector maximum[kVectors];
+      for (int v = 0; v < kVectors; ++v) maximum[v] = load(x + i + v * kLanes);
       for (int64_t j = 1; j < terms; ++j) {
         const Real* const row = x + i + j * step;
-        for (int v = 0; v < kVectors; ++v) most[v] = larger(most[v], load(row + v * kLanes));
+        for (int v = 0; v < kVectors; ++v) maximum[v] = larger(maximum[v], load(row + v * kLanes));
       }
-      for (int v = 0; v < kVectors; ++v) store(most[v], out + i + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) store(maximum[v], out + i + v * kLanes);
     }
     return i;
   }
@@ -453,9 +465,9 @@ struct Loops {
 
   static Largest find_largest(int64_t count, int64_t terms, int64_t apart, int64_t step,
                               const Real* x) {
-    Largest most = {load_apart(x, apart, count), {}};
-    for (int64_t j = 1; j < terms; ++j) most.meet(load_apart(x + j * step, apart, count), j);
-    return most;
+    Largest maximum = {load_apart(x, apart, count), {}};
+    for (int64_t j = 1; j < terms; ++j) maximum.meet(load_apart(x + j * step, apart, count), j);
+    return maximum;
   }
 
   static void largest(int64_t count, int64_t terms, int64_t apart, int64_t step, const Real* x,
@@ -471,10 +483,10 @@ struct Loops {
     }
     for (; i < count; i += kLanes) {
       const int64_t width = std::min<int64_t>(kLanes, count - i);
-      const Largest most = find_largest(width, terms, apart, step, x + i * apart);
-      store_some(most.value, width, out + i);
+      const Largest maximum = find_largest(width, terms, apart, step, x + i * apart);
+      store_some(maximum.value, width, out + i);
       if (place == nullptr) continue;
-      for (int64_t l = 0; l < width; ++l) place[i + l] = most.place[l];
+      for (int64_t l = 0; l < width; ++l) place[i + l] = maximum.place[l];
     }
   }
 
@@ -485,9 +497,9 @@ struct Loops {
     for (; i + kLanes <= count; i += kLanes) {
       Vector members[kTerms];
       load_windows(x + i * kTerms, members);
-      Largest most = {members[0], {}};
-      for (int j = 1; j < kTerms; ++j) most.meet(members[j], j);
-      for (int j = 0; j < kTerms; ++j) members[j] = most.only_at(j, load(grad + i));
+      Largest maximum = {members[0], {}};
+      for (int j = 1; j < kTerms; ++j) maximum.meet(members[j], j);
+      for (int j = 0; j < kTerms; ++j) members[j] = maximum.only_at(j, load(grad + i));
       collect(members);
       for (int j = 0; j < kTerms; ++j)
         add_apart(members[j], 1, kLanes, out + i * kTerms + j * kLanes);
@@ -504,10 +516,10 @@ struct Loops {
     if (side_by_side && terms == 8) i = add_to_largest_of_windows<8>(count, x, grad, out);
     for (; i < count; i += kLanes) {
       const int64_t width = std::min<int64_t>(kLanes, count - i);
-      const Largest most = find_largest(width, terms, apart, step, x + i * apart);
+      const Largest maximum = find_largest(width, terms, apart, step, x + i * apart);
       const Vector slope = load_apart(grad + i, 1, width);
       for (int64_t j = 0; j < terms; ++j) {
-        add_apart(most.only_at(j, slope), apart, width, out + i * apart + j * step);
+        add_apart(maximum.only_at(j, slope), apart, width, out + i * apart + j * step);
       }
     }
   }
@@ -527,21 +539,23 @@ struct Loops {
     return key;
   }
 
-  // As many parts of the rows as are kept have a maximum each: the least of those is a bound from below.
+  // As many parts of the rows as are kept have a maximum each: the least of those is a bound from
+  // below.
   static Words lower_bound(int64_t rows, int64_t kept, const Bits* keys) {
-    Words least = ~Words{};
+    Words minimum = ~Words{};
     for (int64_t part = 0; part < kept; ++part) {
-      Words most = {};
+      Words maximum = {};
       for (int64_t t = rows * part / kept; t < rows * (part + 1) / kept; ++t) {
         const Words key = load_key(keys + t * kLanes);
-        most = key > most ? key : most;
+        maximum = key > maximum ? key : maximum;
       }
-      least = most < least ? most : least;
+      minimum = maximum < minimum ? maximum : minimum;
     }
-    return least;
+    return minimum;
   }
 
-  // Moves the rows that reach the bound anywhere to the front, says where they were and how many they are.
+  // Moves the rows that reach the bound anywhere to the front, says where they were and how many
+  // they are.
   static int64_t keep_reaching(int64_t rows, Words bound, Bits* keys, int64_t* row_of) {
     int64_t count = 0;
     for (int64_t t = 0; t < rows; ++t) {
@@ -564,6 +578,7 @@ struct Loops {
     // Bit by bit the largest key that at least `kept` keys are not below.
     Words threshold = {};
     for (Bits bit = kSign; bit != 0; bit >>= 1) {
+      // A bit of the threshold stays set where at least `kept` keys reach the candidate.
       const Words candidate = threshold | bit;
       Words count = {};
       for (int64_t t = 0; t < rows; ++t) {

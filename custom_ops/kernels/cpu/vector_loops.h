@@ -1,5 +1,5 @@
-// Loops over neighbouring numbers, compiled for each instruction set; this_machines_loops() are the best
-// ones for this processor.
+// Loops over neighbouring numbers, compiled for each instruction set; this_machines_loops() are the
+// best ones for this processor.
 #pragma once
 
 #include <cstdint>
@@ -18,27 +18,28 @@ struct VectorLoops {
   void (*power)(int64_t count, const T* x, T power, T* out);
   // out[i] = sum over j < terms of x[i + j * step].
   void (*sum)(int64_t count, int64_t terms, int64_t step, const T* x, T* out);
-  // The largest x, not-a-numbers left out; -infinity of none.
+  // The maximum of x, not-a-numbers left out; -infinity of none.
   T (*maximum)(int64_t count, const T* x);
   // out = exp(x - shift), and their sum; out may be null.
   T (*exponentials)(int64_t count, const T* x, T shift, T* out);
   // out += grad * sign(x) * (|x| / norm)^power, 0 where x or norm is.
   void (*add_norm_gradient)(int64_t count, const T* grad, const T* x, const T* norm, T power,
                             T* out);
-  // The same of windows side by side: out[i * terms + j] = grad[i] * sign(x[i * terms + j]) ... For 2, 4 and
-  // 8 terms; others are left undone, and the answer is false.
+  // The same of windows side by side: out[i * terms + j] = grad[i] * sign(x[i * terms + j]) ... For
+  // 2, 4 and 8 terms; others are left undone, and the answer is false.
   bool (*norm_gradient_of_windows)(int64_t count, int64_t terms, const T* grad, const T* x,
                                    const T* norm, T power, T* out);
-  // out[i] = the largest of x[i * apart + j * step], j < terms, place[i] = the first such j (place may be
-  // null); not-a-number is larger than all numbers.
+  // out[i] = the largest of x[i * apart + j * step], j < terms, place[i] = the first such j (place
+  // may be null); not-a-number is larger than all numbers.
   void (*largest)(int64_t count, int64_t terms, int64_t apart, int64_t step, const T* x, T* out,
                   int64_t* place);
-  // out[i * apart + j * step] += grad[i] for the first j < terms where that element of x is the largest.
+  // out[i * apart + j * step] += grad[i] for the first j < terms where that element of x is the
+  // largest.
   void (*add_to_largest)(int64_t count, int64_t terms, int64_t apart, int64_t step, const T* x,
                          const T* grad, T* out);
-  // x is [rows, lanes], keys and row_of scratch of [rows, lanes] and [rows]; places [kept, lanes]: the
-  // rows of the `kept` largest numbers of every column, rising; of equal numbers the first ones,
-  // not-a-number above all.
+  // x is [rows, lanes], keys and row_of scratch of [rows, lanes] and [rows]; places [kept, lanes]:
+  // the rows of the `kept` largest numbers of every column, rising; of equal numbers the first
+  // ones, not-a-number above all.
   void (*select_largest)(int64_t rows, int64_t kept, const T* x, Key* keys, int64_t* row_of,
                          int64_t* places);
   int lanes;

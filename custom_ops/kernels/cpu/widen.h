@@ -1,5 +1,5 @@
-// 16-bit floats in and out of kernels that compute in float: a widened copy of an input, and outputs that
-// are rounded when their scope ends. For float and double all are the tensor itself.
+// 16-bit floats in and out of kernels that compute in float: a widened copy of an input, and
+// outputs that are rounded when their scope ends. For float and double all are the tensor itself.
 #pragma once
 
 #include <algorithm>

@@ -1,6 +1,9 @@
 // Convolution with one to three spatial dimensions, one thread per result, and its gradients: for
 // what the FFT does not do (float64, other than two dimensions) and for the shortest kernels. Rows
 // are summed in the accumulator's type, rows of rows in float64.
+//
+// Cost: 2 N F (C / group) K O operations in each pass, every one with a read of x and of the
+// weight, most of them from the caches: neighbouring threads have neighbouring results.
 #pragma once
 
 #include "core/conv_geometry.h"
@@ -68,6 +71,7 @@ struct ConvForward {
     const ConvPlace p(index, s.outs, s.out);
     const int64_t group = p.channel / s.group_outs;
     double sum = bias == nullptr ? 0.0 : static_cast<double>(widen(bias[p.channel]));
+    // All taps over all channels of the group; rows that lie in the padding are skipped.
     for (int64_t c = 0; c < s.group_ins; ++c) {
       const int64_t plane = p.image * s.ins + group * s.group_ins + c;
       const T* taps =
@@ -103,6 +107,7 @@ struct ConvGradInput {
     const ConvPlace p(index, s.ins, s.in);
     const int64_t group = p.channel / s.group_ins;
     double sum = 0;
+    // All outputs that read this number of x: those whose position times the stride meets it.
     for (int64_t o = group * s.group_outs; o < (group + 1) * s.group_outs; ++o) {
       const int64_t plane = p.image * s.outs + o;
       const T* taps = weight + (o * s.group_ins + p.channel % s.group_ins) * s.kernel[0] *
@@ -139,6 +144,8 @@ struct ConvGradWeight {
     const int64_t o = p.image;
     const int64_t c = o / s.group_outs * s.group_ins + p.channel;
     double sum = 0;
+    // One thread sums one tap over the whole batch: few threads and long sums, for small kernels
+    // only.
     for (int64_t n = 0; n < s.batch; ++n) {
       for (int64_t i0 = 0; i0 < s.out[0]; ++i0) {
         const int64_t z = s.read(0, i0, p.at[0]);

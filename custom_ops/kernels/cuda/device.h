@@ -138,11 +138,11 @@ inline int count_bits(uint32_t bits) { return __builtin_popcount(bits); }
 #endif
 
 template <typename T>
-GRAPHSCALE_BOTH T least(T left, T right) {
+GRAPHSCALE_BOTH T min(T left, T right) {
   return right < left ? right : left;
 }
 template <typename T>
-GRAPHSCALE_BOTH T most(T left, T right) {
+GRAPHSCALE_BOTH T max(T left, T right) {
   return left < right ? right : left;
 }
 
@@ -164,15 +164,15 @@ GRAPHSCALE_DEVICE T sum_over_block(const Block& block, T value, T* room) {
 
 // Likewise the largest.
 template <int kThreads, typename Block, typename T>
-GRAPHSCALE_DEVICE T most_over_block(const Block& block, T value, T* room) {
+GRAPHSCALE_DEVICE T max_over_block(const Block& block, T value, T* room) {
   static_assert(kThreads % kWarp == 0, "whole warps");
   for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    value = most(value, block.shuffle_xor(value, mask));
+    value = max(value, block.shuffle_xor(value, mask));
   }
   if (block.thread() % kWarp == 0) room[block.thread() / kWarp] = value;
   block.sync();
   T result = room[0];
-  for (int warp = 1; warp < kThreads / kWarp; ++warp) result = most(result, room[warp]);
+  for (int warp = 1; warp < kThreads / kWarp; ++warp) result = max(result, room[warp]);
   block.sync();
   return result;
 }

@@ -1,5 +1,6 @@
-// FFTConv and its gradients on CUDA: the algorithm, the kernels' spectra (made once where the weight is
-// a constant of a session), and the kernels of fft/ or conv_direct.h.
+// FFTConv and its gradients on CUDA: the algorithm, the kernels' spectra (made once where the
+// weight is a constant of a session), and the kernels of fft/ or conv_direct.h. Tensors are dense,
+// [N, C, ...] and [F, C / group, ...]; the headers of the methods give their cost.
 #include <map>
 #include <mutex>
 #include <utility>
@@ -26,12 +27,13 @@ void make_spectra(const Context& context, const Algorithm& algorithm, const Layo
   make_channel_spectra(context, algorithm.size, layout, static_cast<Complex*>(spectra));
 }
 
-// The spectra of a constant weight, for each algorithm that calls came with, and for folded lines (one
-// session may see images of height 1 and higher ones). They are made by the first such call, which
-// alone waits for the GPU; while a CUDA graph records, or where memory is short, calls make their
-// own.
+// The spectra of a constant weight, for each algorithm that calls came with, and for folded lines
+// (one session may see images of height 1 and higher ones). They are made by the first such call,
+// which alone waits for the GPU; while a CUDA graph records, or where memory is short, calls make
+// their own.
 struct ConstantWeight : Prepacked {
   const void* find(const Context& context, const Algorithm& algorithm, const Layout& layout) const {
+    // The first call makes them; later calls, of any thread, find them.
     const std::lock_guard<std::mutex> lock(mutex);
     std::unique_ptr<SessionMemory>& memory = spectra[{algorithm, layout.in.fold}];
     if (memory == nullptr) {
@@ -70,6 +72,7 @@ void convolve(const Call& call, const Algorithm& algorithm, const Layout& planes
     make_spectra(call.context, algorithm, planes, room.get());
     spectra = room.get();
   }
+  // The bias is a plane of one number per output.
   Plane bias_plane{};
   if (bias != nullptr) {
     bias_plane.data = bias->memory;

@@ -2,11 +2,11 @@
 // compute.
 //
 // Cost for K clusters of n classes: 2 N D (K + n) operations in the loss and five times that in the
-// gradients, where the logits are made three times rather than kept. With few samples per cluster it
-// is the reading of the touched rows of weight, D sizeof(T) bytes each: once in the loss, three times
-// and their gradient's writing in the gradients. Where one cluster has most samples, its rows (for
-// sums over rows) or its samples (for sums over samples) are shared by several blocks; their parts
-// are added afterwards, in a fixed order.
+// gradients, where the logits are made three times rather than kept. With few samples per cluster
+// it is the reading of the touched rows of weight, D sizeof(T) bytes each: once in the loss, three
+// times and their gradient's writing in the gradients. Where one cluster has most samples, its rows
+// (for sums over rows) or its samples (for sums over samples) are shared by several blocks; their
+// parts are added afterwards, in a fixed order.
 #include "kernels/cuda/hierarchical_softmax_level.h"
 #include "kernels/cuda/kernels.h"
 
@@ -58,13 +58,15 @@ struct GradInput {
     tile.load_samples(block, level, part.first, part.count, grad, totals);
     const int64_t row0 = level.groups.first_row(part.group);
     const int64_t size = level.groups.size(part.group);
+    // 64 rows of the softmax at a time: errors in shared memory, then their product with the same
+    // rows of weight, 64 columns at a time.
     for (int64_t t = part.begin; t < part.end; ++t) {
-      const int64_t rows = least(kTile, size - t * kTile);
+      const int64_t rows = min(kTile, size - t * kTile);
       tile.make_errors(block, level, part.group, t * kTile, rows, part.count);
       const bool add = accumulate || t > part.begin;
       for (int64_t d0 = 0; d0 < width; d0 += kTile) {
         const T* const from = level.weight + (row0 + t * kTile) * width + d0;
-        const int64_t columns = least(kTile, width - d0);
+        const int64_t columns = min(kTile, width - d0);
         typename Product::Sums sums;
         Product::template multiply<Along::kOutside, Along::kOutside>(
             block, tile.room, columns, part.count, rows,
@@ -114,7 +116,7 @@ struct RowGradients {
 
   GRAPHSCALE_DEVICE int64_t tiles() const { return level.tables.row_tiles[level.groups.count]; }
   GRAPHSCALE_DEVICE int64_t splits() const {
-    return most<int64_t>(1, least(kMostSplits, blocks / most<int64_t>(1, tiles())));
+    return max<int64_t>(1, min(kMaxSplits, blocks / max<int64_t>(1, tiles())));
   }
   GRAPHSCALE_DEVICE int64_t group(int64_t tile) const {
     return last_at_most(level.tables.row_tiles, level.groups.count + 1, tile);
@@ -142,6 +144,7 @@ struct GradWeight {
     Tile& tile = *block.shared<Tile>();
     const int64_t splits = result.splits();
     const int64_t units = result.tiles() * splits;
+    // Units of work: 64 rows of weight and a share of the samples that touch them.
     for (int64_t unit = block.index(); unit < units; unit += result.blocks) {
       add_samples(block, tile, unit / splits, unit % splits, splits);
     }
@@ -153,7 +156,7 @@ struct GradWeight {
     const int64_t width = level.width;
     const int64_t group = result.group(row_tile);
     const int64_t at = (row_tile - level.tables.row_tiles[group]) * kTile;
-    const int64_t rows = least(kTile, level.groups.size(group) - at);
+    const int64_t rows = min(kTile, level.groups.size(group) - at);
     const int64_t* const samples = level.tables.first_sample + group;
     const int64_t tiles = divide_up(samples[1] - samples[0], kTile);
     const int64_t begin = tiles * split / splits;
@@ -162,15 +165,17 @@ struct GradWeight {
     if (begin == end) {
       for (int64_t i = block.thread(); i < result.slot_size(); i += kThreads) slot[i] = 0;
     }
+    // 64 samples at a time: errors in shared memory, then their product with the samples' x; column
+    // `width` is the bias, whose input is 1.
     for (int64_t t = begin; t < end; ++t) {
       const int64_t first = samples[0] + t * kTile;
-      const int64_t count = least(kTile, samples[1] - first);
+      const int64_t count = min(kTile, samples[1] - first);
       const bool add = t > begin;
       const bool write = splits == 1 && t + 1 == end;
       tile.load_samples(block, level, first, count, grad, totals);
       tile.make_errors(block, level, group, at, rows, count);
       for (int64_t d0 = 0; d0 <= width; d0 += kTile) {
-        const int64_t columns = least(kTile, width + 1 - d0);
+        const int64_t columns = min(kTile, width + 1 - d0);
         typename Product::Sums sums;
         Product::template multiply<Along::kDepth, Along::kOutside>(
             block, tile.room, rows, columns, count,
@@ -228,6 +233,7 @@ struct PlaceClusters {
     int64_t* const room = block.shared<int64_t>();
     for (int64_t k = block.thread(); k < clusters.count; k += kThreads) result_row[k] = -1;
     int64_t before = 0;
+    // Rows of the wanted clusters follow each other: running sums of their sizes.
     for (int64_t begin = 0; begin < count; begin += kThreads) {
       const int64_t i = begin + block.thread();
       const int64_t cluster = i < count ? wanted[i] : -1;
@@ -267,7 +273,7 @@ void level_grad(const Context& context, const Level<T>& level, const T* grad,
   const int64_t splits = row_splits(level.samples);
   const int64_t row_tiles =
       divide_up(level.groups.rows, kTile) + std::min(level.samples, level.groups.count);
-  const int64_t blocks = std::min(kBlocks, row_tiles * kMostSplits);
+  const int64_t blocks = std::min(kBlocks, row_tiles * kMaxSplits);
   const int64_t slot = kTile * (level.width + 1);
   const ScratchArray<Wide> slots(context, blocks * slot);
   const RowGradients<T> rows{

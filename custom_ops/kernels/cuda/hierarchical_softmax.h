@@ -24,10 +24,10 @@ struct Groups {
   int64_t count, rows;
 
   GRAPHSCALE_DEVICE int64_t first_row(int64_t group) const {
-    return start == nullptr ? 0 : most<int64_t>(0, least(start[group], rows));
+    return start == nullptr ? 0 : max<int64_t>(0, min(start[group], rows));
   }
   GRAPHSCALE_DEVICE int64_t size(int64_t group) const {
-    return start == nullptr ? rows : most<int64_t>(0, first_row(group + 1) - first_row(group));
+    return start == nullptr ? rows : max<int64_t>(0, first_row(group + 1) - first_row(group));
   }
 };
 
@@ -58,7 +58,7 @@ struct CheckStart {
     for (int64_t k = block.thread(); k < clusters.count; k += kThreads) {
       if (clusters.start[k] > clusters.start[k + 1]) wrong = 1;
     }
-    wrong = most_over_block<kThreads>(block, wrong, block.shared<int>());
+    wrong = max_over_block<kThreads>(block, wrong, block.shared<int>());
     if (block.thread() == 0) *broken = wrong;
   }
 };
@@ -94,8 +94,8 @@ void nan_if_broken(const Context& context, const int* broken, const Tensor& resu
   fill_if_broken(context, broken, result, narrow<T>(std::numeric_limits<Wide>::quiet_NaN()));
 }
 
-// visit(row, sample, logit) for up to 64 rows of a weight and 64 samples; input(sample) is its row of
-// x.
+// visit(row, sample, logit) for up to 64 rows of a weight and 64 samples; input(sample) is its row
+// of x.
 template <typename Product, typename T, typename Input, typename Visit>
 GRAPHSCALE_DEVICE void for_each_logit(const Block& block, typename Accumulator<T>::type* room,
                                       int64_t rows, int64_t samples, int64_t width, const T* weight,
@@ -127,6 +127,7 @@ struct RunningSumExp {
 // The sum of the values of this thread and those before it; `room`: kThreads values.
 template <int kThreads, typename Block>
 GRAPHSCALE_DEVICE int64_t running_sum(const Block& block, int64_t value, int64_t* room) {
+  // log2(kThreads) rounds: each adds the sum of the `distance` values before.
   for (int distance = 1; distance < kThreads; distance *= 2) {
     block.sync();
     room[block.thread()] = value;
@@ -170,6 +171,7 @@ struct CountSamples {
   int64_t padded;
   int64_t* first;
   GRAPHSCALE_DEVICE void operator()(int64_t g) const {
+    // Binary search for the first pair of cluster g or later.
     int64_t low = 0;
     int64_t high = padded;
     while (low < high) {
@@ -203,6 +205,7 @@ struct CountTiles {
     int64_t* const room = block.shared<int64_t>();
     int64_t samples_before = 0;
     int64_t rows_before = 0;
+    // kThreads groups at a time; running sums give each group the place of its first tile.
     for (int64_t begin = 0; begin < groups.count; begin += kThreads) {
       const int64_t g = begin + block.thread();
       const bool inside = g < groups.count;
@@ -249,6 +252,8 @@ class Targets {
     }
     const Context& context = call.context;
     check_start(context, clusters, broken_.get());
+    // Pairs (cluster, sample), sorted: the samples of a cluster are neighbours, those that do not
+    // count come last.
     for_each_index(context, padded_,
                    FindTargets{target.data<int64_t>(), parameters[kMap].data<int64_t>(),
                                broken_.get(), clusters, pairs_.get(), row_.get(), samples,

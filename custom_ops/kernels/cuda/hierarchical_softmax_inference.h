@@ -35,8 +35,8 @@ struct Logits {
     const int64_t first = block.index() % sample_tiles * kTile;
     const int64_t row0 = block.index() / sample_tiles * kTile;
     for_each_logit<Product>(
-        block, block.shared<Wide>(), least(kTile, rows - row0), least(kTile, samples - first),
-        width, weight + row0 * width, bias + row0, [&](int j) { return x + (first + j) * width; },
+        block, block.shared<Wide>(), min(kTile, rows - row0), min(kTile, samples - first), width,
+        weight + row0 * width, bias + row0, [&](int j) { return x + (first + j) * width; },
         [&](int r, int j, Wide value) { result[(first + j) * rows + row0 + r] = value; });
   }
 };
@@ -72,9 +72,11 @@ struct Normalize {
     const int64_t size = groups.size(group);
     const int64_t first = groups.first_row(group);
     const Wide* const from = logits + sample * groups.rows + first;
+    // Three rounds over the logits of a group: maximum, sum of exp, result; they come from the
+    // cache.
     Wide largest = -std::numeric_limits<Wide>::infinity();
-    for (int64_t i = block.thread(); i < size; i += kThreads) largest = most(largest, from[i]);
-    largest = most_over_block<kThreads>(block, largest, room);
+    for (int64_t i = block.thread(); i < size; i += kThreads) largest = max(largest, from[i]);
+    largest = max_over_block<kThreads>(block, largest, room);
     Wide sum = 0;
     for (int64_t i = block.thread(); i < size; i += kThreads) sum += std::exp(from[i] - largest);
     sum = sum_over_block<kThreads>(block, sum, room);

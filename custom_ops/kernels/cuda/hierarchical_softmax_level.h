@@ -11,7 +11,7 @@
 namespace graphscale::cuda {
 
 constexpr int64_t kBlocks = 396;  // three for each multiprocessor of the largest GPU
-constexpr int64_t kMostSplits = 16;
+constexpr int64_t kMaxSplits = 16;
 
 // A softmax over groups of rows and the samples that take part.
 template <typename T>
@@ -80,9 +80,10 @@ struct LogitTile {
   template <typename Visit>
   GRAPHSCALE_DEVICE void for_each(const Block& block, int64_t rows, int64_t count,
                                   const Visit& visit) {
+    // A thread has half the rows of one sample: neighbouring threads read neighbouring banks.
     const int j = block.thread() % kSize;
     if (j >= count) return;
-    const int64_t end = least<int64_t>(rows, (block.thread() / kSize + 1) * (kSize / 2));
+    const int64_t end = min<int64_t>(rows, (block.thread() / kSize + 1) * (kSize / 2));
     for (int64_t r = block.thread() / kSize * (kSize / 2); r < end; ++r) {
       visit(r, j, values[r * kPitch + j]);
     }
@@ -117,7 +118,7 @@ struct Part {
     part.group = last_at_most(tiles, groups.count + 1, tile);
     const int64_t* const samples = level.tables.first_sample + part.group;
     part.first = samples[0] + (tile - tiles[part.group]) * kTile;
-    part.count = least(kTile, samples[1] - part.first);
+    part.count = min(kTile, samples[1] - part.first);
     const int64_t row_tiles = divide_up(groups.size(part.group), kTile);
     part.begin = row_tiles * split / splits;
     part.end = row_tiles * (split + 1) / splits;
@@ -145,12 +146,12 @@ struct SumExp {
     tile.load_samples(block, level, part.first, part.count, nullptr, nullptr);
     RunningSumExp<Wide> all;
     for (int64_t t = part.begin; t < part.end; ++t) {
-      const int64_t rows = least(kTile, size - t * kTile);
+      const int64_t rows = min(kTile, size - t * kTile);
       tile.make_logits(block, level, level.groups.first_row(part.group) + t * kTile, rows,
                        part.count);
       Wide here = all.largest;
       tile.for_each(block, rows, part.count, [&](int64_t r, int j, Wide value) {
-        here = most(here, value);
+        here = max(here, value);
         if (t * kTile + r == tile.target[j]) target_logit[part.first + j] = value;
       });
       all.raise(here);
@@ -171,7 +172,7 @@ struct SumExp {
   // log of the sum of exp of `count` values.
   GRAPHSCALE_DEVICE static Wide join(const Wide* values, int64_t count, int64_t step) {
     Wide largest = values[0];
-    for (int64_t i = 1; i < count; ++i) largest = most(largest, values[i * step]);
+    for (int64_t i = 1; i < count; ++i) largest = max(largest, values[i * step]);
     if (largest == -std::numeric_limits<Wide>::infinity()) return largest;
     Wide sum = 0;
     for (int64_t i = 0; i < count; ++i) sum += std::exp(values[i * step] - largest);
@@ -195,7 +196,7 @@ struct JoinTotals {
 // How many blocks share the rows of a group for the same samples.
 inline int64_t row_splits(int64_t samples) {
   return std::clamp<int64_t>(kBlocks / std::max<int64_t>(1, divide_up(samples, kTile)), 1,
-                             kMostSplits);
+                             kMaxSplits);
 }
 
 // Blocks for all tiles of samples that a softmax over these groups may have.

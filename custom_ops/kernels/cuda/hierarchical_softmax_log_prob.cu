@@ -27,10 +27,11 @@ void log_prob(const Call& call) {
   const int64_t classes = given.clusters.rows;
   T* const result = call.outputs[0].data<T>();
   for_each_index(context, classes, CheckClasses{given.row_class, classes, given.broken.get()});
-  const int64_t most = samples_at_once(given.samples, classes * static_cast<int64_t>(sizeof(Wide)));
-  const ScratchArray<Wide> logits(context, most * classes);
-  for (int64_t begin = 0; begin < given.samples; begin += most) {
-    const int64_t count = std::min(most, given.samples - begin);
+  const int64_t chunk =
+      samples_at_once(given.samples, classes * static_cast<int64_t>(sizeof(Wide)));
+  const ScratchArray<Wide> logits(context, chunk * classes);
+  for (int64_t begin = 0; begin < given.samples; begin += chunk) {
+    const int64_t count = std::min(chunk, given.samples - begin);
     make_logits(context, given.x + begin * given.width, count, given.parameters[kWeight],
                 given.parameters[kBias], logits.get());
     normalize<T>(context, count, logits.get(), given.outer.get() + begin * given.clusters.count,

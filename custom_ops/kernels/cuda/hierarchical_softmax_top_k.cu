@@ -83,6 +83,8 @@ struct TopK {
     Entry* other = best + k;
     int64_t found = 0;
     Entry cluster = Entry::none();
+    // Clusters by falling probability, until none of the next one's classes can be among the k
+    // best.
     for (int64_t opened = 0; opened < clusters.count; ++opened) {
       cluster = next_cluster(block, shared, sample, cluster, opened == 0);
       if (found == k && !(cluster.value > best[k - 1].value)) break;
@@ -92,9 +94,11 @@ struct TopK {
       const Wide total = log_sum_exp(block, shared, sample, first, size);
       for (int64_t p = 0; p < pieces; ++p) {
         const int64_t row0 = first + p * kPiece;
-        const int64_t count = least<int64_t>(kPiece, size - p * kPiece);
+        const int64_t count = min<int64_t>(kPiece, size - p * kPiece);
         Wide* const logits = shared.logits[pieces > kKept ? 0 : p];
         if (pieces > kKept) make_logits(block, sample, row0, count, logits);
+        // Candidates of a piece; where none of them beats the worst of the best, sorting is
+        // skipped.
         int promising = 0;
         for (int i = block.thread(); i < kPiece; i += kThreads) {
           shared.piece[i] =
@@ -102,12 +106,12 @@ struct TopK {
           if (i < count && (found < k || shared.piece[i].better_than(best[k - 1]))) promising = 1;
         }
         block.sync();
-        if (most_over_block<kThreads>(block, static_cast<Wide>(promising), shared.sums) == 0) {
+        if (max_over_block<kThreads>(block, static_cast<Wide>(promising), shared.sums) == 0) {
           continue;
         }
         sort(block, shared.piece, count);
         merge(block, best, found, shared.piece, count, other);
-        found = least(k, found + count);
+        found = min(k, found + count);
         Entry* const swap = best;
         best = other;
         other = swap;
@@ -159,9 +163,10 @@ struct TopK {
       Wide sums[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        rows[r] = weight + (row0 + least(i + r, count - 1)) * width;
+        rows[r] = weight + (row0 + min(i + r, count - 1)) * width;
         sums[r] = 0;
       }
+      // A warp reads kRows rows at once: that many loads are on their way for each of x.
       for (int64_t d = lane; d < width; d += kWarp) {
         const Wide factor = widen(input[d]);
 #pragma unroll
@@ -185,12 +190,13 @@ struct TopK {
                                      int64_t first, int64_t size) const {
     RunningSumExp<Wide> all;
     for (int64_t p = 0; p * kPiece < size; ++p) {
-      const int64_t count = least<int64_t>(kPiece, size - p * kPiece);
+      const int64_t count = min<int64_t>(kPiece, size - p * kPiece);
       Wide* const logits = shared.logits[size > kKept * kPiece ? 0 : p];
       make_logits(block, sample, first + p * kPiece, count, logits);
+      // The maximum first, so that no exp overflows.
       Wide here = all.largest;
-      for (int64_t i = block.thread(); i < count; i += kThreads) here = most(here, logits[i]);
-      here = most_over_block<kThreads>(block, here, shared.sums);
+      for (int64_t i = block.thread(); i < count; i += kThreads) here = max(here, logits[i]);
+      here = max_over_block<kThreads>(block, here, shared.sums);
       all.raise(here);
       for (int64_t i = block.thread(); i < count; i += kThreads) all.add(logits[i]);
     }
@@ -201,6 +207,7 @@ struct TopK {
   GRAPHSCALE_DEVICE void sort(const Block& block, Entry* piece, int64_t count) const {
     int size = 2;
     while (size < count) size *= 2;
+    // Bitonic sort in shared memory; the best come first.
     for (int run = 2; run <= size; run *= 2) {
       for (int distance = run / 2; distance > 0; distance /= 2) {
         block.sync();
@@ -220,6 +227,7 @@ struct TopK {
   GRAPHSCALE_DEVICE void merge(const Block& block, const Entry* best, int64_t found,
                                const Entry* piece, int64_t count, Entry* to) const {
     for (int64_t i = block.thread(); i < count; i += kThreads) {
+      // The rank among both lists: the own place, and how many of the other list come before.
       const int64_t rank = i + count_before(best, found, piece[i], true);
       if (rank < k) to[rank] = piece[i];
     }
@@ -237,11 +245,11 @@ void top_k(const Call& call) {
   const Inference<T> given(call);
   const int64_t k = call.outputs[0].shape[1];
   using Entry = typename TopK<T>::Entry;
-  const int64_t most = samples_at_once(given.samples, 2 * k * static_cast<int64_t>(sizeof(Entry)));
-  const ScratchArray<Entry> lists(context, most * 2 * k);
-  for (int64_t begin = 0; begin < given.samples; begin += most) {
+  const int64_t chunk = samples_at_once(given.samples, 2 * k * static_cast<int64_t>(sizeof(Entry)));
+  const ScratchArray<Entry> lists(context, chunk * 2 * k);
+  for (int64_t begin = 0; begin < given.samples; begin += chunk) {
     launch_blocks(
-        context, std::min(most, given.samples - begin), sizeof(typename TopK<T>::Shared),
+        context, std::min(chunk, given.samples - begin), sizeof(typename TopK<T>::Shared),
         TopK<T>{given.x + begin * given.width, call.inputs[kFirstParameter + kWeight].data<T>(),
                 call.inputs[kFirstParameter + kBias].data<T>(),
                 given.outer.get() + begin * given.clusters.count, given.row_class,

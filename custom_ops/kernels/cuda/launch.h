@@ -77,9 +77,9 @@ void for_each_index(const Context&, int64_t count, const Body& body) {
 
 template <typename Body>
 void launch_blocks(const Context&, int64_t blocks, size_t shared_bytes, const Body& body) {
-  static_assert(Body::kThreads <= kMostThreads);
+  static_assert(Body::kThreads <= kMaxThreads);
   if (blocks <= 0) return;
-  if (shared_bytes > kMostSharedBytes) fail("asking for shared memory: more than there is");
+  if (shared_bytes > kMaxSharedBytes) fail("asking for shared memory: more than there is");
   BlockEmulator emulator(Body::kThreads, shared_bytes);
   const bool reversed = emulate_reversed();
   for (int64_t i = 0; i < blocks; ++i) {

@@ -1,4 +1,4 @@
-// The locally connected layer on CUDA: see locally_connected.cpp for what it computes.
+// The locally connected layer on CUDA: see kernels/cpu/locally_connected.cpp for what it computes.
 //
 // Every output position is one small product of the position's weights [F, Q], Q = C kH kW, with
 // the batch's patches [N, Q]; a block makes 64 x 64 numbers of one position. Images and results are
@@ -60,6 +60,8 @@ struct Transpose {
   int64_t blocks() const { return divide_up(rows, kSize) * divide_up(columns, kSize); }
   GRAPHSCALE_DEVICE void operator()(const Block& block) const {
     T* const tile = block.shared<T>();
+    // Rows are read and columns are written as runs of 32 numbers; the odd pitch keeps the turned
+    // reads free of bank conflicts.
     const int64_t across = divide_up(columns, kSize);
     const int64_t row0 = block.index() / across * kSize;
     const int64_t column0 = block.index() % across * kSize;
@@ -141,8 +143,8 @@ struct PositionProduct {
     position = index % positions;
     row0 = index / positions / across * Product::kSize;
     column0 = index / positions % across * Product::kSize;
-    rows = least<int64_t>(Product::kSize, all_rows - row0);
-    columns = least<int64_t>(Product::kSize, all_columns - column0);
+    rows = min<int64_t>(Product::kSize, all_rows - row0);
+    columns = min<int64_t>(Product::kSize, all_columns - column0);
   }
 
   // write(row, column, sum) for all of it; left(row, k) and right(column, k) count from the tile's
@@ -223,6 +225,7 @@ struct GatherPatches {
     const int64_t row = i / s.batch / s.width % s.height;
     const int64_t channel = i / s.batch / s.width / s.height;
     Wide sum = 0;
+    // All output positions whose patch holds this element.
     for (int64_t k = row % s.stride_y; k < s.kernel_height && k <= row; k += s.stride_y) {
       const int64_t y = (row - k) / s.stride_y;
       if (y >= s.out_height) continue;
@@ -293,11 +296,12 @@ void grad_input(const Call& call) {
   const ScratchArray<T> images(context, s.batch * s.image());
   const int64_t channel_bytes =
       s.positions() * s.kernel() * s.batch * static_cast<int64_t>(sizeof(Wide));
-  const int64_t most = std::clamp<int64_t>(kScratchBytes / std::max<int64_t>(1, channel_bytes), 1,
-                                           std::max<int64_t>(1, s.channels));
-  const ScratchArray<Wide> patches(context, most * s.positions() * s.kernel() * s.batch);
-  for (int64_t first = 0; first < s.channels; first += most) {
-    const int64_t count = std::min(most, s.channels - first);
+  const int64_t chunk = std::clamp<int64_t>(kScratchBytes / std::max<int64_t>(1, channel_bytes), 1,
+                                            std::max<int64_t>(1, s.channels));
+  const ScratchArray<Wide> patches(context, chunk * s.positions() * s.kernel() * s.batch);
+  // Some channels at a time: gradients of their patches, then gathered to images.
+  for (int64_t first = 0; first < s.channels; first += chunk) {
+    const int64_t count = std::min(chunk, s.channels - first);
     const int64_t elements = count * s.kernel();
     launch<T, PatchGradients>(context, s.positions(), elements, s.batch, s, grad.get(),
                               call.inputs[1].data<T>() + first * s.kernel(), patches.get(),

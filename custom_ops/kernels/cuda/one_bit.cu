@@ -1,4 +1,4 @@
-// One-bit quantisation on CUDA: see one_bit.cpp for what it computes.
+// One-bit quantisation on CUDA: see kernels/cpu/one_bit.cpp for what it computes.
 //
 // One block per row, two passes over it: the first makes the words (a warp's ballot is one word)
 // and sums both sides, the second writes the residual. Cost: the bytes of gradient and residual,
@@ -32,6 +32,8 @@ struct Quantize {
     double above = 0;
     double below = 0;
     int set = 0;  // counted once per warp
+    // First pass: 32 columns are one warp and one word; sums are kept per thread and added up
+    // behind the loop.
     for (int64_t begin = 0; begin < columns; begin += kThreads) {
       const int64_t i = begin + block.thread();
       const bool inside = i < columns;
@@ -54,6 +56,8 @@ struct Quantize {
       scales[row * 2] = mean_above;
       scales[row * 2 + 1] = mean_below;
     }
+    // Second pass: the residual, from gradient and residual once more (they come from the cache
+    // where a row fits).
     for (int64_t i = block.thread(); i < columns; i += kThreads) {
       const Wide v = value(row * columns + i);
       left[row * columns + i] =

@@ -1,5 +1,7 @@
 // Pooling over features, normalisation across maps and k-max pooling over time on CUDA: see
-// feature_pool.cpp, cross_map_normalization.cpp and k_max_pool.cpp for what they compute.
+// feature_pool.cpp, cross_map_normalization.cpp and k_max_pool.cpp in kernels/cpu for what they
+// compute and how x is laid out. Cost: the bytes of x and y for the first two; 32 passes (64 in
+// double) over x for the third.
 //
 // The first two are one thread per result; neighbouring threads read neighbouring numbers, windows
 // come from the cache. K-max pooling is one block per 32 features: the k-th largest value is found
@@ -21,7 +23,7 @@ struct Windows {
     const int64_t row = i / inner;
     const int64_t feature = row % features;
     const int64_t first = feature < width ? 0 : (feature - width) / stride + 1;
-    const int64_t last = least(feature / stride, outputs - 1);
+    const int64_t last = min(feature / stride, outputs - 1);
     for (int64_t j = first; j <= last; ++j) {
       visit((row / features * outputs + j) * inner + i % inner, feature - j * stride);
     }
@@ -47,6 +49,7 @@ struct LPPool {
     const int64_t row = i / w.inner;
     const int64_t first = row / w.outputs * w.features + row % w.outputs * w.stride;
     const T* const from = x + first * w.inner + i % w.inner;
+    // Members of a window lie `inner` apart; neighbouring threads read neighbouring numbers.
     Wide sum = 0;
     for (int64_t j = 0; j < w.width; ++j) {
       const Wide value = widen(from[j * w.inner]);
@@ -80,8 +83,8 @@ struct LPPoolGrad {
   }
 };
 
-// The first of the largest members of a window, which are `inner` apart; not-a-number is larger than
-// all numbers.
+// The first of the largest members of a window, which are `inner` apart; not-a-number is larger
+// than all numbers.
 template <typename T>
 GRAPHSCALE_DEVICE int64_t find_largest(const T* window, const Windows& w) {
   using Wide = typename Accumulator<T>::type;
@@ -152,8 +155,8 @@ struct Neighbours {
   template <typename F>
   GRAPHSCALE_DEVICE void for_each(int64_t i, const F& visit) const {
     const int64_t map = i / m.inner % m.maps;
-    const int64_t first = most<int64_t>(0, map - m.radius);
-    const int64_t last = least(m.maps - 1, map + m.radius);
+    const int64_t first = max<int64_t>(0, map - m.radius);
+    const int64_t last = min(m.maps - 1, map + m.radius);
     for (int64_t j = first; j <= last; ++j) visit(i + (j - map) * m.inner);
   }
 };
@@ -251,6 +254,7 @@ struct KMax {
 
     // The largest key that at least `kept` keys reach, from its highest bit down.
     Key threshold = 0;
+    // One pass over the frames per bit; warps share the frames, lanes are features.
     for (int bit = static_cast<int>(sizeof(Key)) * 8 - 1; bit >= 0; --bit) {
       const Key wanted = threshold | (Key{1} << bit);
       int64_t reached = 0;
@@ -271,11 +275,12 @@ struct KMax {
     int64_t equal_before = 0;
     for (int other = 0; other < warp; ++other)
       equal_before += counts[(kWarps + other) * kWarp + lane];
+    // A kept frame's place: the larger keys before it and the equal keys kept before it.
     const int64_t room = kept - all_above;
     for (int64_t t = begin; t < end; ++t) {
       const Key mine = key(from, t);
       if (mine < threshold || (mine == threshold && equal_before++ >= room)) continue;
-      const int64_t equal_kept = least(mine == threshold ? equal_before - 1 : equal_before, room);
+      const int64_t equal_kept = min(mine == threshold ? equal_before - 1 : equal_before, room);
       const int64_t to = (sample * kept + above_before + equal_kept) * features + feature;
       if (mine > threshold) ++above_before;
       y[to] = from[t * features];

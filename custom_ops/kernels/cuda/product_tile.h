@@ -38,6 +38,7 @@ class ProductTile {
     Wide* const left_tile = room;
     Wide* const right_tile = room + kSize * kLeftPitch;
     const int thread = block.thread();
+    // As in matmul.h: the next 16 of the depth are on their way while these are multiplied.
     Staged next_left;
     Staged next_right;
     fetch<kLeft>(thread, rows, depth, 0, left, next_left);
@@ -150,6 +151,7 @@ class ProductTile {
       const int column = thread % 16;
       if (row >= rows) return;
       for (int k = 0; k < kDepth; ++k) {
+        // double: 8 x 4 sums in registers for 12 loads from shared memory.
         Wide right[4];
 #pragma unroll
         for (int n = 0; n < 4; ++n) right[n] = right_tile[k * kRightPitch + column + n * 16];

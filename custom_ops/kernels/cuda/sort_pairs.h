@@ -1,5 +1,6 @@
 // Sorting (key, position) pairs on the GPU: bitonic, stages of up to 2048 pairs in shared memory.
-// How many steps there are depends on the number of pairs alone, so nothing is read back.
+// Cost: log2(n) (log2(n) + 1) / 2 steps of n / 2 comparisons; those beyond 2048 pairs go through
+// memory. How many steps there are depends on the number of pairs alone, so nothing is read back.
 #pragma once
 
 #include "kernels/cuda/launch.h"
@@ -43,9 +44,11 @@ struct SortBlock {
   GRAPHSCALE_DEVICE void operator()(const Block& block) const {
     uint64_t* const room = block.shared<uint64_t>();
     const int64_t base = block.index() * kSize;
+    // In, all stages in shared memory, out: one barrier per step, each thread exchanges two pairs
+    // of a step.
     for (int i = block.thread(); i < kSize; i += kThreads) room[i] = pairs[base + i];
     for (int64_t run = first_run; run <= last_run; run *= 2) {
-      for (int64_t distance = least<int64_t>(run, kSize) / 2; distance > 0; distance /= 2) {
+      for (int64_t distance = min<int64_t>(run, kSize) / 2; distance > 0; distance /= 2) {
         block.sync();
         for (int64_t i = block.thread(); i < kSize / 2; i += kThreads) {
           const int64_t low = i / distance * 2 * distance + i % distance;
@@ -63,6 +66,8 @@ inline void sort_pairs(const Context& context, uint64_t* pairs, int64_t count) {
   constexpr int64_t kSize = SortBlock::kSize;
   const size_t bytes = kSize * sizeof(uint64_t);
   launch_blocks(context, count / kSize, bytes, SortBlock{pairs, 2, kSize});
+  // Longer runs: steps beyond kSize through memory, one kernel each, the rest of the stage in
+  // shared memory.
   for (int64_t run = 2 * kSize; run <= count; run *= 2) {
     for (int64_t distance = run / 2; distance >= kSize; distance /= 2) {
       for_each_index(context, count / 2, SortStep{pairs, distance, run});

@@ -1,6 +1,7 @@
-// Temporal convolution on CUDA: see temporal_conv.cpp for what it computes. Each pass is one or a
-// few batched matrix products on overlapping views of the frames; float64 takes one thread per
-// result.
+// Temporal convolution on CUDA: see kernels/cpu/temporal_conv.cpp for what it computes. Each pass
+// is one or a few batched matrix products on overlapping views of the frames; float64 takes one
+// thread per result. Cost: 2 N T_out C_out kernel C_in operations in each pass; operands are read
+// once per 64 rows or columns of the result.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/matmul.h"
 
@@ -99,6 +100,8 @@ void forward(const Call& call) {
     for_each_index(call.context, call.outputs[0].size(), Forward64{x, weight, bias, y, s});
   } else {
     Matmul<T, false> product{};
+    // Row t of x begins at frame t * stride and is kernel * features long: rows overlap, nothing is
+    // copied.
     product.left = {x, s.frames * s.in_features, 0, s.stride * s.in_features, 1};
     product.right = {weight, 0, 0, s.depth(), 1};
     product.out = y;
@@ -128,6 +131,7 @@ void grad_input(const Call& call) {
     const ScratchArray<float> room(call.context, kWide ? 0 : count);
     float* const sums = kWide ? call.outputs[0].data<float>() : room.get();
     clear(call.context, sums, count);
+    // `step` kernel positions whose frames do not overlap are one product.
     const int64_t step = std::min(s.stride, s.kernel);
     for (int64_t k = 0; k < s.kernel; k += step) {
       Matmul<T, false> product{};
@@ -160,6 +164,8 @@ void grad_weight(const Call& call) {
   } else {
     Matmul<T, false> product{};
     product.left = {grad, 0, 0, 1, s.out_features};
+    // The depth runs over samples and frames: two digits, since a sample is longer than its
+    // windows.
     product.right = {x, 0, 0, 1, s.stride * s.in_features, s.out_frames, s.frames * s.in_features};
     product.out = out;
     product.out_row = s.depth();

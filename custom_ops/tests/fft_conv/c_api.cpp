@@ -1,4 +1,5 @@
-// A C interface to kernels/fft_conv: any pass with any algorithm. Functions return null or what went wrong.
+// A C interface to kernels/cpu/fft_conv: any pass with any algorithm. Functions return null or what
+// went wrong.
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>

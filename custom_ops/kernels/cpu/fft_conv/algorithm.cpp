@@ -20,8 +20,8 @@ constexpr double kMemoryFactor = 4;
 constexpr double kFreeBytes = 4 << 20;  // small problems may always take this much more
 constexpr double kWorthAnyMemory =
     30;  // how much faster than direct an algorithm is that may take more
-constexpr size_t kMostRemembered = 4096;
-constexpr size_t kMostCandidates = 8;
+constexpr size_t kMaxRemembered = 4096;
+constexpr size_t kMaxCandidates = 8;
 
 const char* method_name(Method method) {
   switch (method) {
@@ -89,6 +89,8 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads) {
   std::vector<Priced> all = {{Algorithm{}, direct / kMargin}};
   if (!is_empty(p)) {
     std::vector<Priced> priced;
+    // Every size of tile that computes this pass is priced; what takes much more memory than a
+    // direct convolution must be very much faster.
     const auto consider = [&](Method method, const std::vector<int>& sizes) {
       for (const int height : sizes) {
         for (const int width : sizes) {
@@ -105,8 +107,9 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads) {
     consider(Method::kDense, fft_sizes());
     consider(Method::kPerChannel, fft_sizes());
     const auto cheaper = [](const Priced& a, const Priced& b) { return a.seconds < b.seconds; };
+    // The kMaxCandidates cheapest ones, and direct among them where its cost puts it.
     std::sort(priced.begin(), priced.end(), cheaper);
-    if (priced.size() > kMostCandidates) priced.resize(kMostCandidates);
+    if (priced.size() > kMaxCandidates) priced.resize(kMaxCandidates);
     all.insert(all.end(), priced.begin(), priced.end());
     std::stable_sort(all.begin(), all.end(), cheaper);
   }
@@ -116,7 +119,8 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads) {
 }
 
 Algorithm choose(const Problem& p, Pass pass, int threads) {
-  // Pricing some thousand algorithms takes a few tenths of a millisecond: once per problem, not per call.
+  // Pricing some thousand algorithms takes a few tenths of a millisecond: once per problem, not per
+  // call.
   using Key = std::array<int64_t, 18>;
   static std::mutex mutex;
   static std::map<Key, Algorithm> chosen;
@@ -140,7 +144,7 @@ Algorithm choose(const Problem& p, Pass pass, int threads) {
                    threads};
   const std::lock_guard<std::mutex> lock(mutex);
   if (const auto known = chosen.find(key); known != chosen.end()) return known->second;
-  if (chosen.size() >= kMostRemembered) chosen.clear();  // shapes that never come back
+  if (chosen.size() >= kMaxRemembered) chosen.clear();  // shapes that never come back
   return chosen[key] = candidates(p, pass, threads).front();
 }
 

@@ -12,7 +12,8 @@
 namespace graphscale::fft_conv {
 namespace {
 
-// Least squares over 500 calls on one thread; half of them are met within 19 %, nine in ten within 60 %.
+// Least squares over 500 calls on one thread; half of them are met within 19 %, nine in ten within
+// 60 %.
 constexpr double kTransformSeconds = 7.3e-11;  // per vector operation
 constexpr double kSquareSeconds = 3.2e-8;
 constexpr double kTileSeconds = 1e-7;
@@ -21,9 +22,8 @@ constexpr double kSpectraByteSeconds = 4e-11;
 constexpr double kWeightByteSeconds = 2.4e-11;
 constexpr double kGradientByteSeconds = 5.6e-11;
 constexpr double kSectionSeconds = 3e-6;
-// direct*.h, over 1200 calls: half of them are met within 15 %.
-constexpr double kChannelSeconds =
-    1.45e-10;  // per multiply-add of vectors with channels in the lanes
+// direct*-inl.h, over 1200 calls: half of them are met within 15 %.
+constexpr double kChannelSeconds = 1.45e-10;  // per multiply-add, channels in the lanes
 constexpr double kPixelSeconds = 1.75e-10;    // with pixels in the lanes, for several outputs
 constexpr double kOnePixelSeconds = 4.3e-10;  // for one output, and for the gradient to the weights
 constexpr double kDepthwiseSeconds = 1.5e-10;  // straight from the image
@@ -40,8 +40,7 @@ constexpr double kWinogradValueSeconds = 1.15e-9;  // per vector of a tile's val
 // Per byte of weights, or of their gradients, that the last-level cache keeps or does not keep.
 constexpr double kNearByteSeconds = 2e-11;
 constexpr double kFarByteSeconds = 6e-11;
-constexpr double kWinogradGatherSeconds =
-    4e-11;  // per byte of gradients to the weights, at the end
+constexpr double kWinogradGatherSeconds = 4e-11;  // per byte of weight gradients, at the end
 
 double fft_operations(double n) { return n > 1 ? 5 * n * std::log2(n) : 0; }
 
@@ -89,7 +88,8 @@ double direct_seconds(const Problem& p, Pass pass, int lanes, int threads) {
   return seconds / threads + kSectionSeconds;
 }
 
-// Squares that a strip's rows are read or written in: `tiles` tiles, each columns apart, of `size` columns.
+// Squares that a strip's rows are read or written in: `tiles` tiles, each columns apart, of `size`
+// columns.
 double squares_of(const Core& core, double tiles, int64_t size, int64_t rows, int lanes) {
   const int64_t strip = std::min(strip_tiles(core), core.x.tiles);
   const int64_t columns = (strip - 1) * core.x.tile_outputs + size;

@@ -1,11 +1,13 @@
-// What an algorithm costs: operations and bytes counted from its sizes, and the seconds they stand for.
+// What an algorithm costs: operations and bytes counted from its sizes, and the seconds they stand
+// for.
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"
 
 namespace graphscale::fft_conv {
 
-// Counts for one call, over all threads. Vector operations work on one vector of the engine's lanes.
+// Counts for one call, over all threads. Vector operations work on one vector of the engine's
+// lanes.
 struct Work {
   double transforms = 0;  // vector operations of the transforms: 5 N log2 N each
   double squares = 0;     // squares of lanes x lanes values read or written, with a transposition
@@ -19,8 +21,8 @@ struct Work {
 
 Work count_work(const Core& core, Pass pass, Method method, int lanes, int threads);
 
-// Seconds for the work on one of the machines these constants were measured on (a Zen 5 core with AVX-512
-// at about 4 GHz). Elsewhere only the order of algorithms matters, and that changes little.
+// Seconds for the work on one of the machines these constants were measured on (a Zen 5 core with
+// AVX-512 at about 4 GHz). Elsewhere only the order of algorithms matters, and that changes little.
 double seconds(const Work& work, int threads);
 
 }  // namespace graphscale::fft_conv

@@ -1,15 +1,16 @@
-// The dense method: all tiles of a chunk to spectra; per frequency one complex product
-// [tiles x inputs] * [inputs x outputs]; back to tiles. Per tile of T x T and frequency there are
-// 8 C_in C_out operations in T^2/2 + 2 frequencies, against 2 K^2 C_in C_out (T - K + 1)^2 of the direct
+// The dense method: all tiles of a chunk to spectra; per frequency one complex product [tiles x
+// inputs] * [inputs x outputs]; back to tiles. Per tile of T x T and frequency there are 8 C_in
+// C_out operations in T^2/2 + 2 frequencies, against 2 K^2 C_in C_out (T - K + 1)^2 of the direct
 // convolution; the transforms add about 2.5 T^2 log2(T^2) (C_in + C_out). For 64 -> 64 channels:
 //
-//   K    T    products  transforms  direct    all in millions of operations per tile, and per output:
+//   K    T    products  transforms  direct    (millions of operations per tile; factor per output)
 //   9    32     16.8        3.3       382       24 x 24 outputs: 19 x fewer
 //   13   32     16.8        3.3       554       20 x 20 outputs: 28 x fewer
 //   31   64     67.3       15.7      9101       34 x 34 outputs: 110 x fewer
 //
-// The rest is memory: weights are T^2/K^2 times larger than before and are read once per chunk, spectra
-// of activations are written and read once each and stay in the last-level cache (layout.h).
+// The rest is memory: weights are T^2/K^2 times larger than before and are read once per chunk,
+// spectra of activations are written and read once each and stay in the last-level cache
+// (layout.h).
 #pragma once
 
 #include "kernels/cpu/fft_conv/lanes-inl.h"
@@ -19,7 +20,8 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// The frequencies kept of column kx: all ky, but half of them in the two columns that mirror themselves.
+// The frequencies kept of column kx: all ky, but half of them in the two columns that mirror
+// themselves.
 struct Column {
   int64_t first, count;
   bool mirrored;
@@ -36,6 +38,8 @@ GRAPHSCALE_INLINE Column column_of(const Core& core, int64_t kx) {
 // The columns of a tile whose rows are transformed, to out[frequency * pitch].
 template <int L>
 void spread_columns(const Core& core, const Tile<L>& tile, float* out, int64_t pitch) {
+  // A column goes straight to its place among the frequencies, `pitch` apart. Columns 0 and T/2
+  // mirror themselves: of their T values, T/2 + 1 are kept.
   for (int64_t kx = 0; kx < core.columns(); ++kx) {
     const Column column = column_of(core, kx);
     float* const to = out + column.first * pitch;
@@ -55,6 +59,7 @@ void spread_columns(const Core& core, const Tile<L>& tile, float* out, int64_t p
 // The way back: inverse columns into the tile.
 template <int L>
 void gather_columns(const Core& core, const Tile<L>& tile, const float* in, int64_t pitch) {
+  // The values of the mirrored columns that were not kept are the conjugates of those that were.
   for (int64_t kx = 0; kx < core.columns(); ++kx) {
     const Column column = column_of(core, kx);
     const float* const from = in + column.first * pitch;
@@ -103,6 +108,7 @@ void transform_tiles(const Core& core, const Context& context, int64_t count,
                      int64_t channel_blocks, int64_t rows, int64_t columns, float* memory,
                      float* spectra, int64_t pitch, const FindPlanes& planes) {
   const int64_t work = tile_floats(core, L);
+  // A task transforms one tile of L channels.
   deal(context, count * channel_blocks, [&](int64_t worker, int64_t task) {
     const Tile<L> tile(core, memory + worker * work);
     tile.forward_rows(planes(task / channel_blocks, task % channel_blocks), rows, columns);
@@ -124,6 +130,9 @@ bool convolve_dense(const Core& core, const float* x, const float* prepacked, co
   float* const memory = scratch.get<float>();
   float* const in = memory + context.threads * work;
   float* const out = in + frequencies * layout.in_pitch;
+  // Three parallel loops per chunk of tiles: transform the inputs, multiply per frequency,
+  // transform back. The chunk is as large as its spectra fit the last-level cache (layout.h), so
+  // each weight that is read meets as many tiles as possible.
   for (int64_t group = 0; group < core.groups; ++group) {
     for (int64_t first = 0; first < core.tiles(); first += layout.chunk) {
       const int64_t left = core.tiles() - first;
@@ -133,6 +142,8 @@ bool convolve_dense(const Core& core, const float* x, const float* prepacked, co
                            return input_planes<L>(core, x, group, block * L,
                                                   place_of(core, first + t));
                          });
+      // Per frequency: [count tiles x ins] * [ins x outs]. Neighbouring frequencies go to one task:
+      // they lie side by side in memory.
       const int64_t tasks = (frequencies + kFrequenciesPerTask - 1) / kFrequenciesPerTask;
       deal(context, tasks, [&](int64_t, int64_t task) {
         const int64_t begin = task * kFrequenciesPerTask;
@@ -155,6 +166,7 @@ bool convolve_dense(const Core& core, const float* x, const float* prepacked, co
           product<L, false>(count, layout.out_blocks, p);
         }
       });
+      // Back to tiles: inverse columns, inverse rows, bias and bounds, and into y.
       deal(context, count * layout.out_blocks, [&](int64_t worker, int64_t task) {
         const Tile<L> tile(core, memory + worker * work);
         gather_columns<L>(core, tile, out + task * 2 * L, layout.out_pitch);
@@ -186,6 +198,8 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
   float* const weights = out + frequencies * layout.out_pitch;
   const int64_t all_blocks = blocks(core.outs(), L);
   const int64_t parts = (all_blocks + layout.out_blocks - 1) / layout.out_blocks;
+  // Some blocks of outputs at a time, as many as have spectra of weight gradients that fit the
+  // cache; these are summed over all chunks of tiles before they are transformed back once.
   for (int64_t part = 0; part < core.groups * parts; ++part) {
     const int64_t group = part / parts, first_block = part % parts * layout.out_blocks;
     const int64_t out_blocks =
@@ -204,6 +218,8 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
                            return output_planes<L>(core, dy, group, (first_block + block) * L,
                                                    place_of(core, first + t), nullptr, &no_bias);
                          });
+      // Per frequency: dw[in][out] += sum over tiles of x[tile][in] * conj(dy[tile][out]), L inputs
+      // at a time.
       deal(context, frequencies, [&](int64_t, int64_t f) {
         for (int64_t c = 0; c < ins; c += L) {
           Operands p;
@@ -223,6 +239,7 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
         }
       });
     }
+    // The sums back to kernels, of which only the taps are stored.
     deal(context, ins * out_blocks, [&](int64_t worker, int64_t task) {
       const Tile<L> tile(core, memory + worker * work);
       gather_columns<L>(core, tile, weights + task * 2 * L, layout.weight_pitch);

@@ -75,6 +75,7 @@ GRAPHSCALE_INLINE void dft(Complex<L> (&x)[R]) {
     x[0] = {a.re + b.re, a.im + b.im};
     x[1] = {a.re - b.re, a.im - b.im};
   } else if constexpr (R == 4) {
+    // Two butterflies of two and two of their results; the factor -i only exchanges re and im.
     const Vector<L> ar = x[0].re + x[2].re, ai = x[0].im + x[2].im;
     const Vector<L> br = x[0].re - x[2].re, bi = x[0].im - x[2].im;
     const Vector<L> cr = x[1].re + x[3].re, ci = x[1].im + x[3].im;
@@ -84,6 +85,7 @@ GRAPHSCALE_INLINE void dft(Complex<L> (&x)[R]) {
     x[2] = {ar - cr, ai - ci};
     x[3] = {br - di, bi + dr};
   } else if constexpr (A > 1) {
+    // Cooley-Tukey: B transforms of A points, constant twiddles, A transforms of B points.
     constexpr int B = R / A;
     Complex<L> t[B][A];
     unroll<B>([&](auto b) {
@@ -97,6 +99,9 @@ GRAPHSCALE_INLINE void dft(Complex<L> (&x)[R]) {
       unroll<B>([&](auto m) { x[k + A * m] = u[m]; });
     });
   } else {  // odd: sums and differences of x[j] and x[R - j], j = 1 ... H
+    // cos is even and sin odd in j: sums meet cosines only, differences sines only, and X[k] and
+    // X[R - k] share both. 2 H^2 multiplications of complex by real numbers, a quarter of the
+    // definition's.
     constexpr int H = (R - 1) / 2;
     Complex<L> sum[H], difference[H];
     Complex<L> zero = x[0];

@@ -1,8 +1,9 @@
-// The direct convolution with output channels in the lanes (groups of more than half a vector of them):
-// M pixels x 2 blocks of channels stay in registers (14 x 2 with AVX-512's 32). One tap of one input costs
-// 2 M fused multiply-adds for 2 loads of weights and M broadcasts of pixels, so that two multiply-adds a
-// cycle wait neither for the first-level cache nor, at 128 bytes in M cycles, for the second. Sums lie as
-// [pixel][channel] until all inputs are through and are transposed on their way out.
+// The direct convolution with output channels in the lanes (groups of more than half a vector of
+// them): M pixels x 2 blocks of channels stay in registers (14 x 2 with AVX-512's 32). One tap of
+// one input costs 2 M fused multiply-adds for 2 loads of weights and M broadcasts of pixels, so
+// that two multiply-adds a cycle wait neither for the first-level cache nor, at 128 bytes in M
+// cycles, for the second. Sums lie as [pixel][channel] until all inputs are through and are
+// transposed on their way out.
 #pragma once
 
 #include "kernels/cpu/fft_conv/direct_tile-inl.h"
@@ -10,14 +11,15 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// sums[r][m][b] (+)= over channels and taps of x[channel][tap][r][m] * w[channel][tap][b], for R rows of M
-// pixels and B blocks of L channels.
+// sums[r][m][b] (+)= over channels and taps of x[channel][tap][r][m] * w[channel][tap][b], for R
+// rows of M pixels and B blocks of L channels.
 template <int L, int R, int M, int B>
 __attribute__((flatten)) void multiply_pixels(const DirectLayout& d, const ptrdiff_t* offsets,
                                               int64_t taps, int64_t channels, const float* x,
                                               const float* w, float* sums, bool first) {
   const int64_t row = d.stride_y * d.row_pitch, sums_row = d.columns * 2 * L;
   Vector<L> sum[R][M][B] = {};  // from zero: sums of sums round less than one long sum
+  // One tap of one channel: B vectors of weights meet R M broadcast pixels.
   for (int64_t c = 0; c < channels; ++c, x += d.channel_pitch) {
     for (int64_t tap = 0; tap < taps; ++tap, w += 2 * L) {
       const float* const at = x + offsets[tap];
@@ -31,6 +33,7 @@ __attribute__((flatten)) void multiply_pixels(const DirectLayout& d, const ptrdi
       });
     }
   }
+  // First inputs set the sums in memory, later ones add to them.
   unroll<R>([&](auto r) {
     unroll<M>([&](auto m) {
       unroll<B>([&](auto b) {
@@ -45,6 +48,7 @@ __attribute__((flatten)) void multiply_pixels(const DirectLayout& d, const ptrdi
 template <int L, int R, int B>
 void multiply_rows(const DirectLayout& d, int64_t columns, int64_t channels, const float* x,
                    const float* w, float* sums, bool first) {
+  // R M B sums, B weights and a pixel fill the registers: 32 with AVX-512, else 16.
   constexpr int M = (L == 16 ? 14 : 6) / R;
   const int64_t taps = d.kernel_height * d.kernel_width;
   const ptrdiff_t* const offsets = d.tap_offsets();
@@ -66,6 +70,7 @@ void multiply_tile(const DirectLayout& d, const DirectTile& tile, int64_t channe
   constexpr int kShort = L == 16 ? 7 : 3;
   const int64_t row = d.stride_y * d.row_pitch, sums_row = d.columns * 2 * L;
   int64_t r = 0;
+  // A row shorter than half of M would leave registers idle: two rows fill them.
   if (tile.columns <= kShort) {
     for (; r + 2 <= tile.rows; r += 2) {
       multiply_rows<L, 2, B>(d, tile.columns, channels, x + r * row, w, sums + r * sums_row, first);
@@ -83,6 +88,7 @@ __attribute__((flatten)) void store_sums(const float* sums, int64_t columns, con
                                          int channels) {
   for (int64_t q = 0; q < columns; q += L) {
     const int last = columns - q < L ? static_cast<int>(columns - q) : L;
+    // L pixels of L channels, turned in registers to L rows of planes.
     Vector<L> square[L];
     unroll<L>([&](auto j) {
       square[j] = j < last ? clip<L>(load<L>(sums + (q + j) * 2 * L) + bias, bounds) : Vector<L>{};
@@ -110,6 +116,9 @@ bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* 
     float* const sums = inputs + copied;
     const int64_t begin = d.pairs * tile.part / d.parts, end = d.pairs * (tile.part + 1) / d.parts;
     const int64_t per_pair = d.rows * d.columns * 2 * L;
+    // Some channels at a time: their copied rows stay in the second-level cache while all outputs
+    // of the task read them, and the weights of a pair stay in the first-level cache for all
+    // pixels.
     for (int64_t channel = 0; channel < d.ins; channel += d.channels) {
       const int64_t count = d.ins - channel < d.channels ? d.ins - channel : d.channels;
       copy_inputs<L>(d, tile, x, channel, count, inputs);
@@ -124,6 +133,7 @@ bool convolve_channel_lanes(const DirectLayout& d, const float* x, const float* 
         }
       }
     }
+    // All inputs are through: bias, bounds, transposition, and into y, L channels at a time.
     for (int64_t first = begin * 2 * L; first < end * 2 * L && first < d.outs; first += L) {
       const int channels = d.outs - first < L ? static_cast<int>(d.outs - first) : L;
       const int64_t filter = tile.group * d.outs + first;

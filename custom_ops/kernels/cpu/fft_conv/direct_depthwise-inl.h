@@ -1,9 +1,10 @@
-// The direct convolution of groups of one input without steps between rows or columns (depthwise), and its
-// gradient to the weights: pixels in the lanes, straight from the image. R rows of outputs stay in registers
-// while R + K - 1 rows of pixels go by for each column of the kernel, each loaded once for K rows of it. A
-// mask stands for the padding at the left and right, a row of zeros for that above and below. What the next
-// task reads and writes is asked for meanwhile: planes are too short for the processor's own foresight, and
-// waiting for them took up to three quarters of the time.
+// The direct convolution of groups of one input without steps between rows or columns (depthwise),
+// and its gradient to the weights: pixels in the lanes, straight from the image. R rows of outputs
+// stay in registers while R + K - 1 rows of pixels go by for each column of the kernel, each loaded
+// once for K rows of it. A mask stands for the padding at the left and right, a row of zeros for
+// that above and below. What the next task reads and writes is asked for meanwhile: planes are too
+// short for the processor's own foresight, and waiting for them took up to three quarters of the
+// time.
 #pragma once
 
 #include <algorithm>
@@ -19,16 +20,16 @@ constexpr int kDepthwiseRows = 8;  // at most, of sums
 template <int L>
 constexpr bool kCopiesImage = L < 8;
 
-// What the outputs of a tile read: output (r, q) and tap (ky, kx) meet at row r + ky + row and column
-// q + kx * dilation + column, zeros beyond the edges.
+// What the outputs of a tile read: output (r, q) and tap (ky, kx) meet at row r + ky + row and
+// column q + kx * dilation + column, zeros beyond the edges.
 struct DepthwiseInput {
   const float* image;
   int64_t height, width, pitch, row, column;
   const float* zeros;  // a row, as far as the tile reads it
 };
 
-// R rows of outputs, L of their columns from `column` on: y[r] (+)= the sum over K rows of the kernel, and
-// its columns, of rows[r + k] * w[k]; where `start` is null, onto what y holds.
+// R rows of outputs, L of their columns from `column` on: y[r] (+)= the sum over K rows of the
+// kernel, and its columns, of rows[r + k] * w[k]; where `start` is null, onto what y holds.
 template <int L, int R, int K>
 __attribute__((flatten)) void convolve_strip(const DirectLayout& d, const DepthwiseInput& in,
                                              const float* const* rows, int64_t column,
@@ -38,6 +39,8 @@ __attribute__((flatten)) void convolve_strip(const DirectLayout& d, const Depthw
   unroll<R>([&](auto r) {
     sum[r] = start == nullptr ? load_range<L>(y + r * d.out_width, 0, last) : *start - Vector<L>{};
   });
+  // Per column of the kernel: R + K - 1 rows of pixels, each loaded once (masked at the edges) and
+  // used for up to K rows of outputs.
   for (int64_t kx = 0; kx < d.kernel_width; ++kx) {
     const int64_t at = column + in.column + kx * d.dilation_x;
     const LaneRange<L> inside(clamp_lane(-at, L), clamp_lane(in.width - at, L));
@@ -53,14 +56,16 @@ __attribute__((flatten)) void convolve_strip(const DirectLayout& d, const Depthw
   unroll<R>([&](auto r) { store_first<L>(y + r * d.out_width, clip<L>(sum[r], bounds), last); });
 }
 
-// The sums of K rows of the kernel, [K][kernel's columns][L]: += gradient[r] * rows[r + k] of R rows of the
-// gradient to the outputs, L of their columns from `column` on, of which `last` exist.
+// The sums of K rows of the kernel, [K][kernel's columns][L]: += gradient[r] * rows[r + k] of R
+// rows of the gradient to the outputs, L of their columns from `column` on, of which `last` exist.
 template <int L, int R, int K>
 __attribute__((flatten)) void correlate_strip(const DirectLayout& d, const DepthwiseInput& in,
                                               const float* const* rows, int64_t column,
                                               const float* dy, int last, float* sums) {
   Vector<L> gradient[R];
   unroll<R>([&](auto r) { gradient[r] = load_range<L>(dy + r * d.out_width, 0, last); });
+  // Per column of the kernel the K sums come into registers, take the R rows of the gradient, and
+  // go back.
   for (int64_t kx = 0; kx < d.kernel_width; ++kx, sums += L) {
     const int64_t at = column + in.column + kx * d.dilation_x;
     const LaneRange<L> inside(clamp_lane(-at, L), clamp_lane(in.width - at, last));
@@ -76,12 +81,15 @@ __attribute__((flatten)) void correlate_strip(const DirectLayout& d, const Depth
   }
 }
 
-// run(Index<R>(), Index<K>(), rows, first, row, column, last) for all outputs of a tile: R of its rows from
-// `row` on under K rows of the kernel from `first` on, which read `rows`, and `last` columns from `column` on.
+// run(Index<R>(), Index<K>(), rows, first, row, column, last) for all outputs of a tile: R of its
+// rows from `row` on under K rows of the kernel from `first` on, which read `rows`, and `last`
+// columns from `column` on.
 template <int L, typename Run>
 void walk_strips(const DirectLayout& d, const DirectTile& tile, const DepthwiseInput& in,
                  const Run& run) {
   const auto walk_columns = [&](auto r, auto k, int64_t row, int64_t first) {
+    // The rows that R outputs under K rows of the kernel read; outside of the image, the row of
+    // zeros.
     const float* rows[r + k - 1];
     for (int i = 0; i < r + k - 1; ++i) {
       const int64_t at = row + first + i + in.row;
@@ -94,6 +102,8 @@ void walk_strips(const DirectLayout& d, const DirectTile& tile, const DepthwiseI
     }
   };
   const int64_t strips = (tile.rows + kDepthwiseRows - 1) / kDepthwiseRows;
+  // Strips of at most kDepthwiseRows rows, of equal height; the kernel goes by in pieces of 7, 5, 3
+  // and 1 rows, for which the registers suffice.
   for (int64_t strip = 0; strip < strips; ++strip) {
     const int64_t row = tile.first_row + tile.rows * strip / strips;
     const int64_t count = tile.first_row + tile.rows * (strip + 1) / strips - row;
@@ -169,6 +179,8 @@ bool convolve_depthwise(const DirectLayout& d, const float* x, const float* prep
       walk_strips<L>(d, tile, in,
                      [&](auto r, auto k, const float* const* rows, int64_t first, int64_t row,
                          int64_t column, int last) {
+                       // Once per strip: what the next task will read and write is fetched into the
+                       // second-level cache.
                        if (first == 0 && column == tile.first_column) {
                          if (out == 0)
                            fetch<false>(image + next_in + row * d.in_width, r * d.in_width);
@@ -200,6 +212,8 @@ bool correlate_depthwise(const DirectLayout& d, const float* x, const float* dy,
     float* const input = memory + worker * work;
     float* const sums = input + d.copied_floats();
     std::fill_n(sums, d.outs * taps * L, 0.0f);
+    // A task owns a group: its sums run over all images, lane by lane, and are added up once at the
+    // end.
     for (int64_t t = 0; t < d.batch * tiles; ++t) {
       const DirectTile tile = tile_of(d, (t / tiles * d.groups + group) * tiles + t % tiles);
       const DepthwiseInput in = find_input<L>(d, tile, x, input);

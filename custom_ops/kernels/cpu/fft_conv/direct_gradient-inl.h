@@ -1,9 +1,10 @@
-// The gradient to the weights without transforms: dw[tap][output] = sum over pixels of x[pixel + tap] dy[pixel].
+// The gradient to the weights without transforms: dw[tap][output] = sum over pixels of x[pixel +
+// tap] dy[pixel].
 //
-// Output channels in the lanes: dy of a tile is turned to [pixel][channel], then M taps x 2 blocks of channels
-// stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M broadcasts, as in direct-inl.h.
-// Pixels in the lanes: M taps of one output, whose lanes are summed at the end; depthwise ones have a way of
-// their own.
+// Output channels in the lanes: dy of a tile is turned to [pixel][channel], then M taps x 2 blocks
+// of channels stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M
+// broadcasts, as in direct-inl.h. Pixels in the lanes: M taps of one output, whose lanes are summed
+// at the end; depthwise ones have a way of their own.
 #pragma once
 
 #include "kernels/cpu/fft_conv/direct-inl.h"
@@ -13,7 +14,8 @@ namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 template <int L>
 constexpr int kTapsInRegisters = L == 16 ? 14 : 6;
 
-// The first pixels of M taps in the copied inputs: taps of all channels, one channel after the other.
+// The first pixels of M taps in the copied inputs: taps of all channels, one channel after the
+// other.
 template <int M>
 GRAPHSCALE_INLINE void find_taps(const DirectLayout& d, const float* inputs, int64_t first,
                                  const float* (&taps)[M]) {
@@ -32,9 +34,11 @@ __attribute__((flatten)) void turn_gradient(const DirectLayout& d, const DirectT
   const int64_t plane = d.out_height * d.out_width;
   const float* const from = dy + ((tile.image * d.groups + tile.group) * d.outs + out) * plane +
                             tile.first_row * d.out_width + tile.first_column;
+  // Two blocks of L outputs; L pixels of a block at a time, turned in registers.
   for (int64_t b = 0; b < 2; ++b) {
     const int count = clamp_lane(d.outs - out - b * L, L);
     for (int64_t r = 0; r < tile.rows; ++r) {
+      // L pixels at a time; a last part of a row is masked.
       for (int64_t q = 0; q < tile.columns; q += L) {
         const int last = clamp_lane(tile.columns - q, L);
         const float* const row = from + b * L * plane + r * d.out_width + q;
@@ -60,6 +64,7 @@ __attribute__((flatten)) void correlate_channels(const DirectLayout& d, const Di
   const float* taps[M];
   find_taps<M>(d, inputs, first, taps);
   Vector<L> sum[M][2] = {};
+  // Each pixel of a tap, broadcast, meets the gradients of 2 L outputs; 2 M sums stay in registers.
   for (int64_t r = 0; r < tile.rows; ++r) {
     const int64_t row = r * d.stride_y * d.row_pitch;
     const float* gradient = turned + r * d.columns * 2 * L;
@@ -139,6 +144,8 @@ bool correlate_direct(const DirectLayout& d, const float* x, const float* dy, fl
     const int64_t wide = d.channel_lanes ? 2 * L : L;
     for (int64_t i = 0; i < outs * count * taps * wide; i += L) store<L>(sums + i, Vector<L>{});
     const int64_t tiles = d.tiles_y * d.tiles_x;
+    // A task owns some inputs and one set of outputs and walks all tiles of all images: no two
+    // tasks write the same sums.
     for (int64_t t = 0; t < d.batch * tiles; ++t) {
       const DirectTile tile =
           tile_of(d, ((t / tiles * d.groups + group) * tiles + t % tiles) * d.parts);
@@ -160,6 +167,8 @@ bool correlate_direct(const DirectLayout& d, const float* x, const float* dy, fl
         });
       }
     }
+    // Sums lie as [tap of input][output]; dw wants [output][input][tap]. With pixels in the lanes,
+    // the lanes are added up here.
     const int64_t last = d.channel_lanes ? (d.outs - out < 2 * L ? d.outs - out : 2 * L) : d.outs;
     for (int64_t o = 0; o < last; ++o) {
       float* const to = dw + ((group * d.outs + out + o) * d.ins + channel) * taps;

@@ -14,15 +14,15 @@ constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kGradientTasksPerThread = 2;  // each turns the gradient to the outputs over anew
 constexpr int64_t kGradientTaps = 288;          // of a task: 36 KiB of sums
 constexpr int64_t kTurnedBytes = 128 << 10;
-constexpr int64_t kMostLanes = 16;
+constexpr int64_t kMaxLanes = 16;
 constexpr int64_t kWeightBytes = 256 << 10;  // more are not read again for every row
 constexpr int64_t kFewProducts =
     96;  // of an output: not worth the transposition of channels to pixels
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int64_t even_share(int64_t count, int64_t most) {
-  return ceil_div(count, ceil_div(count, std::max<int64_t>(std::min(count, most), 1)));
+int64_t even_share(int64_t count, int64_t limit) {
+  return ceil_div(count, ceil_div(count, std::max<int64_t>(std::min(count, limit), 1)));
 }
 
 }  // namespace
@@ -51,6 +51,7 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
   origin_y = -p.pad_top;
   origin_x = -p.pad_left;
   const int64_t span_y = dilation_y * (kernel_height - 1), span_x = dilation_x * (kernel_width - 1);
+  // The gradient to the input is a convolution of dy: inputs and outputs change places.
   if (turned) {
     std::swap(ins, outs);
     std::swap(in_height, out_height);
@@ -63,6 +64,8 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
     in_width = out_width *= out_height;
     in_height = out_height = 1;
   }
+  // Channels in the lanes need outputs to fill half a vector, and enough products per output to pay
+  // for turning the sums to planes.
   const int64_t products = ins * kernel_height * kernel_width;
   channel_lanes = 2 * outs > lanes && products >= kFewProducts;  // for any size of image
   pairs = ceil_div(outs, 2 * lanes);
@@ -79,30 +82,32 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
   }
   depthwise = !channel_lanes && ins * stride_y * stride_x * dilation_y == 1;
 
+  // Tiles: columns first, then as many rows as the copied inputs, and the sums, fit the cache.
   columns = even_share(out_width, kWidestTile);
   tiles_x = ceil_div(out_width, columns);
   phases = std::min(stride_x, span_x + 1);
   copied_columns = columns + span_x / stride_x;
   phase_pitch = copied_columns + (channel_lanes ? 0 : 2 * lanes);  // whole vectors are read
   row_pitch = phases * phase_pitch;
-  const int64_t copied_at_most = kCopiedBytes / 4 / (channels * row_pitch);
-  int64_t most = std::max<int64_t>((copied_at_most - span_y - 1) / stride_y + 1, 1);
+  const int64_t max_copied = kCopiedBytes / 4 / (channels * row_pitch);
+  int64_t max_rows = std::max<int64_t>((max_copied - span_y - 1) / stride_y + 1, 1);
   if (channel_lanes) {
-    most = std::min(most, gradient ? kTurnedBytes / 4 / (columns * 2 * lanes)
-                                   : kSumBytes / 4 / (columns * pairs * 2 * lanes));
+    max_rows = std::min(max_rows, gradient ? kTurnedBytes / 4 / (columns * 2 * lanes)
+                                           : kSumBytes / 4 / (columns * pairs * 2 * lanes));
   }
   // Tasks for all threads: parts of the outputs copy the same inputs, rows read the same weights.
   const int64_t others =
-      batch * groups * tiles_x * ceil_div(out_height, std::max<int64_t>(most, 1));
+      batch * groups * tiles_x * ceil_div(out_height, std::max<int64_t>(max_rows, 1));
   const int64_t wanted = gradient ? 1 : ceil_div(kTasksPerThread * threads, others);
   const bool many_weights = products * pairs * 2 * lanes * 4 > kWeightBytes;
   parts = 1;
   if (channel_lanes && many_weights) parts = std::min(pairs, wanted);
-  rows = even_share(ceil_div(out_height, ceil_div(wanted, parts)), std::max<int64_t>(most, 1));
+  rows = even_share(ceil_div(out_height, ceil_div(wanted, parts)), std::max<int64_t>(max_rows, 1));
   tiles_y = ceil_div(out_height, rows);
   copied_rows = (rows - 1) * stride_y + span_y + 1;
   channel_pitch = copied_rows * row_pitch;
 
+  // Where each tap finds its input, relative to the first input of an output, in the copied rows.
   for (int64_t ky = 0; ky < kernel_height; ++ky) {
     for (int64_t kx = 0; kx < kernel_width; ++kx) {
       const int64_t column = kx * dilation_x;
@@ -115,8 +120,8 @@ DirectLayout::DirectLayout(const Problem& p, Pass pass, int lanes, int threads)
 int64_t DirectLayout::tasks() const { return batch * groups * tiles_y * tiles_x * parts; }
 
 int64_t DirectLayout::copied_floats() const {
-  return ceil_div(channels * channel_pitch, kMostLanes) * kMostLanes +
-         kMostLanes;  // a last whole vector
+  return ceil_div(channels * channel_pitch, kMaxLanes) * kMaxLanes +
+         kMaxLanes;  // a last whole vector
 }
 
 int64_t DirectLayout::sum_floats(int lanes) const {

@@ -1,9 +1,10 @@
 // The direct convolution cut into tasks: sizes, blocking and where each tap finds its input.
 //
-// A task computes a tile of outputs of one image and group. It copies the inputs of the tile, some channels
-// at a time, to rows of their own: padding becomes zeros there, and a stride along x becomes phases (columns
-// q, q + s, q + 2 s ... side by side), so that the kernels in direct-inl.h meet neither. A task of the gradient
-// to the weights computes those between some inputs and outputs of a group, over all tiles of all images.
+// A task computes a tile of outputs of one image and group. It copies the inputs of the tile, some
+// channels at a time, to rows of their own: padding becomes zeros there, and a stride along x
+// becomes phases (columns q, q + s, q + 2 s ... side by side), so that the kernels in direct-inl.h
+// meet neither. A task of the gradient to the weights computes those between some inputs and
+// outputs of a group, over all tiles of all images.
 #pragma once
 
 #include <cstddef>

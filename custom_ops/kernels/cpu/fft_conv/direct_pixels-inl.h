@@ -1,5 +1,6 @@
-// The direct convolution with pixels in the lanes, for groups of few outputs: F outputs x R rows x V vectors
-// in registers, a load from the copied rows for every F multiply-adds; nothing is transposed.
+// The direct convolution with pixels in the lanes, for groups of few outputs: F outputs x R rows x
+// V vectors in registers, a load from the copied rows for every F multiply-adds; nothing is
+// transposed.
 #pragma once
 
 #include "kernels/cpu/fft_conv/direct_tile-inl.h"
@@ -16,6 +17,7 @@ __attribute__((flatten)) void convolve_pixels(const DirectLayout& d, const float
   const int64_t per_output = d.ins * taps;
   const int64_t row_step = d.stride_y * d.row_pitch;
   const ptrdiff_t* const offsets = d.tap_offsets();
+  // F outputs x R rows x V vectors of sums stay in registers; each load of pixels serves F of them.
   Vector<L> sum[F][R][V];
   unroll<F>([&](auto f) {
     const float start = bias == nullptr ? 0.0f : bias[f];
@@ -49,6 +51,7 @@ __attribute__((flatten)) void convolve_pixels(const DirectLayout& d, const float
 template <int L, int F, int R>
 void convolve_rows(const DirectLayout& d, const float* x, const float* w, const float* bias,
                    float* y, int64_t columns) {
+  // Two vectors of columns at a time share each weight; a last short piece takes one.
   for (int64_t q = 0; q < columns; q += 2 * L) {
     if (columns - q > L) {
       convolve_pixels<L, F, R, 2>(d, x + q, w, bias, y + q, columns - q);
@@ -90,6 +93,7 @@ bool convolve_pixel_lanes(const DirectLayout& d, const float* x, const float* pr
     const DirectTile tile = tile_of(d, task);
     float* const inputs = memory + worker * work;
     copy_inputs<L>(d, tile, x, 0, d.ins, inputs);
+    // Up to four outputs at a time over the same copied inputs.
     for (int64_t out = 0; out < d.outs;) {
       switch (d.outs - out) {
         case 1:

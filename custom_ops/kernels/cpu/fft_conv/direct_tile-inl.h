@@ -35,12 +35,14 @@ GRAPHSCALE_INLINE Vector<L> load_columns(const DirectLayout& d, const float* row
   return begin < end ? load_range<L>(row + column, begin, end) : Vector<L>{};
 }
 
-// A row of an image, null for one of zeros, to its phases. Writes whole vectors: the places behind are
-// those of later rows.
+// A row of an image, null for one of zeros, to its phases. Writes whole vectors: the places behind
+// are those of later rows.
 template <int L>
 __attribute__((flatten)) void copy_row(const DirectLayout& d, const float* row, int64_t first,
                                        float* to) {
   using Loose = typename VectorOf<L>::unaligned;
+  // Phase p holds columns p, p + stride, p + 2 stride ...: side by side there, so a stride costs
+  // the kernels nothing. Strides 1 and 2 copy whole vectors, larger ones value by value.
   for (int64_t phase = 0; phase < d.phases; ++phase, to += d.phase_pitch) {
     for (int64_t i = 0; i < d.copied_columns; i += L) {
       const int64_t column = first + phase + i * d.stride_x;

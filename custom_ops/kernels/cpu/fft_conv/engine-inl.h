@@ -1,4 +1,5 @@
-// The engine of one instruction set: for each pass, the function of the method that the algorithm names.
+// The engine of one instruction set: for each pass, the function of the method that the algorithm
+// names.
 #pragma once
 
 #include "kernels/cpu/fft_conv/dense-inl.h"

@@ -1,4 +1,5 @@
-// The passes over a core problem as function pointers; each instruction set has its own (engine-inl.h).
+// The passes over a core problem as function pointers; each instruction set has its own
+// (engine-inl.h).
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"

@@ -1,9 +1,9 @@
-// Complex FFTs of the tile sizes, one transform per lane: N = R1 * R2 in two passes (or one, for the
-// smallest), each a loop of register-held transforms:
+// Complex FFTs of the tile sizes, one transform per lane: N = R1 * R2 in two passes (or one, for
+// the smallest), each a loop of register-held transforms:
 //   pass 1: for j < R2:  t[k][j] = w_N^(j k) * sum over i of x[j + R2 i] w_R1^(i k)
 //   pass 2: for k < R1:  X[k + R1 m] = sum over j of t[k][j] w_R2^(j m)
-// A transform moves every value twice through the first-level cache (2 N loads and stores of pairs) and
-// does about 4 N log2 N / 1.3 vector operations: on a machine with one store and two arithmetic
+// A transform moves every value twice through the first-level cache (2 N loads and stores of pairs)
+// and does about 4 N log2 N / 1.3 vector operations: on a machine with one store and two arithmetic
 // instructions a cycle the two are near balance. The inverse is the same with re and im exchanged.
 #pragma once
 
@@ -11,7 +11,8 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// The radix of the first pass; N itself where one pass will do.
+// The radix of the first pass; N itself where one pass will do. R1 and R2 near the square root of N
+// need the fewest registers.
 constexpr int first_radix(int n) {
   switch (n) {
     case 20: return 4;
@@ -37,6 +38,7 @@ constexpr int first_radix(int n) {
   }
 }
 
+// w_N^(j k) as cos and sin, computed by the compiler.
 template <int N>
 struct Twiddles {
   static constexpr int kR1 = first_radix(N), kR2 = N / kR1;
@@ -62,6 +64,7 @@ __attribute__((flatten)) void fft(const float* re, const float* im, ptrdiff_t st
                                   float* out_im, ptrdiff_t out_stride) {
   constexpr int R1 = first_radix(N), R2 = N / R1;
   if constexpr (R2 == 1) {
+    // One pass: all points in registers.
     Complex<L> x[N];
     unroll<N>([&](auto i) { x[i] = {load<L>(re + i * stride), load<L>(im + i * stride)}; });
     dft<N, L>(x);
@@ -70,6 +73,8 @@ __attribute__((flatten)) void fft(const float* re, const float* im, ptrdiff_t st
       store<L>(out_im + i * out_stride, x[i].im);
     });
   } else {
+    // Pass 1: R1 points that lie R2 apart, in registers; results times twiddle factors go to
+    // `between`, turned so that pass 2 reads neighbours.
     alignas(64) float between[N * 2 * L];
     for (int j = 0; j < R2; ++j) {
       Complex<L> x[R1];

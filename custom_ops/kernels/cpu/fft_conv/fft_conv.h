@@ -8,9 +8,9 @@
 // How it is used (all pointers are dense row-major NCHW / OIHW float32):
 //   Problem p = {...};
 //   check(p);                                              // throws graphscale::Error
-//   Algorithm algorithm = choose(p, Pass::kForward, threads);        // or one of candidates(), measured
-//   if (!supports(p, pass, algorithm)) the caller convolves on its own: the algorithm is direct, and the pass the
-//     gradient to the input with strides;
+//   Algorithm algorithm = choose(p, Pass::kForward, threads);  // or one of candidates(), measured
+//   if (!supports(p, pass, algorithm)) the caller convolves on its own: the algorithm is direct, and
+//     the pass the gradient to the input with strides;
 //   else, once per weight: memory = aligned to 64, prepacked_bytes(p, pass, algorithm);
 //        prepack(p, pass, algorithm, w, memory, context);
 //        forward(p, algorithm, x, memory, bias, y, context);
@@ -56,11 +56,13 @@ struct Algorithm {
   int tile_height = 0, tile_width = 0;  // 0 for kDirect
 };
 
-// "direct", "winograd 6x6", "dense 32x32", "per_channel 72x72"; parse_algorithm() reads it back, and nothing else.
+// "direct", "winograd 6x6", "dense 32x32", "per_channel 72x72"; parse_algorithm() reads it back,
+// and nothing else.
 std::string to_string(const Algorithm& algorithm);
 std::optional<Algorithm> parse_algorithm(const std::string& text);
 
-// Throws graphscale::Error with a sentence when p is no convolution (sizes, groups, pads, overflow).
+// Throws graphscale::Error with a sentence when p is no convolution (sizes, groups, pads,
+// overflow).
 void check(const Problem& p);
 
 // Whether the algorithm computes that pass of p.

@@ -16,6 +16,7 @@ Axis forward_axis(int64_t extent, int64_t out, int64_t kernel, int64_t stride, i
                   int64_t pad) {
   Axis a;
   if (stride == 1) {
+    // Dilation d: d independent images, each of every d-th position.
     a.batch_phases = std::min(dilation, out);
     a.kernel = kernel;
     a.outputs = ceil_div(out, dilation);
@@ -23,6 +24,7 @@ Axis forward_axis(int64_t extent, int64_t out, int64_t kernel, int64_t stride, i
     a.out = {dilation, 0, out, 1};
     a.taps = {1, 0, kernel, 1};
   } else {
+    // Stride s: s times the channels, each of every s-th position of image and kernel.
     const int64_t dilated = dilation * (kernel - 1) + 1;
     a.in_phases = std::min(stride, dilated);
     a.kernel = ceil_div(dilated, stride);
@@ -34,7 +36,8 @@ Axis forward_axis(int64_t extent, int64_t out, int64_t kernel, int64_t stride, i
   return a;
 }
 
-// x[u - pad] gathers y[i] w[k] with u = stride i + dilation k; u = phase + (stride or dilation) * a.
+// x[u - pad] gathers y[i] w[k] with u = stride i + dilation k; u = phase + (stride or dilation) *
+// a.
 Axis gradient_axis(int64_t extent, int64_t out, int64_t kernel, int64_t stride, int64_t dilation,
                    int64_t pad) {
   Axis a;
@@ -58,8 +61,8 @@ Axis gradient_axis(int64_t extent, int64_t out, int64_t kernel, int64_t stride, 
   return a;
 }
 
-// Whether one cyclic tile computes the whole axis: what wraps around must be zeros of the padding, on
-// both sides ('same' padding lets a tile of extent + pad do for extent + 2 pad inputs).
+// Whether one cyclic tile computes the whole axis: what wraps around must be zeros of the padding,
+// on both sides ('same' padding lets a tile of extent + pad do for extent + 2 pad inputs).
 bool one_tile_will_do(const Axis& a, int64_t tile) {
   const int64_t wrapped = a.outputs + a.kernel - 1 - tile;
   if (wrapped <= 0) return true;

@@ -1,10 +1,12 @@
-// Every pass of every convolution as one core problem: images of stride 1 and dilation 1, correlated
-// with a short kernel, in tiles. Strides and dilations become phases, along each axis on its own:
+// Every pass of every convolution as one core problem: images of stride 1 and dilation 1,
+// correlated with a short kernel, in tiles. Strides and dilations become phases, along each axis on
+// its own:
 //
-//   dilation d (stride 1): outputs i = q mod d read inputs of the same phase only: d independent images
-//     (batch phases), each with the undilated kernel.
-//   stride s (dilation 1): tap k = s b + p reads input s (i + b) + p: s times the input channels, each
-//     holding one phase of the image and of the kernel; the gradient to x has them on its output side.
+//   dilation d (stride 1): outputs i = q mod d read inputs of the same phase only: d independent
+//     images (batch phases), each with the undilated kernel.
+//   stride s (dilation 1): tap k = s b + p reads input s (i + b) + p: s times the input channels,
+//     each holding one phase of the image and of the kernel; the gradient to x has them on its
+//     output side.
 //   both on one axis: the kernel is dilated with zeros, then treated as strided.
 //
 // So no multiplication is wasted, except where both are above 1.
@@ -17,8 +19,8 @@
 
 namespace graphscale::fft_conv {
 
-// Core position u of phase p lies at step * u + origin + p of a plane with `extent` positions; where
-// divisor > 1, at that over divisor, if it divides.
+// Core position u of phase p lies at step * u + origin + p of a plane with `extent` positions;
+// where divisor > 1, at that over divisor, if it divides.
 struct Map {
   int64_t step = 1, origin = 0, extent = 1, divisor = 1;
 };
@@ -29,7 +31,8 @@ struct Axis {
   Map in, out, taps;
   bool flip = false;  // tap b sits at core position kernel - 1 - b
 
-  // Overlap-save: tile t computes outputs [t * tile_outputs, ...) from inputs [t * tile_outputs, + tile).
+  // Overlap-save: tile t computes outputs [t * tile_outputs, ...) from inputs [t * tile_outputs, +
+  // tile).
   int tile = 1;
   int64_t tile_outputs = 1, tiles = 1;
 };
@@ -50,8 +53,8 @@ struct Core {
 
 constexpr int kMaxFft = 256;
 
-// The transform sizes there are, ascending to kMaxFft, and powers of two beyond it for tiles of one row.
-// Those along x must be even.
+// The transform sizes there are, ascending to kMaxFft, and powers of two beyond it for tiles of one
+// row. Those along x must be even.
 const std::vector<int>& fft_sizes();
 
 // The sizes of Winograd's tiles: 1 for kernels of 1, 4 for 2 and 3, 6 for 2 to 5.
@@ -63,7 +66,8 @@ Core make_core(const Problem& p, Pass pass);
 // Cuts an axis into tiles of a size; false where that size is too short.
 bool cut(Axis& axis, int tile);
 
-// The core of a pass cut into the algorithm's tiles; false where they do not fit, or the algorithm is direct.
+// The core of a pass cut into the algorithm's tiles; false where they do not fit, or the algorithm
+// is direct.
 bool cut_core(const Problem& p, Pass pass, const Algorithm& algorithm, Core* core);
 
 // Nothing to compute: no batch, no outputs.

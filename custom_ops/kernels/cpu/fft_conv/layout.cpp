@@ -11,12 +11,13 @@
 namespace graphscale::fft_conv {
 namespace {
 
-// Room for the dense method's activation spectra: enough tiles for each weight that is read to meet, few
-// enough for the last-level cache of a small machine. Measured: 8 to 16 MiB are alike, 6 and 24 slower.
+// Room for the dense method's activation spectra: enough tiles for each weight that is read to
+// meet, few enough for the last-level cache of a small machine. Measured: 8 to 16 MiB are alike, 6
+// and 24 slower.
 constexpr int64_t kSpectraBytes = 12 << 20;
-constexpr int64_t kGradientBytes = 16
-                                   << 20;  // of the spectra of weight gradients; measured likewise
-constexpr int64_t kFewestTiles = 4;
+// Of the spectra of weight gradients; measured likewise.
+constexpr int64_t kGradientBytes = 16 << 20;
+constexpr int64_t kMinTiles = 4;
 
 // Floats between frequencies: an odd number of vector pairs, so that the strided stores of the
 // transforms do not fall into the same sets of the caches.
@@ -24,15 +25,15 @@ int64_t frequency_pitch(int64_t pairs, int lanes) { return (pairs | 1) * 2 * lan
 
 int64_t tiles_at_a_time(const Core& core, int64_t blocks, int lanes) {
   const int64_t per_tile = core.frequencies() * blocks * 2 * lanes * 4;
-  return even_share(core.tiles(), std::max(kSpectraBytes / per_tile, kFewestTiles));
+  return even_share(core.tiles(), std::max(kSpectraBytes / per_tile, kMinTiles));
 }
 
 }  // namespace
 
 int64_t blocks(int64_t channels, int lanes) { return (channels + lanes - 1) / lanes; }
 
-int64_t even_share(int64_t count, int64_t most) {
-  const int64_t pieces = std::max<int64_t>((count + most - 1) / most, 1);
+int64_t even_share(int64_t count, int64_t limit) {
+  const int64_t pieces = std::max<int64_t>((count + limit - 1) / limit, 1);
   return (count + pieces - 1) / pieces;
 }
 
@@ -71,6 +72,7 @@ const float* turns(int size) {
   const std::lock_guard<std::mutex> lock(mutex);
   std::vector<float>& table = tables[size];
   if (table.empty()) {
+    // In double precision; rounded to float once.
     const double turn = 2 * std::acos(-1.0) / size;
     for (int k = 0; k < size; ++k) {
       table.push_back(static_cast<float>(std::cos(turn * k)));

@@ -2,11 +2,11 @@
 //
 //   kDense:      activations [frequency][tile][channel block][re L | im L]
 //                weights     [group][frequency][output block][input][re L | im L]
-//   kPerChannel: weights     [output block][input][kx][ky][re L | im L], a lane being an output channel
-//                            of any group
+//   kPerChannel: weights     [output block][input][kx][ky][re L | im L], a lane being an output
+//                            channel of any group
 //
-// Nothing is defined here: what the engines' files include must not leave a copy of a common function
-// compiled for their instruction set (see simd.h).
+// Nothing is defined here: what the files of simd/ include must not leave a copy of a common
+// function that is compiled for one instruction set.
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"
@@ -16,7 +16,7 @@ namespace graphscale::fft_conv {
 int64_t blocks(int64_t channels, int lanes);
 
 // The largest of equal shares of `count`, each at most `most`.
-int64_t even_share(int64_t count, int64_t most);
+int64_t even_share(int64_t count, int64_t limit);
 
 // The dense method, forward and gradient to the input.
 struct DenseLayout {
@@ -42,12 +42,13 @@ int64_t correlation_parts(const Core& core, int64_t sets, int64_t threads);
 // Weights as spectra.
 int64_t prepacked_floats(const Core& core, Method method, int lanes);
 
-// Transforms of more than kMaxFft points (long_fft-inl.h): the first of the two factors of size / 2, and
-// cos, sin of 2 pi k / size for k < size, made once per process.
+// Transforms of more than kMaxFft points (long_fft-inl.h): the first of the two factors of size /
+// 2, and cos, sin of 2 pi k / size for k < size, made once per process.
 int long_fft_factor(int size);
 const float* turns(int size);
 
-// Work memory of one worker that transforms tiles: the half spectrum and rows or columns on their way.
+// Work memory of one worker that transforms tiles: the half spectrum and rows or columns on their
+// way.
 int64_t tile_floats(const Core& core, int lanes);
 
 // All scratch memory of a call, and of prepack().

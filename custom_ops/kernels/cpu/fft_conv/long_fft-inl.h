@@ -1,10 +1,10 @@
-// Real FFTs of one long row per lane, for one-dimensional kernels of hundreds to tens of thousands of taps:
-// N real values as N/2 complex ones (even and odd positions), which go through M1 x M2 = N/2 points in two
-// passes of the short transforms, and a last pass that takes even and odd apart:
+// Real FFTs of one long row per lane, for one-dimensional kernels of hundreds to tens of thousands
+// of taps: N real values as N/2 complex ones (even and odd positions), which go through M1 x M2 =
+// N/2 points in two passes of the short transforms, and a last pass that takes even and odd apart:
 //   X[k] = E[k] + w^k O[k],   2 E[k] = Z[k] + conj Z[N/2 - k],   2 i O[k] = Z[k] - conj Z[N/2 - k].
-// Three passes over N floats per lane (6 N L bytes each way beyond the second-level cache from N = 8192
-// on) and 2.5 N log2 N operations: with 4096 taps in tiles of 16384, 93 operations an output and channel
-// each way, against 8192 of the direct convolution.
+// Three passes over N floats per lane (6 N L bytes each way beyond the second-level cache from N =
+// 8192 on) and 2.5 N log2 N operations: with 4096 taps in tiles of 16384, 93 operations an output
+// and channel each way, against 8192 of the direct convolution.
 #pragma once
 
 #include "kernels/cpu/fft_conv/fft-inl.h"
@@ -30,6 +30,8 @@ class LongFft {
     transform(row, row + L, out, out + L);
     store<L>(out + half_ * 2 * L, load<L>(out));
     store<L>(out + half_ * 2 * L + L, load<L>(out + L));
+    // Even and odd positions apart, X[k] and X[N/2 - k] together: both need the same two values. q
+    // stands for 2 O, and w = q * exp(-2 pi i k / N).
     for (int64_t k = 0; k <= half_ / 2; ++k) {
       float* const a = out + k * 2 * L;
       float* const b = out + (half_ - k) * 2 * L;
@@ -47,6 +49,7 @@ class LongFft {
 
   // in: half + 1 pairs, overwritten. row[u * L]: the real values, times the size.
   void inverse(float* in, float* row) const {
+    // The same steps backwards: E and O from X[k] and X[N/2 - k], joined as E + i O.
     for (int64_t k = 0; k <= half_ / 2; ++k) {
       float* const a = in + k * 2 * L;
       float* const b = in + (half_ - k) * 2 * L;
@@ -66,6 +69,8 @@ class LongFft {
  private:
   // The complex transform of half_ points; in is overwritten, out must be another place.
   void transform(const float* re, const float* im, float* out_re, float* out_im) const {
+    // Pass 1: transforms of m1 points that lie m2 apart, each result times its twiddle factor, to
+    // work_.
     alignas(64) float column[kMaxFft * 2 * L];
     for (int64_t j = 0; j < m2_; ++j) {
       fft1_(re + j * 2 * L, im + j * 2 * L, m2_ * 2 * L, column, column + L, 2 * L);
@@ -77,6 +82,7 @@ class LongFft {
         store<L>(to + L, zi * c - zr * s);
       }
     }
+    // Pass 2: transforms of m2 neighbouring points; result k + m1 m goes to its natural place.
     for (int64_t k = 0; k < m1_; ++k) {
       const float* const from = work_ + k * m2_ * 2 * L;
       fft2_(from, from + L, 2 * L, out_re + k * 2 * L, out_im + k * 2 * L, m1_ * 2 * L);

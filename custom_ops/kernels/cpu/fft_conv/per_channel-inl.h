@@ -1,10 +1,12 @@
-// The per-channel method, for depthwise convolutions and groups of a few channels: L output channels in the
-// lanes; load tile, transform, multiply, inverse, store without leaving the second-level cache. With one
-// input per output the middle is one pass: column in, transform, multiply, inverse, column out.
+// The per-channel method, for depthwise convolutions and groups of a few channels: L output
+// channels in the lanes; load tile, transform, multiply, inverse, store without leaving the
+// second-level cache. With one input per output the middle is one pass: column in, transform,
+// multiply, inverse, column out.
 //
-// Cost per output channel and tile: (inputs + 1) transforms of about 2.5 T^2 log2(T^2) operations and
-// 4 T^2 inputs for the products. A 31 x 31 'same' layer over 56 x 56 is one tile of 72 x 72 (the padding may
-// wrap around): 0.32 + 0.02 million operations, against 6.0 of the direct convolution.
+// Cost per output channel and tile: (inputs + 1) transforms of about 2.5 T^2 log2(T^2) operations
+// and 4 T^2 inputs for the products. A 31 x 31 'same' layer over 56 x 56 is one tile of 72 x 72
+// (the padding may wrap around): 0.32 + 0.02 million operations, against 6.0 of the direct
+// convolution.
 #pragma once
 
 #include "kernels/cpu/fft_conv/lanes-inl.h"
@@ -27,6 +29,7 @@ bool prepack_per_channel(const Core& core, const float* w, float* prepacked,
     tile.forward_rows(tap_planes<L>(core, w, -1, task / core.ins() * L, task % core.ins()),
                       core.y.kernel, core.x.kernel);
     float* const out = prepacked + task * size;
+    // Spectra lie as [kx][ky]: column after column, as they are multiplied.
     for (int64_t kx = 0; kx < core.columns(); ++kx) {
       tile.forward_column(kx, out + kx * core.y.tile * 2 * L, 2 * L);
     }
@@ -73,6 +76,9 @@ bool convolve_per_channel(const Core& core, const float* x, const float* prepack
          const int64_t first = task / core.tiles() * L;
          const Place place = place_of(core, task % core.tiles());
          const float* const weights = prepacked + first / L * ins * size;
+         // Rows of the input tile first; then, column by column, transform, multiply by the weights
+         // and, with one input, transform back at once: a column stays in the first-level cache.
+         // With more inputs the products are summed in `sum` and transformed back at the end.
          for (int64_t in = 0; in < ins; ++in) {
            tile.forward_rows(inputs_of_outputs<L>(core, x, first, in, place), height, core.x.tile);
            for (int64_t kx = 0; kx < columns; ++kx) {
@@ -101,8 +107,8 @@ bool convolve_per_channel(const Core& core, const float* x, const float* prepack
   return true;
 }
 
-// dw = sum over tiles of x times the conjugate of dy. Where there are fewer sets of lanes than threads, the
-// tiles are shared out too, in `parts`.
+// dw = sum over tiles of x times the conjugate of dy. Where there are fewer sets of lanes than
+// threads, the tiles are shared out too, in `parts`.
 template <int L>
 bool correlate_per_channel(const Core& core, const float* x, const float* dy, float* dw,
                            const Context& context) {
@@ -118,6 +124,7 @@ bool correlate_per_channel(const Core& core, const float* x, const float* dy, fl
   float* const memory = scratch.get<float>();
   if (memory == nullptr) return false;
   float* const sums = memory + context.threads * work;
+  // A task sums x * conj(dy) over its share of the tiles, for L outputs and one of their inputs.
   deal(context, sets * parts, [&](int64_t worker, int64_t task) {
     const Tile<L> tile(core, memory + worker * work);
     const Tile<L> gradient(core, memory + worker * work + tile_work);
@@ -138,6 +145,7 @@ bool correlate_per_channel(const Core& core, const float* x, const float* dy, fl
       }
     }
   });
+  // The parts of a set are added, transformed back and stored as taps.
   deal(context, sets, [&](int64_t worker, int64_t set) {
     const Tile<L> tile(core, memory + worker * work);
     float* const sum = sums + set * parts * size;

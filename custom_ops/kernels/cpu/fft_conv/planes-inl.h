@@ -8,7 +8,8 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// Rows are asked for so long before they are needed: no processor follows L streams of short rows by itself.
+// Rows are asked for so long before they are needed: no processor follows L streams of short rows
+// by itself.
 constexpr int64_t kRowsAhead = 6;
 
 template <int L>
@@ -34,8 +35,8 @@ GRAPHSCALE_INLINE int clamp_lane(int64_t value, int lanes) {
   return value < 0 ? 0 : value > lanes ? lanes : static_cast<int>(value);
 }
 
-// Row `row`, core columns [0, length), to out[u * stride]; false, and nothing written, where it is all zero.
-// May write up to a multiple of L columns.
+// Row `row`, core columns [0, length), to out[u * stride]; false, and nothing written, where it is
+// all zero. May write up to a multiple of L columns.
 template <int L>
 __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int64_t length,
                                        float* out, int64_t stride) {
@@ -45,6 +46,9 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
     if (at < 0) return false;
     const int64_t origin = planes.columns.origin + planes.column_phase[0];
     const int64_t last = planes.last_column;
+    // Fast path: L columns of L planes are loaded as L rows of a square; the transposition makes
+    // one vector per column of it, with the planes in its lanes. Columns beyond the image are zeros
+    // by the mask.
     for (int64_t u = 0; u < length; u += L) {
       const int64_t c = origin + u;
       const int64_t room = length - u < pitch - c ? length - u : pitch - c;
@@ -60,6 +64,7 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
         });
         transpose<L>(square);
       }
+      // A flipped kernel is stored from its end.
       if (last < 0) {
         unroll<L>([&](auto j) { store<L>(out + (u + j) * stride, square[j]); });
       } else {
@@ -70,6 +75,7 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
     }
     return true;
   }
+  // Slow path, one value at a time: strides, or planes of different phases.
   bool any = false;
   int64_t at[L];
   for (int i = 0; i < L; ++i) {
@@ -87,7 +93,8 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
   return true;
 }
 
-// scale * in[u * stride] + bias, within bounds, to row `row`, core columns [0, length); what has no place is dropped.
+// scale * in[u * stride] + bias, within bounds, to row `row`, core columns [0, length); what has no
+// place is dropped.
 template <int L>
 __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, int64_t length,
                                         const float* in, int64_t stride, float scale,
@@ -98,6 +105,8 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
     const int64_t at = locate(planes.rows, planes.row_phase[0], -1, row);
     if (at < 0) return;
     const int64_t origin = planes.columns.origin + planes.column_phase[0];
+    // Fast path: scale, add the bias and clip in registers, transpose, write each plane its L
+    // columns.
     for (int64_t u = 0; u < length; u += L) {
       const int64_t room = length - u < pitch - origin - u ? length - u : pitch - origin - u;
       const int end = clamp_lane(room, L);
@@ -115,6 +124,7 @@ __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, in
     }
     return;
   }
+  // Slow path, one value at a time.
   int64_t at[L];
   for (int i = 0; i < planes.count; ++i) at[i] = locate(planes.rows, planes.row_phase[i], -1, row);
   for (int64_t u = 0; u < length; ++u) {

@@ -1,9 +1,13 @@
-// Two-dimensional real transforms of L tiles at once. A tile's half spectrum lies as [y][kx][re L | im L],
-// kx = 0 ... width/2. Two rows go through one complex transform as its real and imaginary part; a tile of
-// one long row has its own (long_fft-inl.h).
+// Two-dimensional real transforms of L tiles at once. A tile's half spectrum lies as [y][kx][re L |
+// im L], kx = 0 ... width/2. Two rows go through one complex transform as its real and imaginary
+// part; a tile of one long row has its own (long_fft-inl.h).
 //
-// Scaling: a forward transform leaves a factor 2 (the split of a row pair without its halves); the inverse
-// divides by what the product of two such transforms has gathered.
+// Cost per tile of T x T: T/2 row transforms and T/2 + 1 column transforms of T points each, about
+// 2.5 T^2 log2(T^2) operations; the half spectrum is written and read once between rows and
+// columns.
+//
+// Scaling: a forward transform leaves a factor 2 (the split of a row pair without its halves); the
+// inverse divides by what the product of two such transforms has gathered.
 #pragma once
 
 #include "kernels/cpu/fft_conv/long_fft-inl.h"
@@ -35,6 +39,9 @@ class Tile {
   // Reads rows x columns of the planes (zero beyond) and transforms all rows.
   void forward_rows(const Planes<L>& planes, int64_t rows, int64_t columns) const {
     if (width_ > kMaxFft) return forward_long_row(planes, columns);
+    // Rows y and y + 1 are the real and the imaginary part of one complex transform: half the work
+    // of two. Rows of zeros, and the part of a row behind what was read, are cleared instead of
+    // loaded.
     for (int64_t y = 0; y < height_; y += 2) {
       float* const a = spectrum_ + y * pitch_;
       float* const b = spectrum_ + (y + 1) * pitch_;
@@ -62,6 +69,7 @@ class Tile {
   // The inverse of a column (scaled by inverse_rows), back into the half spectrum.
   void inverse_column(int64_t kx, const float* in, ptrdiff_t stride) const {
     float* const out = spectrum_ + kx * 2 * L;
+    // The inverse transform is the forward one with re and im exchanged, both ways.
     fft_y_(in + L, in, stride, out + L, out, pitch_);
   }
 
@@ -72,6 +80,8 @@ class Tile {
       LongFft<L>(width_, long_work_).inverse(spectrum_, long_row_);
       return store_row<L>(planes, 0, columns, long_row_, L, scale_, bias);
     }
+    // Two rows per complex transform again. Only the rows that are wanted go back; in a tile of odd
+    // height the last one has a row of zeros as its partner.
     for (int64_t y = 0; y < rows; y += 2) {
       if (y + 1 == height_) clear(spectrum_ + height_ * pitch_, pitch_);
       join(spectrum_ + y * pitch_, spectrum_ + (y + 1) * pitch_);
@@ -97,6 +107,7 @@ class Tile {
 
   // row_out_ = a + i b for real rows: their spectra times 2.
   void split(float* a, float* b) const {
+    // With Z = A + i B and real rows: 2 A[k] = Z[k] + conj Z[-k] and 2 i B[k] = Z[k] - conj Z[-k].
     for (int k = 0; k <= width_ / 2; ++k) {
       const float* const z = row_out_ + k * 2 * L;
       const float* const w = row_out_ + (k == 0 ? 0 : width_ - k) * 2 * L;
@@ -110,6 +121,7 @@ class Tile {
 
   // The full complex spectrum of a + i b, from half spectra of real rows.
   void join(const float* a, const float* b) const {
+    // Z[k] = A[k] + i B[k]; the other half follows from A[-k] = conj A[k] and B[-k] = conj B[k].
     for (int k = 0; k <= width_ / 2; ++k) {
       const Vector<L> ar = load<L>(a + k * 2 * L), ai = load<L>(a + k * 2 * L + L);
       const Vector<L> br = load<L>(b + k * 2 * L), bi = load<L>(b + k * 2 * L + L);

@@ -1,14 +1,15 @@
-// Winograd's convolution, for short kernels: tiles of 4 or 6 inputs a side to as many values; per value one real
-// product [tiles x inputs] * [inputs x outputs]; back to tiles of outputs. A tile of T a side and a kernel
-// of K cost T^2 / (T - K + 1)^2 multiplications per output and input instead of K^2:
+// Winograd's convolution, for short kernels: tiles of 4 or 6 inputs a side to as many values; per
+// value one real product [tiles x inputs] * [inputs x outputs]; back to tiles of outputs. A tile of
+// T a side and a kernel of K cost T^2 / (T - K + 1)^2 multiplications per output and input instead
+// of K^2:
 //
 //   K    T    multiplications        a worker's task at 64 -> 64 channels, T = 6: 32 tiles
-//   3    6    2.25 instead of 9      transforms 32 * 4 * 2 * about 130 vector operations   0.03 million
-//   3    4    4    instead of 9      products   36 * 32 * 64 * 4                           0.29 million
+//   3    6    2.25 instead of 9      transforms 32 * 4 * 2 * about 130 operations   0.03 million
+//   3    4    4    instead of 9      products   36 * 32 * 64 * 4                    0.29 million
 //   5    6    9    instead of 25     all in the second-level cache, but for the weights
 //
-// A tile's values differ more in size than the inputs do, so rounding errors are two to four times those
-// of a direct convolution with tiles of 6, and alike with tiles of 4.
+// A tile's values differ more in size than the inputs do, so rounding errors are two to four times
+// those of a direct convolution with tiles of 6, and alike with tiles of 4.
 #pragma once
 
 #include "kernels/cpu/fft_conv/lanes-inl.h"
@@ -20,7 +21,8 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// A step along both axes, between values [tile_y * tile_x] that lie `pitch` apart and rows of a strip.
+// A step along both axes, between values [tile_y * tile_x] that lie `pitch` apart and rows of a
+// strip.
 template <int L, WinogradStep kStep>
 class WinogradTransform {
  public:
@@ -36,6 +38,8 @@ class WinogradTransform {
   // `read` columns of a strip, to the values of `tiles` that begin `columns` apart in it.
   void to_values(float* strip, int64_t read, int64_t tiles, float* values, ptrdiff_t value_pitch,
                  ptrdiff_t tile_pitch) const {
+    // Along y in place, all columns of the strip at once: neighbouring tiles share the K - 1
+    // columns that they both read, so these are transformed once.
     along_y_({read, strip, pitch_, L, strip, pitch_, L});
     for (int y = 0; y < height_; ++y) {
       along_x_({tiles, strip + y * pitch_, L, columns_ * L, values + y * width_ * value_pitch,
@@ -49,6 +53,7 @@ class WinogradTransform {
       along_x_({tiles, values + y * width_ * value_pitch, value_pitch, tile_pitch,
                 strip + y * pitch_, L, columns_ * L});
     }
+    // Along y last, in place, for the columns of all tiles.
     along_y_({tiles * columns_, strip, pitch_, L, strip, pitch_, L});
   }
 
@@ -81,10 +86,10 @@ constexpr int64_t kTilesPerTask = 16;  // of the gradient to the weights
 // body(first, count) for the tiles [begin, end) in pieces of one row of tiles and one strip.
 template <typename Body>
 GRAPHSCALE_INLINE void for_strips(const Core& core, int64_t begin, int64_t end, const Body& body) {
-  const int64_t most = strip_tiles(core);
+  const int64_t limit = strip_tiles(core);
   while (begin < end) {
     int64_t count = core.x.tiles - begin % core.x.tiles;
-    if (count > most) count = most;
+    if (count > limit) count = limit;
     if (count > end - begin) count = end - begin;
     body(begin, count);
     begin += count;
@@ -153,6 +158,7 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepacked,
     float* const strip = memory + worker * layout.worker;
     float* const in = strip + layout.strip;
     float* const out = in + layout.values * layout.in_pitch;
+    // Step 1: inputs of the task's tiles to values, [value][tile][channel block][L].
     for_strips(core, first, end, [&](int64_t tile, int64_t count) {
       const Place place = place_of(core, tile);
       const int64_t columns = (count - 1) * core.x.tile_outputs + core.x.tile;
@@ -164,6 +170,8 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepacked,
                          layout.in_blocks * L);
       }
     });
+    // Step 2: per value the product [tiles x inputs] * [inputs x outputs], all of it in the
+    // second-level cache but for the weights.
     for (int64_t value = 0; value < layout.values; ++value) {
       RealOperands p;
       p.a = in + value * layout.in_pitch;
@@ -180,6 +188,7 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepacked,
       p.accumulate = false;
       real_product<L>(end - first, out_blocks, p);
     }
+    // Step 3: values to tiles of outputs, bias and bounds, and into y.
     for_strips(core, first, end, [&](int64_t tile, int64_t count) {
       const Place place = place_of(core, tile);
       for (int64_t block = 0; block < out_blocks; ++block) {
@@ -196,7 +205,8 @@ bool convolve_winograd(const Core& core, const float* x, const float* prepacked,
   return true;
 }
 
-// dw = gather(sum over tiles of divide(x) * evaluate(dy)), by the transpose of what convolve computes.
+// dw = gather(sum over tiles of divide(x) * evaluate(dy)), by the transpose of what convolve
+// computes.
 template <int L>
 bool correlate_winograd(const Core& core, const float* x, const float* dy, float* dw,
                         const Context& context) {
@@ -217,6 +227,7 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
     for (int64_t first = 0; first < core.tiles(); first += layout.chunk) {
       const int64_t left = core.tiles() - first;
       const int64_t count = left < layout.chunk ? left : layout.chunk;
+      // Values of the inputs and of the gradients to the outputs, for the tiles of the chunk.
       deal(context, (count + kTilesPerTask - 1) / kTilesPerTask, [&](int64_t worker, int64_t task) {
         float* const strip = memory + worker * layout.strip;
         const int64_t begin = first + task * kTilesPerTask;
@@ -241,6 +252,8 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
         });
       });
       const int64_t pairs = (out_blocks + 1) / 2;
+      // Per value the product [inputs x tiles] * [tiles x outputs], added to what earlier chunks
+      // gave.
       deal(context, layout.values * pairs, [&](int64_t, int64_t task) {
         const int64_t value = task / pairs, block = task % pairs * 2;
         RealOperands p;
@@ -259,6 +272,7 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
       });
     }
     const int64_t runs = (ins + kInputsPerTask - 1) / kInputsPerTask;
+    // The sums are scaled, gathered to taps and stored, eight inputs of a block at a time.
     deal(context, out_blocks * runs, [&](int64_t worker, int64_t task) {
       const int64_t block = task / runs, begin = task % runs * kInputsPerTask;
       const int64_t count = ins - begin < kInputsPerTask ? ins - begin : kInputsPerTask;

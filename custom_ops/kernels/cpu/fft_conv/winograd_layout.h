@@ -1,4 +1,5 @@
-// How Winograd's convolution is cut into tasks, and how its numbers lie in memory. All sizes in floats.
+// How Winograd's convolution is cut into tasks, and how its numbers lie in memory. All sizes in
+// floats.
 //
 //   activations [value of a tile][tile][channel block][L], of the tiles of one task
 //   weights     [group][value][output block][input][L]
@@ -12,7 +13,8 @@ namespace graphscale::fft_conv {
 
 constexpr int64_t kLastLevelBytes = 16 << 20;  // of weights that the last-level cache keeps
 
-// Forward and gradient to the input: a task takes some tiles of a group to some of the outputs, alone.
+// Forward and gradient to the input: a task takes some tiles of a group to some of the outputs,
+// alone.
 struct WinogradLayout {
   WinogradLayout(const Core& core, int lanes, int64_t threads);
   int64_t values;  // of a tile

@@ -1,12 +1,14 @@
-// Winograd's short correlations of one line, for L lines at once (Lavin and Gray, arXiv 1509.09308). A tile of T
-// inputs d and R taps g give M = T - R + 1 outputs by T products, one per point of interpolation:
+// Winograd's short correlations of one line, for L lines at once (Lavin and Gray, arXiv
+// 1509.09308). A tile of T inputs d and R taps g give M = T - R + 1 outputs by T products, one per
+// point of interpolation:
 //   y = gather( evaluate(g) * scale * divide(d) )
-// where evaluate() takes a polynomial's values at the points, divide() multiplies by what remains of
-// the polynomial with all points as its roots when one is left out, and gather() is evaluate() transposed. The
-// last point is infinity.
+// where evaluate() takes a polynomial's values at the points, divide() multiplies by what remains
+// of the polynomial with all points as its roots when one is left out, and gather() is evaluate()
+// transposed. The last point is infinity.
 //
-// Points: 0, 1, -1 for T = 4; 0, 1/sqrt(2), -1/sqrt(2), sqrt(2), -sqrt(2) for T = 6. These keep numbers of
-// one size (with the usual 0, 1, -1, 2, -2 rounding errors are twice as large), and their squares are exact.
+// Points: 0, 1, -1 for T = 4; 0, 1/sqrt(2), -1/sqrt(2), sqrt(2), -sqrt(2) for T = 6. These keep
+// numbers of one size (with the usual 0, 1, -1, 2, -2 rounding errors are twice as large), and
+// their squares are exact.
 #pragma once
 
 #include "kernels/cpu/simd/vector-inl.h"
@@ -28,7 +30,8 @@ constexpr WinogradPair winograd_pair() {
   return {1.41421356237309505f, 2.0f, 0.5f};
 }
 
-// One over the product of a point's distances from the others, by which one factor of each product is scaled.
+// One over the product of a point's distances from the others, by which one factor of each product
+// is scaled.
 template <int T>
 GRAPHSCALE_INLINE constexpr float winograd_scale_of(int point) {
   if (T == 4) return point == 0 ? -1.0f : point == 3 ? 1.0f : 0.5f;
@@ -60,6 +63,7 @@ GRAPHSCALE_INLINE void divide(const Vector<L> (&d)[T], Vector<L> (&v)[T]) {
     v[0] = d[4] - kSum * d[2] + d[0];
     unroll<2>([&](auto p) {
       constexpr WinogradPair pair = winograd_pair<T, p>();
+      // Of a pair of points +-r the even and the odd powers are shared: one sum, one difference.
       const Vector<L> even = d[4] - pair.other * d[2], odd = d[3] - pair.other * d[1];
       v[1 + 2 * p] = even + pair.root * odd;
       v[2 + 2 * p] = even - pair.root * odd;
@@ -83,6 +87,7 @@ GRAPHSCALE_INLINE void evaluate(const Vector<L> (&g)[N], Vector<L> (&v)[T]) {
   } else {
     v[0] = g[0];
     unroll<kWinogradPairs<T>>([&](auto p) {
+      // g(r) = even(r^2) + r odd(r^2) and g(-r) = even(r^2) - r odd(r^2).
       Vector<L> even = g[0], odd = {};
       unroll<N>([&](auto i) {
         constexpr float kPower = winograd_power<T, p, i>();
@@ -101,6 +106,7 @@ GRAPHSCALE_INLINE void gather(const Vector<L> (&v)[T], Vector<L> (&y)[N]) {
   if constexpr (T == 1) {
     y[0] = v[0];
   } else {
+    // Output i is sum over points of r^i v: pairs give sums for even i and differences for odd i.
     Vector<L> sum[kWinogradPairs<T>], difference[kWinogradPairs<T>];
     unroll<kWinogradPairs<T>>([&](auto p) {
       sum[p] = v[1 + 2 * p] + v[2 + 2 * p];
@@ -117,7 +123,8 @@ GRAPHSCALE_INLINE void gather(const Vector<L> (&v)[T], Vector<L> (&y)[N]) {
   }
 }
 
-// Elements of a line are `step` floats apart, lines `next`. A step in place reads a line before it writes it.
+// Elements of a line are `step` floats apart, lines `next`. A step in place reads a line before it
+// writes it.
 struct WinogradLines {
   int64_t count;
   const float* in;
@@ -133,6 +140,7 @@ __attribute__((flatten)) void step_lines(const WinogradLines& lines) {
   const float* in = lines.in;
   float* out = lines.out;
   for (int64_t i = 0; i < lines.count; ++i, in += lines.in_next, out += lines.out_next) {
+    // One line of L lanes, in registers from load to store.
     Vector<L> from[kIn], to[kOut];
     unroll<kIn>([&](auto k) { from[k] = load<L>(in + k * lines.in_step); });
     if constexpr (kStep == WinogradStep::kDivide) {

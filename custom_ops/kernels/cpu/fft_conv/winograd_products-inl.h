@@ -1,6 +1,6 @@
-// Real matrix products, out[m][o] = sum over r of a[m][r] * b[r][o], with L of o to a vector: a is read one
-// value at a time (broadcast). M x B vectors of results stay in registers: 14 x 2 of AVX-512's 32 ask for 16
-// loads in 14 cycles of two multiply-adds each.
+// Real matrix products, out[m][o] = sum over r of a[m][r] * b[r][o], with L of o to a vector: a is
+// read one value at a time (broadcast). M x B vectors of results stay in registers: 14 x 2 of
+// AVX-512's 32 ask for 16 loads in 14 cycles of two multiply-adds each.
 #pragma once
 
 #include "kernels/cpu/simd/vector-inl.h"
@@ -23,6 +23,8 @@ struct RealOperands {
 
 template <int L, int M, int B>
 __attribute__((flatten)) void real_product_block(const RealOperands& p) {
+  // The sums stay in registers over all r; each r costs B loads and M broadcasts for M B
+  // multiply-adds.
   Vector<L> sum[M][B] = {};
   const float* a = p.a;
   const float* b = p.b;
@@ -68,6 +70,7 @@ void real_product_blocks(int64_t m_count, int64_t blocks, RealOperands p) {
 // All of m < m_count and of the blocks of L values of o. Sums of sums round less than one long sum.
 template <int L>
 void real_product(int64_t m_count, int64_t blocks, RealOperands p) {
+  // Sums of at most kTermsAtATime terms, added to each other in memory.
   const int64_t pieces = (p.r_count + kTermsAtATime - 1) / kTermsAtATime;
   for (int64_t left = p.r_count, piece = pieces; piece > 0; --piece) {
     p.r_count = (left + piece - 1) / piece;

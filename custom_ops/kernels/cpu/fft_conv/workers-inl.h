@@ -9,8 +9,8 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// body(worker, task) for every task; two tasks of one worker never run at once. Many tasks are dealt some at
-// a time: the counter that all workers share costs as much as a small image.
+// body(worker, task) for every task; two tasks of one worker never run at once. Many tasks are
+// dealt some at a time: the counter that all workers share costs as much as a small image.
 template <typename Body>
 void deal(const Context& context, int64_t tasks, const Body& body) {
   const int64_t workers = tasks < context.threads ? tasks : context.threads;

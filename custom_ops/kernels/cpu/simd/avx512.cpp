@@ -1,5 +1,6 @@
 // The kernels for AVX-512 (F, DQ, BW, VL) and FMA, run only where the machine has them.
-// instruction_sets.cmake has the compiler flags; without them, on other processors, this file is empty.
+// instruction_sets.cmake has the compiler flags; without them, on other processors, this file is
+// empty.
 #if defined(__AVX512F__)
 #define GRAPHSCALE_INSTRUCTION_SET avx512
 #define GRAPHSCALE_VECTOR_BYTES 64

@@ -1,16 +1,16 @@
-// All kernels that are compiled once per instruction set, as one table of function pointers per set, and
-// the table that fits this machine.
+// All kernels that are compiled once per instruction set, as one table of function pointers per
+// set, and the table that fits this machine.
 //
 // This is the only mechanism for vector instructions on the CPU:
-//   *-inl.h                             code that is compiled once per instruction set, in the namespace
-//                                       GRAPHSCALE_INSTRUCTION_SET (avx512, avx2 or portable), on vectors of
-//                                       GRAPHSCALE_VECTOR_BYTES (64, 32 or 16)
-//   simd/{portable,avx2,avx512}.cpp     one translation unit per set; each includes kernel_table-inl.h, which
-//                                       includes all other *-inl.h
-//   simd/instruction_sets.cmake         the compiler flags of these files
-//   simd/instruction_set.h              which set this machine has
-// All other code takes its loops from this_machines_kernels(). The namespaces keep the copies of a function
-// apart, so the linker never mixes them up.
+//   *-inl.h                          code that is compiled once per instruction set, in the namespace
+//                                    GRAPHSCALE_INSTRUCTION_SET (avx512, avx2 or portable), on
+//                                    vectors of GRAPHSCALE_VECTOR_BYTES (64, 32 or 16)
+//   simd/{portable,avx2,avx512}.cpp  one translation unit per set; each includes
+//                                    kernel_table-inl.h, which includes all other *-inl.h
+//   simd/instruction_sets.cmake      the compiler flags of these files
+//   simd/instruction_set.h           which set this machine has
+// All other code takes its loops from this_machines_kernels(). The namespaces keep the copies of a
+// function apart, so the linker never mixes them up.
 #pragma once
 
 #include "kernels/cpu/fft_conv/engine.h"

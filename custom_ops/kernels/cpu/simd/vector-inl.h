@@ -1,6 +1,7 @@
-// Vectors for the kernels that are compiled once per instruction set (kernel_table.h): L numbers side by side,
-// written with the compilers' vector extensions, and with intrinsics where those have no words for it (masked
-// loads and stores). L floats are 16 with AVX-512, 8 with AVX2 and 4 elsewhere.
+// Vectors for the kernels that are compiled once per instruction set (kernel_table.h): L numbers
+// side by side, written with the compilers' vector extensions, and with intrinsics where those have
+// no words for it (masked loads and stores). L floats are 16 with AVX-512, 8 with AVX2 and 4
+// elsewhere.
 #pragma once
 
 #include <cstddef>

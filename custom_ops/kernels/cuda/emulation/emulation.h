@@ -24,8 +24,8 @@ inline bool emulate_reversed() {
 }
 
 // What sm_90 lets a block have.
-constexpr int kMostThreads = 1024;
-constexpr size_t kMostSharedBytes = 227 * 1024;
+constexpr int kMaxThreads = 1024;
+constexpr size_t kMaxSharedBytes = 227 * 1024;
 
 // Memory whose end, up to its alignment, is the end of what may be touched.
 class SharedMemory {
@@ -148,6 +148,8 @@ class BlockEmulator {
       current_ = reversed_ ? fibers_.size() - 1 - i : i;
       if (fibers_[current_].state == State::kReady) resume(fibers_[current_]);
     }
+    // All fibers wait or are done: first warps whose lanes wait for each other go on, then the
+    // block.
     bool released = false;
     for (size_t begin = 0; begin < fibers_.size(); begin += 32) {
       released |= release(State::kAtWarp, begin, std::min(begin + 32, fibers_.size()));
@@ -240,6 +242,7 @@ class Block {
     const Operands* const all = emulator_.exchange(thread_, mine);
     const int lane = thread_ % 32;
     for (int i = 0; i < 4; ++i) {
+      // This lane's number i of the result, from the operands of all lanes.
       const int row = lane / 4 + (i / 2) * 8;
       const int column = lane % 4 * 2 + i % 2;
       for (int k = 0; k < 8; ++k) {

@@ -19,9 +19,9 @@ constexpr double kSplitProductFlops = 60e12;  // three tf32 products for one
 constexpr double kHalfProductFlops = 360e12;
 constexpr double kDirectFlops = 2e12;  // of the direct kernels here
 constexpr double kLaunchSeconds = 4e-6;
-constexpr size_t kMostOfMethod = 4;                   // candidates
-constexpr int64_t kMostPositions = int64_t{1} << 30;  // positions and tiles are counted in int
-constexpr int kMostSummed = 64;  // inputs of an output that per_channel transforms again and again
+constexpr size_t kMaxOfMethod = 4;                   // candidates
+constexpr int64_t kMaxPositions = int64_t{1} << 30;  // positions and tiles are counted in int
+constexpr int kMaxSummed = 64;  // inputs of an output that per_channel transforms again and again
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -37,12 +37,14 @@ int64_t shared_limit() {
   }
   return 48 * 1024;
 #else
-  return kMostSharedBytes;
+  return kMaxSharedBytes;
 #endif
 }
 
 // The most that the kernels of an algorithm take, with all columns.
 int64_t shared_bytes(const TiledCore& c, Pass pass, const Algorithm& algorithm, Type type) {
+  // Bytes: S^2 / 2 complex numbers of a spectrum; a tile has S + 1 columns of about S / 2 numbers
+  // and some padding.
   const int64_t spectrum = int64_t{4} * algorithm.size * algorithm.size;
   const int64_t tile = spectrum + 8 * algorithm.size + 128;
   if (algorithm.method == Method::kPerChannel && pass == Pass::kGradientWeight) {
@@ -62,6 +64,8 @@ bool is_line(const fft_conv::Axis& y) {
 }
 
 void fold(TiledCore& c, int size) {
+  // Rows of S numbers that overlap by half: a line of n numbers becomes 2 n / S rows, and its
+  // kernel as many rows as it has halves.
   const int64_t width = size / 2;
   const int64_t rows = ceil_div(c.core.x.kernel, width);
   c.fold = static_cast<int>(width);
@@ -138,10 +142,11 @@ std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& 
     return std::nullopt;
   }
   const int64_t width = p.width + p.pad_left + p.pad_right;
+  // The kernels count positions in int.
   for (const int64_t size :
        {p.height + p.pad_top + p.pad_bottom, width, p.kernel_height * p.dilation_y,
         p.kernel_width * p.dilation_x, std::max(p.stride_y, p.dilation_y) * width}) {
-    if (size > kMostPositions) return std::nullopt;
+    if (size > kMaxPositions) return std::nullopt;
   }
   TiledCore c;
   c.core = fft_conv::make_core(p, pass);
@@ -152,8 +157,8 @@ std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& 
   }
   const int64_t ins = c.ins();
   const int64_t kernels = c.core.groups * c.core.outs() * ins;
-  if (c.core.tiles() > kMostPositions || kernels > kMostPositions) return std::nullopt;
-  if (algorithm.method == Method::kPerChannel && ins > kMostSummed) return std::nullopt;
+  if (c.core.tiles() > kMaxPositions || kernels > kMaxPositions) return std::nullopt;
+  if (algorithm.method == Method::kPerChannel && ins > kMaxSummed) return std::nullopt;
   if (shared_bytes(c, pass, algorithm, type) > shared_limit()) return std::nullopt;
   return c;
 }
@@ -173,6 +178,7 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
   const fft_conv::Core& core = cut->core;
   const double size = algorithm.size;
   const double tiles = static_cast<double>(core.tiles());
+  // Seconds of one real S x S transform, and bytes of what is read and written in any case.
   const double transform = 5 * size * size * std::log2(size) / kTransformFlops;
   const double groups = static_cast<double>(core.groups);
   const double core_ins = groups * static_cast<double>(cut->ins());
@@ -181,11 +187,14 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
   const double x_bytes = each_bytes * ins * static_cast<double>(p.height * p.width);
   const double y_bytes = each_bytes * outs * y_size;
   const double plane_bytes = (x_bytes + y_bytes) / kBytesPerSecond;
+  // One fused kernel: memory and transforms overlap, and the slower of them counts.
   if (algorithm.method == Method::kPerChannel) {
     const double each = pass == Pass::kGradientWeight ? 2 * static_cast<double>(cut->ins())
                                                       : 1 + static_cast<double>(cut->ins());
     return kLaunchSeconds + std::max(plane_bytes, tiles * core_outs * each * transform);
   }
+  // Three kernels: tiles to spectra, products, spectra to tiles. Spectra are written and read once
+  // each.
   const double frequencies = size * size / 2 + 2;
   const bool halves = has_half_spectra(algorithm, type);
   const double number = halves ? 4 : 8;
@@ -217,7 +226,7 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, Type type) {
       if (std::isfinite(seconds)) priced.push_back({{method, size, tf32}, seconds});
     }
     std::sort(priced.begin(), priced.end(), cheaper);
-    if (priced.size() > kMostOfMethod) priced.resize(kMostOfMethod);
+    if (priced.size() > kMaxOfMethod) priced.resize(kMaxOfMethod);
     all.insert(all.end(), priced.begin(), priced.end());
   };
   consider(Method::kPerChannel, PerChannelSizes::kAll, false);

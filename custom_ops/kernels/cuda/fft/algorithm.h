@@ -28,8 +28,8 @@ struct Algorithm {
   bool operator==(const Algorithm& other) const { return !(*this < other) && !(other < *this); }
 };
 
-// "direct", "dense 32x32", "dense 32x32 tf32", "per_channel 64x64"; parse_algorithm() reads it back and
-// finds nothing in other texts.
+// "direct", "dense 32x32", "dense 32x32 tf32", "per_channel 64x64"; parse_algorithm() reads it back
+// and finds nothing in other texts.
 std::string to_string(const Algorithm& algorithm);
 std::optional<Algorithm> parse_algorithm(const std::string& text);
 
@@ -71,8 +71,8 @@ struct TiledCore {
   int64_t ins() const { return core.ins() * parts; }  // of a group, with phases and parts
 };
 
-// Whether the dense method's spectra are float16, scaled: of bfloat16 tensors, unless the algorithm says
-// tf32.
+// Whether the dense method's spectra are float16, scaled: of bfloat16 tensors, unless the algorithm
+// says tf32.
 bool has_half_spectra(const Algorithm& algorithm, Type type);
 
 // Nothing where the algorithm is direct or does not fit the problem, its type or this GPU.
@@ -85,9 +85,9 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
 // Algorithms worth measuring, cheapest by the model first; direct is always among them.
 std::vector<Algorithm> candidates(const Problem& p, Pass pass, Type type);
 
-// The algorithm of a call: `wish` (an operator's attribute) where it is an algorithm and fits, else the
-// cheapest by the model. The environment variable GRAPHSCALE_CUDA_ALGORITHM overrules both, for tests
-// and benchmarks: then an algorithm that does not fit is an error.
+// The algorithm of a call: `wish` (an operator's attribute) where it is an algorithm and fits, else
+// the cheapest by the model. The environment variable GRAPHSCALE_CUDA_ALGORITHM overrules both, for
+// tests and benchmarks: then an algorithm that does not fit is an error.
 Algorithm choose(const Problem& p, Pass pass, Type type, const std::string& wish);
 
 }  // namespace graphscale::cuda

@@ -27,6 +27,7 @@ GRAPHSCALE_DEVICE void load_columns(const Block& block, const Plane& from, const
   const Column<S> a = from.template column<S>(p, columns.begin + pair.a);
   const Column<S> b = from.template column<S>(p, columns.begin + pair.b);
   Line<S> line;
+  // Two columns, one transform, two half spectra.
   from.template load<S>(a, b, line);
   transform<S>(line.re, line.im);
   Complex* const tile = tiles + pair.tile * room;
@@ -40,6 +41,7 @@ GRAPHSCALE_DEVICE void store_columns(const Block& block, const Plane& to, const 
                                      const Addend& addend, const Complex* tiles) {
   const ColumnPair pair(block.thread(), columns);
   if (pair.tile >= Shape::kTiles || !has(pair.tile)) return;
+  // Two half spectra, one transform, two columns.
   const Complex* const tile = tiles + pair.tile * room;
   Line<S> line;
   Shape::join_columns(tile + pair.a * Shape::kPitch, tile + pair.b * Shape::kPitch,
@@ -58,6 +60,8 @@ GRAPHSCALE_DEVICE void load_kernel_columns(const Block& block, const Taps& from,
   const ColumnPair pair(block.thread(), columns);
   const bool active = pair.tile < Shape::kTiles && has(pair.tile);
   Line<S> line;
+  // Kernels are small and turned or strided: they go through shared memory, in a loop that is not
+  // unrolled.
   if (active) {
     from.template load<S, Shape::kThreads>(place(pair.tile), pair.a, pair.b, tiles + block.thread(),
                                            line);

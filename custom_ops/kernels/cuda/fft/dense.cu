@@ -140,9 +140,9 @@ void convolve(const Context& context, const Algorithm& algorithm, const Layout& 
   const int size = algorithm.size;
   const int64_t ins = layout.all_ins();
   const int64_t outs = layout.all_outs();
-  const int64_t most = tiles_at_once<Number>(size, layout);
-  const ScratchArray<Number> in_spectra(context, frequencies(size) * most * ins);
-  const ScratchArray<Number> out_spectra(context, frequencies(size) * most * outs);
+  const int64_t chunk = tiles_at_once<Number>(size, layout);
+  const ScratchArray<Number> in_spectra(context, frequencies(size) * chunk * ins);
+  const ScratchArray<Number> out_spectra(context, frequencies(size) * chunk * outs);
   const int64_t image_tiles = layout.image_tiles();
   const ScratchArray<int> exponents(context, kHalves<Number> ? layout.tiles / image_tiles : 0);
   Scale scale{1.0f, {}};
@@ -155,8 +155,10 @@ void convolve(const Context& context, const Algorithm& algorithm, const Layout& 
     scale.exponents = {exponents.get(), image_tiles};
     back = {product_scale(size), scale.exponents, exponent_behind(spectra, layout, size), lost};
   }
-  for (int64_t first = 0; first < layout.tiles; first += most) {
-    const int64_t tiles = std::min(most, layout.tiles - first);
+  // Some tiles at a time, as many as have spectra of spectra_bytes(): tiles to spectra, one product
+  // per frequency, spectra to tiles.
+  for (int64_t first = 0; first < layout.tiles; first += chunk) {
+    const int64_t tiles = std::min(chunk, layout.tiles - first);
     if constexpr (kHalves<Number>) {
       // Of these tiles' images only: what is read here is soon read again.
       const int64_t image = first / image_tiles;
@@ -184,9 +186,9 @@ void correlate(const Context& context, const Algorithm& algorithm, const Layout&
   const int size = algorithm.size;
   const int64_t ins = layout.all_ins();
   const int64_t outs = layout.all_outs();
-  const int64_t most = tiles_at_once<Number>(size, layout);
-  const ScratchArray<Number> in_spectra(context, frequencies(size) * most * ins);
-  const ScratchArray<Number> grad_spectra(context, frequencies(size) * most * outs);
+  const int64_t chunk = tiles_at_once<Number>(size, layout);
+  const ScratchArray<Number> in_spectra(context, frequencies(size) * chunk * ins);
+  const ScratchArray<Number> grad_spectra(context, frequencies(size) * chunk * outs);
   const ScratchArray<Complex> sums(context, spectra_count(layout, size));
   const ScratchArray<int> exponents(context, kHalves<Number> ? 2 : 0);
   Scale in_scale{product_scale(size), {}};
@@ -205,8 +207,10 @@ void correlate(const Context& context, const Algorithm& algorithm, const Layout&
     grad_scale = {1.0f, {grad, layout.tiles}};
     back = {product_scale(size), in_scale.exponents, grad, 0};
   }
-  for (int64_t first = 0; first < layout.tiles; first += most) {
-    const int64_t tiles = std::min(most, layout.tiles - first);
+  // Spectra of both sides; per frequency the product [ins x tiles] * [tiles x outs] is added to the
+  // sums of all kernels.
+  for (int64_t first = 0; first < layout.tiles; first += chunk) {
+    const int64_t tiles = std::min(chunk, layout.tiles - first);
     tiles_to_spectra(context, size, layout.in, layout.in_columns, first, tiles, ins, in_scale,
                      in_spectra.get());
     tiles_to_spectra(context, size, layout.out, layout.out_columns, first, tiles, outs, grad_scale,

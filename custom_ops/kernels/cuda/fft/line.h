@@ -1,6 +1,8 @@
 // Complex Fourier transforms of one line, held in a thread's registers: radix 2, 3, 4, 5, 7 and 8,
 // every index and twiddle factor known to the compiler. The result lies in an order of its own,
 // which costs nothing: position<N>(f) tells, at compile time, where frequency f is.
+//
+// Cost: about 5 N log2 N operations and 2 N registers; nothing goes through memory.
 #pragma once
 
 #include <type_traits>
@@ -61,6 +63,7 @@ GRAPHSCALE_DEVICE void butterfly(float (&re)[P], float (&im)[P]) {
     re[0] += r;
     im[0] += i;
   } else if constexpr (P == 4) {
+    // Two butterflies of two and two of their results; the factor -i only exchanges re and im.
     const float even_re = re[0] + re[2];
     const float even_im = im[0] + im[2];
     const float even_minus_re = re[0] - re[2];
@@ -78,6 +81,7 @@ GRAPHSCALE_DEVICE void butterfly(float (&re)[P], float (&im)[P]) {
     re[3] = even_minus_re - odd_minus_im;
     im[3] = even_minus_im + odd_minus_re;
   } else if constexpr (P % 2 == 1) {
+    // Odd: sums meet cosines only, differences sines only, and results k and P - k share both.
     constexpr int kHalf = P / 2;
     float sum_re[kHalf], sum_im[kHalf], less_re[kHalf], less_im[kHalf];
     const float first_re = re[0];
@@ -111,6 +115,7 @@ GRAPHSCALE_DEVICE void butterfly(float (&re)[P], float (&im)[P]) {
     });
   } else {
     static_assert(P == 8, "no such radix");
+    // Eight: two transforms of four, and three multiplications by eighths of a turn.
     float even_re[4] = {re[0], re[2], re[4], re[6]};
     float even_im[4] = {im[0], im[2], im[4], im[6]};
     float odd_re[4] = {re[1], re[3], re[5], re[7]};
@@ -186,6 +191,8 @@ template <int N, typename Slots = InOrder, int M>
 GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
   constexpr int kPower = prime_power(N);
   if constexpr (kPower != N) {
+    // Good-Thomas: kRest transforms of kPower values, then kPower of kRest, without factors
+    // between.
     constexpr int kRest = N / kPower;
     unrolled<kRest>([&](auto i) {
       transform<kPower, Every<Slots, N, kRest, kPower* decltype(i)::value>>(re, im);
@@ -197,6 +204,7 @@ GRAPHSCALE_DEVICE void transform(float (&re)[M], float (&im)[M]) {
   }
   constexpr int kRadix = first_radix(N);
   constexpr int kRest = N / kRadix;
+  // Cooley-Tukey within a prime power: butterflies, constant twiddle factors, then the rest.
   unrolled<kRest>([&](auto i) {
     constexpr int q = decltype(i)::value;
     float part_re[kRadix];

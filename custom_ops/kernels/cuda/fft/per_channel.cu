@@ -65,6 +65,9 @@ struct PerChannel {
     const int rounds = static_cast<int>(ins) * 2;  // before the products are complete
     Line<S> line;
 #pragma unroll 1
+    // Rounds 2 i and 2 i + 1 bring input i: its columns are read and transformed, then its rows
+    // are, and multiplied by the kernel's spectrum; products are summed in shared memory. The last
+    // two rounds transform back: rows, then columns, which go to the result.
     for (int round = 0; round < rounds + 2; ++round) {
       const bool back = round >= rounds;
       const bool by_column = (round % 2 == 1) == back;
@@ -73,6 +76,7 @@ struct PerChannel {
       Complex* const a = column + pair.a * Shape::kPitch;
       Complex* const b = column + pair.b * Shape::kPitch;
       const bool active = !by_column || (pair.tile < Shape::kTiles && first + pair.tile < tiles);
+      // Before the transform: where this round's line comes from.
       if (active) {
         if (by_column && !back) {
           const Place p = in.place(first + pair.tile, first_in + round / 2);
@@ -84,6 +88,7 @@ struct PerChannel {
           Shape::read_row(memory + g * room, j, in_columns, line);
         }
         transform<S>(line.re, line.im);
+        // After the transform: where it goes.
         if (by_column && !back) {
           Shape::split_columns(line, a, b);
         } else if (by_column) {

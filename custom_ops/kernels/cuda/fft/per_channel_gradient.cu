@@ -1,3 +1,10 @@
+// The gradient to the weight of the per-channel method: PerChannelSums adds up the products of
+// spectra of x and of the gradient to y over a chunk of tiles, SumsToTaps adds the chunks and
+// transforms them back to kernels.
+//
+// Cost per kernel and tile: two transforms of 5 S^2 log2 S operations and 4 S^2 of products; x is
+// read once per output of its group, the gradient once per input. Sums: 4 S^2 bytes per kernel and
+// chunk.
 #include <algorithm>
 
 #include "kernels/cuda/fft/block_tiles.h"
@@ -30,12 +37,14 @@ struct PerChannelSums {
     const int64_t out = kernel / ins;
     const int64_t from = out / outs * ins + kernel % ins;
     const int64_t begin = block.index() % chunks * chunk_tiles;
-    const int64_t end = least(begin + chunk_tiles, tiles);
+    const int64_t end = min(begin + chunk_tiles, tiles);
     for (int i = 0; i < S; ++i) sum[i * kThreads] = {0, 0};
     Line<S> line;
     // The gradient's columns and rows, the image's columns and rows.
     const int64_t rounds = divide_up(end - begin, Shape::kTiles) * 4;
 #pragma unroll 1
+    // Four rounds per set of tiles: columns and rows of the gradient, whose spectrum waits in
+    // shared memory; columns and rows of the image, whose products with it are added to the sum.
     for (int64_t round = 0; round < rounds; ++round) {
       const int64_t first = begin + round / 4 * Shape::kTiles;
       const bool by_column = round % 2 == 0;
@@ -71,6 +80,7 @@ struct PerChannelSums {
       }
       block.sync();
     }
+    // One sum per tile of the block goes to memory; SumsToTaps adds them.
     Complex* const to = sums + (block.index() * Shape::kTiles + g) * Shape::kElements + j;
     for (int k = 0; k < S; ++k) to[k * Shape::kHalf] = sum[k * kThreads];
   }
@@ -92,7 +102,7 @@ struct SumsToTaps {
     const int j = Shape::row_of(block.thread());
     Complex* const memory = block.shared<Complex>();
     const int64_t first = block.index() * Shape::kTiles;
-    const int64_t kernel = least(first + g, kernels - 1);
+    const int64_t kernel = min(first + g, kernels - 1);
     constexpr float kScale = 0.25f / (S * S);
     Line<S> line;
     unrolled<S>([&](auto i) {
@@ -100,6 +110,7 @@ struct SumsToTaps {
       line.re[k] = 0;
       line.im[k] = 0;
     });
+    // A thread adds up its row of all parts, then the way back: rows, columns, taps.
     for (int64_t part = 0; part < parts; ++part) {
       const Complex* const from = sums + (kernel * parts + part) * Shape::kElements + j;
       unrolled<S>([&](auto i) {

@@ -1,5 +1,5 @@
 // Where the numbers of tiles come from and go to: images, gradients and kernels in memory, seen
-// through the geometry of kernels/fft_conv (phases of strides and dilations, turned kernels).
+// through the geometry of kernels/cpu/fft_conv (phases of strides and dilations, turned kernels).
 //
 // A long line of numbers may be folded: row r of its tiles holds the core positions fold * r,
 // fold * r + 1, ..., so that neighbouring rows overlap.
@@ -119,6 +119,8 @@ struct Plane {
   template <int S>
   GRAPHSCALE_DEVICE Column<S> column(const Place& p, int u) const {
     const int at = x.step * (p.core_x + u) + x.origin + p.offset_x;
+    // Which rows lie in the plane is worked out once per column, as a set of bits; the loads then
+    // need no comparison.
     int start = y.step * p.core_y + y.origin + p.offset_y;
     int extent = y.extent;
     Column<S> c{p.base + static_cast<int64_t>(start) * pitch + at, y.step * pitch, Bits<S>(0, 0)};
@@ -130,7 +132,7 @@ struct Plane {
       inside = inside && at >= 0 && at < x.extent;
     }
     const int begin = start >= 0 ? 0 : divide(y.step - 1 - start);
-    const int end = !inside || start >= extent ? 0 : least(divide(extent - 1 - start) + 1, y.limit);
+    const int end = !inside || start >= extent ? 0 : min(divide(extent - 1 - start) + 1, y.limit);
     c.rows = Bits<S>(begin, end);
     return c;
   }
@@ -184,6 +186,7 @@ struct Plane {
   // Columns a and b <- line, as transformed.
   template <int S>
   GRAPHSCALE_DEVICE void store(const Column<S>& a, const Column<S>& b, const Line<S>& line) const {
+    // All loads are issued before any is used: S of them are on their way at once.
     if (type == Type::kFloat32) {
       float* const to_a = static_cast<float*>(data) + a.first;
       float* const to_b = static_cast<float*>(data) + b.first;

@@ -1,6 +1,9 @@
 // A block makes 64 x 64 numbers, its four warps 32 x 32 each; 16 of the depth (32 of halves) are in
 // shared memory while the next are on their way to registers. Real and imaginary parts lie in
 // planes of their own, [row or column][16 words], so that ldmatrix brings whole fragments.
+//
+// Cost per frequency and group: 8 rows columns depth operations (three times that for pairs of tf32
+// numbers); left is read once per 64 columns, right once per 64 rows, the result is written once.
 #include "kernels/cuda/fft/product.h"
 
 #include "kernels/cuda/fft/product_words.h"
@@ -65,10 +68,10 @@ struct Multiply {
   template <Order kOrder>
   GRAPHSCALE_DEVICE static void fetch(const Number* from, int64_t stride, int lines,
                                       int64_t depth_left, int thread, Staged& staged) {
-    const int depth = static_cast<int>(least<int64_t>(depth_left, kDepth));
+    const int depth = static_cast<int>(min<int64_t>(depth_left, kDepth));
     const int first_k = word_of<kOrder>(thread, 0) * kNumbers;
     if constexpr (kOrder == Order::kByLine) {
-      const int line = least(line_of<kOrder>(thread, 0), lines - 1);
+      const int line = min(line_of<kOrder>(thread, 0), lines - 1);
       const Raw* at = raw(from + first_k * stride + line);
 #pragma unroll
       for (int load = 0; load < kLoads; ++load) {
@@ -82,7 +85,7 @@ struct Multiply {
     } else {
 #pragma unroll
       for (int load = 0; load < kLoads; ++load) {
-        const int line = least(line_of<kOrder>(thread, load), lines - 1);
+        const int line = min(line_of<kOrder>(thread, load), lines - 1);
         const Raw* const at = raw(from + line * stride + first_k);
         Load& to = staged.loads[load];
         if constexpr (kOrder == Order::kByWords) {  // then the depth is even
@@ -101,6 +104,8 @@ struct Multiply {
   template <Order kOrder>
   GRAPHSCALE_DEVICE static void put(const Staged& staged, int thread, float im_sign,
                                     uint32_t* operand) {
+    // Numbers become words: real and imaginary parts to planes of their own, four words to an
+    // access where a thread has four neighbours.
     struct alignas(16) Four {
       uint32_t bits[4];
     };
@@ -179,6 +184,8 @@ struct Multiply {
                                                const uint32_t* right, int warp_row, int warp_column,
                                                int warp_columns, float (&sums)[2][4][2][4]) {
 #pragma unroll
+    // (a + i b)(c + i d) as four real products on the tensor cores; the minus of b d is a flip of
+    // sign bits. Each pair of fragments from shared memory serves 2 x 2 products of either part.
     for (int word = 0; word < kWords; word += 8) {
       Left re[2];
       Left im[2];
@@ -244,8 +251,8 @@ struct Multiply {
     const int64_t left_stride = kLeftOrder == Order::kByLine ? p.left.depth : p.left.row;
     a += row0 * p.left.row;
     b += column0;
-    const int rows = static_cast<int>(least<int64_t>(p.rows - row0, kTile));
-    const int columns = static_cast<int>(least<int64_t>(p.columns - column0, kTile));
+    const int rows = static_cast<int>(min<int64_t>(p.rows - row0, kTile));
+    const int columns = static_cast<int>(min<int64_t>(p.columns - column0, kTile));
     const int thread = block.thread();
     const int warp_row = thread / kWarp / 2 * 32;
     const int warp_column = thread / kWarp % 2 * 32;
@@ -253,6 +260,8 @@ struct Multiply {
     const bool busy = warp_row < rows && warp_columns > 0;
     const float right_sign = p.conjugate_right ? -1.0f : 1.0f;
 
+    // Registers of the next depth are filled while the tensor cores work on this one: two barriers
+    // per step.
     float sums[2][4][2][4] = {};
     Staged next_left;
     Staged next_right;
@@ -282,6 +291,8 @@ struct Multiply {
       for (int n = 0; n < 4; ++n) {
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
+          // Where PTX puts the numbers of a fragment: pairs of neighbouring columns, which go out
+          // in one access.
           const int row = warp_row + m * 16 + lane / 4 + i / 2 * 8;
           const int column = warp_column + n * 8 + lane % 4 * 2;
           if (row >= rows || column >= columns) continue;

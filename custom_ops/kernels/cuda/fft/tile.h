@@ -52,8 +52,8 @@ struct Tile {
   // Room of a tile with so many columns, so that the same places of a block's tiles are in
   // different banks.
   static constexpr GRAPHSCALE_BOTH int room(int columns) {
-    const int least = columns * kPitch;
-    return kTiles > 16 ? least : least + ((16 / kTiles - least) % 16 + 16) % 16;
+    const int minimum = columns * kPitch;
+    return kTiles > 16 ? minimum : minimum + ((16 / kTiles - minimum) % 16 + 16) % 16;
   }
 
   // Which tile and row are a thread's: neighbours share a row's factors.
@@ -62,6 +62,8 @@ struct Tile {
 
   // From the transform of two columns to the half spectra of both.
   static GRAPHSCALE_DEVICE void split_columns(const Line<S>& line, Complex* a, Complex* b) {
+    // 2 A[k] = Z[k] + conj Z[-k], 2 i B[k] = Z[k] - conj Z[-k]. Rows 0 and S/2 are real: they share
+    // one number.
     constexpr int first = position<S>(0);
     constexpr int middle = position<S>(kHalf);
     a[0] = {2 * line.re[first], 2 * line.re[middle]};
@@ -79,6 +81,8 @@ struct Tile {
   // real and imaginary part.
   static GRAPHSCALE_DEVICE void join_columns(const Complex* a, const Complex* b, float addend,
                                              Line<S>& line) {
+    // Z[k] = A[k] + i B[k], of conjugates; the other half by the symmetry of real columns. An
+    // addend to frequency 0 is one to every number of the column.
     line.re[0] = a[0].re + addend;
     line.im[0] = b[0].re + addend;
     line.re[kHalf] = a[0].im;
@@ -153,6 +157,8 @@ GRAPHSCALE_DEVICE Pair multiply(const Pair& left, const Pair& right) {
 // spectra share, spectrum by spectrum.
 template <int S, typename Factor>
 GRAPHSCALE_DEVICE void multiply_row(int j, const Factor& factor, Line<S>& line) {
+  // Other rows number by number; row 0, which two spectra share, taken apart, multiplied and
+  // joined.
   Line<S> out;
   if (j != 0) {
     unrolled<S>([&](auto i) {
