@@ -44,7 +44,7 @@ RUNTIMES := build/runtimes/1.24.1 build/runtimes/1.31.1
 
 test: dev $(RUNTIMES)
 	@$(MAKE) --no-print-directory lint
-	OMP_NUM_THREADS=1 pytest -n 2
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadgroup
 	@$(MAKE) --no-print-directory other-pythons
 
 # What needs no torch, on the other Pythons that pyproject.toml promises, as far as they are here.

@@ -10,9 +10,9 @@ import onnx
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import Plan
-from graphscale.passes.shrink.choose_kernels import KernelTable
 from graphscale.rescaling.grow import grow_model
 from graphscale.rescaling.input_size import Size
 from graphscale.rescaling.plan import plan_model

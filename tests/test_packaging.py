@@ -21,6 +21,8 @@ import pytest
 import graphscale
 
 ROOT = Path(__file__).parents[1]
+# One worker builds for all of these tests.
+pytestmark = pytest.mark.xdist_group("packaging")
 pytest.importorskip("scikit_build_core", reason="the packages are built with scikit-build-core")
 
 BUILD = """
@@ -38,8 +40,20 @@ def build(kind: str, source: Path, folder: Path) -> Path:
     return folder / done.stdout.splitlines()[-1]
 
 
+def python_files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+
+
 @pytest.fixture(scope="session")
-def sdist(tmp_path_factory) -> Path:
+def checkout() -> set[str]:
+    """The modules that are to ship, each by the one name that it has here."""
+    rooms = {f"graphscale/{name}" for name in python_files(ROOT / "graphscale")}
+    passes = {f"passes/{name}" for name in python_files(ROOT / "passes")}
+    return passes | {name for name in rooms if not name.startswith("graphscale/passes/")}
+
+
+@pytest.fixture(scope="session")
+def sdist(checkout, tmp_path_factory) -> Path:
     return build("build_sdist", ROOT, tmp_path_factory.mktemp("sdist"))
 
 
@@ -61,10 +75,6 @@ def wheel(unpacked, tmp_path_factory) -> Path:
     return build("build_wheel", unpacked, tmp_path_factory.mktemp("wheel"))
 
 
-def python_files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
-
-
 def test_the_wheel_holds_each_module_once(wheel: Path, unpacked: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = Counter(archive.namelist())
@@ -78,16 +88,13 @@ def test_the_wheel_holds_each_module_once(wheel: Path, unpacked: Path) -> None:
     assert set(names) - others == {"graphscale/py.typed", "graphscale/lib/libgraphscale.so"}
 
 
-def test_the_source_distribution_holds_each_file_once(sdist: Path) -> None:
+def test_the_source_distribution_holds_each_file_once(sdist: Path, checkout: set[str]) -> None:
     with tarfile.open(sdist) as archive:
         members = archive.getmembers()
     names = Counter(member.name.partition("/")[2] for member in members)
     assert max(names.values()) == 1
     modules = {name for name in names if name.startswith(("graphscale/", "passes/"))}
-    expected = {f"passes/{name}" for name in python_files(ROOT / "passes")}
-    expected |= {f"graphscale/{name}" for name in python_files(ROOT / "graphscale")}
-    expected = {name for name in expected if not name.startswith("graphscale/passes/")}
-    assert {name for name in modules if name.endswith(".py")} == expected
+    assert {name for name in modules if name.endswith(".py")} == checkout
     assert not [name for name in names if name.startswith("graphscale/passes/")]
     (link,) = [member for member in members if member.name.endswith("/graphscale/passes")]
     assert link.issym()

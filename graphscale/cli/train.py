@@ -68,7 +68,7 @@ def add_parser(
     parser.set_defaults(run=run)
 
 
-def _add_training(group) -> None:
+def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--epochs", type=int, default=30, help="of all stages (default: 30)")
     group.add_argument("--rate", type=float, help="learning rate (default: 0.1, AdamW 0.001)")
     group.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
@@ -94,7 +94,7 @@ def _add_training(group) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
 
 
-def _add_images(group) -> None:
+def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch", type=int, default=64, help="images in a batch (default: 64)")
     group.add_argument(
         "--image-size",

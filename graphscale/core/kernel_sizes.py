@@ -7,7 +7,10 @@ from collections.abc import Mapping
 
 from graphscale.core.errors import GraphScaleError
 
-TABLE_1 = {1: 1, 3: 2, 5: 3, 7: 5, 11: 7}
+# Target kernel size -> pre-train size along an axis.
+KernelTable = Mapping[int, int]
+
+TABLE_1: KernelTable = {1: 1, 3: 2, 5: 3, 7: 5, 11: 7}
 
 _WANTED_RATIO = 1.5
 # What changing between odd and even costs, as a difference of log ratios: an odd kernel has a
@@ -15,7 +18,7 @@ _WANTED_RATIO = 1.5
 _PARITY_COST = 0.16
 
 
-def pretrain_size(target: int, table: Mapping[int, int] | None = None) -> int:
+def pretrain_size(target: int, table: KernelTable | None = None) -> int:
     """The pre-train kernel size, along one axis, of a target kernel of `target` taps.
 
     Sizes in `table` (target to pre-train), then those of the paper's Table 1, are looked up; any
@@ -28,8 +31,10 @@ def pretrain_size(target: int, table: Mapping[int, int] | None = None) -> int:
     return min(range(1, target + 1), key=lambda size: (_cost(target, size), size))
 
 
-def pretrain_dilation(target: int, dilation: int, size: int, table: Mapping | None = None) -> int:
-    """The dilation that scales a dilated kernel's effective extent like an undilated kernel's.
+def pretrain_dilation(
+    target: int, dilation: int, size: int, table: KernelTable | None = None
+) -> int:
+    """The dilation that scales the pixels which a dilated kernel spans like an undilated kernel.
 
     `target` taps at `dilation` become `size` taps at the returned dilation.
     """
@@ -37,12 +42,12 @@ def pretrain_dilation(target: int, dilation: int, size: int, table: Mapping | No
         return dilation
     if size == target:
         return dilation
-    effective = (target - 1) * dilation + 1
-    wanted = pretrain_size(effective, table)
-    # Of two equally near dilations the one that keeps the effective extent's parity.
+    spanned = (target - 1) * dilation + 1
+    wanted = pretrain_size(spanned, table)
+    # Of two equally near dilations the one that keeps the parity of the spanned size.
     return min(
         range(1, dilation * target + 1),
-        key=lambda d: (abs((size - 1) * d + 1 - wanted), ((size - 1) * d + 1 - effective) % 2),
+        key=lambda d: (abs((size - 1) * d + 1 - wanted), ((size - 1) * d + 1 - spanned) % 2),
     )
 
 

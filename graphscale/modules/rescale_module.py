@@ -23,6 +23,7 @@ from graphscale.convert.importer import load
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.model_files import ModelLike
 from graphscale.core.plan import Plan, WeightPlan
 from graphscale.core.resampling import interpolation_matrix
@@ -33,7 +34,6 @@ from graphscale.modules.edit_layers import CannotEditError, edit_layers
 from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resized_weights import resized_weights
 from graphscale.modules.trace_module import Example, module_path, trace_module
-from graphscale.passes.shrink.choose_kernels import KernelTable
 from graphscale.rescaling.grow import grow_model
 from graphscale.rescaling.input_size import Size
 from graphscale.rescaling.shrink import shrink_model

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.node_names import forget_given_names
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resize_weights import shrink_tensor
@@ -26,7 +27,7 @@ from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
 from graphscale.passes.shrink.choose_input import choose_input
-from graphscale.passes.shrink.choose_kernels import ChosenKernels, KernelTable, choose_kernels
+from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
 from graphscale.passes.shrink.plan_grids import plan_grids
 from graphscale.passes.shrink.plan_weights import plan_weights

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.plan import Plan
-from graphscale.passes.shrink.choose_kernels import KernelTable
 from graphscale.passes.shrink.initialize import initialize, is_trained
 from graphscale.rescaling.check_numbers import check_numbers
 from graphscale.rescaling.input_size import Size

@@ -24,7 +24,7 @@ from graphscale.core.plan import Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
-from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
+from graphscale.modules.plan_in_state_dict import ATTRIBUTE, attach_plan, detach_plan
 from graphscale.modules.rescale_module import unwrapped
 from graphscale.modules.trace_module import module_path
 from graphscale.rescaling.grow import grow_model
@@ -62,15 +62,20 @@ def grow_(
     """Grow a trained pre-train network in place: `graphscale.grow` for a running training loop.
 
     The module stays the same object with the same `Parameter` objects, so optimizers, learning
-    rate schedulers, GradScaler, hooks, loggers and torch.compile wrappers go on with it; a compiled
-    module compiles once more. Memory formats, devices, frozen and shared weights stay as they are.
+    rate schedulers, GradScaler, hooks, loggers and torch.compile wrappers go on with it. A compiled
+    module compiles once more; with `dynamic=False`, or torch takes the image size for a symbol and
+    makes slower code. Memory formats, devices, frozen and shared weights stay as they are. Weights
+    equal those of `graphscale.grow` bit for bit.
+
     Gradients of all parameters are dropped: call it between an optimizer step and the next
     backward. Every DistributedDataParallel around the module gets a new reducer, so call it on
-    every rank. Weights equal those of `graphscale.grow` bit for bit.
+    every rank. BatchNorm statistics are those of the pre-train network;
+    `torch.optim.swa_utils.update_bn(loader, module)` estimates them again, which matters where the
+    grown module is evaluated before it is trained further.
 
     Args:
-        module: What `shrink` returned, on the way of its training; also inside torch.compile or
-            DistributedDataParallel.
+        module: What `shrink` returned, on the way of its training; also inside wrappers, or as the
+            one shrunk part of a larger module.
         plan: The plan, or its file, where the module does not have it as `graphscale_plan`.
         to: A later stage of `Stages`; by default the target.
         optimizers: Those that train the module. SGD's momentum and Adam's first moments grow by
@@ -108,15 +113,10 @@ def grow_(
         if value not in known:
             raise GraphScaleError(f"unknown {what} {value!r}; use {' or '.join(known)}")
     interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
-    inner = unwrapped(module)
     if isinstance(plan, str | os.PathLike):
         plan = Plan.from_file(plan)
-    plan = plan or getattr(inner, "graphscale_plan", None)
-    if plan is None:
-        raise GraphScaleError(
-            f"{type(inner).__name__} carries no plan (graphscale_plan), or is grown already; give "
-            "the plan of the module that shrink returned"
-        )
+    inner = unwrapped(module) if plan is not None else pretrain_part(module)
+    plan = plan or inner.graphscale_plan
     chosen = [plain_optimizer(each) for each in _each(optimizers, Optimizer)]
     copies = copies_of(inner, averages)
     wrappers = parallel_wrappers(inner)
@@ -165,18 +165,38 @@ def _each(given: object, kind: type) -> Sequence:
     return list(given)
 
 
+def pretrain_part(module: nn.Module) -> nn.Module:
+    """The one part of `module` that carries a plan: mostly the module inside its wrappers.
+
+    Raises:
+        GraphScaleError: there is none, or several.
+    """
+    found = [part for part in module.modules() if ATTRIBUTE in vars(part)]
+    name = type(unwrapped(module)).__name__
+    if not found:
+        raise GraphScaleError(
+            f"{name} carries no plan ({ATTRIBUTE}), or is grown already; give the plan of the "
+            "module that shrink returned"
+        )
+    if len(found) > 1:
+        raise GraphScaleError(
+            f"{name} holds {len(found)} networks that carry a plan; grow each of them by itself"
+        )
+    return found[0]
+
+
 def _copy_of(module: nn.Module, average: object) -> nn.Module:
     """The copy of `module` inside what averages its weights."""
-    inner = average
-    while type(inner) is not type(module):
-        parts = (getattr(inner, name, None) for name in ("module", "_orig_mod", "ema"))
-        inner = next((part for part in parts if isinstance(part, nn.Module)), None)
-        if inner is None:
-            raise GraphScaleError(
-                f"averages: {type(average).__name__} holds no {type(module).__name__} as its "
-                "'module'; give a copy of the module, or a wrapper such as AveragedModel"
-            )
-    return inner
+    root = average if isinstance(average, nn.Module) else getattr(average, "ema", None)
+    parts = [] if root is None else [p for p in root.modules() if type(p) is type(module)]
+    parts = [part for part in parts if ATTRIBUTE in vars(part)] or parts[:1]
+    if len(parts) != 1:
+        raise GraphScaleError(
+            f"averages: {type(average).__name__} holds {'several' if parts else 'no'} "
+            f"{type(module).__name__}; give a copy of the module, or a wrapper of one such as "
+            "AveragedModel"
+        )
+    return parts[0]
 
 
 def _growth(

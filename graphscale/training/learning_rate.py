@@ -33,7 +33,7 @@ class GrowthLR(LRScheduler):
     Args:
         schedule: The growth schedule; call its `step` before this one's.
         optimizer: Whose rates are set.
-        scheduler: A torch scheduler for the rate up to growth (and after it, if `after` is
+        scheduler: A torch or timm scheduler for the rate up to growth (and after it, if `after` is
             'scheduled'); None keeps the rate as it is.
         after: 'scheduled' goes on with `scheduler`; 'restart' starts again at the initial rate when
             the network becomes the target, and decays over what is left of the training.
@@ -55,11 +55,13 @@ class GrowthLR(LRScheduler):
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> schedule = GrowthSchedule(model, total=4, grow_at=2, optimizers=optimizer)
         >>> rates = GrowthLR(schedule, optimizer, after="restart", height=0.5)
+        >>> heights = []
         >>> for _ in schedule:
-        ...     print(rates.get_last_lr()[0], end=" ")
+        ...     heights += rates.get_last_lr()
         ...     _ = schedule.step()
         ...     rates.step()
-        0.1 0.1 0.05 0.025
+        >>> heights
+        [0.1, 0.1, 0.05, 0.025]
     """
 
     def __init__(
@@ -93,19 +95,14 @@ class GrowthLR(LRScheduler):
         self._planned = [float(group["lr"]) for group in groups]
         self._last_lr = list(self._planned)
 
-    def step(self, *args: Any) -> None:
-        """Set the rates of the next unit; arguments go to the torch scheduler."""
+    def step(self, *args: Any, **kwargs: Any) -> None:
+        """Set the rates of the next unit; arguments go to the scheduler."""
         self.last_epoch += 1
-        if self.schedule.holding:
-            return
-        if not self._restarted():
-            groups = self.optimizer.param_groups
-            for group, rate in zip(groups, self._planned):
-                self._put(group, rate)
-            if self.scheduler is not None:
-                self.scheduler.step(*args)
-            self._planned = [float(group["lr"]) for group in groups]
-        self.refresh()
+        self._step("step", *args, **kwargs)
+
+    def step_update(self, *args: Any, **kwargs: Any) -> None:
+        """After a batch, for timm's schedulers, which have this method beside `step`."""
+        self._step("step_update", *args, **kwargs)
 
     def refresh(self) -> None:
         """Set the rates that the growth schedule wants now, without a step of the scheduler.
@@ -149,6 +146,18 @@ class GrowthLR(LRScheduler):
         self._last_lr = list(state["last_lr"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+
+    def _step(self, method: str, *args: Any, **kwargs: Any) -> None:
+        if self.schedule.holding:
+            return
+        if not self._restarted():
+            groups = self.optimizer.param_groups
+            for group, rate in zip(groups, self._planned):
+                self._put(group, rate)
+            if self.scheduler is not None:
+                getattr(self.scheduler, method)(*args, **kwargs)
+            self._planned = [float(group["lr"]) for group in groups]
+        self.refresh()
 
     def _restarted(self) -> bool:
         return self.after == "restart" and self.schedule.grown

@@ -15,8 +15,7 @@ from torch import nn
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
-from graphscale.modules.rescale_module import unwrapped
-from graphscale.training.grow_in_place import copies_of, grow_
+from graphscale.training.grow_in_place import copies_of, grow_, pretrain_part
 from graphscale.training.image_size import ResizeInputs, SharedImageSize
 from graphscale.training.stages import Stage
 
@@ -62,7 +61,8 @@ class GrowthSchedule:
     A unit is whatever `step` is called after: an epoch or a batch.
 
     Args:
-        module: What `shrink` returned, or the module of `Stages`; also in wrappers.
+        module: What `shrink` returned, or the module of `Stages`; also inside wrappers, or as the
+            one shrunk part of a larger module.
         total: Units of the whole training.
         grow_at: When to grow: after so many units (int), after a share of them (float), or
             `BeforeDrop` or `Plateau`. A list for several stages, the last one for the target.
@@ -123,13 +123,8 @@ class GrowthSchedule:
         resize_inputs: bool = False,
         **options: Any,
     ) -> None:
-        plan = getattr(unwrapped(module), "graphscale_plan", None)
-        if plan is None:
-            raise GraphScaleError(
-                f"{type(unwrapped(module)).__name__} carries no plan (graphscale_plan); give the "
-                "module that shrink returned"
-            )
-        self.module = module
+        self.module = pretrain_part(module)
+        plan = self.module.graphscale_plan
         self.total = total
         self.optimizers = optimizers
         self.averages = averages
@@ -152,7 +147,7 @@ class GrowthSchedule:
         self._scores_since_best = 0
         if resize_inputs:
             hook = ResizeInputs(self.image_size)
-            for each in (unwrapped(module), *self._copies()):
+            for each in (self.module, *self._copies()):
                 each.register_forward_pre_hook(hook)
         self._tell_size()
 
@@ -260,7 +255,7 @@ class GrowthSchedule:
         self._scores_since_best = state["scores_since_best"]
 
     def _copies(self) -> list[nn.Module]:
-        return copies_of(unwrapped(self.module), self.averages)
+        return copies_of(self.module, self.averages)
 
     def _check(self) -> None:
         if len(self._when) != len(self.later) + 1:
@@ -300,7 +295,7 @@ class GrowthSchedule:
         """Give the size of the moment to workers and hooks; hooks go when the target is reached."""
         if self.shared_size is not None:
             self.shared_size.set(self.image_size)
-        for module in (unwrapped(self.module), *self._copies()):
+        for module in (self.module, *self._copies()):
             hooks = module._forward_pre_hooks
             for key in [key for key, hook in hooks.items() if isinstance(hook, ResizeInputs)]:
                 if self.grown:

@@ -12,14 +12,13 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
-from graphscale.core.kernel_sizes import pretrain_size
+from graphscale.core.kernel_sizes import KernelTable, pretrain_size
 from graphscale.core.node_names import node_name
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 from graphscale.passes.spatial.registry import convolution_rule
 
-KernelTable = Mapping[int, int]
 _Kernel = tuple[int, ...]
 # A kernel, and why it is the target's.
 _Choice = tuple[_Kernel, str | None]

@@ -61,8 +61,8 @@ def check_shapes(
     """
     inferred = infer_shapes(analysis.model, input_shapes)
     for value, dims in analysis.dims.items():
-        if weight_source(value) is not None:
-            continue
+        if weight_source(value) is not None or value in analysis.inferred.constants:
+            continue  # weights; and what follows from shapes, whose readers are looked at
         planned = tuple(geometry.shape(dims))
         found = inferred.shapes.get(value, planned)
         if found != planned:

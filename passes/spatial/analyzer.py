@@ -122,9 +122,9 @@ class Analyzer(GraphFacts):
         dims = []
         for position, size in enumerate(self.shape(value)):
             if position in spatial and size > 1:
-                extent = SpatialSize(spatial.index(position), size)
-                self._sources.setdefault(value, []).append(extent)
-                dims.append(following(extent))
+                pixels = SpatialSize(spatial.index(position), size)
+                self._sources.setdefault(value, []).append(pixels)
+                dims.append(following(pixels))
             else:
                 dims.append(fixed(size))
         self.dims[value] = tuple(dims)

@@ -10,13 +10,13 @@ The parameters of an operator family stand in the file of its rule, in `rules/`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import onnx_ir as ir
 
-from graphscale.core.kernel_sizes import pretrain_dilation, pretrain_size
+from graphscale.core.kernel_sizes import KernelTable, pretrain_dilation, pretrain_size
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.dimensions import SpatialSize
 
@@ -95,14 +95,14 @@ class KernelParameters(Parameters):
         """Pixels from the first to the last tap: the effective size of a dilated kernel."""
         return (self.kernel - 1) * self.dilation + 1
 
-    def smaller_kernel(self, table: Mapping[int, int] | None) -> int:
+    def smaller_kernel(self, table: KernelTable | None) -> int:
         """Taps in the pre-train network, by `table` and the paper's."""
         chosen = pretrain_size(self.kernel, table)
         if self.kernel <= self.stride:
             return self.kernel  # nothing overlaps: a smaller kernel would skip pixels
         return chosen
 
-    def with_kernel(self, kernel: int, table: Mapping[int, int] | None) -> KernelParameters:
+    def with_kernel(self, kernel: int, table: KernelTable | None) -> KernelParameters:
         """These parameters with another kernel; its dilation follows the effective size."""
         dilation = pretrain_dilation(self.kernel, self.dilation, kernel, table)
         return replace(self, kernel=kernel, dilation=dilation)

@@ -277,6 +277,21 @@ def test_averages_grow_along() -> None:
         assert average(batch()).shape == (4, 5)
 
 
+def test_a_part_of_a_larger_module() -> None:
+    whole = nn.ModuleDict({"network": shrunk(), "head": nn.Linear(5, 2)})
+    average = torch.optim.swa_utils.AveragedModel(whole)
+    optimizer = torch.optim.SGD(whole.parameters(), lr=0.1, momentum=0.9)
+    grow_(whole, optimizers=optimizer, averages=average)
+    for each in (whole, average.module):
+        assert repr(each["network"]) == repr(target())
+    several = nn.ModuleList([shrunk(), shrunk()])
+    with pytest.raises(graphscale.GraphScaleError, match="holds 2 networks"):
+        grow_(several)
+    module = shrunk()
+    with pytest.raises(graphscale.GraphScaleError, match="holds several Small"):
+        grow_(module, averages=several)
+
+
 def test_frozen_layers_and_modes_stay() -> None:
     module = shrunk()
     module.first.requires_grad_(False)

@@ -50,9 +50,15 @@ class Run:
         self.optimizer = create_optimizer_v2(self.model, opt=opt, lr=0.01, weight_decay=0.01)
         self.average = ModelEmaV3(self.model, decay=0.9)
         scheduler, _ = create_scheduler_v2(
-            self.optimizer, sched="cosine", num_epochs=4, warmup_epochs=1, warmup_lr=1e-3
+            self.optimizer,
+            sched="cosine",
+            num_epochs=4,
+            warmup_epochs=1,
+            warmup_lr=1e-3,
+            step_on_epochs=False,
+            updates_per_epoch=2,
         )
-        scheduler.step(0)
+        scheduler.step_update(0)
         self.schedule = GrowthSchedule(
             self.model,
             total=4,
@@ -83,10 +89,11 @@ class Run:
                 loss.backward()
                 self.optimizer.step()
                 self.average.update(self.model)
+                self.rates.step_update(num_updates=2 * epoch + step + 1)
                 self.losses.append(loss.item())
             assert self.average(images).shape == (4, 5)
             self.schedule.step()
-            self.rates.step(epoch + 1)
+            self.rates.step(epoch + 1, metric=0.5)
             self.args.growth = self.schedule.state_dict()
             self.saver.save_checkpoint(epoch, metric=float(epoch))
 
@@ -95,7 +102,7 @@ class Run:
         self.schedule.load_state_dict(checkpoint["args"].growth)
         epoch = resume_checkpoint(self.model, str(path), self.optimizer, weights_only=False)
         self.average.module.load_state_dict(checkpoint["state_dict_ema"])
-        self.rates.step(epoch)
+        self.rates.step_update(2 * epoch)
         assert epoch == self.schedule.position
 
 

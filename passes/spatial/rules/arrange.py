@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import (
     DimensionFactor,
@@ -66,7 +67,11 @@ class _Concat(Rule):
         axis = node.attributes.get_int("axis", 1) % len(shape)
         inputs = [analyzer.of(value) for value in node.inputs]
         result = list(max(inputs, key=lambda dims: sum(moves(dim) for dim in dims)))
-        for dims in inputs:
+        for value, dims in zip(node.inputs, inputs):
+            if weight_source(value) is not None:
+                # Numbers at each position beside a map, such as coordinates.
+                analyzer.add_table(node, value, (*result[:axis], dims[axis], *result[axis + 1 :]))
+                continue
             for position, dim in enumerate(dims):
                 if position != axis and not tie_dims(result[position], dim):
                     raise unfollowed(node, "joins maps whose sizes have different origins")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
 import onnx_ir as ir
 
+from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyzer import Analyzer
@@ -35,7 +36,7 @@ class TransposedWindow(KernelParameters):
         pitch = grid.pitch / self.stride
         return Grid(grid.origin - pitch * ((self.span - 1) / 2 - self.begin), pitch, size)
 
-    def smaller_kernel(self, table: Mapping[int, int] | None) -> int:
+    def smaller_kernel(self, table: KernelTable | None) -> int:
         chosen = super().smaller_kernel(table)
         return self.kernel if chosen < self.stride else chosen  # else output pixels get nothing
 

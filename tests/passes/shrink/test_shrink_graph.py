@@ -7,7 +7,7 @@ import pytest
 
 import graphscale
 from graphscale.passes.shrink.shrink_graph import ShrinkGraph, check_shapes
-from tests.passes.small_graphs import analyzed, graph, solved, value
+from tests.passes.small_graphs import analyzed, graph, run, solved, value
 
 NODES = """
     p = MaxPool <kernel_shape=[2,2], strides=[2,2]> (x)
@@ -42,3 +42,24 @@ def test_an_overlooked_constant_is_named() -> None:
     analysis = analyzed(model)
     with pytest.raises(graphscale.GraphScaleError, match=r"node '\w+'"):
         check_shapes(analysis, solved(analysis, 20), {"x": [1, 3, 20, 20]})
+
+
+def test_positions_computed_from_shapes_follow() -> None:
+    """Numbers 0, 1, 2 ... for the positions of a map, made from its shape in the graph."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)
+        f = Reshape (c, flat)
+        s = Shape <start=2> (f)
+        n = Squeeze (s)
+        r = Range (zero, n, one)
+        p = Cast <to=1> (r)
+        u = Unsqueeze (p, axes)
+        y = Add (f, u)
+    """
+    numbers = {"flat": [0, 0, -1], "zero": 0, "one": 1, "axes": [0, 1]}
+    weights = {name: np.asarray(value) for name, value in numbers.items()}
+    target = graph(nodes, outputs="y, f", w=(4, 3, 3, 3), **weights)
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    found = run(pretrain)
+    expected = np.broadcast_to(np.arange(100), (1, 4, 100))
+    np.testing.assert_allclose(found["y"] - found["f"], expected, atol=1e-4)

@@ -11,6 +11,7 @@ from graphscale.core.resampling import growth_matrix
 from graphscale.passes.spatial.dimensions import moves
 from tests.passes.small_graphs import analyzed, constant, graph, plan_in, run, value
 
+INPUTS = "float[1,3,32,32] x, float[1,4,1024] s"
 CONV = "c = Conv <pads=[1,1,1,1]> (x, w)"
 
 
@@ -35,7 +36,7 @@ def test_transposed_dimensions() -> None:
         ("y = Gather <axis=2> (c, one)", "gather_1.*picks single rows or columns"),
         ("y, z = Split <axis=3, num_outputs=2> (c)", "split_1.*splits a height or width"),
         ("y = ScatterElements <axis=2> (c, i, u)", "scatterelements_1.*writes into single places"),
-        ("a = Relu (x) b = Concat <axis=1> (a, t) y = Add (b, b)", "concat_2.*different origins"),
+        ("f = Reshape (c, flat) b = Concat <axis=1> (f, s) y = Relu (b)", "concat_2.*different"),
     ],
 )
 def test_what_is_refused(nodes: str, message: str) -> None:
@@ -44,11 +45,11 @@ def test_what_is_refused(nodes: str, message: str) -> None:
         "one": np.array(3),
         "i": np.zeros((1, 4, 1, 32), np.int64),
         "u": np.zeros((1, 4, 1, 32), np.float32),
-        "t": (1, 4, 32, 32),
+        "flat": np.array([0, 0, -1]),
     }
     used = {name: each for name, each in weights.items() if f" {name}" in nodes.replace("(", ", ")}
     with pytest.raises(graphscale.GraphScaleError, match=message):
-        analyzed(graph(CONV + nodes, w=(4, 3, 3, 3), **used))
+        analyzed(graph(CONV + nodes, INPUTS, w=(4, 3, 3, 3), **used))
 
 
 def test_scattered_channels_pass() -> None:
@@ -127,3 +128,19 @@ def test_a_fully_connected_layer_on_a_map_and_a_vector() -> None:
     large = constant(graphscale.grow(pretrain), "u")
     np.testing.assert_array_equal(large[:, -6:], small[:, -6:])
     np.testing.assert_allclose(large[:, :-6].T, resized(small[:, :-6].T, 4, 10, 16), atol=1e-5)
+
+
+def test_coordinates_beside_a_map_are_a_table() -> None:
+    """CoordConv with its coordinates as a constant."""
+    lines = np.linspace(-1, 1, 32, dtype=np.float32)
+    places = np.stack(np.meshgrid(lines, lines, indexing="ij"))[None]
+    nodes = "j = Concat <axis=1> (x, places) y = Conv <pads=[1,1,1,1]> (j, w)"
+    target = graph(nodes, w=(4, 5, 3, 3), places=places)
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    (table,) = [each for each in plan_in(pretrain).weights if each.kind == "table"]
+    assert table.pretrain_shape == [1, 2, 20, 20]
+    # 20 lines over the same range, which stand in the middle of their pixels.
+    expected = (np.arange(20) - 9.5) * 1.6 * 2 / 31
+    found = constant(pretrain, "places")[0, 0, 1:-1, 5]
+    np.testing.assert_allclose(found, expected[1:-1], atol=0.01)
+    assert np.isfinite(run(pretrain)["y"]).all()
