@@ -98,8 +98,8 @@ def shrink(
         seed: Of the fresh weights.
 
     Returns:
-        The pre-train network, with its plan in the metadata: an onnx-ir model for an onnx-ir model,
-        a torch module for a torch module, else an onnx.ModelProto.
+        The pre-train network, which carries its plan; an onnx-ir model for an onnx-ir model, a
+        torch module for a torch module, else an onnx.ModelProto.
 
     Raises:
         GraphScaleError: the model cannot be read or rescaled; says what to do.
