@@ -121,7 +121,7 @@ def grow_(
     plan = plan or inner.graphscale_plan
     chosen = [plain_optimizer(each) for each in _each(optimizers, Optimizer)]
     copies = copies_of(inner, averages)
-    wrappers = parallel_wrappers(inner)
+    wrappers = parallel_wrappers(inner, module)
     maps = growth_maps(plan, resize, None if to is None else to.plan)
     growths = [_growth(each, plan, to, maps, resize, amplitude) for each in (inner, *copies)]
     states = grown_states(chosen, growths[0].maps, inner.parameters(), optimizer_state)
