@@ -36,6 +36,10 @@ def load(
     Parameter names equal the initializers'. BatchNormalization and Dropout follow train() and
     eval(). The module takes any batch that the model allows.
 
+    What the file does not hold cannot be trained: an export in evaluation mode leaves Dropout out
+    and may fold BatchNormalization into convolutions. `graphscale.convert.training_losses(model)`
+    tells the signs of it and how to export for training.
+
     Args:
         model: Path of an ONNX model, or the model in memory.
         dtype: Convert floating-point weights to this type; by default they keep their own.
