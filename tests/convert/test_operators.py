@@ -20,9 +20,11 @@ LEFT_OUT = {
     "attention": ("past", "softcap", "matmul", "window", "nonpad", "padded", "bf16", "fp16"),
     "dequantizelinear": ("blocked",),
     "gathernd": ("batch_dim1",),
+    "lstm": ("peepholes",),
     "maxpool": ("argmax",),  # indices
     "reduce": ("empty_set",),  # of a maximum: torch has none
     "resize": ("scales_linear_align_corners", "scales_cubic_align_corners"),  # nor onnxruntime
+    "roialign": ("mode_max",),
     "scatternd": ("multiply", "max", "min"),
     "": ("uint", "float8", "int4", "int2", "float4", "e8m0", "str", "expanded"),
 }

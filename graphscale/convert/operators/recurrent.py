@@ -35,6 +35,10 @@ def _lstm(node, x, w, r, b=None, lengths=None, initial=None, cell=None, peephole
 
 def _recurrent(node, x, w, r, b, lengths, states):
     """x (T, N, I), w (D, G·H, I), r (D, G·H, H), b (D, 2·G·H) give Y (T, D, N, H) and states."""
+    batch_first = bool(node.attribute("layout", 0))
+    if batch_first:  # x (N, T, I) and states (N, D, H)
+        x = x.transpose(0, 1)
+        states = [None if state is None else state.transpose(0, 1) for state in states]
     _check(node, x, lengths)
     kind, hidden = node.op_type, r.shape[2]
     count = w.shape[0]
@@ -48,6 +52,8 @@ def _recurrent(node, x, w, r, b, lengths, states):
         directions.append(_direction(node, x, weights, own, backwards or index == 1))
     outputs = [torch.stack([each[0] for each in directions], 1)]
     outputs += [torch.stack(finals) for finals in zip(*(each[1] for each in directions))]
+    if batch_first:
+        outputs = [outputs[0].movedim(2, 0), *(each.transpose(0, 1) for each in outputs[1:])]
     return tuple(outputs[: node.output_count])
 
 
@@ -59,8 +65,8 @@ def _check(node, x, lengths):
         and bool((lengths == x.shape[0]).all())
     ):
         node.fail("sequences of different lengths are not supported; leave sequence_lens out")
-    if node.attribute("layout", 0) or node.attribute("clip") or node.attribute("input_forget", 0):
-        node.fail("layout=1, clip and input_forget are not supported; export without them")
+    if node.attribute("clip") or node.attribute("input_forget", 0):
+        node.fail("clip and input_forget are not supported; export without them")
     names = node.attribute("activations")
     default = _DEFAULT_ACTIVATIONS[node.op_type]
     relu = node.op_type == "RNN" and names is not None and set(names) == {"Relu"}
