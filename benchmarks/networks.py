@@ -32,8 +32,8 @@ from rich.progress import track
 from rich.table import Table
 from turns import THREADS, Times, record, take_turns
 
-from graphscale.acceleration.accelerate import accelerate_model
-from graphscale.acceleration.whole_model import difference
+from graphscale.acceleration.accelerate_model import accelerate_model
+from graphscale.acceleration.whole_model import relative_difference
 from graphscale.core.model_files import load_model, save_model
 from graphscale.core.runtime import session
 from graphscale.layers import accelerate
@@ -98,7 +98,7 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
     memory = {way: peak_memory(path, name, batch) for way, path in files.items()}
     return point(
         times,
-        difference=max(map(difference, outputs["before"], outputs["after"])),
+        difference=max(map(relative_difference, outputs["before"], outputs["after"])),
         rewritten=sum(algorithm is not None for algorithm in algorithms),
         convolutions=len(algorithms),
         tuning_seconds=tuning,
@@ -128,7 +128,7 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
         steps["before, channels_last"] = step(channels_last, images, target)
     return point(
         take_turns(steps, SECONDS),
-        difference=difference(wanted, found),
+        difference=relative_difference(wanted, found),
         rewritten=sum(isinstance(each, AutoConv2d) for each in convolutions_of(after)),
         convolutions=len(convolutions_of(after)),
         tuning_seconds=tuning,

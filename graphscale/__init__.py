@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "GraphScaleError": "core.errors",
     "Plan": "core.plan",
-    "accelerate": "acceleration.accelerate",
+    "accelerate": "acceleration.accelerate_model",
     "plan": "api",
     "shrink": "api",
     "grow": "api",
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from graphscale.acceleration.accelerate import accelerate
+    from graphscale.acceleration.accelerate_model import accelerate
     from graphscale.api import grow, plan, shrink
     from graphscale.convert import load, save
     from graphscale.core.errors import GraphScaleError

@@ -1,7 +1,9 @@
-"""Which of a model's convolutions take the way that is the fastest for them, tried in the model.
+"""Chooses, by trials of the whole model, which convolutions change their algorithm.
 
-A layer measured alone does not show what its neighbours lose when it leaves the runtime's own
-memory layout, nor that a whole network's weights do not stay in the caches from run to run.
+In goes the fastest algorithm of each convolution measured alone; out comes the part of these
+changes with which the model is the fastest. A layer measured alone does not show what its
+neighbours lose when it leaves the runtime's memory layout, nor that the weights of a whole network
+do not stay in the caches from run to run.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
 # A convolution's number in the model, and its algorithm: None for onnxruntime's own Conv.
 Algorithms = dict[int, str | None]
 
-_LEAST_GAINS = (1.0, 1.5, 3.0)  # of the layers alone: the sets of layers that are tried first
-_MOST_GROUPS = 8  # of equal layers, then each on its own
-_LEAST_STEP = 0.99  # what a group's change must bring, as a part of the seconds
-_LONGEST = 15.0  # seconds of trying sets
-_LONGEST_STEP = 1.5  # seconds of trying a group
-_LARGEST_DIFFERENCE = 1e-4  # relative, of the outputs
+_MIN_GAINS = (1.0, 1.5, 3.0)  # of the layers alone: the sets of layers that are tried first
+_MAX_GROUPS = 8  # of equal layers, then each on its own
+_MAX_STEP_RATIO = 0.99  # of the seconds before: a group's change must take less
+_MAX_SECONDS = 15.0  # seconds of trying sets
+_MAX_STEP_SECONDS = 1.5  # seconds of trying a group
+_MAX_DIFFERENCE = 1e-4  # relative, of the outputs
 _BEFORE = "before"
 
 
@@ -69,14 +71,14 @@ def choose_layers(
 
     sets: dict[str, tuple[Algorithms, onnxruntime.InferenceSession]]
     sets = {_BEFORE: ({}, original.opened)}
-    for least in _LEAST_GAINS:
+    for least in _MIN_GAINS:
         algorithms = {
             index: algorithm for index, algorithm in changes.items() if gains[index] >= least
         }
         if all(algorithms != each for each, _ in sets.values()):
             sets[f"gains of {least} and more"] = algorithms, opened(algorithms)
     seconds = measure_seconds(
-        {name: run_of(each) for name, (_, each) in sets.items()}, rest, _LONGEST
+        {name: run_of(each) for name, (_, each) in sets.items()}, rest, _MAX_SECONDS
     )
     first = min(seconds, key=seconds.__getitem__)
     seconds = {_BEFORE: seconds[_BEFORE], "after": seconds[first]}
@@ -84,24 +86,24 @@ def choose_layers(
     moved = False
     del sets
     progress()
-    for group in groups[:_MOST_GROUPS] if len(groups) > 1 else []:
+    for group in groups[:_MAX_GROUPS] if len(groups) > 1 else []:
         taken = all(index in best for index in group)
         algorithms = {index: algorithm for index, algorithm in best.items() if index not in group}
         if not taken:
             algorithms |= {index: changes[index] for index in group}
         other = opened(algorithms)
         step = measure_seconds(
-            {"kept": run_of(session), "changed": run_of(other)}, rest, _LONGEST_STEP
+            {"kept": run_of(session), "changed": run_of(other)}, rest, _MAX_STEP_SECONDS
         )
-        if step["changed"] < _LEAST_STEP * step["kept"]:
+        if step["changed"] < _MAX_STEP_RATIO * step["kept"]:
             best, session, moved = algorithms, other, True
         progress()
     if moved:
         both = {_BEFORE: run_of(original.opened), "after": run_of(session)}
-        seconds = measure_seconds(both, rest, _LONGEST)
+        seconds = measure_seconds(both, rest, _MAX_SECONDS)
     if fastest(seconds, _BEFORE) == _BEFORE:
         return {}, seconds[_BEFORE], seconds[_BEFORE], 0.0
-    difference = original.difference(session, _LARGEST_DIFFERENCE)
+    difference = original.difference(session, _MAX_DIFFERENCE)
     return best, seconds[_BEFORE], seconds["after"], difference
 
 

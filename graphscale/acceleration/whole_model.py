@@ -1,4 +1,8 @@
-"""Run whole models in onnxruntime: made-up inputs, tensors' shapes, agreement of outputs."""
+"""Runs whole models in onnxruntime: for the shapes of tensors, and to compare outputs.
+
+`Original` opens a model and runs it on synthetic inputs; `shapes_of` gives the shapes that tensors
+have in such a run; `relative_difference` says how far one output is from another.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,13 @@ if TYPE_CHECKING:
 
 _FLOATS = ("float", "double")
 _ROUNDING = 10
-_LARGEST_SHARE = 0.01  # of integers: classes that are equally likely change places by rounding
+_MAX_SHARE = 0.01  # of integers that may differ: rounding swaps classes that are equally likely
 Feeds = dict[str, np.ndarray]
 
 
 @contextlib.contextmanager
 def refusals(subject: str) -> Iterator[None]:
-    """What onnxruntime cannot run is the model's fault: its errors, as ours, about `subject`."""
+    """Raise onnxruntime's errors as GraphScaleError about `subject`: the model is at fault."""
     try:
         yield
     except Exception as error:
@@ -45,7 +49,7 @@ def refusals(subject: str) -> Iterator[None]:
 
 
 def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.InferenceSession:
-    """A session that leaves it to its exceptions to say what is wrong."""
+    """A session that logs nothing: its exceptions say what is wrong."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -63,12 +67,13 @@ def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.Inference
 
 
 class Original:
-    """A model opened, made-up inputs for it, and what it gives for them.
+    """An opened model, synthetic inputs for it, and its outputs for these.
 
     Attributes:
         opened: A session of the model.
-        feeds: Normal numbers; without their signs where outputs would not be finite otherwise.
-        outputs: Of its first run on them.
+        feeds: Normally distributed inputs; their magnitudes only, where outputs would not be finite
+            otherwise.
+        outputs: Those of the first run on `feeds`.
 
     Raises:
         GraphScaleError: an input has a type that numpy does not have.
@@ -114,18 +119,18 @@ class Original:
         for value, before, after in zip(
             self.opened.get_outputs(), self.outputs, outputs, strict=True
         ):
-            name, each = value.name, difference(before, after)
-            limit = largest if any(kind in value.type for kind in _FLOATS) else _LARGEST_SHARE
+            name, each = value.name, relative_difference(before, after)
+            limit = largest if any(kind in value.type for kind in _FLOATS) else _MAX_SHARE
             if each <= limit:
                 found = max(found, each)
                 continue
-            if difference(before, self.opened.run([name], self.feeds)[0]) > limit:
+            if relative_difference(before, self.opened.run([name], self.feeds)[0]) > limit:
                 raise GraphScaleError(
                     f"{self._source}: output {name!r} changes from run to run and cannot be "
                     "compared; give the nodes that draw random numbers a seed"
                 )
-            # Some networks make much of rounding: onnxruntime's own optimizations do as much there.
-            limit = max(limit, _ROUNDING * difference(before, self._unoptimized[name]))
+            # Some networks amplify rounding: onnxruntime's own optimizations change as much there.
+            limit = max(limit, _ROUNDING * relative_difference(before, self._unoptimized[name]))
             if each <= limit:
                 found = max(found, each)
                 continue
@@ -165,7 +170,7 @@ def shapes_of(model: ir.Model, values: Iterable[ir.Value], feeds: Feeds) -> dict
     }
 
 
-def difference(before: Any, after: Any) -> float:
+def relative_difference(before: Any, after: Any) -> float:
     """How far one output is from another.
 
     Floats: the norm of the difference relative to the norm, over what was finite before; integers
@@ -175,7 +180,7 @@ def difference(before: Any, after: Any) -> float:
     if isinstance(before, list):
         if len(before) != len(after):
             return float("inf")
-        return max(map(difference, before, after), default=0.0)
+        return max(map(relative_difference, before, after), default=0.0)
     if before is None or after is None:  # an optional
         return 0.0 if before is after else float("inf")
     before, after = np.asarray(before), np.asarray(after)
@@ -205,7 +210,10 @@ def _numbers(
     if element in ("float", "double", "float16"):
         dtype = np.float32 if element == "float" else element
         return generator.standard_normal(shape).astype(dtype)
-    if element in ("uint8", "int8"):  # pictures; wider ones are indices, and 0 is always one
+    if element in (
+        "uint8",
+        "int8",
+    ):  # images; wider integers are indices, and 0 is always a valid one
         return generator.integers(0, 128, shape).astype(element)
     if element in ("int16", "uint16", "int32", "uint32", "int64", "uint64"):
         return np.zeros(shape, element)
@@ -214,6 +222,6 @@ def _numbers(
     if element == "string":
         return np.full(shape, "", object)
     raise GraphScaleError(
-        f"input {name!r} has the type {kind}, for which no numbers can be made up; "
+        f"input {name!r} has the type {kind}, for which there are no synthetic inputs; "
         "give the model an input of float32 or float16"
     )

@@ -42,7 +42,7 @@ def add_parser(
 
 def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> None:
     """Measure and rewrite a file."""
-    from graphscale.acceleration.accelerate import accelerate_model
+    from graphscale.acceleration.accelerate_model import accelerate_model
     from graphscale.cli.tables import show_acceleration
     from graphscale.core.files import check_writable
     from graphscale.core.model_files import load_model, save_model

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from graphscale.acceleration.accelerate import RUNTIME, Acceleration
+from graphscale.acceleration.accelerate_model import RUNTIME, Acceleration
 from graphscale.core.plan import Plan
 from graphscale.passes.grow.grow_graph import Growth
 from graphscale.rescaling.fidelity import Fidelity

@@ -1,4 +1,8 @@
-"""Find out which of several ways is the fastest on this machine, and remember it."""
+"""Finds out which of several candidates is the fastest on this machine, and remembers it.
+
+Candidates are functions by name; what comes out are seconds by name. `Tuner` keeps them in a file,
+`measure` takes them, `fastest` chooses.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import platform
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +21,7 @@ from graphscale import __version__
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular, replacing
 
-_LEAST_GAIN = 0.95  # what another way takes must be below this part of what the usual one takes
+_LEAST_GAIN = 0.95  # of the usual candidate's seconds: another one must take less than that
 _ROUNDS = 9
 _ROUNDS_FOR_ALL = 2
 _WORTH_ANOTHER_ROUND = 1.3  # times the fastest so far
@@ -25,11 +30,13 @@ _HOPELESS_SECONDS = 0.5
 _LONGEST = 3.0  # seconds spent on one problem, when it is slow
 _WARM_UP = 0.005  # seconds of a turn that are not counted: threads and processors wake up
 _LONG_RUN = 0.1  # seconds, beside which a warm-up would be nothing
-_TURN = 0.005  # seconds that are; fast ways run several times
+_TURN = 0.005  # seconds of a turn that are counted: fast candidates run several times
 
-Ways = dict[str, Callable[[], object]]
-# By place (machine, runtime, versions), by problem, by way: seconds.
+Candidates = dict[str, Callable[[], object]]
+# By place (machine, runtime, versions), by problem, by candidate: seconds.
 Measurements = dict[str, dict[str, dict[str, float]]]
+
+_TUNERS: weakref.WeakSet[Tuner] = weakref.WeakSet()
 
 
 class Tuner:
@@ -46,20 +53,25 @@ class Tuner:
         self._place = f"{runtime}, graphscale {__version__}, {_device()}"
         self._known = self._read()
         self._measuring = threading.Lock()
+        _TUNERS.add(self)
 
     def seconds(
-        self, key: str, make_ways: Callable[[], Ways], rest: float = 0.0
+        self, key: str, make_candidates: Callable[[], Candidates], rest: float = 0.0
     ) -> dict[str, float]:
-        """Seconds of each way to compute what `key` names, known or measured now.
+        """Seconds of each candidate to compute what `key` names, known or measured now.
 
         `rest`: see `measure`.
         """
         with self._measuring:  # one thread at a time: others would be in the way
             known = self._known.setdefault(self._place, {})
             if key not in known:
-                known[key] = measure(make_ways(), rest)
+                known[key] = measure(make_candidates(), rest)
                 self._write()
             return known[key]
+
+    def known(self, key: str) -> dict[str, float] | None:
+        """What was measured before of the problem that `key` names."""
+        return self._known.get(self._place, {}).get(key)
 
     def _read(self) -> Measurements:
         try:
@@ -89,6 +101,16 @@ class Tuner:
             self.path = None
 
 
+def _renew_locks() -> None:
+    """A child process has none of the threads that might hold a lock at the fork."""
+    for tuner in _TUNERS:
+        tuner._measuring = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
 def _well_formed(content: object) -> Measurements:
     """What of a file's content is measurements."""
     if not isinstance(content, dict):
@@ -107,23 +129,28 @@ def _well_formed(content: object) -> Measurements:
 
 
 def fastest(seconds: dict[str, float], usual: str) -> str:
-    """The fastest way; a tie (within 5 %) goes to the usual one."""
+    """The fastest candidate; a tie (within 5 %) goes to the usual one."""
     best = min(seconds, key=seconds.__getitem__)
     return best if seconds[best] < _LEAST_GAIN * seconds[usual] else usual
 
 
-def measure(ways: Ways, rest: float = 0.0, longest: float = _LONGEST) -> dict[str, float]:
-    """Seconds of the fastest run of each of functions that take turns.
+def measure(
+    candidates: Candidates, rest: float = 0.0, longest: float = _LONGEST
+) -> dict[str, float]:
+    """Seconds of the fastest run of each candidate; they take turns.
 
-    Not of a run in the middle: work of others on the machine only adds, for a thread that waits for
-    its core several times what a run takes. Each runs once before; those hopelessly slow (torch's
-    gradients of large kernels can take minutes) have no turn, those far behind the fastest have
-    few. `rest` seconds lie before each turn, for ways whose threads go on spinning after their
-    turns; where `longest` seconds are spent two rounds are enough.
+    The minimum, not the median: other load on the machine only adds time, and a thread that waits
+    for its core adds several times what a run takes. Each candidate runs once before. Hopelessly
+    slow ones (torch's gradients of large kernels can take minutes) have no turn, those far behind
+    the fastest have few.
+
+    Args:
+        rest: Seconds before each turn, for candidates whose threads go on spinning after theirs.
+        longest: Seconds after which two rounds are enough.
     """
-    best = {name: _seconds(run) for name, run in ways.items()}
+    best = {name: _seconds(run) for name, run in candidates.items()}
     hopeless = max(_HOPELESS_SECONDS, _HOPELESS * min(best.values()))
-    running = {name: run for name, run in ways.items() if best[name] <= hopeless}
+    running = {name: run for name, run in candidates.items() if best[name] <= hopeless}
     quick = {name for name in running if best[name] < _LONG_RUN}
     best.update(dict.fromkeys(running, math.inf))  # first runs prepack weights, too
     started = time.perf_counter()

@@ -1,4 +1,8 @@
-"""fbcunn's layers as torch modules; each file holds one: operator, gradient, module."""
+"""fbcunn's layers as torch modules.
+
+Each file holds one layer, in this order: the library's operator with its ONNX function body, its
+derivatives, the module. `accelerate` lets torch's own convolutions choose FFTConv's algorithms.
+"""
 
 from graphscale.layers.auto_conv import AutoConv1d, AutoConv2d, accelerate
 from graphscale.layers.cross_map_normalization import CrossMapNormalization

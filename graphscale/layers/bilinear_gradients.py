@@ -1,4 +1,8 @@
-"""First and second derivatives of layers that are linear in x and in weight."""
+"""Derivatives of layers that are linear in x and in weight: three operators made of one another.
+
+In go the operator of the forward pass, those of its gradients to x and to weight, and their
+decompositions; they are registered with torch, so that derivatives of any order work.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from graphscale.layers.operator import Operator, needs_gradient
+from graphscale.layers.autograd import register_derivatives
+from graphscale.layers.operator import Operator
 
 
 def register_gradients(
     forward: Operator,
     grad_input: Operator,
     grad_weight: Operator,
+    decompositions: tuple[Callable, Callable, Callable],
     grad_bias: Callable[[Tensor], Tensor] | None = None,
     shared: int | None = None,
     resolve: Callable[..., tuple] = lambda x, weight, *attributes: attributes,
@@ -25,7 +31,7 @@ def register_gradients(
     ``grad_bias`` gives the gradient to a bias, forward takes that after weight. They call one
     another with the first ``shared`` attributes (all, by default), which ``resolve`` makes of x,
     weight and the attributes of forward. What forward clips to ``bounds`` of its attributes passes
-    no gradient.
+    no gradient. ``decompositions`` are those of the three operators, for `register_derivatives`.
     """
     bias = () if grad_bias is None else (None,)
     count = 2 + len(bias)
@@ -44,11 +50,11 @@ def register_gradients(
             grad = grad * ((y > ctx.bounds[0]) & (y < ctx.bounds[1]))
         to_x = to_weight = None
         to_bias = bias
-        if needs_gradient(ctx, 0):
+        if ctx.needs_input_grad[0]:
             to_x = grad_input(grad, weight, x, *ctx.attributes)
-        if needs_gradient(ctx, 1):
+        if ctx.needs_input_grad[1]:
             to_weight = grad_weight(grad, x, weight, *ctx.attributes)
-        if bias and needs_gradient(ctx, 2):
+        if bias and ctx.needs_input_grad[2]:
             to_bias = (grad_bias(grad),)
         return to_x, to_weight, *to_bias, *ctx.rest
 
@@ -61,21 +67,22 @@ def register_gradients(
     def backward_grad_input(ctx, to_x: Tensor):
         grad, weight = ctx.saved_tensors
         to_grad = to_weight = None
-        if needs_gradient(ctx, 0):
+        if ctx.needs_input_grad[0]:
             to_grad = forward(to_x, weight, *bias, *ctx.attributes)
-        if needs_gradient(ctx, 1):
+        if ctx.needs_input_grad[1]:
             to_weight = grad_weight(grad, to_x, weight, *ctx.attributes)
         return to_grad, to_weight, *ctx.rest
 
     def backward_grad_weight(ctx, to_weight: Tensor):
         grad, x = ctx.saved_tensors
         to_grad = to_x = None
-        if needs_gradient(ctx, 0):
+        if ctx.needs_input_grad[0]:
             to_grad = forward(x, to_weight, *bias, *ctx.attributes)
-        if needs_gradient(ctx, 1):
+        if ctx.needs_input_grad[1]:
             to_x = grad_input(grad, to_weight, x, *ctx.attributes)
         return to_grad, to_x, *ctx.rest
 
-    forward.register_backward(backward, keep)
-    grad_input.register_backward(backward_grad_input, keep_gradient)
-    grad_weight.register_backward(backward_grad_weight, keep_gradient)
+    in_torch, grad_input_in_torch, grad_weight_in_torch = decompositions
+    register_derivatives(forward, in_torch, backward, keep)
+    register_derivatives(grad_input, grad_input_in_torch, backward_grad_input, keep_gradient)
+    register_derivatives(grad_weight, grad_weight_in_torch, backward_grad_weight, keep_gradient)

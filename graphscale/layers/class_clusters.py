@@ -1,4 +1,9 @@
-"""Ways to divide classes into clusters, for HierarchicalSoftmax."""
+"""Divides classes into clusters for HierarchicalSoftmax: evenly, by frequency or by likeness.
+
+Each function gives int64 [num_classes], the cluster of each class, on the device of what it was
+given (the CPU, where it was given numbers only); it raises GraphScaleError for a number of clusters
+that is not between 1 and the number of classes.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,16 @@ from graphscale.core.errors import GraphScaleError
 
 
 def balanced_clusters(num_classes: int, num_clusters: int) -> Tensor:
-    """Cluster of each class [num_classes]: neighbours together, sizes equal up to one."""
+    """Neighbouring classes in clusters whose sizes differ by at most one."""
     _check(num_classes, num_clusters)
-    return torch.arange(num_classes) * num_clusters // num_classes
+    return torch.arange(num_classes, device="cpu") * num_clusters // num_classes
 
 
 def frequency_clusters(frequencies: Tensor, num_clusters: int, equal_mass: bool = False) -> Tensor:
-    """Cluster of each class [V] by falling frequency [V].
+    """Classes in clusters by falling frequency [num_classes].
 
-    Pieces have equal sizes, or with ``equal_mass`` about equal sums of frequencies: few frequent
-    classes per cluster, and many rare ones.
+    Clusters have equal sizes or, with ``equal_mass``, about equal sums of frequencies: then
+    clusters of frequent classes are small, and those of rare classes large.
     """
     count = len(frequencies)
     _check(count, num_clusters)
@@ -28,21 +33,24 @@ def frequency_clusters(frequencies: Tensor, num_clusters: int, equal_mass: bool 
         middle = (mass.cumsum(0) - mass / 2) / mass.sum()
         pieces = (middle * num_clusters).long().clamp(max=num_clusters - 1)
     else:
-        pieces = balanced_clusters(count, num_clusters)
-    clusters = torch.empty(count, dtype=torch.int64)
+        pieces = balanced_clusters(count, num_clusters).to(order.device)
+    clusters = torch.empty_like(order)
     clusters[order] = pieces
     return clusters
 
 
 def tree_clusters(vectors: Tensor, num_clusters: int) -> Tensor:
-    """Cluster of each class [V] by its vector [V, D], such as its row of a lookup table.
+    """Classes in clusters by likeness of their vectors [num_classes, D], such as word embeddings.
 
-    A binary tree: the largest piece is halved along its leading principal direction until there
-    are ``num_clusters`` leaves. Classes of a cluster are alike, sizes are within a factor of two.
+    A binary tree: the largest cluster is halved along its leading principal direction until there
+    are ``num_clusters``. The largest is at most about twice as large as the smallest.
+
+    Example:
+        >>> HierarchicalSoftmax(512, len(table), clusters=tree_clusters(table, 200))
     """
     count = len(vectors)
     _check(count, num_clusters)
-    pieces = [torch.arange(count)]
+    pieces = [torch.arange(count, device=vectors.device)]
     while len(pieces) < num_clusters:
         pieces.sort(key=len)
         piece = pieces.pop()
@@ -51,7 +59,7 @@ def tree_clusters(vectors: Tensor, num_clusters: int) -> Tensor:
         direction = torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -1]
         order = piece[torch.argsort(centred @ direction, stable=True)]
         pieces += [order[: len(order) // 2], order[len(order) // 2 :]]
-    clusters = torch.empty(count, dtype=torch.int64)
+    clusters = torch.empty(count, dtype=torch.int64, device=vectors.device)
     for number, piece in enumerate(sorted(pieces, key=lambda piece: int(piece.min()))):
         clusters[piece] = number
     return clusters

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional
 
+from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
 
 # factor = divisor^-power, divisor = 1 + scale * (sum of x^2 over the `size` maps around).
@@ -76,6 +79,22 @@ cross_map_normalization_grad = Operator(
 )
 
 
+def _window_sums(value: Tensor, size: int) -> Tensor:
+    """Sums over the ``size`` maps around each; zeros beyond the ends."""
+    maps_last = functional.pad(value.movedim(1, -1), (size // 2, size // 2))
+    return maps_last.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
+
+
+def _in_torch(x: Tensor, size: int, scale: float, power: float) -> Tensor:
+    return x * (1 + scale * _window_sums(x * x, size)) ** -power
+
+
+def _gradient_in_torch(grad: Tensor, x: Tensor, size: int, scale: float, power: float) -> Tensor:
+    divisor = 1 + scale * _window_sums(x * x, size)
+    direct = grad * divisor**-power
+    return direct - 2 * scale * power * x * _window_sums(direct * x / divisor, size)
+
+
 def _keep(ctx, inputs, output) -> None:
     x, *ctx.attributes = inputs
     ctx.save_for_backward(x)
@@ -96,11 +115,7 @@ def _keep_gradient(ctx, inputs, output) -> None:
 def _backward_gradient(ctx, grad_x: Tensor):
     grad, x = ctx.saved_tensors
     size, scale, power = ctx.attributes
-
-    def window_sums(value: Tensor) -> Tensor:
-        maps_last = functional.pad(value.movedim(1, -1), (size // 2, size // 2))
-        return maps_last.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
-
+    window_sums = partial(_window_sums, size=size)
     divisor = 1 + scale * window_sums(x * x)
     factor = divisor**-power
     falling = factor / divisor
@@ -117,8 +132,10 @@ def _backward_gradient(ctx, grad_x: Tensor):
     return grad_grad, -rate * indirect, None, None, None
 
 
-cross_map_normalization.register_backward(_backward, _keep)
-cross_map_normalization_grad.register_backward(_backward_gradient, _keep_gradient)
+register_derivatives(cross_map_normalization, _in_torch, _backward, _keep)
+register_derivatives(
+    cross_map_normalization_grad, _gradient_in_torch, _backward_gradient, _keep_gradient
+)
 
 
 class CrossMapNormalization(nn.Module):

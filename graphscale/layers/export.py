@@ -1,12 +1,19 @@
-"""torch to ONNX, with graphscale's operators as nodes and as function bodies."""
+"""Exports torch modules to ONNX, with graphscale's operators as nodes, functions or plain ONNX.
+
+`export` writes a module to a file, `to_onnx` makes the model in memory, `add_function_bodies` adds
+to a model what a runtime without graphscale's library needs.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
+import onnx_ir.convenience
 import torch
+from onnx_ir.passes.common import InlinePass
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model
@@ -26,20 +33,34 @@ def export(
     path: str | os.PathLike[str],
     *,
     function_bodies: bool = True,
+    inline: bool = False,
     **kwargs,
 ) -> None:
     """Write ``module`` as an ONNX file that keeps graphscale's layers as single nodes.
 
-    ``torch.onnx.export(dynamo=True)`` with our rules; ``kwargs`` go to it. With ``function_bodies``
-    the model also runs in an onnxruntime without our library, more slowly. The file appears whole
-    or not at all. Raises GraphScaleError when torch cannot export the module.
+    The file appears whole or not at all.
+
+    Args:
+        example_inputs, kwargs: As ``torch.onnx.export(dynamo=True)`` takes them.
+        function_bodies: Add the operators' function bodies, with which the model also runs, more
+            slowly, in an onnxruntime without graphscale's library.
+        inline: Replace the layers by their function bodies: the file holds ONNX's own operators
+            only, for runtimes and tools that know no functions.
+
+    Raises:
+        GraphScaleError: torch cannot export the module, or the folder does not exist.
+
+    Example:
+        >>> graphscale.export(network.eval(), (torch.randn(1, 3, 224, 224),), "network.onnx")
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise GraphScaleError(f"{path.parent} is not a folder; make it, or give another path")
     model = to_onnx(module, example_inputs, **kwargs)
-    if function_bodies:
+    if function_bodies or inline:
         add_function_bodies(model)
+    if inline:
+        _inline_bodies(model)
     save_model(model, path)
 
 
@@ -67,19 +88,47 @@ def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Mode
 
 
 def add_function_bodies(model: ir.Model) -> None:
-    """Give a model the bodies of the graphscale operators that it (or such a body) uses."""
+    """Give a model the bodies of the graphscale operators that it (or such a body) uses.
+
+    The nodes get all attributes, those with default values, too: tools that put bodies in the place
+    of nodes do not know the defaults of functions.
+
+    Raises GraphScaleError for a graphscale operator that does not exist.
+    """
     opset = model.opset_imports[""]
-    waiting = [node for node in model.graph.all_nodes() if node.domain == DOMAIN]
-    while waiting:
-        node = waiting.pop()
-        if node.op_identifier() in model.functions:
-            continue
-        operator = OPERATORS.get(node.op_type)
-        if operator is None:
-            raise GraphScaleError(
-                f"node '{node.name}' is {DOMAIN}.{node.op_type}, which this graphscale does not "
-                "have; upgrade it"
-            )
-        function = ir.serde.deserialize_function(operator.function(opset))
-        model.functions[function.identifier()] = function
-        waiting.extend(inner for inner in function if inner.domain == DOMAIN)
+
+    def complete(nodes: Iterable[ir.Node]) -> None:
+        for node in nodes:
+            if node.domain != DOMAIN:
+                continue
+            operator = OPERATORS.get(node.op_type)
+            if operator is None:
+                raise GraphScaleError(
+                    f"node '{node.name}' is {DOMAIN}.{node.op_type}, which this graphscale does "
+                    "not have; upgrade it"
+                )
+            for name, value in operator.default_attributes().items():
+                if name not in node.attributes:
+                    node.attributes[name] = ir.convenience.convert_attribute(name, value)
+            if node.op_identifier() not in model.functions:
+                function = ir.serde.deserialize_function(operator.function(opset))
+                complete(function)  # before: some tools want functions in the order of their use
+                model.functions[function.identifier()] = function
+            # ONNX's reference evaluator wants as many inputs as the function has, empty ones too.
+            count = len(model.functions[node.op_identifier()].inputs)
+            if len(node.inputs) < count:
+                node.resize_inputs(count)
+
+    complete(list(model.graph.all_nodes()))
+
+
+def _inline_bodies(model: ir.Model) -> None:
+    """Put the function bodies in the place of graphscale's nodes."""
+
+    def is_ours(function: ir.Function) -> bool:
+        return function.domain == DOMAIN
+
+    InlinePass(criteria=is_ours)(model)
+    for identifier in [each for each, function in model.functions.items() if is_ours(function)]:
+        del model.functions[identifier]
+    model.opset_imports.pop(DOMAIN, None)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
+from graphscale.layers.windows import fold
 
 
 def _pooled(x: Tensor, width: int, stride: int) -> list[int]:
@@ -140,6 +142,34 @@ maxout_grad = Operator(
 )
 
 
+def _lp_in_torch(x: Tensor, width: int, stride: int, power: float) -> Tensor:
+    size = x.unfold(1, width, stride).abs()
+    # Dividing by the largest keeps powers from overflowing and, as a constant, changes no gradient.
+    largest = size.detach().amax(-1, keepdim=True)
+    used = size != 0
+    ratio = torch.where(used, size, 1) / torch.where(largest != 0, largest, 1)
+    total = torch.where(used, ratio**power, 0).sum(-1)
+    some = total != 0
+    return torch.where(some, torch.where(some, total, 1) ** (1 / power), 0) * largest[..., 0]
+
+
+def _lp_slope(windows: Tensor, y: Tensor, power: float) -> Tensor:
+    """Derivatives of y_j by x_i: sign(x_i) (|x_i| / y_j)^(p - 1), zero where x_i or y_j is."""
+    norms = y[..., None]
+    used = (windows != 0) & (norms != 0)
+    size = torch.where(used, windows.abs(), 1)
+    return torch.where(
+        used, windows.sign() * (size / torch.where(used, norms, 1)) ** (power - 1), 0
+    )
+
+
+def _lp_gradient_in_torch(
+    grad: Tensor, x: Tensor, y: Tensor, width: int, stride: int, power: float
+) -> Tensor:
+    shares = grad[..., None] * _lp_slope(x.unfold(1, width, stride), y, power)
+    return fold(shares, x.shape[1], 1, stride)
+
+
 def _keep_lp(ctx, inputs, output: Tensor) -> None:
     x, *ctx.attributes = inputs
     ctx.save_for_backward(x, output)
@@ -159,16 +189,31 @@ def _keep_lp_gradient(ctx, inputs, output: Tensor) -> None:
 def _backward_lp_gradient(ctx, grad_x: Tensor):
     grad, x, y = ctx.saved_tensors
     width, stride, power = ctx.attributes
-    windows, norms = x.unfold(1, width, stride), y[..., None]
-    used = (windows != 0) & (norms != 0)
-    size = torch.where(used, windows.abs(), 1)
-    norms = torch.where(norms != 0, norms, 1)
-    slope = torch.where(used, windows.sign() * (size / norms) ** (power - 1), 0)
+    windows = x.unfold(1, width, stride)
+    slope = _lp_slope(windows, y, power)
+    size = torch.where(windows != 0, windows.abs(), 1)
+    norms = torch.where(y != 0, y, 1)
     grad_grad = (grad_x.unfold(1, width, stride) * slope).sum(-1)
-    grad_y = (1 - power) * grad * grad_grad / norms[..., 0]
+    grad_y = (1 - power) * grad * grad_grad / norms
     bend = (power - 1) * slope.abs() / size * grad[..., None]
-    spread = torch.ops.aten.unfold_backward(bend, x.shape, 1, width, stride)
+    spread = fold(bend, x.shape[1], 1, stride)
     return grad_grad, grad_x * spread, grad_y, None, None, None
+
+
+def _largest_place(x: Tensor, width: int, stride: int) -> Tensor:
+    """Where in its window of features the first largest value of each window is."""
+    return x.detach().unfold(1, width, stride).argmax(-1, keepdim=True)
+
+
+def _maxout_in_torch(x: Tensor, width: int, stride: int) -> Tensor:
+    place = _largest_place(x, width, stride)
+    return x.unfold(1, width, stride).gather(-1, place)[..., 0]
+
+
+def _maxout_gradient_in_torch(grad: Tensor, x: Tensor, width: int, stride: int) -> Tensor:
+    nothing = x.new_zeros(*grad.shape, width)
+    shares = nothing.scatter(-1, _largest_place(x, width, stride), grad[..., None])
+    return fold(shares, x.shape[1], 1, stride)
 
 
 def _keep_maxout(ctx, inputs, output: Tensor) -> None:
@@ -190,14 +235,18 @@ def _keep_maxout_gradient(ctx, inputs, output: Tensor) -> None:
 def _backward_maxout_gradient(ctx, grad_x: Tensor):
     (x,) = ctx.saved_tensors
     width, stride = ctx.attributes
-    place = x.unfold(1, width, stride).argmax(-1, keepdim=True)
+    place = _largest_place(x, width, stride)
     return grad_x.unfold(1, width, stride).gather(-1, place)[..., 0], None, None, None
 
 
-feature_lp_pooling.register_backward(_backward_lp, _keep_lp)
-feature_lp_pooling_grad.register_backward(_backward_lp_gradient, _keep_lp_gradient)
-maxout.register_backward(_backward_maxout, _keep_maxout)
-maxout_grad.register_backward(_backward_maxout_gradient, _keep_maxout_gradient)
+register_derivatives(feature_lp_pooling, _lp_in_torch, _backward_lp, _keep_lp)
+register_derivatives(
+    feature_lp_pooling_grad, _lp_gradient_in_torch, _backward_lp_gradient, _keep_lp_gradient
+)
+register_derivatives(maxout, _maxout_in_torch, _backward_maxout, _keep_maxout)
+register_derivatives(
+    maxout_grad, _maxout_gradient_in_torch, _backward_maxout_gradient, _keep_maxout_gradient
+)
 
 
 class FeatureLPPooling(nn.Module):

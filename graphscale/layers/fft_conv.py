@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 
@@ -186,6 +188,69 @@ fft_conv_grad_weight = Operator(
 )
 
 
+def _in_torch(
+    X: Tensor,
+    W: Tensor,
+    B: Tensor | None,
+    dilations: Sequence[int],
+    group: int,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int],
+    strides: Sequence[int],
+    auto_pad: str,
+    algorithm: str,
+    minimum: float,
+    maximum: float,
+) -> Tensor:
+    spatial = X.dim() - 2
+    pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
+    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    x, pads = _padded(X, pads), [0] * spatial
+    y = torch.convolution(x, W, B, strides, pads, dilations, False, pads, group)
+    bounded = minimum > _MINIMUM or maximum < _MAXIMUM
+    return y.clamp(minimum, maximum) if bounded else y
+
+
+def _padded(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """With zeros added before and after every spatial dimension: torch pads both ends alike."""
+    spatial = x.dim() - 2
+    last_first = [pads[end * spatial + d] for d in reversed(range(spatial)) for end in (0, 1)]
+    return functional.pad(x, last_first)
+
+
+def _gradients_in_torch(
+    grad: Tensor,
+    X: Tensor,
+    W: Tensor,
+    dilations: Sequence[int],
+    group: int,
+    pads: Sequence[int],
+    strides: Sequence[int],
+    mask: list[bool],
+) -> tuple[Tensor, Tensor]:
+    spatial = X.dim() - 2
+    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    x, none = _padded(X, pads), [0] * spatial
+    to_x, to_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, W, None, strides, none, dilations, False, none, group, [*mask, False]
+    )
+    return to_x if to_x is None else _padded(to_x, [-pad for pad in pads]), to_weight
+
+
+def _grad_input_in_torch(
+    grad, W, X, dilations, group, kernel_shape, pads, strides, algorithm
+) -> Tensor:
+    mask = [True, False]
+    return _gradients_in_torch(grad, X, W, dilations, group, pads, strides, mask)[0]
+
+
+def _grad_weight_in_torch(
+    grad, X, W, dilations, group, kernel_shape, pads, strides, algorithm
+) -> Tensor:
+    mask = [False, True]
+    return _gradients_in_torch(grad, X, W, dilations, group, pads, strides, mask)[1]
+
+
 def _resolved(
     x: Tensor, weight: Tensor, dilations, group, kernel_shape, pads, strides, auto_pad, *rest
 ) -> tuple:
@@ -203,11 +268,15 @@ register_gradients(
     fft_conv,
     fft_conv_grad_input,
     fft_conv_grad_weight,
+    (_in_torch, _grad_input_in_torch, _grad_weight_in_torch),
     grad_bias=lambda grad: grad.sum([0, *range(2, grad.dim())]),
     shared=5,
     resolve=_resolved,
     bounds=_bounds,
 )
+register_autocast(fft_conv, lower_type)
+for _operator in (fft_conv_grad_input, fft_conv_grad_weight):
+    register_autocast(_operator, widest_type)
 
 
 def convolve(
@@ -246,14 +315,27 @@ def convolve(
 
 
 class FFTConv1d(nn.Conv1d):
-    """``torch.nn.Conv1d``, with its arguments and state dict, on graphscale's kernels."""
+    """``torch.nn.Conv1d``, with its arguments and state dict, computed by the operator FFTConv.
+
+    x [N, C, L] or [C, L] of float32, float64, float16 or bfloat16. Raises GraphScaleError for x of
+    other dimensions. fbcunn's SpatialConvolutionCuFFT, here with all that torch's layer can do.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolve(self, input, weight, bias)
 
 
 class FFTConv2d(nn.Conv2d):
-    """``torch.nn.Conv2d``, with its arguments and state dict, on graphscale's kernels."""
+    """``torch.nn.Conv2d``, with its arguments and state dict, computed by the operator FFTConv.
+
+    x [N, C, H, W] or [C, H, W] of float32, float64, float16 or bfloat16. The operator chooses by a
+    cost model among a direct convolution, Winograd's method and FFTs; the choice by measurement is
+    `accelerate`'s. Raises GraphScaleError for x of other dimensions.
+
+    Example:
+        >>> layer = FFTConv2d(64, 64, 31, padding=15, groups=64)
+        >>> layer.load_state_dict(torch_layer.state_dict())
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolve(self, input, weight, bias)

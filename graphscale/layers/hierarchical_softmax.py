@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers import hierarchical_softmax_decompositions as decompositions
+from graphscale.layers.autograd import (
+    full_type,
+    register_autocast,
+    register_derivatives,
+    widest_type,
+)
 from graphscale.layers.class_clusters import balanced_clusters, frequency_clusters
 from graphscale.layers.hierarchical_softmax_curvature import gradients_of_gradients
-from graphscale.layers.operator import Operator, needs_gradient
+from graphscale.layers.operator import Operator, is_transformed
 
 _PARAMETERS = "Tensor cluster_weight, Tensor cluster_bias, Tensor weight, Tensor bias"
 _SPAN = "Tensor cluster_start"
@@ -218,9 +226,9 @@ def _backward(ctx, grad: Tensor):
         grad.contiguous(), *ctx.saved_tensors, None, ctx.ignore_index
     )
     return (
-        grad_x if needs_gradient(ctx, 0) else None,
+        grad_x if ctx.needs_input_grad[0] else None,
         None,
-        *[g if needs_gradient(ctx, 2 + i) else None for i, g in enumerate(gradients)],
+        *[g if ctx.needs_input_grad[2 + i] else None for i, g in enumerate(gradients)],
         None,
         None,
         None,
@@ -242,8 +250,23 @@ def _backward_gradient(ctx, *cotangents: Tensor):
     return of_grad, of_x, None, *of_parameters, None, None, None, None, None
 
 
-hierarchical_softmax_loss.register_backward(_backward, _keep)
-hierarchical_softmax_loss_grad.register_backward(_backward_gradient, _keep_gradient)
+register_derivatives(hierarchical_softmax_loss, decompositions.loss, _backward, _keep)
+register_derivatives(
+    hierarchical_softmax_loss_grad,
+    decompositions.loss_grad,
+    _backward_gradient,
+    _keep_gradient,
+    decompose_second=True,
+)
+register_derivatives(hierarchical_softmax_log_prob, decompositions.log_prob)
+register_derivatives(hierarchical_softmax_top_k, decompositions.top_k)
+for _operator in (
+    hierarchical_softmax_loss,
+    hierarchical_softmax_log_prob,
+    hierarchical_softmax_top_k,
+):
+    register_autocast(_operator, full_type)
+register_autocast(hierarchical_softmax_loss_grad, widest_type)
 
 
 class _SparseLoss(torch.autograd.Function):
@@ -292,10 +315,16 @@ class HierarchicalSoftmax(nn.Module):
     gradients to ``weight`` and ``bias`` are sparse tensors of the touched rows, which
     ``torch.optim.SGD`` applies to those rows alone (fbcunn's direct update).
 
-    ``forward(x [N, D], target [N])`` is the loss, ``log_prob(x)`` [N, num_classes] all
+    ``forward(x [..., D], target [...])`` is the loss, ``log_prob(x)`` [..., num_classes] all
     log-probabilities and ``top_k(x, k)`` the k best and their classes. Rows of ``weight`` are
     stored cluster after cluster; ``class_row`` tells each class's. Clusters without a class are
-    left out.
+    left out. Under autocast it computes in float32, as torch's losses do.
+
+    Raises GraphScaleError for a target that is no class, and for arguments that do not fit.
+
+    Example:
+        >>> softmax = HierarchicalSoftmax(512, 50_000, frequencies=counts)
+        >>> softmax(hidden, words).backward()
     """
 
     def __init__(
@@ -308,6 +337,8 @@ class HierarchicalSoftmax(nn.Module):
         sparse: bool = False,
         ignore_index: int = -100,
         reduction: str = "mean",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
@@ -330,18 +361,19 @@ class HierarchicalSoftmax(nn.Module):
         self.sparse = sparse
         self.ignore_index = ignore_index
         self.reduction = reduction
-        _, clusters, sizes = torch.unique(clusters, return_inverse=True, return_counts=True)
+        # Where classes lie is computed on the CPU: on the meta device it could not be.
+        _, clusters, sizes = torch.unique(clusters.cpu(), return_inverse=True, return_counts=True)
         row_class = torch.argsort(clusters, stable=True)
-        class_row = torch.empty_like(row_class)
-        class_row[row_class] = torch.arange(num_classes)
-        start = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
-        self.register_buffer("row_class", row_class)
-        self.register_buffer("class_row", class_row)
-        self.register_buffer("cluster_start", start)
-        self.cluster_weight = nn.Parameter(torch.empty(len(sizes), in_features))
-        self.cluster_bias = nn.Parameter(torch.empty(len(sizes)))
-        self.weight = nn.Parameter(torch.empty(num_classes, in_features))
-        self.bias = nn.Parameter(torch.empty(num_classes))
+        start = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        place = torch.empty(0, device=device).device  # the default one, unless it is given
+        self.register_buffer("row_class", row_class.to(place))
+        self.register_buffer("class_row", row_class.argsort().to(place))
+        self.register_buffer("cluster_start", start.to(place))
+        empty = partial(torch.empty, device=place, dtype=dtype)
+        self.cluster_weight = nn.Parameter(empty(len(sizes), in_features))
+        self.cluster_bias = nn.Parameter(empty(len(sizes)))
+        self.weight = nn.Parameter(empty(num_classes, in_features))
+        self.bias = nn.Parameter(empty(num_classes))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -356,31 +388,63 @@ class HierarchicalSoftmax(nn.Module):
         return self.cluster_weight, self.cluster_bias, self.weight, self.bias
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        """Loss of x [N, in_features] for target [N]; reduced as ``torch.nn.NLLLoss`` does."""
-        tensors = (x, target, *self._parameters_in_order(), self.class_row, self.cluster_start)
-        if self.sparse and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        """Loss of x [..., in_features] for integer target [...], reduced as nn.NLLLoss does."""
+        # The kernel compares the lengths of a matrix and a vector.
+        other = x.dim() != target.dim() + 1 or (x.dim() > 2 and x.shape[:-1] != target.shape)
+        if other or target.is_floating_point():
+            raise GraphScaleError(
+                f"HierarchicalSoftmax: x is {list(x.shape)} and target {target.dtype} "
+                f"{list(target.shape)}; give x [..., {self.in_features}] and integers [...]"
+            )
+        shape, target = target.shape, _flat(target).long()
+        tensors = (
+            _as_matrix(x),
+            target,
+            *self._parameters_in_order(),
+            self.class_row,
+            self.cluster_start,
+        )
+        sparse = self.sparse and not is_transformed()  # torch.func knows dense gradients only
+        if sparse and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             loss = _SparseLoss.apply(self.ignore_index, *tensors)
         else:
             loss = hierarchical_softmax_loss(*tensors, self.ignore_index)
         if self.reduction == "none":
-            return loss
+            return loss if loss.dim() == len(shape) else loss.reshape(shape)
         if self.reduction == "sum":
             return loss.sum()
         return loss.sum() / (target != self.ignore_index).sum()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probabilities of all classes [N, num_classes]; without gradients."""
-        parameters = self._parameters_in_order()
-        return hierarchical_softmax_log_prob(x, *parameters, self.row_class, self.cluster_start)
+        """Log-probabilities of all classes [..., num_classes] for x [..., in_features]."""
+        y = hierarchical_softmax_log_prob(
+            _as_matrix(x), *self._parameters_in_order(), self.row_class, self.cluster_start
+        )
+        return _unflattened(y, x)
 
     def top_k(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and classes [N, k] of the k most probable ones, the best first."""
-        parameters = self._parameters_in_order()
-        return hierarchical_softmax_top_k(x, *parameters, self.row_class, self.cluster_start, k)
+        """Log-probabilities and classes [..., k] of the k most probable ones, the best first."""
+        log_prob, classes = hierarchical_softmax_top_k(
+            _as_matrix(x), *self._parameters_in_order(), self.row_class, self.cluster_start, k
+        )
+        return _unflattened(log_prob, x), _unflattened(classes, x)
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""
         return f"{self.in_features}, {self.num_classes}, num_clusters={len(self.cluster_bias)}"
+
+
+def _flat(target: Tensor) -> Tensor:
+    return target if target.dim() == 1 else target.reshape(-1)
+
+
+def _as_matrix(x: Tensor) -> Tensor:
+    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+
+
+def _unflattened(y: Tensor, x: Tensor) -> Tensor:
+    """The rows y of _as_matrix(x), in the dimensions of x."""
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class TopClasses(nn.Module):

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
 
 
+def _count(frames: int, k: int, k_dynamic: float) -> int:
+    """How many of so many frames are kept."""
+    if k_dynamic <= 0:
+        return k
+    # A ten-thousandth of a frame is a rounding error, not a frame.
+    return torch.sym_max(k, math.ceil(k_dynamic * frames - 1e-4))
+
+
 def _shape(x: Tensor, k: int, k_dynamic: float = 0.0) -> tuple[Tensor, Tensor]:
-    kept = k
-    if k_dynamic > 0:
-        # A ten-thousandth of a frame is a rounding error, not a frame.
-        kept = torch.sym_max(k, math.ceil(k_dynamic * x.shape[1] - 1e-4))
-    shape = (x.shape[0], kept, x.shape[2])
+    shape = (x.shape[0], _count(x.shape[1], k, k_dynamic), x.shape[2])
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.int64)
 
 
@@ -48,6 +53,12 @@ temporal_k_max_pool = Operator(
 )
 
 
+def _in_torch(x: Tensor, k: int, k_dynamic: float) -> tuple[Tensor, Tensor]:
+    order = x.detach().sort(dim=1, descending=True, stable=True).indices
+    index = order.narrow(1, 0, _count(x.shape[1], k, k_dynamic)).sort(1).values
+    return x.gather(1, index), index
+
+
 def _keep(ctx, inputs, output) -> None:
     x, _, _ = inputs
     ctx.save_for_backward(x, output[1])
@@ -59,7 +70,7 @@ def _backward(ctx, grad: Tensor, _):
     return torch.zeros_like(x).scatter(1, index, grad), None, None
 
 
-temporal_k_max_pool.register_backward(_backward, _keep)
+register_derivatives(temporal_k_max_pool, _in_torch, _backward, _keep)
 
 
 class TemporalKMaxPool(nn.Module):

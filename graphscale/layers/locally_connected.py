@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
+from graphscale.layers.windows import fold
 
 # Which rows and columns of x every output position sees, [H_out, kH] and [W_out, kW].
 _PLACES = """
@@ -103,14 +107,47 @@ locally_connected_grad_weight = Operator(
 )
 
 
-register_gradients(locally_connected, locally_connected_grad_input, locally_connected_grad_weight)
+def _patches(x: Tensor, weight: Tensor, strides: Sequence[int]) -> Tensor:
+    """What every output position sees of x, [N, C, H_out, W_out, kH, kW]."""
+    rows, columns = strides or (1, 1)
+    return x.unfold(2, weight.shape[4], rows).unfold(3, weight.shape[5], columns)
+
+
+def _in_torch(x: Tensor, weight: Tensor, strides: Sequence[int]) -> Tensor:
+    return torch.einsum("nchwij,fhwcij->nfhw", _patches(x, weight, strides), weight)
+
+
+def _grad_input_in_torch(grad: Tensor, weight: Tensor, x: Tensor, strides: Sequence[int]) -> Tensor:
+    patches = torch.einsum("nfhw,fhwcij->nchwij", grad, weight)
+    rows, columns = strides or (1, 1)
+    return fold(fold(patches, x.shape[3], 3, columns), x.shape[2], 2, rows)
+
+
+def _grad_weight_in_torch(
+    grad: Tensor, x: Tensor, weight: Tensor, strides: Sequence[int]
+) -> Tensor:
+    return torch.einsum("nfhw,nchwij->fhwcij", grad, _patches(x, weight, strides))
+
+
+register_gradients(
+    locally_connected,
+    locally_connected_grad_input,
+    locally_connected_grad_weight,
+    (_in_torch, _grad_input_in_torch, _grad_weight_in_torch),
+)
+register_autocast(locally_connected, lower_type)
+for _operator in (locally_connected_grad_input, locally_connected_grad_weight):
+    register_autocast(_operator, widest_type)
 
 
 class LocallyConnected(nn.Module):
     """x [N, C, H, W] to [N, F, H_out, W_out], every position with a kernel of its own; no padding.
 
     ``weight`` is [F, H_out, W_out, C, kH, kW] and ``bias`` [F, H_out, W_out]; they fix the images'
-    height and width, ``image_size``.
+    height and width, ``image_size``. ``device`` and ``dtype`` are those of both. Weights and bias
+    are drawn as `reset_parameters` says.
+
+    Raises GraphScaleError where the kernel does not fit the image.
     """
 
     def __init__(
@@ -121,6 +158,8 @@ class LocallyConnected(nn.Module):
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
         bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.kernel_size = _pair(kernel_size)
@@ -134,10 +173,9 @@ class LocallyConnected(nn.Module):
                     f"image of {size}; give a kernel of 1 to {size} and a positive stride"
                 )
             positions.append((size - kernel) // step + 1)
-        self.weight = nn.Parameter(
-            torch.empty(out_channels, *positions, in_channels, *self.kernel_size)
-        )
-        self.bias = nn.Parameter(torch.empty(out_channels, *positions)) if bias else None
+        empty = partial(torch.empty, device=device, dtype=dtype)
+        self.weight = nn.Parameter(empty(out_channels, *positions, in_channels, *self.kernel_size))
+        self.bias = nn.Parameter(empty(out_channels, *positions)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -150,7 +188,7 @@ class LocallyConnected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
         y = locally_connected(x, self.weight, list(self.stride))
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)  # autocast's, as y is
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.layers.operator import Operator, needs_gradient
+from graphscale.layers.autograd import register_autocast, register_derivatives, widest_type
+from graphscale.layers.operator import Operator, is_transformed
 
 _NO_PADDING = -1
 # Numbers read and written, below which a gradient of our own does not pay for a slower call.
@@ -95,6 +96,31 @@ weighted_lookup_table_grad = Operator(
 )
 
 
+def _rows_in_torch(weight: Tensor, indices: Tensor, padding_idx: int) -> Tensor:
+    is_padding = indices == padding_idx
+    rows = functional.embedding(torch.where(is_padding, 0, indices), weight)
+    return torch.where(is_padding[..., None], 0, rows)
+
+
+def _gradient_in_torch(grad: Tensor, indices: Tensor, weight: Tensor, padding_idx: int) -> Tensor:
+    is_padding = indices == padding_idx
+    rows = torch.where(is_padding[..., None], 0, grad).flatten(0, -2)
+    places = torch.where(is_padding, 0, indices).flatten()
+    return rows.new_zeros(weight.shape).index_add(0, places, rows)
+
+
+def _weighted_rows_in_torch(
+    weight: Tensor, indices: Tensor, row_weights: Tensor, padding_idx: int
+) -> Tensor:
+    return _rows_in_torch(weight, indices, padding_idx) * row_weights[..., None]
+
+
+def _weighted_gradient_in_torch(
+    grad: Tensor, indices: Tensor, row_weights: Tensor, weight: Tensor, padding_idx: int
+) -> Tensor:
+    return _gradient_in_torch(grad * row_weights[..., None], indices, weight, padding_idx)
+
+
 def _keep(ctx, inputs, output) -> None:
     weight, indices, ctx.padding_idx = inputs
     ctx.save_for_backward(weight, indices)
@@ -113,11 +139,11 @@ def _keep_weighted(ctx, inputs, output) -> None:
 def _backward_weighted(ctx, grad: Tensor):
     weight, indices, row_weights = ctx.saved_tensors
     grad_weight = grad_row_weights = None
-    if needs_gradient(ctx, 0):
+    if ctx.needs_input_grad[0]:
         grad_weight = weighted_lookup_table_grad(
             grad, indices, row_weights, weight, ctx.padding_idx
         )
-    if needs_gradient(ctx, 2):
+    if ctx.needs_input_grad[2]:
         grad_row_weights = (grad * lookup_table(weight, indices, ctx.padding_idx)).sum(-1)
     return grad_weight, None, grad_row_weights, None
 
@@ -144,10 +170,19 @@ def _backward_weighted_gradient(ctx, grad_weight: Tensor):
     return rows * row_weights[..., None], None, (grad * rows).sum(-1), None, None
 
 
-lookup_table.register_backward(_backward, _keep)
-lookup_table_grad.register_backward(_backward_gradient, _keep_gradient)
-weighted_lookup_table.register_backward(_backward_weighted, _keep_weighted)
-weighted_lookup_table_grad.register_backward(_backward_weighted_gradient, _keep_weighted_gradient)
+register_derivatives(lookup_table, _rows_in_torch, _backward, _keep)
+register_derivatives(lookup_table_grad, _gradient_in_torch, _backward_gradient, _keep_gradient)
+register_derivatives(
+    weighted_lookup_table, _weighted_rows_in_torch, _backward_weighted, _keep_weighted
+)
+register_derivatives(
+    weighted_lookup_table_grad,
+    _weighted_gradient_in_torch,
+    _backward_weighted_gradient,
+    _keep_weighted_gradient,
+)
+for _operator in (lookup_table_grad, weighted_lookup_table, weighted_lookup_table_grad):
+    register_autocast(_operator, widest_type)
 
 
 class _SparseLookup(torch.autograd.Function):
@@ -197,6 +232,8 @@ class LookupTable(nn.Module):
         norm_type: float = 2.0,
         sparse: bool = False,
         features_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
@@ -211,7 +248,9 @@ class LookupTable(nn.Module):
         self.norm_type = norm_type
         self.sparse = sparse
         self.features_first = features_first
-        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim))
+        self.weight = nn.Parameter(
+            torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -234,12 +273,13 @@ class LookupTable(nn.Module):
             with torch.no_grad():
                 # Only its side effect is wanted: it shortens the rows in place.
                 functional.embedding(indices, self.weight, None, self.max_norm, self.norm_type)
+        sparse = self.sparse and not is_transformed()  # torch.func knows dense gradients only
         if self._torch_is_faster(indices):
             try:
-                return functional.embedding(indices, self.weight, sparse=self.sparse)
+                return functional.embedding(indices, self.weight, sparse=sparse)
             except IndexError:
                 pass  # our operator says which index it is
-        if self.sparse and torch.is_grad_enabled():
+        if sparse and torch.is_grad_enabled():
             return _SparseLookup.apply(self.weight, indices, padding)
         return lookup_table(self.weight, indices, padding)
 
@@ -275,8 +315,17 @@ class WeightedLookupTable(LookupTable):
         embedding_dim: int,
         padding_idx: int | None = None,
         features_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(num_embeddings, embedding_dim, padding_idx, features_first=features_first)
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            features_first=features_first,
+            device=device,
+            dtype=dtype,
+        )
 
     def forward(self, indices: Tensor, row_weights: Tensor) -> Tensor:
         """Read rows and scale them; both arguments have one shape."""

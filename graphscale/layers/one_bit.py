@@ -5,10 +5,14 @@ Seide, Fu, Droppo, Li, Yu: 1-bit stochastic gradient descent, Interspeech 2014.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
 
 _BITS = 32
@@ -112,11 +116,23 @@ one_bit_dequantize = Operator(
 )
 
 
-class OneBitQuantize(nn.Module):
-    """Quantises a gradient [R, C] to one bit per element, and keeps the error for the next call.
+register_derivatives(one_bit_quantize, None)
+register_derivatives(one_bit_dequantize, None)
 
-    Returns words (uint32 [R, ceil(C / 32)]; bit i of word j is column 32 j + i) and scales [R, 2],
-    the values of a set and of an unset bit. ``residual``, a buffer, is zero at first.
+
+class OneBitQuantize(nn.Module):
+    """Quantises a gradient to one bit per element, and keeps the error for the next call.
+
+    The gradient is taken as a matrix [R, C]: of more dimensions the first are the rows and all
+    others the columns; a vector, such as a bias's, is one row. The result is words, uint32
+    [R, ceil(C / 32)] (bit i of word j is column 32 j + i), and scales [R, 2], the values of a set
+    and of an unset bit in each row.
+
+    ``residual``, a buffer of the gradient's shape, is what the bits left out so far. A row with an
+    infinity or NaN has scales that are not finite, too, so that the receiver can leave out its
+    step, and leaves its residual as it was. No gradient flows through this module.
+
+    Raises GraphScaleError for a gradient of another shape than at the call before.
     """
 
     residual: Tensor | None
@@ -126,25 +142,54 @@ class OneBitQuantize(nn.Module):
         self.register_buffer("residual", None)
 
     def forward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Quantise gradient + residual."""
-        if self.residual is None:
-            self.residual = torch.zeros_like(gradient)
-        if self.residual.shape != gradient.shape:
+        """Words and scales of gradient + residual."""
+        gradient = gradient.detach()
+        before = self.residual
+        if before is None:
+            before = torch.zeros_like(gradient)
+        if before.shape != gradient.shape:
             raise GraphScaleError(
                 f"OneBitQuantize: the gradient is {list(gradient.shape)} and its residual "
-                f"{list(self.residual.shape)}; use one module per parameter"
+                f"{list(before.shape)}; use one module per parameter"
             )
-        words, scales, self.residual = one_bit_quantize(gradient, self.residual)
+        rows = _as_matrix(gradient)
+        before = _as_matrix(before.to(gradient.device, gradient.dtype))
+        words, scales, after = one_bit_quantize(rows, before)
+        finite = torch.isfinite(scales).all(1, keepdim=True)
+        # On a GPU, and in a compiled graph, asking whether to select would take longer.
+        if not scales.is_cpu or torch.compiler.is_compiling() or not finite.all():
+            after = torch.where(finite, after, before)
+        self.residual = after.view(gradient.shape)
         return words, scales
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """The residual may be there in one of module and checkpoint only, before a first call."""
+        saved = state_dict.get(f"{prefix}residual")
+        self.residual = None if saved is None else torch.empty_like(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _as_matrix(gradient: Tensor) -> Tensor:
+    return gradient.reshape(1, -1) if gradient.dim() < 2 else gradient.flatten(1)
 
 
 class OneBitDequantize(nn.Module):
-    """The gradient [R, columns] that words and scales of OneBitQuantize stand for."""
+    """The gradient that words and scales of OneBitQuantize stand for.
 
-    def __init__(self, columns: int) -> None:
+    Args:
+        columns: Elements of a row, for a result [R, columns]; or a gradient's shape, for one that
+            OneBitQuantize took as a matrix.
+    """
+
+    def __init__(self, columns: int | Sequence[int]) -> None:
         super().__init__()
-        self.columns = columns
+        self.shape = None if isinstance(columns, int) else tuple(columns)
+        if self.shape is None:
+            self.columns = columns
+        else:
+            self.columns = math.prod(self.shape[1:] if len(self.shape) > 1 else self.shape)
 
     def forward(self, words: Tensor, scales: Tensor) -> Tensor:
-        """Dequantise."""
-        return one_bit_dequantize(words, scales, self.columns)
+        """The gradient, of the scales' type."""
+        rows = one_bit_dequantize(words, scales, self.columns)
+        return rows if self.shape is None else rows.view(self.shape)

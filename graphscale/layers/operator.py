@@ -10,6 +10,7 @@ from collections.abc import Callable
 import onnx
 import onnxscript
 import torch
+from torch.autograd import forward_ad
 
 from graphscale.layers import library
 
@@ -55,7 +56,7 @@ class Operator:
         self.outputs = schema.returns
         assert [*self.inputs, *self.attributes] == schema.arguments, "tensors come first"
         self._attribute_names = tuple(a.name for a in self.attributes)
-        self._defaults = tuple(a.default_value for a in schema.arguments)
+        self.defaults = tuple(a.default_value for a in schema.arguments)
         OPERATORS[name] = self
 
     @functools.cached_property
@@ -65,19 +66,15 @@ class Operator:
 
     def __call__(self, *args, **kwargs):
         """Call the torch operator."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
             return self.torch_op(*args, **kwargs)
         # What torch's own autograd kernel would do after 3 us of Python.
         with torch._C._AutoDispatchBelowAutograd():
             return self.torch_op(*args, **kwargs)
 
-    def register_backward(self, backward: Callable, keep: Callable) -> None:
-        """Give the operator its gradient; see ``torch.library.register_autograd``."""
-        torch.library.register_autograd(self.qualified_name, backward, setup_context=keep)
-
     def _run(self, *args):
         """The kernel; torch leaves arguments that equal their defaults out at the end."""
-        args += self._defaults[len(args) :]
+        args += self.defaults[len(args) :]
         inputs = args[: len(self.inputs)]
         attributes = library.attribute_array(self._attribute_names, args[len(inputs) :])
         try:
@@ -97,16 +94,15 @@ class Operator:
 
         arguments = self.torch_op._schema.arguments
         names = [a.name for a in arguments]
-        defaults = dict(zip(names, self._defaults))
+        defaults = dict(zip(names, self.defaults))
 
         def rule(*args, **kwargs):
             bound = {**defaults, **dict(zip(names, args)), **kwargs}
             inputs = [bound[a.name] for a in self.inputs]
             while inputs and inputs[-1] is None:
                 inputs.pop()
-            attributes = {
-                a.name: bound[a.name] for a in self.attributes if not _is_default(a, bound)
-            }
+            # An empty list is what ONNX calls an attribute that is left out.
+            attributes = {a.name: bound[a.name] for a in self.attributes if bound[a.name] != []}
             return node(*inputs, **attributes)
 
         rule.__name__ = self.name
@@ -149,6 +145,14 @@ class Operator:
             ],
         )
 
+    def default_attributes(self) -> dict[str, int | float | str]:
+        """The attributes that have a default value; lists are empty by default, and left out."""
+        return {
+            a.name: a.default_value
+            for a in self.attributes
+            if a.has_default_value() and a.default_value != []
+        }
+
     def function(self, opset: int) -> onnx.FunctionProto:
         """The function body for a model of that version of ONNX's own operators."""
         header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": {VERSION}]>\n'
@@ -156,17 +160,10 @@ class Operator:
         return onnx.parser.parse_function(header + self.name + body)
 
 
-def _is_default(argument: torch.Argument, bound: dict) -> bool:
-    return argument.has_default_value() and bound[argument.name] == argument.default_value
-
-
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def needs_gradient(ctx, index: int) -> bool:
-    """Whether a backward function must give the gradient of that argument.
-
-    torch leaves arguments that were left out in the call out of ``needs_input_grad``, too.
-    """
-    return index < len(ctx.needs_input_grad) and ctx.needs_input_grad[index]
+def is_transformed() -> bool:
+    """Whether a transform of torch.func or forward-mode differentiation is running."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 
@@ -104,12 +107,36 @@ temporal_conv_grad_weight = Operator(
 )
 
 
+def _in_torch(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    return functional.conv1d(x.mT, weight.mT, bias, stride).mT
+
+
+def _gradients_in_torch(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, mask: list[bool]
+) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten.convolution_backward(
+        grad.mT, x.mT, weight.mT, None, [stride], [0], [1], False, [0], 1, [*mask, False]
+    )[:2]
+
+
+def _grad_input_in_torch(grad: Tensor, weight: Tensor, x: Tensor, stride: int) -> Tensor:
+    return _gradients_in_torch(grad, x, weight, stride, [True, False])[0].mT
+
+
+def _grad_weight_in_torch(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    return _gradients_in_torch(grad, x, weight, stride, [False, True])[1].mT
+
+
 register_gradients(
     temporal_conv,
     temporal_conv_grad_input,
     temporal_conv_grad_weight,
+    (_in_torch, _grad_input_in_torch, _grad_weight_in_torch),
     grad_bias=lambda grad: grad.sum((0, 1)),
 )
+register_autocast(temporal_conv, lower_type)
+for _operator in (temporal_conv_grad_input, temporal_conv_grad_weight):
+    register_autocast(_operator, widest_type)
 
 
 class TemporalConv(nn.Module):
@@ -128,6 +155,8 @@ class TemporalConv(nn.Module):
         stride: int = 1,
         bias: bool = True,
         features_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         sizes = {
@@ -145,9 +174,10 @@ class TemporalConv(nn.Module):
         self.stride = stride
         self.features_first = features_first
         # Stored [out, kernel, in], as the kernel reads it; seen as Conv1d's [out, in, kernel].
-        stored = torch.empty(out_features, kernel_size, in_features)
+        empty = partial(torch.empty, device=device, dtype=dtype)
+        stored = empty(out_features, kernel_size, in_features)
         self.weight = nn.Parameter(stored.permute(0, 2, 1))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.bias = nn.Parameter(empty(out_features)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

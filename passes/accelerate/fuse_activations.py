@@ -95,10 +95,10 @@ def _fuse(node: ir.Node) -> bool:
 def _split(node: ir.Node) -> bool:
     """Split one node; False where it does not clip."""
     bounds = bounds_of(node)
+    for name in ("minimum", "maximum"):  # which a Conv does not have
+        node.attributes.pop(name, None)
     if bounds == _UNBOUNDED:
         return False
-    for name in ("minimum", "maximum"):
-        node.attributes.pop(name, None)
     output, graph = node.outputs[0], node.graph
     result = ir.Value(name=output.name, type=output.type, shape=output.shape)
     output.replace_all_uses_with(result, replace_graph_outputs=True)

@@ -42,6 +42,10 @@ class RewriteConvolutions(ir.passes.InPlacePass):
             node.attributes.pop("algorithm", None)
             node.version = None
             node.domain, node.op_type = ("", "Conv") if algorithm is None else (DOMAIN, "FFTConv")
+            if algorithm is None and node.inputs[-1] is None:
+                node.resize_inputs(
+                    len(node.inputs) - 1
+                )  # onnxruntime optimizes no Conv with an empty bias
             if algorithm not in (None, "auto"):
                 node.attributes["algorithm"] = ir.AttrString("algorithm", algorithm)
         SplitActivations([node for node in self._algorithms if node.domain != DOMAIN])(model)

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import graphscale
-from graphscale.acceleration.accelerate import RUNTIME
+from graphscale.acceleration.accelerate_model import RUNTIME
 from graphscale.acceleration.whole_model import Original
 from graphscale.cli.command_line import main
 from graphscale.core.tuning import Tuner
@@ -260,7 +260,7 @@ def test_outputs_that_differ_from_run_to_run_are_an_error(monkeypatch):
         onnxruntime.set_seed(2)
         return found
 
-    monkeypatch.setattr("graphscale.acceleration.accelerate.Original", opened)
+    monkeypatch.setattr("graphscale.acceleration.accelerate_model.Original", opened)
     with pytest.raises(graphscale.GraphScaleError, match="'y' changes from run to run"):
         graphscale.accelerate(first)
 

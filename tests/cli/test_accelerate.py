@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from graphscale.acceleration.accelerate import Acceleration, LayerChoice
+from graphscale.acceleration.accelerate_model import Acceleration, LayerChoice
 from graphscale.cli.command_line import main
 from tests.zoo.handmade import classic
 
@@ -35,7 +35,9 @@ def asked(monkeypatch) -> list[dict[str, object]]:
         calls.append(options)
         return Acceleration([SLOW, FAST, LEFT], 1e-6, 0.3, 0.2)
 
-    monkeypatch.setattr("graphscale.acceleration.accelerate.accelerate_model", accelerate_model)
+    monkeypatch.setattr(
+        "graphscale.acceleration.accelerate_model.accelerate_model", accelerate_model
+    )
     return calls
 
 

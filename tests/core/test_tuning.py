@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import threading
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from graphscale.core.tuning import Tuner, measure
 
 
-def ways() -> dict:
+def candidates() -> dict:
     return {"one": lambda: None, "other": lambda: None}
 
 
@@ -17,7 +18,7 @@ def ways() -> dict:
 def test_a_damaged_file_is_measured_anew(content, tmp_path):
     path = tmp_path / "tuning.json"
     path.write_text(content)
-    assert set(Tuner("runtime", path).seconds("key", ways)) == {"one", "other"}
+    assert set(Tuner("runtime", path).seconds("key", candidates)) == {"one", "other"}
     (known,) = [each for each in json.loads(path.read_text()).values() if each]
     assert set(known["key"]) == {"one", "other"}
 
@@ -25,20 +26,20 @@ def test_a_damaged_file_is_measured_anew(content, tmp_path):
 @pytest.mark.parametrize("damage", [{}, {"one": "fast"}, {"one": -1.0}, None])
 def test_a_damaged_entry_is_measured_anew(damage, tmp_path):
     path = tmp_path / "tuning.json"
-    Tuner("runtime", path).seconds("key", ways)
+    Tuner("runtime", path).seconds("key", candidates)
     content = json.loads(path.read_text())
     (place,) = content
     content[place] = {"key": damage}
     path.write_text(json.dumps(content))
-    assert set(Tuner("runtime", path).seconds("key", ways)) == {"one", "other"}
+    assert set(Tuner("runtime", path).seconds("key", candidates)) == {"one", "other"}
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning_once(tmp_path):
     (tmp_path / "file").write_text("")
     tuner = Tuner("runtime", tmp_path / "file" / "tuning.json")
     with pytest.warns(UserWarning, match="cannot be kept"):
-        assert tuner.seconds("key", ways)
-    assert tuner.seconds("other", ways)
+        assert tuner.seconds("key", candidates)
+    assert tuner.seconds("other", candidates)
 
 
 def test_without_a_home_nothing_is_kept(monkeypatch):
@@ -48,14 +49,14 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr("graphscale.core.tuning.Path.home", home)
-    assert Tuner("runtime").seconds("key", ways)
+    assert Tuner("runtime").seconds("key", candidates)
 
 
 def test_writers_keep_what_others_wrote(tmp_path):
     path = tmp_path / "tuning.json"
     one, other = Tuner("runtime", path), Tuner("runtime", path)
-    one.seconds("first", ways)
-    other.seconds("second", ways)
+    one.seconds("first", candidates)
+    other.seconds("second", candidates)
     (known,) = json.loads(path.read_text()).values()
     assert set(known) == {"first", "second"}
 
@@ -82,7 +83,7 @@ def test_threads_measure_one_at_a_time(tmp_path):
 
 
 class Clock:
-    """Time that passes only in ways; `runs` names them in order."""
+    """Time that passes only in candidates; `runs` names them in order."""
 
     def __init__(self, monkeypatch):
         self.now, self.runs = 0.0, []
@@ -131,3 +132,23 @@ def test_long_runs_need_no_warming_up_and_two_rounds_at_least(monkeypatch):
     clock = Clock(monkeypatch)
     measure({"one": clock.way("one", 5.0), "two": clock.way("two", 6.0)}, longest=10.0)
     assert clock.runs == ["one", "two"] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_fork_while_another_thread_measures_can_measure(tmp_path):
+    tuner = Tuner("runtime", tmp_path / "tuning.json")
+    assert tuner._measuring.acquire()  # as another thread's, which the child does not have
+    child = os.fork()
+    if child == 0:
+        free = tuner._measuring.acquire(blocking=False)
+        os._exit(0 if free else 1)
+    tuner._measuring.release()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_is_known_is_told_without_measuring(tmp_path):
+    tuner = Tuner("runtime", tmp_path / "tuning.json")
+    assert tuner.known("key") is None
+    seconds = tuner.seconds("key", candidates)
+    assert tuner.known("key") == seconds

@@ -189,3 +189,97 @@ def test_a_damaged_file_is_measured_anew(empty_cache):
 def test_a_tie_goes_to_the_usual_way():
     assert fastest({"usual": 1.0, "other": 0.96}, "usual") == "usual"
     assert fastest({"usual": 1.0, "other": 0.90}, "usual") == "other"
+
+
+class Clock:
+    """Time that passes only when it is told to; a measurement takes ten seconds."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.measured = 0.0, []
+        monkeypatch.setattr(auto_conv, "_BUDGET", auto_conv.Budget(clock=lambda: self.now))
+        monkeypatch.setattr(Tuner, "seconds", self._measure)
+
+    def _measure(self, key, make):
+        self.now += 10
+        self.measured.append(key)
+        return {"torch": 2.0, "direct": 1.0}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def call(layer, *lengths):
+    with torch.no_grad():
+        for length in lengths:
+            x = torch.randn(1, 2, length)
+            torch.testing.assert_close(layer(x), nn.Conv1d.forward(layer, x), rtol=1e-4, atol=1e-5)
+
+
+def test_other_sizes_are_measured_only_within_the_budget(clock):
+    layer = accelerate(nn.Conv1d(2, 3, 9))
+    call(layer, 20)  # the first is always measured
+    assert len(clock.measured) == 1
+    call(layer, *range(21, 60))
+    assert len(clock.measured) == 1
+    clock.now = 199.0  # 10 s are more than a twentieth of it
+    call(layer, 60)
+    assert len(clock.measured) == 1
+    clock.now = 201.0
+    call(layer, 60, 61, 62)
+    assert len(clock.measured) == 2
+    assert "x=(1, 2, 60)" in clock.measured[1]
+
+
+def test_a_layer_measures_a_few_sizes_only(clock):
+    layer = accelerate(nn.Conv1d(2, 3, 9))
+    for length in range(20, 40):
+        clock.now += 1e6
+        call(layer, length)
+    assert len(clock.measured) == 4
+
+
+def test_each_layer_and_pass_measures_its_first_size(clock):
+    layers = accelerate(nn.Sequential(nn.Conv1d(2, 2, 9), nn.Conv1d(2, 2, 7)))
+    layers(torch.randn(1, 2, 40, requires_grad=True)).sum().backward()
+    passes = [key.partition(" ")[0] for key in clock.measured]
+    assert passes == ["forward", "grad_input", "grad_weight"] * 2
+
+
+def test_the_nearest_size_decides(monkeypatch):
+    measured = {(1, 2, 10): "direct", (1, 2, 1000): "dense 32x32", (64, 2, 10): "torch"}
+    for shape, wanted in [
+        ((1, 2, 12), "direct"),
+        ((1, 2, 99), "direct"),
+        ((1, 2, 101), "dense 32x32"),
+        ((32, 2, 10), "torch"),
+    ]:
+        assert auto_conv._nearest(measured, torch.Size(shape)) == wanted
+    assert auto_conv._nearest({}, torch.Size((1, 2, 3))) == "torch"
+
+
+def test_measures_nothing_when_told_so(clock, empty_cache):
+    layer = accelerate(nn.Conv1d(2, 3, 9), measure=False)
+    call(layer, 20, 30)
+    assert clock.measured == []
+    accelerate(layer)  # another word on it
+    call(layer, 20)
+    assert len(clock.measured) == 1
+
+
+def test_takes_what_an_earlier_run_has_measured(monkeypatch):
+    monkeypatch.setattr(Tuner, "known", lambda *_: {"torch": 2.0, "direct": 1.0})
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: pytest.fail("measured again"))
+    layer = accelerate(nn.Conv1d(2, 3, 9), measure=False)
+    call(layer, 20)
+    assert list(layer._chosen.values()) == ["direct"]
+
+
+def test_meta_and_fake_tensors_take_torchs_way():
+    layer = accelerate(nn.Conv2d(2, 3, 5)).to("meta")
+    assert layer(torch.empty(1, 2, 9, 9, device="meta")).shape == (1, 3, 5, 5)
+    with torch.device("meta"):
+        assert accelerate(nn.Conv2d(2, 3, 5))(torch.empty(1, 2, 9, 9)).is_meta
+    with torch._subclasses.FakeTensorMode():
+        assert accelerate(nn.Conv2d(2, 3, 5))(torch.empty(1, 2, 9, 9)).shape == (1, 3, 5, 5)

@@ -1,6 +1,6 @@
 """What holds for every layer: second derivatives, torch.compile and export, types, odd inputs."""
 
-from dataclasses import dataclass
+import copy
 
 import numpy as np
 import pytest
@@ -23,54 +23,8 @@ from graphscale.layers import (
     WeightedLookupTable,
 )
 
+from .cases import every_layer, in_double
 from .conftest import run
-
-
-@dataclass
-class Case:
-    layer: nn.Module
-    inputs: tuple
-
-    def __str__(self):
-        return type(self.layer).__name__
-
-
-def indices(*shape):
-    return torch.randint(0, 7, shape)
-
-
-torch.manual_seed(0)
-CASES = [
-    Case(FFTConv1d(3, 4, 5, padding=2), (torch.randn(2, 3, 30),)),
-    Case(FFTConv2d(2, 4, 3, stride=2, groups=2), (torch.randn(2, 2, 9, 8),)),
-    Case(TemporalConv(3, 4, 3, 2), (torch.randn(2, 9, 3),)),
-    Case(LookupTable(7, 3, padding_idx=2), (indices(2, 5),)),
-    Case(WeightedLookupTable(7, 3, padding_idx=2), (indices(2, 5), torch.rand(2, 5))),
-    Case(HierarchicalSoftmax(3, 7, reduction="none"), (torch.randn(4, 3), indices(4))),
-    Case(FeatureLPPooling(3, 2), (torch.randn(2, 8, 3),)),
-    Case(FeatureLPPooling(3, 1, 2.5), (torch.randn(2, 8),)),
-    Case(Maxout(2), (torch.randn(2, 8, 3),)),
-    Case(CrossMapNormalization(3, 0.5), (torch.randn(2, 6, 3),)),
-    Case(TemporalKMaxPool(3), (torch.randn(2, 8, 3),)),
-    Case(GroupKMaxPool(4, 2), (torch.randn(3, 8),)),
-    Case(LocallyConnected(2, 3, (5, 4), 2, (2, 1)), (torch.randn(2, 2, 5, 4),)),
-]
-every_layer = pytest.mark.parametrize("case", CASES, ids=str)
-
-
-def in_double(case):
-    """The layer as a function of its floating-point inputs and parameters, and those in float64."""
-    given = [x.double().requires_grad_() if x.is_floating_point() else x for x in case.inputs]
-    names = [name for name, _ in case.layer.named_parameters()]
-    values = [p.detach().double().requires_grad_() for p in case.layer.parameters()]
-
-    def function(*tensors):
-        parameters = dict(zip(names, tensors[: len(names)]))
-        rest = iter(tensors[len(names) :])
-        inputs = [next(rest) if x.is_floating_point() else x for x in given]
-        return torch.func.functional_call(case.layer, parameters, tuple(inputs))
-
-    return function, (*values, *(x for x in given if x.is_floating_point()))
 
 
 @every_layer
@@ -224,3 +178,39 @@ def test_a_model_of_every_layer_is_exported(tmp_path):
         for library in (True, False):
             (got,) = run(path, inputs, library)
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
+
+
+WITH_PARAMETERS = {
+    "FFTConv1d": (FFTConv1d, (3, 4, 5)),
+    "FFTConv2d": (FFTConv2d, (3, 4, 5)),
+    "TemporalConv": (TemporalConv, (3, 4, 3)),
+    "LookupTable": (LookupTable, (7, 3)),
+    "WeightedLookupTable": (WeightedLookupTable, (7, 3)),
+    "HierarchicalSoftmax": (HierarchicalSoftmax, (3, 7)),
+    "LocallyConnected": (LocallyConnected, (2, 3, (5, 4), 2)),
+}
+
+
+@pytest.mark.parametrize("name", WITH_PARAMETERS)
+def test_device_and_type_of_constructors(name):
+    make, arguments = WITH_PARAMETERS[name]
+    layer = make(*arguments, device="meta", dtype=torch.float64)
+    for parameter in layer.parameters():
+        assert parameter.device.type == "meta"
+        assert parameter.dtype == torch.float64
+    with torch.device("meta"):
+        assert all(value.is_meta for value in make(*arguments).state_dict().values())
+    filled = layer.to_empty(device="cpu")
+    filled.load_state_dict(make(*arguments, dtype=torch.float64).state_dict())
+    skipped = nn.utils.skip_init(make, *arguments)
+    assert list(skipped.state_dict()) == list(filled.state_dict())
+
+
+@every_layer
+def test_meta_tensors(case):
+    wanted = case.layer(*case.inputs)
+    with torch.device("meta"):
+        on_meta = copy.deepcopy(case.layer).to("meta")
+        y = on_meta(*(x.to("meta") for x in case.inputs))
+    assert y.is_meta
+    assert (y.shape, y.dtype) == (wanted.shape, wanted.dtype)

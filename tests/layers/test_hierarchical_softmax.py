@@ -300,3 +300,34 @@ def test_clusters_without_classes():
     torch.testing.assert_close(loss, -wanted[torch.arange(4), target])
     values, _ = hierarchical_softmax_top_k(x, *tensors, layer.row_class, start, 5)
     torch.testing.assert_close(values, wanted.sort(1, descending=True).values)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_targets_of_other_integers(dtype):
+    layer, x, target = HierarchicalSoftmax(5, 23), torch.randn(4, 5), torch.tensor([3, 22, 0, 7])
+    assert torch.equal(layer(x, target.to(dtype)), layer(x, target))
+    with pytest.raises(GraphScaleError, match="integers"):
+        layer(x, target.float())
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (2, 1, 3)])
+def test_more_and_fewer_dimensions(shape):
+    torch.manual_seed(0)
+    layer = HierarchicalSoftmax(5, 23, reduction="none")
+    x, target = torch.randn(*shape, 5), torch.randint(0, 23, shape)
+    flat = layer(x.reshape(-1, 5), target.reshape(-1))
+    assert torch.equal(layer(x, target), flat.reshape(shape))
+    assert torch.equal(layer.log_prob(x), layer.log_prob(x.reshape(-1, 5)).reshape(*shape, 23))
+    for found, wanted in zip(layer.top_k(x, 4), layer.top_k(x.reshape(-1, 5), 4), strict=True):
+        assert torch.equal(found, wanted.reshape(*shape, 4))
+    with pytest.raises(GraphScaleError, match="give x"):
+        layer(x[None], target)
+    with pytest.raises(GraphScaleError, match="give x"):
+        layer(torch.randn(2, 3, 5), torch.randint(0, 23, (3, 2)))
+
+
+def test_log_probabilities_have_gradients():
+    layer = HierarchicalSoftmax(3, 7).double()
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer.log_prob, x)
+    assert torch.autograd.gradcheck(lambda x: layer.top_k(x, 3)[0], x)

@@ -82,3 +82,77 @@ def test_operators_and_bodies(check_operator, columns):
     words, scales, _ = one_bit_quantize(gradient, residual)
     check_operator("OneBitQuantize", gradient, residual)
     check_operator("OneBitDequantize", words, scales, columns=columns)
+
+
+@pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
+def test_a_row_recovers_from_what_is_not_finite(bad):
+    torch.manual_seed(0)
+    layer, twin = OneBitQuantize(), OneBitQuantize()
+    first, later = torch.randn(2, 3, 40)
+    layer(first), twin(first)
+    gradient = torch.randn(3, 40)
+    gradient[1, :2] = bad
+    residual = layer.residual.clone()
+    _, scales = layer(gradient)
+    assert not torch.isfinite(scales[1]).all()
+    assert torch.isfinite(scales[[0, 2]]).all()
+    assert torch.equal(layer.residual[1], residual[1])
+    rest = [0, 2]
+    twin(torch.where(torch.isfinite(gradient), gradient, 0.0))
+    assert torch.equal(layer.residual[rest], twin.residual[rest])
+    _, scales = layer(later)
+    assert torch.isfinite(scales).all()
+    assert torch.isfinite(layer.residual).all()
+
+
+def test_infinite_sums_of_finite_halves_are_left_out():
+    layer = OneBitQuantize()
+    layer(torch.tensor([[60000.0, 0.0]], dtype=torch.float16))  # leaves 30000 and -30000
+    layer(torch.tensor([[60000.0, 0.0]], dtype=torch.float16))
+    assert torch.isfinite(layer.residual).all()
+
+
+def test_no_history_of_autograd_is_kept():
+    layer, weight = OneBitQuantize(), torch.randn(2, 40, requires_grad=True)
+    for _ in range(3):
+        _, scales = layer(weight * 2)
+        assert not scales.requires_grad
+        assert layer.residual.grad_fn is None
+        assert not layer.residual.requires_grad
+
+
+def test_resumes_from_a_checkpoint():
+    layer, gradient = OneBitQuantize(), torch.randn(3, 40)
+    untouched = layer.state_dict()
+    layer(gradient)
+    resumed = torch.nn.Sequential(OneBitQuantize())
+    resumed.load_state_dict({f"0.{key}": value for key, value in layer.state_dict().items()})
+    for one, other in zip(layer(gradient), resumed(gradient), strict=True):
+        assert torch.equal(one, other)
+    resumed[0].load_state_dict(untouched)  # of before the first call
+    assert resumed[0].residual is None
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (4, 3, 2, 2), (2, 0, 3), (0,)])
+def test_any_shape(shape):
+    torch.manual_seed(0)
+    gradient = torch.randn(shape, dtype=torch.float64)
+    layer, inverse = OneBitQuantize(), OneBitDequantize(shape)
+    words, scales = layer(gradient)
+    rows = gradient.reshape(1, -1) if len(shape) < 2 else gradient.flatten(1)
+    wanted_words, wanted_scales, meaning = reference(rows.numpy())
+    np.testing.assert_array_equal(words.numpy(), wanted_words)
+    np.testing.assert_allclose(scales.numpy(), wanted_scales, atol=1e-15)
+    sent = inverse(words, scales)
+    np.testing.assert_allclose(sent.numpy(), meaning.reshape(shape), atol=1e-15)
+    assert layer.residual.shape == gradient.shape
+    torch.testing.assert_close(sent + layer.residual, gradient)
+
+
+def test_compiled_recovers_too():
+    layer, gradient = OneBitQuantize(), torch.randn(2, 40)
+    layer(gradient)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    gradient[0, 0] = torch.inf
+    compiled(gradient)
+    assert torch.isfinite(layer.residual).all()

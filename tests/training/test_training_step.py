@@ -20,7 +20,7 @@ from graphscale.layers import (
 )
 from graphscale.training.training_step import export_training_step
 
-from .conftest import run
+from ..layers.conftest import run
 
 
 def images():

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import graphscale
 from graphscale.acceleration import choose_layers
-from graphscale.acceleration.accelerate import RUNTIME, Acceleration, LayerChoice
+from graphscale.acceleration.accelerate_model import RUNTIME, Acceleration, LayerChoice
 from graphscale.cli.command_line import main
 from graphscale.cli.tables import show_acceleration
 from graphscale.core.tuning import Tuner
@@ -251,7 +251,7 @@ def test_layers_that_were_not_measured_are_listed_by_reason():
         *(LayerChoice(name, [1, 1], [1, 4, 20, 20], reason=reason) for name in ("one", "two")),
     ]
     text = io.StringIO()
-    show_acceleration(Acceleration(layers), Console(file=text, width=100))
+    show_acceleration(Acceleration(layers), Console(file=text, width=100), None)
     lines = [line.split() for line in text.getvalue().splitlines()]
     assert ["large", "9×9", "1×4×20×20", "2", "ms", "1", "ms", "direct"] in lines
     assert [*reason.split(), "one,", "two"] in lines

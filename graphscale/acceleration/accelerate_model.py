@@ -1,4 +1,9 @@
-"""Rewrite a model's convolutions to FFTConv where that is faster on this machine."""
+"""Rewrites an ONNX model's convolutions to FFTConv where that is faster on this machine.
+
+In goes a model; each convolution is measured alone, as the runtime's Conv and by FFTConv's
+algorithms; the choices are tried in the whole model; out come the rewritten model and an
+`Acceleration`, what was chosen and why.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.node_names import forget_given_names, node_name
 from graphscale.core.runtime import get_library_path
-from graphscale.core.tuning import Tuner, Ways, fastest
+from graphscale.core.tuning import Candidates, Tuner, fastest
 from graphscale.passes.accelerate.find_convolutions import (
     ConvolutionProblem,
     find_convolutions,
@@ -32,7 +37,7 @@ from graphscale.passes.accelerate.rewrite_convolutions import algorithm_of
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.rescaling.input_size import InputSize, input_shapes
 
-RUNTIME = "onnxruntime"  # the way that is not ours: the runtime's own Conv
+RUNTIME = "onnxruntime"  # the runtime's own Conv; the other candidates are algorithms of FFTConv
 # Seconds after a session's turn until its threads have stopped spinning: they would slow the next
 # session's down several times.
 REST = 0.05
@@ -47,7 +52,7 @@ class LayerChoice:
         name, kernel, x: The node, its kernel's taps and its input's shape (both empty where
             the node stands inside a branch or loop).
         path: 'onnxruntime', or the algorithm of FFTConv: 'direct', 'winograd 6x6', 'dense 32x32' ….
-        seconds: Per run of the layer alone, for every way that was measured here.
+        seconds: Per run of the layer alone, for every candidate that was measured.
         reason: Why it was left to onnxruntime without measuring, or in spite of it.
     """
 
@@ -60,18 +65,19 @@ class LayerChoice:
 
     @property
     def gain(self) -> float:
-        """How many times faster than the runtime's own the path is."""
+        """How many times faster than the runtime's own Conv the chosen path is."""
         return self.seconds[RUNTIME] / self.seconds[self.path] if self.seconds else 1.0
 
 
 @dataclass
 class Acceleration:
-    """What was done to a model.
+    """What `accelerate_model` did to a model.
 
     Attributes:
-        layers: Every convolution.
-        difference: Largest difference of an output, relative to the output's norm.
-        before, after: Seconds per run of the whole model.
+        layers: Every convolution, in the order of the graph; those inside branches and loops last.
+        difference: The largest change of an output: the norm of the change relative to the
+            output's norm.
+        before, after: Seconds per run of the whole model; None where no layer was worth a trial.
     """
 
     layers: list[LayerChoice] = field(default_factory=list)
@@ -88,7 +94,7 @@ def accelerate_model(
     tuner: Tuner | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Acceleration:
-    """Let the convolutions of `model`, in place, run the way that is the fastest here.
+    """Let each convolution of `model`, in place, run by the algorithm that is the fastest here.
 
     Conv nodes become FFTConv nodes with an algorithm where that is faster, alone and in the whole
     model; FFTConv nodes get an algorithm, or become Conv. The function body of the operator is
@@ -127,7 +133,9 @@ def accelerate_model(
         choice.reason = unsuitable(node, shapes, model.ir_version)
         if choice.reason is None:
             with refusals(f"{source}: node {choice.name!r}"):
-                seconds = tuner.seconds(problem.key, lambda problem=problem: _ways(problem), REST)
+                seconds = tuner.seconds(
+                    problem.key, lambda problem=problem: _candidates(problem), REST
+                )
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
         problems.append(problem.key)
@@ -168,16 +176,16 @@ def _kernels() -> str:
     return f"{zlib.crc32(Path(get_library_path()).read_bytes()):08x}"
 
 
-def _ways(problem: ConvolutionProblem) -> Ways:
+def _candidates(problem: ConvolutionProblem) -> Candidates:
     """Runs of the problem as one Conv node and as one FFTConv node per algorithm."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal(problem.x, np.float32)
     weight = generator.standard_normal(problem.weight, np.float32)
-    ways = {RUNTIME: _run_of(problem, x, weight, "Conv", "", problem.attributes)}
+    candidates = {RUNTIME: _run_of(problem, x, weight, "Conv", "", problem.attributes)}
     for algorithm in _algorithms(problem):
         attributes = {**problem.attributes, "algorithm": algorithm}
-        ways[algorithm] = _run_of(problem, x, weight, "FFTConv", "graphscale", attributes)
-    return ways
+        candidates[algorithm] = _run_of(problem, x, weight, "FFTConv", "graphscale", attributes)
+    return candidates
 
 
 def _algorithms(problem: ConvolutionProblem) -> list[str]:

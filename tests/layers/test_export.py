@@ -1,0 +1,133 @@
+"""Exported layers in ONNX's own tools: inliner, reference evaluator, plain ONNX, other runtimes."""
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from torch import nn
+
+import graphscale
+from graphscale import GraphScaleError
+from graphscale.layers import (
+    FeatureLPPooling,
+    FFTConv2d,
+    HierarchicalSoftmax,
+    LookupTable,
+    OneBitQuantize,
+    TopClasses,
+)
+from graphscale.layers.export import to_onnx
+from graphscale.layers.operator import DOMAIN, OPERATORS
+
+from .cases import CASES, Case
+
+
+class Quantize(nn.Module):
+    def forward(self, gradient):
+        # ONNX knows no outputs of uint32 everywhere.
+        words, scales = OneBitQuantize()(gradient)
+        return words.long(), scales
+
+
+torch.manual_seed(0)
+EVERY = [
+    *CASES,
+    Case(TopClasses(HierarchicalSoftmax(3, 7), 2), (torch.randn(4, 3),)),
+    Case(LookupTable(7, 3, max_norm=1.0), (torch.tensor([[1, 2]]),)),
+    Case(Quantize(), (torch.randn(3, 40),)),
+    Case(FFTConv2d(2, 4, 3, bias=False), (torch.randn(2, 2, 9, 8),)),
+]
+every_layer = pytest.mark.parametrize("case", EVERY, ids=str)
+
+
+def outputs(case):
+    with torch.no_grad():
+        y = case.layer(*case.inputs)
+    return [each.numpy() for each in ([y] if isinstance(y, torch.Tensor) else y)]
+
+
+def feeds(model, case):
+    names = [value.name for value in model.graph.input]
+    return dict(zip(names, [x.numpy() for x in case.inputs], strict=True))
+
+
+def assert_same(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def exported(case, path, **options):
+    graphscale.export(case.layer.eval(), case.inputs, path, **options)
+    return onnx.load(path)
+
+
+@every_layer
+def test_reference_evaluator_and_inliner(case, tmp_path):
+    model, wanted = exported(case, tmp_path / "model.onnx"), outputs(case)
+    given = feeds(model, case)
+    assert_same(ReferenceEvaluator(model).run(None, given), wanted)
+    inlined = onnx.inliner.inline_local_functions(model)
+    assert not inlined.functions
+    assert_same(onnxruntime.InferenceSession(inlined.SerializeToString()).run(None, given), wanted)
+
+
+@every_layer
+def test_inline_writes_plain_onnx(case, tmp_path):
+    model, wanted = exported(case, tmp_path / "model.onnx", inline=True), outputs(case)
+    assert not model.functions
+    assert {node.domain for node in model.graph.node} <= {""}
+    assert [each.domain for each in model.opset_import] == [""]
+    onnx.checker.check_model(model, full_check=True)
+    given = feeds(model, case)
+    assert_same(ReferenceEvaluator(model).run(None, given), wanted)
+    assert_same(onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, given), wanted)
+
+
+@every_layer
+def test_openvino_reads_plain_onnx(case, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    if isinstance(case.layer, Quantize):
+        pytest.skip("OpenVINO computes int64 in 32 bits, which are too few for words of uint32")
+    model, wanted = exported(case, tmp_path / "model.onnx", inline=True), outputs(case)
+    core = openvino.Core()
+    read = core.read_model(tmp_path / "model.onnx")
+    compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled(list(feeds(model, case).values()))
+    assert_same(list(found.values()), wanted)
+
+
+@every_layer
+def test_nodes_carry_every_attribute(case, tmp_path):
+    model = exported(case, tmp_path / "model.onnx")
+    nodes = [node for part in (model.graph, *model.functions) for node in part.node]
+    ours = [node for node in nodes if node.domain == DOMAIN]
+    for node in ours:
+        wanted = set(OPERATORS[node.op_type].default_attributes())
+        assert wanted <= {attribute.name for attribute in node.attribute}
+
+
+def test_without_bodies(tmp_path):
+    case = Case(FeatureLPPooling(2), (torch.randn(2, 8, 3),))
+    model = exported(case, tmp_path / "model.onnx", function_bodies=False)
+    assert not model.functions
+    (node,) = model.graph.node
+    assert {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} == {
+        "width": 2,
+        "stride": 1,
+        "power": 2.0,
+    }
+
+
+def test_an_operator_of_a_later_graphscale_is_named():
+    model = to_onnx(FeatureLPPooling(2), (torch.randn(2, 8, 3),))
+    next(iter(model.graph)).op_type = "Unheard"
+    with pytest.raises(GraphScaleError, match=r"graphscale.Unheard, which .* upgrade"):
+        graphscale.layers.export.add_function_bodies(model)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(GraphScaleError, match="is not a folder"):
+        graphscale.export(FeatureLPPooling(2), (torch.randn(2, 8, 3),), tmp_path / "no" / "m.onnx")
