@@ -68,13 +68,13 @@ class Drawing:
 
 def floors() -> str:
     """The rooms, floor by floor, the lowest at the bottom."""
-    drawing = Drawing(860, 560, "The floors of graphscale: each imports only floors below it")
+    drawing = Drawing(860, 636, "The floors of graphscale: each imports only floors below it")
     storeys = [
         ("commands", [("cli", "one file per command")]),
+        ("what users import", [("api", "plan, shrink, grow")]),
         (
-            "what users call",
+            "whole tasks",
             [
-                ("api", "plan, shrink, grow"),
                 ("rescaling", "ONNX models"),
                 ("acceleration", "measure, choose"),
                 ("modules", "torch modules"),
@@ -82,14 +82,14 @@ def floors() -> str:
             ],
         ),
         (
-            "parts",
+            "their parts",
             [
                 ("passes", "steps on graphs, no torch"),
                 ("convert", "ONNX ↔ torch"),
                 ("layers", "fbcunn's layers in torch"),
             ],
         ),
-        ("ground", [("core", "errors, files, plan, resampling, runtime")]),
+        ("ground floor", [("core", "errors, model files, plan, resampling, sessions")]),
         (
             "front ends, C++",
             [
@@ -101,8 +101,8 @@ def floors() -> str:
         ("", [("custom_ops/core", "operator, tensor, context: both devices, both front ends")]),
     ]
     for number, (label, rooms) in enumerate(storeys):
-        y = 14 + number * 76 + (14 if number > 3 else 0)
-        compiled = number > 3
+        y = 14 + number * 76 + (14 if number > 4 else 0)
+        compiled = number > 4
         drawing.text(14, y + 34, label, 12, SOFT, "start")
         width = (680 - 10 * (len(rooms) - 1)) / len(rooms)
         for place, (name, what) in enumerate(rooms):
@@ -112,13 +112,13 @@ def floors() -> str:
             drawing.text(middle, y + 25, name, 14, BLUE if not compiled else INK, bold=True)
             drawing.text(middle, y + 44, what, 11.5, SOFT)
         if number < len(storeys) - 1:
-            step = 76 + (14 if number == 3 else 0)
+            step = 76 + (14 if number == 4 else 0)
             drawing.arrow(500, y + 58, 500, y + step - 1)
     drawing.parts.append(
-        f'<line x1="14" x2="846" y1="318" y2="318" stroke="{ORANGE}" stroke-dasharray="5 4"/>'
+        f'<line x1="14" x2="846" y1="394" y2="394" stroke="{ORANGE}" stroke-dasharray="5 4"/>'
     )
-    drawing.text(14, 313, "Python", 11, ORANGE, "start")
-    drawing.text(14, 331, "libgraphscale.so", 11, ORANGE, "start")
+    drawing.text(14, 389, "Python", 11, ORANGE, "start")
+    drawing.text(14, 407, "libgraphscale.so", 11, ORANGE, "start")
     return drawing.svg()
 
 

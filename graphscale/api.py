@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: ModelLike,
+    model: ModelLike | torch.nn.Module,
+    example_input: Any = None,
     *,
     input_size: Size = None,
     kernels: KernelTable | None = None,
@@ -32,8 +33,13 @@ def plan(
 ) -> Plan:
     """What `shrink` would do to a model, without its weights being touched.
 
-    Arguments and errors as for `shrink`.
+    Arguments and errors as for `shrink`; a torch module may be on the meta device.
+    `plan(...).image_size` is the size of the images that the pre-train network takes.
     """
+    if _is_module(model):
+        from graphscale.modules.shrink import plan_module
+
+        return plan_module(model, example_input, input_size=input_size, kernels=kernels, keep=keep)
     return plan_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
 
 
@@ -98,14 +104,15 @@ def shrink(
         seed: Of the fresh weights.
 
     Returns:
-        The pre-train network, with its plan in the metadata: an onnx-ir model for an onnx-ir model,
-        a torch module for a torch module, else an onnx.ModelProto.
+        The pre-train network with its plan: an onnx-ir model for an onnx-ir model, a torch module
+        for a torch module, else an onnx.ModelProto. Models have the plan in their metadata, modules
+        as `graphscale_plan`; `graphscale_plan.image_size` is the size of the images to train on.
 
     Raises:
         GraphScaleError: the model cannot be read or rescaled; says what to do.
     """
     if _is_module(model):
-        from graphscale.modules.rescale_module import shrink_module
+        from graphscale.modules.shrink import shrink_module
 
         return shrink_module(
             model,
@@ -184,7 +191,7 @@ def grow(
 
         return grow_state_dict(checkpoint, plan=plan, target=target, resize=resize)
     if _is_module(checkpoint):
-        from graphscale.modules.rescale_module import grow_module
+        from graphscale.modules.grow import grow_module
 
         return grow_module(checkpoint, plan=plan, target=target, resize=resize)
     if _is_module(target):

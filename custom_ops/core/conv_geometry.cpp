@@ -1,3 +1,4 @@
+// ONNX Conv's rules: output sizes, pads of auto_pad, and the checks of attributes and shapes.
 #include "core/conv_geometry.h"
 
 #include <algorithm>
@@ -53,6 +54,7 @@ AxisOutput axis_output(const Window& window, size_t d, int64_t in, int64_t kerne
   const int64_t stride = window.stride[d];
   const size_t spatial = window.stride.size();
   if (window.auto_pad == "SAME_UPPER" || window.auto_pad == "SAME_LOWER") {
+    // SAME: as many outputs as strides fit x; an odd pad goes to the end (UPPER) or the beginning.
     const int64_t out = (in + stride - 1) / stride;
     const int64_t total = std::max<int64_t>(0, (out - 1) * stride + span - in);
     const int64_t smaller = total / 2;

@@ -1,3 +1,4 @@
+// Opens libgraphscale_cuda.so next to this library when CUDA kernels are first asked for.
 #include "core/cuda_library.h"
 
 #include <dlfcn.h>

@@ -1,3 +1,5 @@
+// The chained calls that build an operator's description, its attributes, and the checks of shape
+// functions.
 #include "core/operator.h"
 
 #include <utility>

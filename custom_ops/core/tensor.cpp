@@ -1,3 +1,4 @@
+// Names and sizes of element types, and the rounding of 16-bit floats.
 #include "core/tensor.h"
 
 #include <cmath>

@@ -1,3 +1,5 @@
+// Attributes by kind: onnxruntime has one reader per type, and another interface while shapes are
+// inferred.
 #include "onnxruntime/attributes.h"
 
 #include <optional>

@@ -1,3 +1,5 @@
+// The callbacks that onnxruntime asks of a custom operator: names and types from the description,
+// shape inference, and kernels that call the operator's own.
 #include "onnxruntime/custom_op.h"
 
 #include <atomic>

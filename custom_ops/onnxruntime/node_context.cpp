@@ -1,3 +1,4 @@
+// A session's threads, scratch memory and GPU stream behind the functions of core/context.h.
 #include "onnxruntime/node_context.h"
 
 #include <cstdlib>

@@ -1,3 +1,4 @@
+// A list of idle blocks under a lock; the size of a block stands in front of its memory.
 #include "torch/scratch_cache.h"
 
 #include <cstdlib>

@@ -1,3 +1,5 @@
+// GNU OpenMP's team where torch has loaded it, else a pool of detached threads that sleep between
+// rounds.
 #include "torch/thread_pool.h"
 
 #include <dlfcn.h>

@@ -165,7 +165,22 @@ def accelerate(model: ir.Model, **options: Any) -> ir.Model: ...
 
 
 def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
-    """The model with FFT convolutions where they are faster; options as `accelerate_model` has."""
+    """The model with FFTConv in the place of Conv where that is faster on this machine.
+
+    Measures each convolution in onnxruntime as it is and by each algorithm of FFTConv worth it, and
+    keeps what makes the whole model the fastest. The result also runs without graphscale's library.
+
+    Args:
+        model: A path, an onnx.ModelProto or an onnx-ir model, which is changed in place.
+        options: `input_size` (height and width as '224' or '224x160', where the model's own are
+            symbolic) and `batch` (where the model's own is symbolic; 1 by default).
+
+    Returns:
+        The model; the same object for an onnx-ir model, else an onnx.ModelProto.
+
+    Raises:
+        GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
+    """
     loaded = load_model(model)
     accelerate_model(loaded, **options)
     return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)

@@ -2,5 +2,6 @@
 
 from graphscale.convert.exporter import save
 from graphscale.convert.importer import load
+from graphscale.convert.training_losses import training_losses
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "training_losses"]

@@ -36,6 +36,10 @@ def load(
     Parameter names equal the initializers'. BatchNormalization and Dropout follow train() and
     eval(). The module takes any batch that the model allows.
 
+    What the file does not hold cannot be trained: an export in evaluation mode leaves Dropout out
+    and may fold BatchNormalization into convolutions. `graphscale.convert.training_losses(model)`
+    tells the signs of it and how to export for training.
+
     Args:
         model: Path of an ONNX model, or the model in memory.
         dtype: Convert floating-point weights to this type; by default they keep their own.
@@ -44,6 +48,25 @@ def load(
     Raises:
         GraphScaleError: the model cannot be read, or has operators that have no translation.
     """
+    return _network(model, dtype, input_size, to_torch).train()
+
+
+def load_hollow(model: ModelLike) -> Network:
+    """The network of `model` as `load` makes it, with weights of zeros that take no memory."""
+
+    def zeros(tensor: ir.TensorProtocol) -> torch.Tensor:
+        shape = tuple(tensor.shape.numpy())
+        return torch.zeros((), dtype=torch_dtype(tensor.dtype)).expand(shape)
+
+    return _network(model, None, None, zeros)
+
+
+def _network(
+    model: ModelLike,
+    dtype: torch.dtype | None,
+    input_size: Sequence[int] | None,
+    weight_of: Callable[[ir.TensorProtocol], torch.Tensor],
+) -> Network:
     original = load_model(model)
     UntieWeights()(original)
     options = {"dtype": dtype, "input_size": input_size}
@@ -54,9 +77,9 @@ def load(
     network = Network(source)
     for values, kind in ((weights.parameters, torch.nn.Parameter), (weights.statistics, _buffer)):
         for value, tensor in values.items():
-            network.add_weight(value.name, kind(_converted(to_torch(tensor), dtype)))
+            network.add_weight(value.name, kind(_converted(weight_of(tensor), dtype)))
     network.set_program(_Importer(network, graph, weights, dtype, input_size).program())
-    return network.train()
+    return network
 
 
 def _buffer(tensor: torch.Tensor) -> torch.Tensor:

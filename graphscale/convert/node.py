@@ -46,6 +46,10 @@ class Node:
             return list(attribute.value)
         return attribute.value
 
+    def metadata(self, key: str) -> str | None:
+        """An entry of the node's metadata, None if there is none."""
+        return self._node.metadata_props.get(key)
+
     def working_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """`dtype`; in place of any floating-point type the one that `load` was asked for."""
         return self._dtype if self._dtype is not None and dtype.is_floating_point else dtype

@@ -6,7 +6,7 @@ nodes that compute on constants alone (Transpose, Cast, Identity …). An operan
 (`terms`) is a weight if it has more than one element and stands behind the first layer: a bias, a
 layer scale. A single number is a weight only as the bias that an Add puts on a MatMul's or a
 convolution's result. All else is a constant: 0.5 in a GELU, bounds of a Clip, the mean that is
-subtracted from pictures.
+subtracted from images.
 """
 
 from __future__ import annotations

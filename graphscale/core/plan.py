@@ -169,6 +169,19 @@ class Plan:
     resolved_ifs: list[str] = field(default_factory=list)
     target: str = ""
 
+    @property
+    def image_size(self) -> tuple[int, ...]:
+        """Spatial size, such as (height, width), of the images that the pre-train network takes."""
+        image = max(
+            self.inputs,
+            key=lambda each: (each.pretrain != each.target, len(each.pretrain)),
+            default=None,
+        )
+        if image is None:
+            return ()
+        channels_last = image.pretrain[1:2] != image.target[1:2]
+        return tuple(image.pretrain[1:-1] if channels_last else image.pretrain[2:])
+
     def multiplications(self, ops: Sequence[str] | None = None) -> dict[str, float]:
         """{target, pretrain, ratio} of all layers, or of those whose operator is in `ops`."""
         layers = [layer for layer in self.layers if ops is None or layer.op in ops]

@@ -1,8 +1,10 @@
-"""Give the layers of a torch module the numbers of an ONNX graph that was traced from it.
+"""Give the layers of a torch module the kernel sizes and paddings of a graph traced from it.
 
-One entry per kind of layer in one table. What torch's layers cannot state (unequal or negative
-padding) is done by a hook in front of the layer, so that the layer keeps its class and its weights
-their names.
+In: a module whose weights already have the graph's shapes, and the graph. The module is changed in
+place: one entry per kind of layer in one table sets its attributes. What torch's layers cannot
+state (unequal or negative padding) is done by a hook in front of the layer, so that the layer keeps
+its class and its weights their names. Shrinking, growing and growing in the middle of training all
+use `edit_layers`.
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ class CropOutput:
 
 
 @dataclass(frozen=True)
-class _Window:
-    """The numbers of a Conv, ConvTranspose or pooling node; negative padding crops."""
+class _KernelGeometry:
+    """Kernel size and padding of a Conv, ConvTranspose or pooling node; negative padding crops."""
 
     kernel: tuple[int, ...]
     begin: tuple[int, ...]
@@ -62,10 +64,13 @@ class _Window:
 
 
 def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
-    """Set kernels, paddings and sizes of all layers of `module` to those in `graph`.
+    """Set kernel sizes, paddings and output sizes of all layers of `module` to those in `graph`.
 
-    The weights must already have the shapes of the graph. Numbers that are as wanted are not
-    touched.
+    Args:
+        module: Changed in place. Its weights already have the shapes of the graph; attributes that
+            are as wanted are not touched.
+        graph: What `trace_module` made of the module, shrunk; or the target's, restored from a plan
+            (`restore(plan.target).graph`), to grow.
 
     Raises:
         CannotEditError: a layer cannot take its numbers; says why.
@@ -114,7 +119,7 @@ def _pairs(begin: Sequence[int], end: Sequence[int]) -> list[int]:
     return [pad for pair in zip(reversed(begin), reversed(end)) for pad in pair]
 
 
-def _window(node: ir.Node) -> _Window:
+def _geometry(node: ir.Node) -> _KernelGeometry:
     if node.op_type in ("Conv", "FFTConv", "ConvTranspose"):
         kernel = tuple(node.inputs[1].shape[2:])
     else:
@@ -125,7 +130,7 @@ def _window(node: ir.Node) -> _Window:
     if source is not None and source.op_type == "Pad" and source.name == f"{node_name(node)}.crop":
         begin, end = _pad_numbers(source, rank)
         pads = [pad + crop for pad, crop in zip(pads, (*begin, *end))]
-    return _Window(
+    return _KernelGeometry(
         kernel=kernel,
         begin=tuple(pads[:rank]),
         end=tuple(pads[rank:]),
@@ -155,18 +160,18 @@ def _only(found: list, what: str):
     return found[0] if found else None
 
 
-def _windows(nodes: list[ir.Node], *kinds: str) -> _Window | None:
-    return _only([_window(node) for node in nodes if node.op_type in kinds], "padding")
+def _geometry_of_calls(nodes: list[ir.Node], *kinds: str) -> _KernelGeometry | None:
+    return _only([_geometry(node) for node in nodes if node.op_type in kinds], "padding")
 
 
 def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
     rank = layer.weight.ndim - 2
     _set(layer, "kernel_size", layer.weight.shape[2:])
-    window = _windows(nodes, "Conv", "FFTConv")
-    if window is None:
+    geometry = _geometry_of_calls(nodes, "Conv", "FFTConv")
+    if geometry is None:
         return
-    _set(layer, "dilation", window.dilation)
-    begin, end = window.begin, window.end
+    _set(layer, "dilation", geometry.dilation)
+    begin, end = geometry.begin, geometry.end
     if layer.padding_mode == "zeros":
         own, first, last = split_pads(begin, end)
         if not isinstance(layer.padding, str) or begin != end or begin != _named_padding(layer):
@@ -190,42 +195,43 @@ def _named_padding(layer: nn.Module) -> tuple[int, ...]:
 
 def _transposed(layer: nn.Module, nodes: list[ir.Node]) -> None:
     _set(layer, "kernel_size", layer.weight.shape[2:])
-    window = _windows(nodes, "ConvTranspose")
-    if window is None:
+    geometry = _geometry_of_calls(nodes, "ConvTranspose")
+    if geometry is None:
         return
     # torch cuts both ends alike: by the smaller cut, a crop does the rest.
-    own = [min(ends) for ends in zip(window.begin, window.end)]
-    first = [cut - begin for cut, begin in zip(own, window.begin)]
-    last = [cut - end for cut, end in zip(own, window.end)]
-    _set(layer, "dilation", window.dilation)
+    own = [min(ends) for ends in zip(geometry.begin, geometry.end)]
+    first = [cut - begin for cut, begin in zip(own, geometry.begin)]
+    last = [cut - end for cut, end in zip(own, geometry.end)]
+    _set(layer, "dilation", geometry.dilation)
     _set(layer, "padding", own)
-    _set(layer, "output_padding", window.output_padding)
+    _set(layer, "output_padding", geometry.output_padding)
     _remove_hooks(layer._forward_hooks, CropOutput)
     if any(first) or any(last):
         layer.register_forward_hook(CropOutput(_pairs(first, last)))
 
 
 def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
-    window = _windows(nodes, "MaxPool", "AveragePool", "LpPool")
-    if window is None:
+    geometry = _geometry_of_calls(nodes, "MaxPool", "AveragePool", "LpPool")
+    if geometry is None:
         return
     largest = isinstance(layer, _MAX_POOLS)
-    _set(layer, "kernel_size", window.kernel)
+    _set(layer, "kernel_size", geometry.kernel)
     if largest:
-        _set(layer, "dilation", window.dilation)
+        _set(layer, "dilation", geometry.dilation)
     # torch pads a pool by half its window at most, and alike at both ends.
     equal = [
-        b == e and 0 <= b <= k // 2 for b, e, k in zip(window.begin, window.end, window.kernel)
+        b == e and 0 <= b <= k // 2
+        for b, e, k in zip(geometry.begin, geometry.end, geometry.kernel)
     ]
-    own = [b if same else 0 for b, same in zip(window.begin, equal)]
-    first = [0 if same else b for b, same in zip(window.begin, equal)]
-    last = [0 if same else e for e, same in zip(window.end, equal)]
-    if max(*first, *last) > 0 and not (largest or window.include_pad):
+    own = [b if same else 0 for b, same in zip(geometry.begin, equal)]
+    first = [0 if same else b for b, same in zip(geometry.begin, equal)]
+    last = [0 if same else e for e, same in zip(geometry.end, equal)]
+    if max(*first, *last) > 0 and not (largest or geometry.include_pad):
         raise CannotEditError("its average leaves the padding out, which would be unequal")
     if hasattr(layer, "padding"):
         _set(layer, "padding", own)
     elif any(own):
-        first, last = window.begin, window.end
+        first, last = geometry.begin, geometry.end
     _hook(layer, first, last, -math.inf if largest else 0.0)
 
 
@@ -241,19 +247,19 @@ def _adaptive_pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
 
 
 def _sizes(value: ir.Value) -> tuple[int, ...]:
-    """Extents of a map as the graph declares them."""
+    """Spatial sizes of a map as the graph declares them."""
     sizes = () if value.shape is None else tuple(value.shape)[2:]
     if not all(isinstance(size, int) for size in sizes):
-        raise CannotEditError("the extents of its map are not known")
+        raise CannotEditError("the spatial sizes of its map are not known")
     return sizes
 
 
 def _upsample(layer: nn.Upsample, nodes: list[ir.Node]) -> None:
     resizes = [node for node in nodes if node.op_type == "Resize"]
-    extents = _only([(_sizes(n.inputs[0]), _sizes(n.outputs[0])) for n in resizes], "size")
-    if extents is None:
+    sizes = _only([(_sizes(n.inputs[0]), _sizes(n.outputs[0])) for n in resizes], "size")
+    if sizes is None:
         return
-    before, after = extents
+    before, after = sizes
     if layer.size is not None:
         _set(layer, "size", after)
         return

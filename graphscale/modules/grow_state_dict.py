@@ -15,8 +15,8 @@ from torch import nn
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.core.state_dicts import StateDict, state_dicts
-from graphscale.modules.compare_modules import hollow
-from graphscale.modules.rescale_module import grow_module, unwrapped
+from graphscale.modules.grow import grow_module
+from graphscale.modules.module_state import hollow, tensors_of, unwrapped
 
 
 def grow_state_dict(
@@ -60,10 +60,7 @@ def grow_state_dict(
             "a module of the target that was shrunk"
         )
     pretrain = hollow(inner, own)
-    named = {
-        **dict(pretrain.named_parameters(remove_duplicate=False)),
-        **dict(pretrain.named_buffers(remove_duplicate=False)),
-    }
+    named = tensors_of(pretrain)
     for name, tensor in given.items():
         if isinstance(tensor, torch.Tensor) and name in named:
             named[name].data = tensor.detach().to(named[name])

@@ -1,9 +1,11 @@
-"""Tell from two modules alone how the weights of one are resized into the other's."""
+"""Tell from shapes alone how the weights of one network are resized into a module's."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isqrt
 
+import torch
 from torch import nn
 
 from graphscale.core.errors import GraphScaleError
@@ -15,25 +17,27 @@ _CONVOLUTIONS = (
 )
 
 
-def resized_weights(pretrain: nn.Module, target: nn.Module) -> list[WeightPlan]:
+def resized_weights(pretrain: Mapping[str, torch.Tensor], target: nn.Module) -> list[WeightPlan]:
     """The weights whose shapes differ, for growing without a plan.
 
     Convolutions resize their kernels. A fully-connected layer's rows are taken for the square map
     of the convolution before it (in the order of the modules), which is all that shapes can tell.
 
+    Args:
+        pretrain: The pre-train network's tensors by name.
+        target: A module of the target network.
+
     Raises:
         GraphScaleError: another weight differs, or the rows fit no such map; names it.
     """
-    layers = dict(pretrain.named_modules())
     found: list[WeightPlan] = []
     channels = 0
     for path, layer in target.named_modules():
-        twin = layers.get(path)
         for key, weight in layer.named_parameters(recurse=False):
-            other = None if twin is None else getattr(twin, key, None)
+            name = f"{path}.{key}" if path else key
+            other = pretrain.get(name)
             if other is None or other.shape == weight.shape:
                 continue
-            name = f"{path}.{key}" if path else key
             pairs = list(zip(weight.shape, other.shape))
             factors = None
             if isinstance(layer, _CONVOLUTIONS) and weight.shape[:2] == other.shape[:2]:

@@ -5,94 +5,55 @@ from __future__ import annotations
 import ast
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
 import torch
-from torch.utils import _pytree as pytree
 
+from graphscale.convert.operators.normalization import DROPS
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.export import add_function_bodies, to_onnx
+from graphscale.modules.example import Example
+from graphscale.modules.functional_program import functional_program
+from graphscale.modules.keep_dropout import mark_dropout, place_dropout
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of nodes: paths of the modules being called
 
 
-class Example:
-    """The inputs a module is called with: a tensor, a tuple of arguments, or a dict of keywords."""
-
-    def __init__(self, given: Any) -> None:
-        self.kwargs = dict(given) if isinstance(given, Mapping) else {}
-        if isinstance(given, list | tuple):
-            self.args = tuple(given)
-        else:
-            self.args = () if isinstance(given, Mapping) else (given,)
-        if not self.tensors:
-            raise GraphScaleError(
-                "shrinking a torch module needs an example_input: a tensor of the target's size, "
-                "a tuple of arguments, or a dict of keyword arguments"
-            )
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """All tensors, in the order of the graph's inputs."""
-        leaves = pytree.tree_leaves((self.args, self.kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-
-    def map(self, function) -> Example:
-        """The example with each tensor replaced by function(tensor)."""
-        args, kwargs = pytree.tree_map_only(torch.Tensor, function, (self.args, self.kwargs))
-        return Example(kwargs or args)
-
-    def batched(self) -> Example:
-        """With two pictures for one: torch.export takes a batch of one for a constant."""
-        if all(each.shape[:1] == (1,) for each in self.tensors):
-            return self.map(lambda each: torch.cat([each, each]))
-        return self
-
-    def symbolic_batch(self) -> Any:
-        """torch.export's description of the inputs' first axis as a batch of any size."""
-        batch = torch.export.Dim("batch")
-
-        def describe(leaf: Any) -> Any:
-            return {0: batch} if isinstance(leaf, torch.Tensor) and leaf.ndim else None
-
-        return pytree.tree_map(describe, self.kwargs or self.args)
-
-
-def trace_module(module: torch.nn.Module, example: Example) -> ir.Model:
+def trace_module(
+    module: torch.nn.Module, example: Example, *, quick: bool = True, keep_dropout: bool = False
+) -> ir.Model:
     """The graph of `module`, its weights under their state-dict names, nothing folded.
 
     The batch is symbolic where the module allows it, else the example's.
 
+    Args:
+        module: In evaluation mode.
+        example: Inputs at the target's size.
+        quick: Spare torch.onnx its decompositions where the module allows it.
+        keep_dropout: Give dropout and drop-path layers a Dropout node each.
+
     Raises:
         GraphScaleError: torch cannot export the module.
     """
-    batched = example.batched()
-    options = {"optimize": False, "external_data": False}
-    if any(weight.dtype == torch.bfloat16 for weight in module.parameters()):
-        options["opset_version"] = 22  # the first one with convolutions in bfloat16
-    with _quiet():
-        try:
-            model = to_onnx(
-                module,
-                batched.args,
-                kwargs=batched.kwargs,
-                dynamic_shapes=batched.symbolic_batch(),
-                **options,
-            )
-        except GraphScaleError:
-            model = to_onnx(module, example.args, kwargs=example.kwargs, **options)
+    marks = mark_dropout(module) if keep_dropout else []
+    try:
+        with _quiet():
+            model = _exported(module, example, quick)
+    finally:
+        for mark in marks:
+            mark.remove()
     # Chunks are sequences as traced; folding the numbers that cut them makes them plain Splits.
     onnxscript.optimizer.fold_constants(model, should_fold=_computes_numbers)
     for node in model.graph:
         if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
     ir.passes.common.RemoveUnusedNodesPass()(model)
+    place_dropout(model)  # after folding, which takes Dropout for nothing
     add_function_bodies(model)
     # A shared weight bears the last of its names.
     names = {id(weight): name for name, weight in module.named_parameters()}
@@ -101,10 +62,8 @@ def trace_module(module: torch.nn.Module, example: Example) -> ir.Model:
             model.graph.initializers[name].name = names[id(weight)]
     model.meta["source"] = type(module).__name__
     for node in model.graph.all_nodes():
-        scopes = node.metadata_props.get(_SCOPES)
-        node.metadata_props.clear()
-        if scopes is not None:
-            node.metadata_props[_SCOPES] = scopes
+        for key in [key for key in node.metadata_props if key not in (_SCOPES, DROPS)]:
+            del node.metadata_props[key]
     return model
 
 
@@ -112,6 +71,29 @@ def module_path(node: ir.Node) -> str | None:
     """Path of the module in whose forward a node of a traced graph stands; '' is the root."""
     scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     return scopes[-2] if len(scopes) > 1 and scopes[0] == "" else None
+
+
+def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Model:
+    batched = example.batched()
+    options = {"optimize": False, "external_data": False}
+    if any(weight.dtype == torch.bfloat16 for weight in module.parameters()):
+        options["opset_version"] = 22  # the first one with convolutions in bfloat16
+    program = functional_program(module, batched) if quick else None
+    if program is not None:
+        try:
+            return to_onnx(program, (), **options)
+        except GraphScaleError:
+            pass  # it holds an operator that only exists after decomposing
+    try:
+        return to_onnx(
+            module,
+            batched.args,
+            kwargs=batched.kwargs,
+            dynamic_shapes=batched.symbolic_batch(),
+            **options,
+        )
+    except GraphScaleError:
+        return to_onnx(module, example.args, kwargs=example.kwargs, **options)
 
 
 def _computes_numbers(node: ir.Node) -> bool | None:

@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from graphscale.core.errors import GraphScaleError
 
 
-def parallel_wrappers(module: nn.Module) -> list[DistributedDataParallel]:
-    """Every DistributedDataParallel in this process that holds `module`.
+def parallel_wrappers(module: nn.Module, given: nn.Module) -> list[DistributedDataParallel]:
+    """Every DistributedDataParallel in this process that holds `module`, first those in `given`.
 
     Raises:
         GraphScaleError: the module or a wrapper cannot grow in place; says what to do.
@@ -29,8 +29,11 @@ def parallel_wrappers(module: nn.Module) -> list[DistributedDataParallel]:
         )
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return []
-    # A wrapper need not be what was given: Lightning and Accelerate wrap a module around it.
-    found = [each for each in gc.get_objects() if type(each) is DistributedDataParallel]
+    # A wrapper need not be in what was given: Lightning wraps the LightningModule around it.
+    found = [each for each in given.modules() if isinstance(each, DistributedDataParallel)]
+    for each in gc.get_objects():
+        if issubclass(type(each), DistributedDataParallel) and not any(each is w for w in found):
+            found.append(each)
     found = [each for each in found if any(part is module for part in each.modules())]
     for wrapper in found:
         if wrapper.mixed_precision is not None:

@@ -23,9 +23,11 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
+from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.image_size import copy_image_size, forget_image_size
+from graphscale.modules.module_state import unwrapped
 from graphscale.modules.plan_in_state_dict import ATTRIBUTE, attach_plan, detach_plan
-from graphscale.modules.rescale_module import unwrapped
 from graphscale.modules.trace_module import module_path
 from graphscale.rescaling.grow import grow_model
 from graphscale.training.distributed_wrappers import parallel_wrappers, renew
@@ -119,7 +121,7 @@ def grow_(
     plan = plan or inner.graphscale_plan
     chosen = [plain_optimizer(each) for each in _each(optimizers, Optimizer)]
     copies = copies_of(inner, averages)
-    wrappers = parallel_wrappers(inner)
+    wrappers = parallel_wrappers(inner, module)
     maps = growth_maps(plan, resize, None if to is None else to.plan)
     growths = [_growth(each, plan, to, maps, resize, amplitude) for each in (inner, *copies)]
     states = grown_states(chosen, growths[0].maps, inner.parameters(), optimizer_state)
@@ -226,6 +228,9 @@ def _growth(
     )
     tensors = {own[name]: each(own[name]) for name, each in maps.items()}
     tensors = {old: like(new, old, channels_last) for old, new in tensors.items()}
+    for name in maps:  # what stands beside a kernel that is computed, such as weight_norm's norms
+        companions = resized_companions(name, own[name], tensors[own[name]], own)
+        buffers |= {own[other]: value for other, value in companions.items()}
     learned = {own[n]: each for n, each in maps.items() if isinstance(own[n], nn.Parameter)}
     growth = _Growth(module, learned, tensors | buffers, None if to is None else to.plan)
     if isinstance(module, Network):
@@ -322,6 +327,10 @@ def _commit(growths: Sequence[_Growth], states: Sequence[NewState]) -> None:
         for parameter in growth.module.parameters():
             parameter.grad = None
             _forget_accumulator(parameter)
+        refresh_computed_weights(growth.module)
+        forget_image_size(growth.module)
+        if growth.stage is not None:
+            copy_image_size(growth.stage.template, growth.module)
         if growth.plan is None:
             detach_plan(growth.module)
             vars(growth.module).pop("graphscale_target", None)

@@ -59,7 +59,8 @@ class ResizeInputs:
     """Forward pre-hook: resizes the images that a module is given to `size` (height, width).
 
     It lets a training or validation loop that always feeds images of the target's size run
-    unchanged. What is no image (N, C, H, W) passes.
+    unchanged. What is no image (N, C, H, W) passes. Register it with prepend=True: a pre-train
+    module checks the size of its images in a hook of its own.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:

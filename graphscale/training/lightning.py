@@ -31,8 +31,8 @@ class GrowthCallback(pl.Callback):
     """Grows the network of a LightningModule during `trainer.fit`.
 
     The unit is the epoch. Optimizers, Lightning's learning rate schedulers, WeightAveraging
-    callbacks and the strategy's DistributedDataParallel follow. `resume` works from checkpoints
-    before and after growth, with the LightningModule as it was at the start.
+    callbacks and the DistributedDataParallel of strategy 'ddp' follow. `fit(ckpt_path=...)` resumes
+    from checkpoints before and after growth, with the LightningModule as it was at the start.
 
     Args:
         network: Attribute path of the shrunk network in the LightningModule, such as 'model'.
@@ -97,6 +97,13 @@ class GrowthCallback(pl.Callback):
         """Make the schedule, and see to it that a checkpoint finds a module of its sizes."""
         if stage != "fit":
             return
+        # Of these Lightning loads the trained weights into the module of the starting process,
+        # which has not grown; that would fail when all the training is done.
+        if "MultiProcessing" in type(trainer.strategy.launcher).__name__:
+            raise GraphScaleError(
+                "GrowthCallback does not work with strategies that spawn or fork processes, such "
+                "as 'ddp_spawn'; use strategy='ddp'"
+            )
         if self.schedule is None:
             total = self.total if self.total is not None else trainer.max_epochs
             if total is None or total < 1:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from graphscale.convert.network import Network
-from graphscale.modules.rescale_module import grow_module, shrink_module
+from graphscale.modules.grow import grow_module
+from graphscale.modules.shrink import shrink_module
 from graphscale.training.grow_in_place import grow_
 from graphscale.training.recipes import Recipe
 from graphscale.training.stages import Stage

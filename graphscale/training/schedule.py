@@ -148,7 +148,7 @@ class GrowthSchedule:
         if resize_inputs:
             hook = ResizeInputs(self.image_size)
             for each in (self.module, *self._copies()):
-                each.register_forward_pre_hook(hook)
+                each.register_forward_pre_hook(hook, prepend=True)  # before the size is checked
         self._tell_size()
 
     @property

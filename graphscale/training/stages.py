@@ -18,7 +18,7 @@ from graphscale.convert.network import Network
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.modules.edit_layers import CropOutput, PadInput
-from graphscale.modules.rescale_module import shrink_module
+from graphscale.modules.shrink import shrink_module
 
 # torch's files of the layers whose sizes follow a plan, and their one private attribute that does.
 _SIZED = tuple(

@@ -43,7 +43,7 @@ def assert_weights(module: nn.Module, model: onnx.ModelProto) -> None:
             np.testing.assert_allclose(tensor.numpy(), tensors[name], rtol=1e-5, atol=1e-7)
 
 
-def picture(module: nn.Module, batch: int = 2) -> torch.Tensor:
-    """Random pictures at the pre-train size."""
+def images(module: nn.Module, batch: int = 2) -> torch.Tensor:
+    """Random images of the pre-train size."""
     _, *shape = module.graphscale_plan.inputs[0].pretrain
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1))

@@ -7,7 +7,7 @@ from torch import nn
 import graphscale
 from tests.zoo import export_module
 
-from .rescaled import assert_close, assert_weights, picture, run_onnxruntime, shrink
+from .rescaled import assert_close, assert_weights, images, run_onnxruntime, shrink
 
 
 class Table(nn.Module):
@@ -72,7 +72,7 @@ def test_layers(name: str) -> None:
     shrunk = shrink(target, example)
     pretrain = graphscale.shrink(export_module(target, example, "dynamo"))
     assert_weights(shrunk, pretrain)
-    x = picture(shrunk, 3)
+    x = images(shrunk, 3)
     assert_close(shrunk(x), run_onnxruntime(pretrain, x))
     torch.compiler.reset()
     compiled = torch.compile(shrunk, backend="eager", fullgraph=True)

@@ -136,3 +136,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         fit(tmp_path, GrowthCallback("net", grow_at=3))
     with pytest.raises(graphscale.GraphScaleError, match="no max_epochs"):
         fit(tmp_path, GrowthCallback(grow_at=3), epochs=-1)
+    module = Classifier()
+    trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False)
+    with pytest.raises(graphscale.GraphScaleError, match="use strategy='ddp'"):
+        GrowthCallback(grow_at=3).setup(trainer, module, "fit")

@@ -10,8 +10,10 @@ from graphscale.convert.operators import (
     layers,
     normalization,
     pooling,
+    recurrent,
     reduction,
     resize,
+    sampling,
     shape,
 )
 from graphscale.convert.operators.registry import TRANSLATIONS, Translation, translates
@@ -28,8 +30,10 @@ __all__ = [
     "layers",
     "normalization",
     "pooling",
+    "recurrent",
     "reduction",
     "resize",
+    "sampling",
     "shape",
     "translates",
 ]

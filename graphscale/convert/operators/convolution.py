@@ -29,7 +29,7 @@ def _conv_transpose(node, x, w, b=None):
     strides = node.attribute("strides", [1] * rank)
     dilations = node.attribute("dilations", [1] * rank)
     extra = node.attribute("output_padding", [0] * rank)
-    # The extent without any padding; pads then cut it at both ends.
+    # The output's size without any padding; pads then cut it at both ends.
     full = [
         (size - 1) * stride + (k - 1) * dilation + 1
         for size, stride, k, dilation in zip(x.shape[2:], strides, w.shape[2:], dilations)

@@ -8,6 +8,10 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.registry import translates
 
+# Metadata of a Dropout node that drops whole channels ('channel') or images ('image') of its input,
+# which ONNX's own operator cannot say.
+DROPS = "graphscale.drops"
+
 
 class BatchNorm(nn.Module):
     """Batch statistics in train(), running statistics in eval().
@@ -57,13 +61,40 @@ def _batch_normalization(node, x, scale, bias, mean, var):
     )
 
 
+class Drop(nn.Module):
+    """Dropout of whole channels, or of whole images as stochastic depth drops a residual branch.
+
+    Args:
+        probability: That a channel or an image is set to zero; the others are scaled up.
+        axes: 1 to drop images, 2 to drop channels of images: as many axes as stand apart.
+    """
+
+    def __init__(self, probability: float, axes: int) -> None:
+        super().__init__()
+        self.probability = probability
+        self.axes = axes
+
+    def forward(self, x):
+        """x (N, C, ...) in eval(), with parts set to zero in train()."""
+        if not self.training:
+            return x
+        kept = x.new_empty(x.shape[: self.axes] + (1,) * (x.ndim - self.axes))
+        kept.bernoulli_(1.0 - self.probability)
+        return x * kept / (1.0 - self.probability)
+
+    def extra_repr(self) -> str:
+        """Settings, for print()."""
+        return f"probability={self.probability}, axes={self.axes}"
+
+
 @translates("Dropout")
 def _dropout(node, x, ratio=None, training_mode=None):
     if ratio is not None:
         probability = float(ratio)
     else:
         probability = node.attribute("ratio", 0.5)
-    y = node.module(nn.Dropout(probability))(x)
+    axes = {"image": 1, "channel": 2}.get(node.metadata(DROPS))
+    y = node.module(nn.Dropout(probability) if axes is None else Drop(probability, axes))(x)
     return (y, torch.ones_like(x).bool()) if node.uses_output(1) else y
 
 

@@ -17,7 +17,7 @@ def window_pads(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> tuple[list[Any], list[Any]]:
-    """Padding before and after each spatial axis of extent `sizes`, from pads or auto_pad."""
+    """Padding before and after each spatial axis, of `sizes`, from pads or auto_pad."""
     auto_pad = node.attribute("auto_pad", "NOTSET")
     rank = len(kernel)
     if auto_pad == "VALID":

@@ -1,4 +1,4 @@
-"""Pooling. Windows of every stride, dilation and padding; extents as onnxruntime computes them."""
+"""Pooling: windows of every stride, dilation and padding, placed as onnxruntime places them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-class _Windows:
-    """The windows of a pooling node over x (N, C, ...)."""
+class _Pooling:
+    """Where the windows of a pooling node over x (N, C, ...) stand."""
 
     def __init__(self, node, x) -> None:
         self.sizes = x.shape[2:]
@@ -94,7 +94,7 @@ class _Windows:
 def _max_pool(node, x):
     if node.uses_output(1):
         node.fail("the indices of MaxPool are not supported; remove MaxUnpool")
-    windows = _Windows(node, x)
+    windows = _Pooling(node, x)
     pool = _MAX[len(windows.kernel)]
     kernel, strides, dilations = windows.kernel, windows.strides, windows.dilations
     if windows.torch_can:
@@ -104,7 +104,7 @@ def _max_pool(node, x):
 
 @translates("AveragePool")
 def _average_pool(node, x):
-    windows = _Windows(node, x)
+    windows = _Pooling(node, x)
     include = bool(node.attribute("count_include_pad", 0))
     if windows.torch_can and all(d == 1 for d in windows.dilations):
         pool = _AVERAGE[len(windows.kernel)]
@@ -119,7 +119,7 @@ def _average_pool(node, x):
 @translates("LpPool")
 def _lp_pool(node, x):
     p = node.attribute("p", 2)
-    windows = _Windows(node, x)
+    windows = _Pooling(node, x)
     return windows.sums(windows.padded(x.abs() ** p, 0.0)) ** (1.0 / p)
 
 

@@ -1,3 +1,5 @@
+// The names of algorithms, and the choice among them: every method and tile size that computes a
+// pass is priced by the cost model (cost.h).
 #include "kernels/cpu/fft_conv/fft_conv.h"
 
 #include <algorithm>

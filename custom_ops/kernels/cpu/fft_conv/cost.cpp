@@ -1,3 +1,5 @@
+// The cost model: counts of vector operations and bytes times measured seconds each. It ranks
+// algorithms; how long they take on another machine it does not know.
 #include "kernels/cpu/fft_conv/cost.h"
 
 #include <algorithm>
@@ -102,6 +104,7 @@ double winograd_seconds(const Core& core, Pass pass, int lanes, int threads) {
   const double in_blocks = static_cast<double>(blocks(core.ins(), lanes));
   const double out_blocks = static_cast<double>(blocks(core.outs(), lanes));
   const double weight_bytes = values * ins * out_blocks * lanes * 4;
+  // One block of inputs, and one of outputs, between planes and values.
   const double read = squares_of(core, tiles, core.x.tile, core.y.tile, lanes) * kSquareSeconds +
                       tiles * values * kWinogradValueSeconds;
   const double outputs =
@@ -115,6 +118,7 @@ double winograd_seconds(const Core& core, Pass pass, int lanes, int threads) {
   if (pass == Pass::kGradientWeight) {
     const WinogradGradientLayout layout(core, lanes);
     const double chunks = std::ceil(tiles / static_cast<double>(layout.chunk));
+    // Transforms of both sides, and the sums of all values read and written once per chunk.
     const double shared = in_blocks * read + out_blocks * outputs +
                           weight_bytes * (2 * chunks * byte + kWinogradGatherSeconds);
     return groups * shared / threads + products + groups * (2 * chunks + 1) * kSectionSeconds;
@@ -147,6 +151,7 @@ Work count_work(const Core& core, Pass pass, Method method, int lanes, int threa
   const auto add_kernels = [&](double count) {
     add_transforms(core, lanes, count, core.y.kernel, core.x.kernel, &work);
   };
+  // Per channel: each set of lanes transforms its inputs anew.
   if (method == Method::kPerChannel) {
     const double sets = static_cast<double>(blocks(core.groups * core.outs(), lanes));
     const double frequencies = static_cast<double>(core.columns() * core.y.tile);

@@ -1,3 +1,5 @@
+// Tile sizes of the direct convolution, from the cache sizes of common processors: the copied
+// inputs, the sums and the weights of some taps each have a share.
 #include "kernels/cpu/fft_conv/direct_layout.h"
 
 #include <algorithm>

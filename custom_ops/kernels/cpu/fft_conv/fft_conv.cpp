@@ -1,3 +1,4 @@
+// The entry points of fft_conv.h: checks, then the engine's function for the pass and the method.
 #include "kernels/cpu/fft_conv/fft_conv.h"
 
 #include <algorithm>

@@ -9,8 +9,8 @@
 //   Problem p = {...};
 //   check(p);                                              // throws graphscale::Error
 //   Algorithm algorithm = choose(p, Pass::kForward, threads);  // or one of candidates(), measured
-//   if (!supports(p, pass, algorithm)) the caller convolves on its own: the algorithm is direct, and
-//     the pass the gradient to the input with strides;
+//   if (!supports(p, pass, algorithm)) the caller convolves on its own: the algorithm is direct,
+//     and the pass the gradient to the input with strides;
 //   else, once per weight: memory = aligned to 64, prepacked_bytes(p, pass, algorithm);
 //        prepack(p, pass, algorithm, w, memory, context);
 //        forward(p, algorithm, x, memory, bias, y, context);

@@ -1,3 +1,5 @@
+// Axis by axis from strides, dilations and pads to phases and tiles; see geometry.h for the
+// identities.
 #include "kernels/cpu/fft_conv/geometry.h"
 
 #include <algorithm>
@@ -119,6 +121,7 @@ Core make_core(const Problem& p, Pass pass) {
   core.x = axis(p.width, p.out_width(), p.kernel_width, p.stride_x, p.dilation_x, p.pad_left);
   core.batch = p.batch;
   core.groups = p.groups;
+  // Where the kernel from an input to an output lies in w: the gradient to x exchanges the two.
   core.tap_planes_group = in * out;
   if (pass == Pass::kForward) core.bounds = p.bounds;
   if (pass == Pass::kGradientInput) {
@@ -138,6 +141,8 @@ Core make_core(const Problem& p, Pass pass) {
 bool cut(Axis& axis, int tile) {
   if (tile < axis.kernel) return false;
   axis.tile = tile;
+  // What wraps around in a cyclic tile must be padding; else tiles overlap by kernel - 1 inputs
+  // (overlap-save), in equal sizes.
   if (one_tile_will_do(axis, tile)) {
     axis.tiles = 1;
     axis.tile_outputs = axis.outputs;

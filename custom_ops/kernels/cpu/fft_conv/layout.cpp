@@ -1,3 +1,4 @@
+// Sizes of spectra and of scratch memory, from the cache sizes of common processors.
 #include "kernels/cpu/fft_conv/layout.h"
 
 #include <algorithm>

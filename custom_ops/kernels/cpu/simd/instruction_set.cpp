@@ -1,3 +1,4 @@
+// Asks the processor once per process.
 #include "kernels/cpu/simd/instruction_set.h"
 
 #include <cstdlib>

@@ -1,3 +1,4 @@
+// Picks the table of this machine's instruction set once per process; all accessors read from it.
 #include "kernels/cpu/simd/kernel_table.h"
 
 #include "kernels/cpu/simd/instruction_set.h"

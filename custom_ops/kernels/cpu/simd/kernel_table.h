@@ -2,7 +2,7 @@
 // set, and the table that fits this machine.
 //
 // This is the only mechanism for vector instructions on the CPU:
-//   *-inl.h                          code that is compiled once per instruction set, in the namespace
+//   *-inl.h                          code that is compiled once per instruction set, in namespace
 //                                    GRAPHSCALE_INSTRUCTION_SET (avx512, avx2 or portable), on
 //                                    vectors of GRAPHSCALE_VECTOR_BYTES (64, 32 or 16)
 //   simd/{portable,avx2,avx512}.cpp  one translation unit per set; each includes

@@ -1,3 +1,5 @@
+// Prices every method and size of tile: bytes over the memory's rate, operations over the
+// arithmetic units' rates, and a few microseconds per kernel that is started.
 #include "kernels/cuda/fft/algorithm.h"
 
 #include <algorithm>

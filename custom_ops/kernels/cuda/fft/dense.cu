@@ -1,3 +1,6 @@
+// Host side of the dense method: scratch memory, scales of halves, and the order of the kernels.
+// Cost of convolve(): S^2/2 + 2 frequencies of products [tiles x ins] * [ins x outs]; spectra of
+// all inputs and outputs are written and read once.
 #include "kernels/cuda/fft/dense.h"
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Turns the core problem of a pass (kernels/cpu/fft_conv/geometry.h), which counts in int64_t, into
+// what the kernels read: planes with their steps, phases and limits in int.
 #include "kernels/cuda/fft/layout.h"
 
 #include <algorithm>
@@ -57,6 +59,8 @@ Columns used_columns(const Axis& a) {
   int end = a.limit;
   if (a.tiles == 1 && a.advance > 0) {
     const int phases = std::max(a.batch_phases, a.channel_phases);
+    // With one tile, columns that lie in the padding in every phase are zeros: nobody transforms
+    // them.
     const int lowest = a.origin + phases - 1;
     if (lowest < 0) begin = std::min((-lowest + a.step - 1) / a.step, a.limit - 1);
     end = a.extent <= a.origin ? begin : std::min(end, (a.extent - 1 - a.origin) / a.step + 1);

@@ -1,3 +1,7 @@
+// The per-channel method, fused: a block transforms some tiles of one output channel, multiplies
+// and transforms back. Cost per output channel and tile: (inputs + 1) transforms of about 5 S^2
+// log2 S operations and 4 S^2 of products; x is read once per output of its group, y is written
+// once, the kernels' spectra (4 S^2 bytes each) come from the cache.
 #include "kernels/cuda/fft/per_channel.h"
 
 #include "kernels/cuda/fft/block_tiles.h"

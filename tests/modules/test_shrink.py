@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphscale
-from graphscale.modules.compare_modules import difference
-from graphscale.modules.trace_module import Example
+from graphscale.modules.example import Example
+from graphscale.modules.why_outputs_differ import why_outputs_differ
 from tests.zoo import NETWORKS, build, export, export_module
 
-from .rescaled import assert_close, assert_weights, picture, run_onnxruntime, shrink
+from .rescaled import assert_close, assert_weights, images, run_onnxruntime, shrink
 
 QUICK = [
     "resnet18",
@@ -31,7 +31,7 @@ UNLIKE_FILE = ["shufflenet_v2", "res2net50", "mixnet"]
 
 def train(module: nn.Module, steps: int = 2) -> None:
     """A few steps of gradient descent, in which every trained weight takes part."""
-    x = picture(module)
+    x = images(module)
     weights = [each for each in module.parameters() if each.requires_grad]
     optimizer = torch.optim.SGD(weights, lr=1e-3)
     for _ in range(steps):
@@ -80,7 +80,7 @@ def check_network(name: str) -> None:
         file = export(name, width=0.25, num_classes=10, fold=False)
         pretrain = graphscale.shrink(file)
         assert_weights(shrunk, pretrain)
-        x = picture(shrunk, 3)
+        x = images(shrunk, 3)
         # Both are off by up to 2e-4 from what float64 gives on the deepest.
         outputs = shrunk(x)
         first = outputs[0] if isinstance(outputs, list) else outputs
@@ -180,7 +180,7 @@ def test_copies_and_files(make) -> None:
     torch.save(shrunk, file)
     file.seek(0)
     for twin in (copy.deepcopy(shrunk), torch.load(file, weights_only=False)):
-        torch.testing.assert_close(twin.eval()(picture(twin)), shrunk.eval()(picture(shrunk)))
+        torch.testing.assert_close(twin.eval()(images(twin)), shrunk.eval()(images(shrunk)))
         assert twin.graphscale_plan == shrunk.graphscale_plan
         train(twin.train())
         grown = graphscale.grow(twin)
@@ -209,17 +209,6 @@ def test_fallback_is_the_imported_graph() -> None:
     assert torch.equal(grown.unused.weight, target.unused.weight)
     check_grown(grown, target, EXAMPLE)
     check_kernels(shrunk, grown)
-
-
-def test_weights_computed_in_forward() -> None:
-    """Growing gives an imported graph too: the class cannot hold the weights."""
-    target = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3, padding=1)), nn.Conv2d(8, 8, 3)
-    )
-    shrunk = shrink_to_import(target)
-    train(shrunk)
-    with torch.no_grad():
-        assert graphscale.grow(shrunk)(EXAMPLE).shape == target(EXAMPLE).shape
 
 
 def test_wrappers() -> None:
@@ -254,7 +243,7 @@ def test_options_reach_the_plan() -> None:
     shrunk = shrink(target, EXAMPLE, input_size=24, kernels={5: 3}, keep=["second.*"])
     assert shrunk.first.kernel_size == (3, 3)
     assert shrunk.second.kernel_size == (3, 3)
-    assert picture(shrunk).shape[2:] == (24, 24)
+    assert images(shrunk).shape[2:] == (24, 24)
     fresh = [shrink(target, EXAMPLE, init="fresh", seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(fresh[0].first.weight, fresh[1].first.weight)
     assert not torch.equal(fresh[0].first.weight, fresh[2].first.weight)
@@ -272,10 +261,10 @@ def test_keyword_arguments_and_several_outputs() -> None:
             return {"map": y, "mean": y.mean((2, 3))}
 
     shrunk = shrink(Two(), {"image": EXAMPLE, "gain": torch.ones(2, 1, 1, 1)})
-    assert shrunk(image=picture(shrunk), gain=torch.ones(2, 1, 1, 1))["mean"].shape == (2, 8)
+    assert shrunk(image=images(shrunk), gain=torch.ones(2, 1, 1, 1))["mean"].shape == (2, 8)
 
 
-def test_a_module_for_one_picture(capfd: pytest.CaptureFixture) -> None:
+def test_a_module_for_one_image(capfd: pytest.CaptureFixture) -> None:
     """Without a symbolic batch; nothing is printed, whatever torch thinks of that."""
 
     class One(Network):
@@ -297,9 +286,9 @@ def test_weights_of_zero_hide_no_difference() -> None:
     modules = [branch(0, 1, 0, 1), branch(1, 0, 1, 0)]
     for module in modules:
         nn.init.zeros_(module[2].weight)
-    assert difference(modules[0], copy.deepcopy(modules[0]), example) is None
-    assert difference(*modules, example) is not None
-    assert difference(branch(1, 1, 0, 0), modules[0], example) is not None
+    assert why_outputs_differ(modules[0], copy.deepcopy(modules[0]), example) is None
+    assert why_outputs_differ(*modules, example) is not None
+    assert why_outputs_differ(branch(1, 1, 0, 0), modules[0], example) is not None
 
 
 def test_imported_network_shrinks_and_grows() -> None:

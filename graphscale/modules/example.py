@@ -1,0 +1,69 @@
+"""The example input that a module is traced with: a tensor, a tuple of arguments, or keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from graphscale.core.errors import GraphScaleError
+
+
+class Example:
+    """The inputs a module is called with.
+
+    Args:
+        given: A tensor, a tuple (or list) of arguments, or a mapping of keyword arguments.
+
+    Raises:
+        GraphScaleError: it holds no tensor.
+    """
+
+    def __init__(self, given: Any) -> None:
+        self.kwargs = dict(given) if isinstance(given, Mapping) else {}
+        if isinstance(given, list | tuple):
+            self.args = tuple(given)
+        else:
+            self.args = () if isinstance(given, Mapping) else (given,)
+        if not self.tensors:
+            raise GraphScaleError(
+                "shrinking a torch module needs an example_input: a tensor of the target's size, "
+                "a tuple of arguments, or a dict of keyword arguments"
+            )
+
+    @staticmethod
+    def holds_tensors(value: Any) -> bool:
+        """Whether there is a tensor in a (nested) value."""
+        return any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors, in the order of the graph's inputs."""
+        leaves = pytree.tree_leaves((self.args, self.kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Example:
+        """The example with each tensor replaced by function(tensor)."""
+        args, kwargs = pytree.tree_map_only(torch.Tensor, function, (self.args, self.kwargs))
+        return Example(kwargs or args)
+
+    def batched(self) -> Example:
+        """With two images for one: torch.export takes a batch of one for a constant."""
+        if all(each.shape[:1] == (1,) for each in self.tensors):
+            return self.map(lambda each: torch.cat([each, each]))
+        return self
+
+    def first_images(self, count: int) -> Example:
+        """At most the first `count` images of every tensor."""
+        return self.map(lambda each: each[:count] if each.ndim else each)
+
+    def symbolic_batch(self) -> Any:
+        """torch.export's description of the inputs' first axis as a batch of any size."""
+        batch = torch.export.Dim("batch")
+
+        def describe(leaf: Any) -> Any:
+            return {0: batch} if isinstance(leaf, torch.Tensor) and leaf.ndim else None
+
+        return pytree.tree_map(describe, self.kwargs or self.args)

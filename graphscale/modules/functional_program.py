@@ -1,0 +1,128 @@
+"""torch.export's program of a module in a form that torch.onnx translates without decomposing it.
+
+torch.onnx.export spends more than half of its time on run_decompositions, which traces the program
+twice more to get rid of in-place operators and of operators that it cannot translate. For
+convolutional networks a few edits of the graph do the same: an in-place operator becomes its
+out-of-place twin, and batch normalisation and global pooling become what they would be decomposed
+to. Where these do not suffice there is no such program, and torch.onnx takes its own way.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx
+
+from graphscale.modules.example import Example
+
+_ATEN = torch.ops.aten
+# Operators that may return their input itself although their schema does not say so.
+_MAY_RETURN_INPUT = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout"}
+
+
+def functional_program(
+    module: torch.nn.Module, example: Example
+) -> torch.export.ExportedProgram | None:
+    """The program of `module` with a symbolic batch, or None where it needs decomposing.
+
+    Args:
+        module: In evaluation mode.
+        example: With at least two images, if its batch is to be symbolic.
+    """
+    try:
+        # Without this setting torch would take a batch of 0 or 1 for a special case.
+        with torch.fx.experimental._config.patch(backed_size_oblivious=True):
+            program = torch.export.export(
+                module,
+                example.args,
+                example.kwargs,
+                dynamic_shapes=example.symbolic_batch(),
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=False,
+            )
+    except Exception:
+        return None  # torch.onnx.export has further ways, and says why if all of them fail
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "call_function" and not _rewrite(node):
+            return None
+    program.graph_module.recompile()
+    program.run_decompositions = lambda *args, **kwargs: program
+    return program
+
+
+def _rewrite(node: fx.Node) -> bool:
+    """Edit one node; False where the program needs decomposing."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return not isinstance(target, torch._ops.HigherOrderOperator)
+    if target is _ATEN.batch_norm.default:
+        return _rewrite_batch_norm(node)
+    if target in (_ATEN.adaptive_avg_pool1d.default, _ATEN.adaptive_avg_pool2d.default):
+        sizes = node.args[1]
+        if set(sizes) != {1}:
+            return False
+        node.target = _ATEN.mean.dim
+        node.args = (node.args[0], list(range(-len(sizes), 0)), True)
+        return True
+    return _rewrite_in_place(node) if target._schema.is_mutable else True
+
+
+def _rewrite_batch_norm(node: fx.Node) -> bool:
+    """Batch normalisation in evaluation mode: a node that gives a tuple, and one that picks."""
+    x, scale, bias, mean, variance, training, momentum, epsilon, _ = node.args
+    if training or any(each is None for each in (scale, bias, mean, variance)):
+        return False
+    if any(user.op == "output" for user in node.users):
+        return False
+    graph = node.graph
+    with graph.inserting_before(node):
+        whole = graph.call_function(
+            _ATEN._native_batch_norm_legit_no_training.default,
+            (x, scale, bias, mean, variance, momentum, epsilon),
+        )
+        first = graph.call_function(operator.getitem, (whole, 0))
+    value = node.meta["val"]
+    whole.meta = {**node.meta, "val": (value, value.new_empty(0), value.new_empty(0))}
+    first.meta = dict(node.meta)
+    node.replace_all_uses_with(first)
+    graph.erase_node(node)
+    return True
+
+
+def _rewrite_in_place(node: fx.Node) -> bool:
+    """`y = f_(x)` becomes `y = f(x)`, and whoever reads x later reads y.
+
+    That is sound while nothing else shares x's memory: x is computed (no weight, no input), is no
+    view, and nobody took a view of it before.
+    """
+    name = node.target._schema.name.removeprefix("aten::")
+    packet = getattr(_ATEN, name.removesuffix("_"), None)
+    overload = node.target._overloadname
+    x = node.args[0] if node.args else None
+    if not name.endswith("_") or packet is None or overload not in packet.overloads():
+        return False
+    if not isinstance(x, fx.Node) or x.op != "call_function" or _may_alias(x):
+        return False
+    order = {each: index for index, each in enumerate(node.graph.nodes)}
+    later = [user for user in x.users if order[user] > order[node]]
+    earlier = [user for user in x.users if order[user] < order[node]]
+    if any(map(_may_alias, earlier)) or any(user.op == "output" for user in later):
+        return False
+    node.target = getattr(packet, overload)
+    for user in later:
+        user.replace_input_with(x, node)
+    return True
+
+
+def _may_alias(node: fx.Node) -> bool:
+    """Whether a node's result may share memory with its argument."""
+    target = node.target
+    if target is operator.getitem:
+        return _may_alias(node.args[0])
+    if not isinstance(target, torch._ops.OpOverload):
+        return node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor)
+    schema = target._schema
+    shared = any(value.alias_info is not None for value in schema.returns)
+    return shared or schema.name in _MAY_RETURN_INPUT

@@ -1,0 +1,208 @@
+"""Grow a torch module back into the target (Eq. 5 of arXiv 1610.03623)."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from graphscale.convert.exporter import save
+from graphscale.convert.importer import load
+from graphscale.convert.network import Network
+from graphscale.convert.tensors import to_torch
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import ModelLike
+from graphscale.core.plan import Plan, WeightPlan
+from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.skeleton import restore
+from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
+from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.image_size import forget_image_size
+from graphscale.modules.module_state import (
+    adopt_frozen,
+    adopt_modes,
+    copy_module,
+    device_of,
+    fill,
+    memory_formats,
+    tensors_of,
+    unwrapped,
+)
+from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
+from graphscale.modules.resize_weight import grow_weight
+from graphscale.modules.resized_weights import resized_weights
+from graphscale.modules.trace_module import module_path
+from graphscale.rescaling.grow import grow_model
+
+
+def grow_module(
+    module: nn.Module,
+    *,
+    plan: Plan | str | os.PathLike | None = None,
+    target: ModelLike | nn.Module | None = None,
+    resize: str = "bilinear",
+) -> nn.Module:
+    """The target network with the weights of the trained pre-train network `module` (Eq. 5).
+
+    Args:
+        module: What `shrink_module` returned, after training; also inside torch.compile or
+            DistributedDataParallel. Or any module of the pre-train network's sizes with a plan.
+        plan: The plan, or its file, where the module does not have it as `graphscale_plan`.
+        target: A module of the target network; a copy of it is filled.
+        resize: As for `grow`.
+
+    Returns:
+        A module of the target's class, state-dict keys and shapes, in the modes of `module`.
+
+    Raises:
+        GraphScaleError: there is no plan, or the module is not the plan's pre-train network, or a
+            weight would be left untrained.
+    """
+    interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
+    module = unwrapped(module)
+    plan = _read(plan) or getattr(module, "graphscale_plan", None)
+    if isinstance(module, Network):
+        return _grow_network(module, plan, target, resize)
+    name = type(module).__name__
+    if target is not None and not isinstance(target, nn.Module):
+        raise GraphScaleError(
+            f"{name} grows into a torch module; give one as target, not a model file"
+        )
+    if plan is None and target is None:
+        raise GraphScaleError(
+            f"{name} carries no plan (graphscale_plan); give the one of the module that shrink "
+            "returned, or a module of the target network as target"
+        )
+    given = tensors_of(module)
+    weights = plan.weights if plan is not None else resized_weights(given, unwrapped(target))
+    grown = grown_tensors(given, weights, resize, name)
+    if target is not None:
+        result = copy_module(unwrapped(target))
+        _fill_target(result, {**given, **grown})
+        return adopt_modes(result, module)
+    result = copy_module(module)
+    forget_image_size(result)
+    detach_plan(result)
+    outer = vars(result).pop("graphscale_outer_plans", None)
+    if outer:  # the module was shrunk more than once, and can be grown once more
+        attach_plan(result, outer[-1])
+        if outer[:-1]:
+            result.graphscale_outer_plans = outer[:-1]
+    fill(result, grown)
+    refresh_computed_weights(result)
+    graph = restore(plan.target).graph
+    if not any(module_path(node) for node in graph):
+        raise GraphScaleError(
+            "the plan was not made from a torch module; give a module of the target network as "
+            "target"
+        )
+    try:
+        edit_layers(result, graph)
+    except CannotEditError as reason:
+        raise GraphScaleError(
+            f"{name} cannot take the target's numbers: {reason}; give a module of the target "
+            "network as target"
+        ) from None
+    return result
+
+
+def grown_tensors(
+    given: Mapping[str, torch.Tensor], weights: Sequence[WeightPlan], resize: str, source: str
+) -> dict[str, torch.Tensor]:
+    """The target's tensors in place of those that the plan resizes, under all of their names.
+
+    Args:
+        given: All tensors of the pre-train network by name.
+        weights: How they are resized.
+        resize: As for `grow`.
+        source: What errors call the network.
+
+    Raises:
+        GraphScaleError: a weight is missing, has another shape, or holds NaN.
+    """
+    grown: dict[str, torch.Tensor] = {}
+    for weight in weights:
+        small = _checked(given, weight, source)
+        large = grow_weight(small, weight, resize)
+        shared = [name for name, other in given.items() if other is small]
+        grown |= dict.fromkeys(shared, large)
+        if not small.is_meta:
+            grown |= resized_companions(weight.name, small, large, given)
+    return grown
+
+
+def _checked(given: Mapping[str, torch.Tensor], weight: WeightPlan, source: str) -> torch.Tensor:
+    tensor = given.get(weight.name)
+    if tensor is None or list(tensor.shape) != weight.pretrain_shape:
+        found = "has none" if tensor is None else f"has the shape {list(tensor.shape)}"
+        raise GraphScaleError(
+            f"{source}: the plan wants a weight {weight.name!r} of shape "
+            f"{weight.pretrain_shape}, the module {found}; give the plan that it was shrunk by"
+        )
+    if not tensor.is_meta and tensor.isnan().any():
+        raise GraphScaleError(
+            f"{source}: weight {weight.name!r} holds NaN; go back to a checkpoint "
+            "from before the training diverged"
+        )
+    return tensor
+
+
+def _read(plan: Plan | str | os.PathLike | None) -> Plan | None:
+    return Plan.from_file(plan) if isinstance(plan, str | os.PathLike) else plan
+
+
+def _fill_target(result: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put `tensors`, which already have the target's shapes, into a copy of the target."""
+    for name, own in result.state_dict().items():
+        tensor = tensors.get(name)
+        if tensor is None or tensor.shape != own.shape:
+            found = "none" if tensor is None else f"one of shape {list(tensor.shape)}"
+            raise GraphScaleError(
+                f"{type(result).__name__}: weight {name!r} has the shape {list(own.shape)}, the "
+                f"checkpoint gives {found}; give the target that was shrunk"
+            )
+    fill(result, tensors)
+    refresh_computed_weights(result)
+
+
+def _grow_network(
+    network: Network, plan: Plan | None, target: ModelLike | nn.Module | None, resize: str
+) -> nn.Module:
+    """Growth of an imported network: into the module that it stands for, if there is one."""
+    is_module = isinstance(target, nn.Module)
+    grown, _, _ = grow_model(
+        save(network), plan=plan, target=None if is_module else target, resize=resize
+    )
+    kept = vars(network).get("graphscale_target")
+    if not is_module and kept is None:
+        result = load(grown).to(device_of(network))
+        fill(result, tensors_of(result), memory_formats(network))
+        return _trained_like(result, network)
+    if is_module:
+        result, formats = copy_module(unwrapped(target)), None
+    else:
+        result, formats = copy.deepcopy(kept.module), kept.formats
+    tensors = {
+        name: to_torch(value.const_value) for name, value in grown.graph.initializers.items()
+    }
+    own = tensors_of(result)
+    learned = [name for name, each in network.named_parameters() if each.requires_grad]
+    for name in [*learned, *(name for name, _ in network.named_buffers() if name in tensors)]:
+        if name not in own or (is_module and list(own[name].shape) != list(tensors[name].shape)):
+            raise GraphScaleError(
+                f"{type(result).__name__}: the trained weight {name!r} of the imported network has "
+                "no place in it, because its forward computes that weight from others; grow "
+                "without target, which gives an imported network"
+            )
+    fill(result, tensors, formats)
+    return _trained_like(result.to(device_of(network)), network)
+
+
+def _trained_like(result: nn.Module, network: Network) -> nn.Module:
+    """`result` in the mode of `network`, whose parts are not the layers of a class."""
+    result.train(network.training)
+    adopt_frozen(result, network)
+    return result

@@ -1,0 +1,258 @@
+"""Shrink a torch module.
+
+The module is traced to an ONNX graph, which is planned and shrunk like any other. Then a copy of
+the module takes the graph's numbers: same class, same state-dict keys. Where it cannot (numbers
+written into its forward), the graph itself as `load` imports it takes its place.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from onnx_ir.tensor_adapters import TorchTensor
+from torch import nn
+
+from graphscale.convert.exporter import save
+from graphscale.convert.importer import load, load_hollow
+from graphscale.convert.network import Network
+from graphscale.convert.tensors import to_torch
+from graphscale.core.kernel_sizes import KernelTable
+from graphscale.core.plan import Plan
+from graphscale.modules.computed_weights import (
+    ComputedWeights,
+    find_computed_weights,
+    refresh_computed_weights,
+    resized_companions,
+)
+from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.example import Example
+from graphscale.modules.image_size import check_image_size, forget_image_size
+from graphscale.modules.module_state import (
+    adopt_frozen,
+    adopt_modes,
+    copy_module,
+    device_of,
+    fill,
+    hollow,
+    memory_formats,
+    tensors_of,
+    unwrapped,
+)
+from graphscale.modules.plan_in_state_dict import attach_plan
+from graphscale.modules.resize_weight import shrink_weight
+from graphscale.modules.stand_in import stand_in
+from graphscale.modules.trace_module import trace_module
+from graphscale.modules.why_outputs_differ import why_outputs_differ
+from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.plan import plan_model
+from graphscale.rescaling.shrink import shrink_model
+
+
+@dataclass
+class _Shrunk:
+    """One attempt: the edited copy of the module, and the shrunk graph that it should equal.
+
+    Attributes:
+        module: Of the target's class.
+        model: The graph.
+        plan: With the module's names of weights.
+        reason: Why the module does not compute what the graph does; None if it does.
+    """
+
+    module: nn.Module
+    model: ir.Model
+    plan: Plan
+    reason: str | None
+
+
+def shrink_module(
+    module: nn.Module,
+    example_input: Any,
+    *,
+    input_size: Size = None,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    init: str | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """The pre-train network of `module`, which is left as it is; options as for `shrink`.
+
+    Args:
+        module: The target; also inside torch.compile or DistributedDataParallel, also on the meta
+            device.
+        example_input: What it is called with at the target's size: a tensor, a tuple of arguments
+            or a dict of keyword arguments.
+
+    Returns:
+        A module of the same class with the same state-dict keys, whose attribute `graphscale_plan`
+        holds the plan (`graphscale_plan.image_size` is the size of images that it takes). Where the
+        class cannot take the plan's numbers, a warning says why and the module is what `load` makes
+        of the shrunk graph. A module that is itself shrunk may be shrunk again: growing the result
+        gives a module that grows once more.
+
+    Raises:
+        GraphScaleError: torch cannot export the module, or the graph cannot be rescaled.
+    """
+    module = unwrapped(module)
+    options = {"input_size": input_size, "kernels": kernels, "keep": keep}
+    options |= {"init": init or "auto", "seed": seed}
+    if isinstance(module, Network):
+        return _shrink_network(module, options)
+    example = Example(example_input)
+    if any(tensor.is_meta for tensor in tensors_of(module).values()):
+        options["init"] = init or "resize"
+        return _shrink(_materialized(module), _on_cpu(example), options).to("meta")
+    return _shrink(module, example, options)
+
+
+def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
+    """What `shrink_module` would do; no weight is touched. Arguments and errors as there."""
+    module = unwrapped(module)
+    if isinstance(module, Network):
+        return plan_model(save(module), **options)
+    example = Example(example_input)
+    traced = _materialized(module)
+    model = trace_module(traced.eval(), _on_cpu(example))
+    computed = find_computed_weights(model.graph, traced)
+    return computed.renamed(plan_model(model, **options))
+
+
+def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
+    result = _attempt(module, example, options, whole=False)
+    if result.reason is not None:
+        # Once more by torch.onnx's own way, which also keeps what only training needs.
+        result = _attempt(module, example, options, whole=True)
+    if result.reason is None:
+        shrunk = result.module
+        if hasattr(module, "graphscale_plan"):
+            shrunk.graphscale_outer_plans = [
+                *getattr(module, "graphscale_outer_plans", ()),
+                module.graphscale_plan,
+            ]
+    else:
+        network = load(result.model).to(device_of(module))
+        shrunk, lacks = stand_in(network, module, result.plan, set(result.model.graph.initializers))
+        warnings.warn(
+            f"{type(module).__name__} cannot take the plan's numbers: {result.reason}. In its "
+            f"place stands the network that graphscale.load makes of the shrunk graph{lacks}",
+            stacklevel=4,
+        )
+    attach_plan(shrunk, result.plan)
+    check_image_size(shrunk, result.plan, example)
+    return shrunk
+
+
+def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) -> _Shrunk:
+    """Trace, shrink the graph, and give a copy of the module the graph's numbers.
+
+    Args:
+        whole: Trace also what only training needs, such as dropout; slower.
+    """
+    edited = copy_module(module)
+    model = trace_module(edited.eval(), example, quick=not whole, keep_dropout=whole)
+    adopt_modes(edited, module)
+    forget_image_size(edited)
+    computed = find_computed_weights(model.graph, edited)
+    before = {name: value.const_value for name, value in model.graph.initializers.items()}
+    model, plan = shrink_model(model, **options)
+    changed = [
+        value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not before.get(name)
+    ]
+    reason = None
+    try:
+        _take_weights(edited, changed, plan, computed)
+        edit_layers(edited, model.graph)
+    except CannotEditError as error:
+        reason = str(error)
+    if reason is None:
+        network = load_hollow(model)
+        network = hollow(network, set(network.state_dict())).to(device_of(module))
+        fed = _pretrain_example(example, model)
+        reason = why_outputs_differ(edited, network, fed, computed)
+    return _Shrunk(edited, model, computed.renamed(plan), reason)
+
+
+def _take_weights(
+    module: nn.Module,
+    changed: list[ir.Value],
+    plan: Plan,
+    computed: ComputedWeights,
+) -> None:
+    """Put the tensors of the `changed` initializers into the module, one after the other.
+
+    Raises:
+        CannotEditError: a weight that is resized is none of the module's.
+    """
+    own = tensors_of(module)
+    weights = {weight.name: weight for weight in plan.weights}
+    for name in weights:
+        if computed.source_of(name) not in own:
+            raise CannotEditError(f"its forward computes the weight {name!r} from others")
+    for value in changed:
+        name, source = value.name, computed.source_of(value.name)
+        if source == name and name in own:
+            fill(module, {name: to_torch(value.const_value)})
+            # The graph reads the module's tensor from here on: its own was computed from the old.
+            value.const_value = TorchTensor(own[name].detach().cpu(), name=name)
+            continue
+        value.const_value = ir.Tensor(value.const_value.numpy(), value.dtype, name=name)
+        if source == name:
+            continue
+        old = own[source].detach().clone()
+        fresh = plan.init == "fresh" or name not in weights
+        new = to_torch(value.const_value).to(old) if fresh else shrink_weight(old, weights[name])
+        fill(module, {source: new, **resized_companions(source, old, new, own)})
+    refresh_computed_weights(module)
+
+
+def _shrink_network(module: Network, options: dict) -> Network:
+    """The pre-train network of what `load` made."""
+    model, plan = shrink_model(save(module), **options)
+    network = load(model).to(device_of(module))
+    network.train(module.training)
+    adopt_frozen(network, module)
+    fill(network, tensors_of(network), memory_formats(module))
+    attach_plan(network, plan)
+    return network
+
+
+def _materialized(module: nn.Module) -> nn.Module:
+    """A copy on the CPU whose weights are zeros, for tracing alone."""
+    memo = {}
+    for tensor in tensors_of(module).values():
+        if tensor.is_meta:
+            zeros = torch.zeros(tensor.shape, dtype=tensor.dtype)
+            memo[id(tensor)] = (
+                nn.Parameter(zeros, tensor.requires_grad)
+                if isinstance(tensor, nn.Parameter)
+                else zeros
+            )
+    return copy_module(module, memo)
+
+
+def _on_cpu(example: Example) -> Example:
+    return example.map(lambda each: torch.zeros_like(each, device="cpu") if each.is_meta else each)
+
+
+def _pretrain_example(example: Example, model: ir.Model) -> Example:
+    """Random inputs of the pre-train network's shapes: two images where the batch is free."""
+    inputs = [value for value in model.graph.inputs if not value.is_initializer()]
+    if not any(isinstance(value.shape[0], int) for value in inputs if len(value.shape)):
+        example = example.batched().first_images(2)
+    shapes = iter([value.shape for value in inputs])
+    generator = torch.Generator().manual_seed(0)
+
+    def random(tensor: torch.Tensor) -> torch.Tensor:
+        sizes = [b if isinstance(b, int) else a for a, b in zip(tensor.shape, next(shapes))]
+        if not tensor.is_floating_point():
+            return tensor
+        return torch.randn(sizes, generator=generator).to(tensor)
+
+    return example.map(random)

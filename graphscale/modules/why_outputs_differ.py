@@ -1,0 +1,109 @@
+"""Whether two modules compute the same function of their weights and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from graphscale.modules.computed_weights import ComputedWeights
+from graphscale.modules.example import Example
+from graphscale.modules.module_state import hollow
+
+_TOLERANCE = 1e-4  # norm of the difference relative to the norm of the reference
+
+
+def why_outputs_differ(
+    module: nn.Module,
+    reference: nn.Module,
+    example: Example,
+    computed: ComputedWeights | None = None,
+) -> str | None:
+    """Why `module` does not compute what `reference` does, or None if it does.
+
+    Both run in evaluation mode on the example with weights drawn at random, so that a branch whose
+    last scale is still zero counts too. They run in float32; where that differs, or does not run,
+    once more in float64, because deep networks amplify rounding. The modules are left as they are.
+
+    Args:
+        module: Called as the example says.
+        reference: Takes the example's tensors one by one; weights that bear the same name in both
+            are the same. Its weights need not hold numbers.
+        example: Inputs.
+        computed: The weights of `reference` that `module` computes in its forward.
+    """
+    names = set(module.state_dict()) & set(reference.state_dict())
+    own = dict(module.state_dict())
+    shapes = {name: tensor for name, tensor in own.items() if name in names}
+    if computed:
+        shapes |= {name: own[name] for name in computed.read if name in own}
+    every = {*reference.state_dict()}
+    module, reference = hollow(module, set(shapes)).eval(), hollow(reference, every).eval()
+    reason = None
+    for dtype in (torch.float32, torch.float64):
+        weights = _drawn(shapes, dtype)
+        fed = example.map(lambda each, dtype=dtype: _converted(each, dtype))
+        try:
+            with torch.no_grad():
+                module, reference = module.to(dtype), reference.to(dtype)
+                if computed:
+                    with computed.capture(module) as captured:
+                        found = functional_call(module, weights, fed.args, fed.kwargs)
+                    given = {name: weights[name] for name in names} | captured
+                else:
+                    found = functional_call(module, weights, fed.args, fed.kwargs)
+                    given = weights
+                wanted = functional_call(reference, given, tuple(fed.tensors))
+        except Exception as error:
+            failure = " ".join(str(error).split())[:300]
+            reason = f"its forward does not run at the pre-train size ({failure})"
+        else:
+            reason = _difference(_leaves(found), _leaves(wanted))
+            if reason is None:
+                return None
+    return reason
+
+
+def _converted(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _leaves(outputs: object) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+
+
+def _drawn(shapes: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Random weights that keep activations in range: He's for kernels, near one for vectors."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = {}
+    for name, like in shapes.items():
+        if not like.is_floating_point():
+            drawn[name] = like
+            continue
+        # Uniform numbers, which are drawn faster than normal ones.
+        numbers = torch.rand(like.shape, generator=generator, dtype=dtype)
+        if like.ndim > 1:
+            bound = (6 * len(like) / like.numel()) ** 0.5
+            numbers = numbers.mul_(2 * bound).sub_(bound)
+        else:
+            numbers += 0.5
+        drawn[name] = numbers.to(like.device)
+    return drawn
+
+
+def _difference(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> str | None:
+    if [each.shape for each in found] != [each.shape for each in wanted]:
+        return "its outputs have other shapes than the planned network's"
+    for one, other in zip(found, wanted):
+        if not other.is_floating_point():
+            if not torch.equal(one, other):
+                return "its outputs are not the planned network's"
+            continue
+        one, other = one.double(), other.double()
+        off = torch.linalg.vector_norm(one - other)
+        if not off <= _TOLERANCE * torch.linalg.vector_norm(other):
+            return "its outputs are not the planned network's"
+    return None
