@@ -73,16 +73,26 @@ def has_fixed_size(model: ir.Model) -> bool:
 def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, list[int]]:
     """Concrete target shapes of all graph inputs; a symbolic batch becomes `batch`.
 
+    The sizes given are those of the images: of the inputs with the most heights and widths. Others,
+    such as the first state of a recurrent layer, have the sizes that the model says.
+
     Raises:
         GraphScaleError: a height or width is symbolic and `size` does not give it.
     """
-    shapes = {}
-    for value in graph_inputs(model):
+    inputs = graph_inputs(model)
+    for value in inputs:
         if value.shape is None:
             raise GraphScaleError(f"input {value.name!r} has no shape; export the model with one")
-        spatial = list(spatial_positions(value, len(value.shape)))
+    positions = {value: list(spatial_positions(value, len(value.shape))) for value in inputs}
+    most = max(map(len, positions.values()), default=0)
+    # The name of the batch, which stands second in the state of a recurrent layer.
+    first = [value.shape[0] for value in inputs if len(value.shape)]
+    batches = {dim.value for dim in first if isinstance(dim, ir.SymbolicDim)} - {None}
+    shapes = {}
+    for value, spatial in positions.items():
+        image = len(spatial) == most
         for sizes in (size.target, size.pretrain):
-            if spatial and sizes is not None and len(sizes) not in (1, len(spatial)):
+            if image and spatial and sizes is not None and len(sizes) not in (1, len(spatial)):
                 raise GraphScaleError(
                     f"input size {'x'.join(map(str, sizes))} has {len(sizes)} numbers, but input "
                     f"{value.name!r} has {len(spatial)} spatial dimensions; "
@@ -90,7 +100,8 @@ def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, 
                 )
         shape = []
         for position, given in enumerate(value.shape):
-            if position in spatial and size.target is not None:
+            sized = image or not isinstance(given, int)
+            if position in spatial and size.target is not None and sized:
                 wanted = axis_size(size.target, spatial.index(position))
                 if isinstance(given, int) and given != wanted:
                     raise GraphScaleError(
@@ -105,7 +116,7 @@ def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, 
                     f"input {value.name!r} has the symbolic height or width {str(given)!r}; "
                     "give it with --input-size, as in --input-size 224"
                 )
-            elif position == 0:
+            elif position == 0 or (isinstance(given, ir.SymbolicDim) and given.value in batches):
                 shape.append(batch)
             else:
                 raise GraphScaleError(
