@@ -75,6 +75,10 @@ def test_onnx_cases(name):
     for case in cases:
         inputs, expected = case.data_sets[0]
         model, inputs = with_fixed_numbers(case.model, inputs)
+        if any(0 in x.shape for x in inputs):  # refused for all models, whatever the operator
+            with pytest.raises(graphscale.GraphScaleError, match="a size of 0"):
+                graphscale.load(model)
+            continue
         outputs = graphscale.load(model).eval()(
             *[torch.from_numpy(np.ascontiguousarray(x)) for x in inputs]
         )
