@@ -100,7 +100,7 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
     training = TrainingOptions(
         epochs=epochs,
         rate=options.rate,
-        schedule=RateSchedule(variant.schedule, warmup=0.5 / epochs),
+        schedule=RateSchedule(variant.schedule, warm_up=0.5 / epochs),
         seed=seed,
     )
     folder = RunFolder(CACHE / file.stem)

@@ -152,7 +152,7 @@ def _training_options(options: argparse.Namespace) -> TrainingOptions:
     return TrainingOptions(
         epochs=options.epochs,
         rate=default if options.rate is None else options.rate,
-        schedule=RateSchedule(options.schedule, warmup=min(max(warm_up, 0.0), 0.5)),
+        schedule=RateSchedule(options.schedule, warm_up=min(max(warm_up, 0.0), 0.5)),
         optimizer=options.optimizer,
         momentum=options.momentum,
         weight_decay=options.weight_decay,

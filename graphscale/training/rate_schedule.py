@@ -25,12 +25,12 @@ class RateSchedule:
 
     Attributes:
         kind: 'steps', 'linear' (to zero) or 'cosine' (to zero).
-        warmup: Share of the training over which the rate rises linearly from near zero.
+        warm_up: Share of the training over which the rate rises linearly from near zero.
         drops: For 'steps': (share of the training, factor) of each drop.
     """
 
     kind: str = "cosine"
-    warmup: float = 0.0
+    warm_up: float = 0.0
     drops: tuple[tuple[float, float], ...] = _DROPS
 
     def __post_init__(self) -> None:
@@ -39,8 +39,8 @@ class RateSchedule:
 
     def at(self, progress: float) -> float:
         """The rate at `progress` (0 at the start, 1 at the end) as a share of its full height."""
-        if progress < self.warmup:
-            return max(progress / self.warmup, 1e-3)
+        if progress < self.warm_up:
+            return max(progress / self.warm_up, 1e-3)
         return self.decay(progress)
 
     def decay(self, progress: float) -> float:

@@ -323,7 +323,7 @@ class Trainer:
             return self.options.rate * schedule.at(moment / epochs)
         grown = self.ends[-2]
         if moment < grown:
-            share = moment / (schedule.warmup * epochs) if schedule.warmup else 1.0
+            share = moment / (schedule.warm_up * epochs) if schedule.warm_up else 1.0
             return self.options.rate * min(max(share, 1e-3), 1.0)
         return self.options.rate * schedule.decay((moment - grown) / (epochs - grown))
 

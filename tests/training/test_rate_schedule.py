@@ -31,7 +31,7 @@ def test_cosine_is_torchs() -> None:
 
 
 def test_warm_up_rises_in_a_line() -> None:
-    schedule = RateSchedule("linear", warmup=0.1)
+    schedule = RateSchedule("linear", warm_up=0.1)
     assert schedule.at(0.05) == pytest.approx(0.5)
     assert 0 < schedule.at(0) < 0.01
     assert schedule.at(0.1) == pytest.approx(0.9)
