@@ -135,6 +135,8 @@ def train_folder(
     target = read_target(
         str(model), len(images.classes), folder_options.image_size, folder_options.channels
     )
+    for hint in target.hints:
+        notices.said(f"{model}: {hint}")
     batches, normalization = _batches(images, target, options, folder_options, notices)
     if not resume:
         folder.create(
