@@ -18,6 +18,7 @@ from onnx_ir.passes.common import InlinePass
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model
 from graphscale.layers.operator import DOMAIN, OPERATORS
+from graphscale.layers.quiet_exporter import quiet_exporter
 
 _with_our_rules = False  # torch's own flag is of the whole process, too
 
@@ -74,9 +75,10 @@ def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Mode
     global _with_our_rules
     before, _with_our_rules = _with_our_rules, True
     try:
-        return torch.onnx.export(
-            module, example_inputs, dynamo=True, custom_translation_table=table, **kwargs
-        ).model
+        with quiet_exporter():
+            return torch.onnx.export(
+                module, example_inputs, dynamo=True, custom_translation_table=table, **kwargs
+            ).model
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise GraphScaleError(

@@ -7,10 +7,6 @@ state-dict names, and `module_path(node)` gives the submodule of a node.
 from __future__ import annotations
 
 import ast
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import onnx_ir as ir
 import onnx_ir.passes.common
@@ -20,6 +16,7 @@ import torch
 from graphscale.convert.operators.normalization import DROPS
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.export import add_function_bodies, to_onnx
+from graphscale.layers.quiet_exporter import quiet_exporter
 from graphscale.modules.example import Example
 from graphscale.modules.functional_program import functional_program
 from graphscale.modules.keep_dropout import mark_dropout, place_dropout
@@ -46,7 +43,7 @@ def trace_module(
     """
     marks = mark_dropout(module) if keep_dropout else []
     try:
-        with _quiet():
+        with quiet_exporter():
             model = _exported(module, example, quick)
     finally:
         for mark in marks:
@@ -116,19 +113,3 @@ def _is_zeros(value: ir.Value) -> bool:
         return False
     fill = weight_source(node.inputs[0])
     return fill is not None and not tensor_of(fill).numpy().any()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A context in which torch's exporter neither warns nor logs."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch._guards")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)

@@ -87,8 +87,8 @@ class FolderImages(torch.utils.data.Dataset):
         image = image.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
         if self.augmentation == "crop-flip" and random.random() < 0.5:
             image = ImageOps.mirror(image)
-        array = np.asarray(image).reshape(height, width, self.channels)
-        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1))), label
+        array = np.asarray(image).reshape(height, width, self.channels).transpose(2, 0, 1)
+        return torch.from_numpy(array.copy()), label  # Pillow's own memory is not writable
 
 
 def _middle(size: tuple[int, int], aspect: float, share: float = 0.875) -> tuple[float, ...]:

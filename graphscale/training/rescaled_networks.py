@@ -11,6 +11,7 @@ from torch import nn
 from graphscale.convert.network import Network
 from graphscale.modules.grow import grow_module
 from graphscale.modules.shrink import shrink_module
+from graphscale.rescaling.input_size import InputSize
 from graphscale.training.grow_in_place import grow_
 from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.recipes import Recipe
@@ -70,9 +71,11 @@ class RescaledNetworks:
 
     def _options(self, stage: int) -> dict[str, Any]:
         chosen = self.recipe.stages[stage]
-        size = None
-        if chosen.scale is not None:
-            size = tuple(max(1, round(n * chosen.scale)) for n in self.example.shape[2:])
+        target = _pair(self.example.shape[2:])
+        scale = chosen.scale
+        pretrain = tuple(max(1, round(n * scale)) for n in target) if scale is not None else None
+        # The target's size is said, too: a network from an ONNX file may leave it open.
+        size = InputSize(target, pretrain)
         return {"kernels": dict(chosen.kernels) or None, "input_size": size, "seed": self.seed}
 
 

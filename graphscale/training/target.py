@@ -65,7 +65,6 @@ def _from_file(model: str, image_size: tuple[int, int] | None) -> Target:
     import graphscale
     from graphscale.core.model_files import load_model
 
-    network = graphscale.load(model, input_size=image_size)
     inputs = [value for value in load_model(model).graph.inputs if not value.is_initializer()]
     shape = list(inputs[0].shape) if len(inputs) == 1 and inputs[0].shape is not None else []
     if len(shape) != 4 or not isinstance(shape[1], int):
@@ -74,14 +73,21 @@ def _from_file(model: str, image_size: tuple[int, int] | None) -> Target:
             f"{', '.join(f'{each.name} {each.shape}' for each in inputs)}; write a training loop "
             "with graphscale.load and graphscale.grow_ instead"
         )
-    sizes = [
-        size if isinstance(size, int) else image_size[axis] if image_size is not None else None
-        for axis, size in enumerate(shape[2:])
-    ]
-    if None in sizes:
-        raise GraphScaleError(f"{model}: leaves its image size open; give it with --image-size")
+    for axis, size in enumerate(shape[2:]):
+        if isinstance(size, int):
+            if image_size is not None and image_size[axis] != size:
+                raise GraphScaleError(
+                    f"{model}: takes images of {shape[2]}×{shape[3]}, not of --image-size "
+                    f"{image_size[0]}×{image_size[1]}; leave --image-size out, or export the model "
+                    "at that size"
+                )
+        elif image_size is None:
+            raise GraphScaleError(f"{model}: leaves its image size open; give it with --image-size")
+        else:
+            shape[2 + axis] = image_size[axis]
+    network = graphscale.load(model, input_size=image_size)
     hints = tuple(training_losses(model))
-    return Target(network, torch.zeros(1, shape[1], *sizes), from_onnx=True, hints=hints)
+    return Target(network, torch.zeros(1, *shape[1:]), from_onnx=True, hints=hints)
 
 
 def _from_callable(
