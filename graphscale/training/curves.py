@@ -22,7 +22,7 @@ def draw_curves(runs: Mapping[str, Sequence[EpochRecord]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     longest = max(records[-1].seconds for records in runs.values())
     unit, name = (3600, "hours") if longest > 5400 else (60, "minutes")
@@ -50,6 +50,8 @@ def draw_curves(runs: Mapping[str, Sequence[EpochRecord]], path: Path) -> None:
     sides[0].set_xlabel("epochs")
     sides[1].set_xlabel(f"{name} of training")
     sides[0].set_ylabel("validation accuracy, %")
+    sides[0].set_ylim(top=min(sides[0].get_ylim()[1], 101))
+    sides[0].xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     sides[0].legend(frameon=False)
     for side in sides:
         side.grid(alpha=0.3)
