@@ -10,6 +10,7 @@ import copy
 import keyword
 import linecache
 import operator
+import unicodedata
 from collections.abc import Callable
 
 import onnx
@@ -55,6 +56,13 @@ class Source:
 class Namespace(nn.Module):
     """Holds the weights whose names share a prefix."""
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """As any module, beside a weight that is named 'training', too."""
+        if name == "training":
+            vars(self)[name] = value
+        else:
+            super().__setattr__(name, value)
+
 
 class OddName(nn.Module):
     """Reads a weight whose name is no valid attribute path, such as 'a' beside 'a.b'."""
@@ -69,7 +77,7 @@ class OddName(nn.Module):
         return self.store[self.key]
 
 
-class Network(nn.Module):
+class Network(Namespace):
     """An ONNX graph as a torch module.
 
     `named_parameters()` are the weights and `named_buffers()` the running statistics, under the
@@ -110,7 +118,10 @@ class Network(nn.Module):
 
     def is_attribute(self, name: str) -> bool:
         """Whether the program can read the weight as the attribute `self.<name>`."""
-        if set(name) & set('"\\\n') or any(map(keyword.iskeyword, name.split("."))):
+        if set(name) & set('"\\') or any(map(keyword.iskeyword, name.split("."))):
+            return False
+        # Text with a line break is no literal, and Python reads 'ｘ' in a program as 'x'.
+        if not name.isprintable() or unicodedata.normalize("NFKC", name) != name:
             return False
         try:
             return operator.attrgetter(name)(self) is self.weight(name)

@@ -6,6 +6,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from graphscale.core.errors import GraphScaleError
+
 _DTYPES = {
     ir.DataType.FLOAT: torch.float32,
     ir.DataType.DOUBLE: torch.float64,
@@ -31,14 +33,27 @@ def torch_dtype(dtype: ir.DataType | int) -> torch.dtype:
     """The torch dtype of an ONNX element type.
 
     Raises:
-        KeyError: torch has no such type.
+        GraphScaleError: torch has no such type.
     """
-    return _DTYPES[ir.DataType(dtype)]
+    dtype = ir.DataType(dtype)
+    if dtype not in _DTYPES:
+        raise GraphScaleError(
+            f"torch computes with no tensors of ONNX's type {dtype.name}; convert the weight, or "
+            "dequantise it, before"
+        )
+    return _DTYPES[dtype]
 
 
 def to_torch(tensor: ir.TensorProtocol) -> torch.Tensor:
-    """A torch copy of `tensor`, in its own dtype."""
-    dtype = torch_dtype(tensor.dtype)
+    """A torch copy of `tensor`, in its own dtype.
+
+    Raises:
+        GraphScaleError: torch has no such type; names the tensor.
+    """
+    try:
+        dtype = torch_dtype(tensor.dtype)
+    except GraphScaleError as error:
+        raise GraphScaleError(f"tensor {tensor.name!r}: {error}") from None
     array = np.array(tensor.numpy())  # a copy: the original may be a read-only view of the file
     if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1:
         return torch.from_numpy(array)

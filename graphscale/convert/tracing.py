@@ -11,6 +11,7 @@ the batch, and a step of the program (`x.size(0)`) for those that do.
 from __future__ import annotations
 
 import collections
+import keyword
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.proxy import Scope, TracerBase
 
 _CONSTANT = "_constant_"  # prefix of the names of the program's constants
+
+# Names that the text of a program reads, which its arguments must leave alone.
+_READ_BY_PROGRAMS = frozenset(
+    ("self", "torch", "device", "inf", "nan", "NoneType", "fx_pytree", "pytree")
+) | {"getattr", "slice"}
 
 
 class ProgramValue(fx.Proxy):
@@ -82,11 +88,17 @@ class Tracer(TracerBase):
         """A new argument of the program.
 
         Args:
-            name: Of the input; characters that Python does not allow become underscores.
+            name: Of the input; the program's argument has a similar name that Python allows.
             shapes: Its shape at each batch size.
             dtype: Its element type.
         """
-        node = self.graph.placeholder("".join(c if c.isalnum() else "_" for c in name) or "x")
+        argument = "".join(c if c.isascii() and c.isalnum() else "_" for c in name) or "x"
+        taken = _READ_BY_PROGRAMS | {value.node.target for value in self._inputs}
+        if not argument.isidentifier() or keyword.iskeyword(argument):
+            argument = f"input_{argument}"
+        while argument in taken:
+            argument += "_"
+        node = self.graph.placeholder(argument)
         with self._mode:
             self.samples[node] = [torch.empty(tuple(shape), dtype=dtype) for shape in shapes]
         self._inputs.append(ProgramValue(node, self))

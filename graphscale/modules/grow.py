@@ -187,7 +187,8 @@ def _grow_network(
     )
     kept = vars(network).get("graphscale_target")
     if not is_module and kept is None:
-        result = load(grown).to(device_of(network))
+        sizes = network.source.options["input_size"]
+        result = load(grown, input_size=sizes).to(device_of(network))
         fill(result, tensors_of(result), memory_formats(network))
         return _trained_like(result, network)
     if is_module:

@@ -51,7 +51,7 @@ from graphscale.modules.resize_weight import shrink_weight
 from graphscale.modules.stand_in import stand_in
 from graphscale.modules.trace_module import trace_module
 from graphscale.modules.why_outputs_differ import why_outputs_differ
-from graphscale.rescaling.input_size import Size
+from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size
 from graphscale.rescaling.plan import plan_model
 from graphscale.rescaling.shrink import shrink_model
 
@@ -228,9 +228,16 @@ def _take_weights(
 
 
 def _shrink_network(module: Network, options: dict) -> Network:
-    """The pre-train network of an imported network."""
-    model, plan = shrink_model(save(module), **options)
-    network = load(model).to(device_of(module))
+    """The pre-train network of an imported network, which remembers the size of an open target."""
+    target = save(module)
+    fixed = has_fixed_size(target)
+    loaded_for = module.source.options["input_size"]
+    size = InputSize.parse(options["input_size"], fixed)
+    if not fixed and size.target is None and loaded_for is not None:
+        size = InputSize(tuple(loaded_for), size.pretrain)
+    model, plan = shrink_model(target, **{**options, "input_size": size})
+    sizes = size.target if size.target is None or len(size.target) > 1 else size.target * 3
+    network = load(model, input_size=sizes).to(device_of(module))
     network.train(module.training)
     adopt_frozen(network, module)
     fill(network, tensors_of(network), memory_formats(module))

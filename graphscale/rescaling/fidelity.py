@@ -20,7 +20,13 @@ from graphscale.core.resampling import interpolation_matrix
 if TYPE_CHECKING:
     import onnxruntime
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+_DTYPES = {
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+}
+_STRIDE = 32  # images whose size is open get a multiple of it, the stride of most networks
 
 
 @dataclass
@@ -64,20 +70,71 @@ def compare(pretrain: Path, grown: Path, plan: Plan, images: np.ndarray) -> list
     Raises:
         GraphScaleError: the networks have further inputs, or a model does not run.
     """
+    import onnxruntime
+
     from graphscale.core.runtime import session
 
     entry = _image_input(plan)
-    sessions = [session(str(path)) for path in (pretrain, grown)]
+    sessions = []
+    for path in (pretrain, grown):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what fails is told by an error of ours
+        sessions.append(session(str(path), sess_options=options))
     kinds = {each.name: each.type for each in sessions[1].get_inputs()}
     if len(kinds) != 1:
         raise GraphScaleError("--check needs a network with one image as its only input")
     outputs = []
-    for each, shape in zip(sessions, (entry.pretrain, entry.target), strict=True):
+    for each, path, shape in zip(sessions, (pretrain, grown), (entry.pretrain, entry.target)):
         sizes = _sizes(entry, shape)
-        fed = _resize(images, sizes).astype(_DTYPES.get(kinds[entry.name], np.float32))
-        outputs.append(_run(each, entry, _layout(fed, entry)))
+        fed = _as_type(_resize(images, sizes), _DTYPES.get(kinds[entry.name], np.float32))
+        try:
+            outputs.append(_run(each, entry, _layout(fed, entry)))
+        except _failures() as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise GraphScaleError(
+                f"{path}: does not run on images of {'×'.join(map(str, sizes))} ({reason}); "
+                "give shrink an --input-size that the network takes, or leave --check out"
+            ) from None
     names = [each.name for each in sessions[1].get_outputs()]
-    return [_compare(name, *pair) for name, *pair in zip(names, *outputs, strict=True)]
+    pairs = zip(names, *outputs, strict=True)
+    return [_compare(*each) for each in pairs if _comparable(*each, entry)]
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a model that does not run."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (state.Fail, state.InvalidArgument, state.RuntimeException, state.NotImplemented)
+
+
+def _as_type(images: np.ndarray, dtype: type) -> np.ndarray:
+    """`images` as `dtype`; of synthetic ones, 8-bit values are spread around the middle."""
+    if not np.issubdtype(dtype, np.integer):
+        return images.astype(dtype)
+    limits = np.iinfo(dtype)
+    if images.min() < limits.min or images.max() < limits.max / 8:
+        images = (limits.min + limits.max + 1) / 2 + 50 * images
+    return np.clip(np.rint(images), limits.min, limits.max).astype(dtype)
+
+
+def _comparable(name: str, pretrain: np.ndarray, grown: np.ndarray, entry: InputPlan) -> bool:
+    """Whether the axes that differ between two outputs are heights or widths.
+
+    An axis on which several maps, or the rows of one, are laid end to end is none of them: its
+    size changes by the product of the ratios of height and width.
+    """
+    if pretrain.ndim != grown.ndim:
+        return False
+    changed = [(a, b) for a, b in zip(pretrain.shape, grown.shape) if a != b]
+    sizes = zip(_sizes(entry, entry.pretrain), _sizes(entry, entry.target))
+    ratios = [a / b for a, b in sizes if a != b]
+    if len(changed) > len(ratios) or pretrain.shape[0] != grown.shape[0]:
+        return False
+    flattened = np.log(np.prod(ratios))
+    return len(ratios) < 2 or all(
+        min(abs(np.log(a / b) - np.log(ratio)) for ratio in ratios) < abs(np.log(a / b) - flattened)
+        for a, b in changed
+    )
 
 
 def _image_input(plan: Plan) -> InputPlan:
@@ -92,10 +149,13 @@ def _channels_last(entry: InputPlan) -> bool:
 
 
 def _sizes(entry: InputPlan, shape: list[int | str]) -> list[int]:
-    """Heights and widths; where the target's are symbolic, the pre-train ones enlarged by 1.5."""
+    """Heights and widths; where the target's are symbolic, about 1.5 times the pre-train ones."""
     places = range(1, len(shape) - 1) if _channels_last(entry) else range(2, len(shape))
     return [
-        shape[i] if isinstance(shape[i], int) else round(1.5 * entry.pretrain[i]) for i in places
+        shape[i]
+        if isinstance(shape[i], int)
+        else max(1, round(1.5 * entry.pretrain[i] / _STRIDE)) * _STRIDE
+        for i in places
     ]
 
 
@@ -154,12 +214,17 @@ def _run(
         session.run(None, {entry.name: np.ascontiguousarray(images[i : i + step])})
         for i in range(0, len(images), step)
     ]
-    return [np.concatenate([np.asarray(out, np.float64) for out in outs]) for outs in zip(*runs)]
+    return [
+        np.concatenate([np.atleast_1d(np.asarray(out, np.float64)) for out in outs])
+        for outs in zip(*runs)
+    ]
 
 
 def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
-    if pretrain.ndim > 2 and pretrain.shape != grown.shape:
-        pretrain = _resize(pretrain, list(grown.shape[2:]))
+    for axis, size in enumerate(grown.shape):
+        if pretrain.shape[axis] != size:
+            matrix = interpolation_matrix(pretrain.shape[axis], size)
+            pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
     norm = float(np.linalg.norm(pretrain)) or 1.0
     varied = pretrain.std() > 0 and grown.std() > 0
     classes = grown.reshape(*grown.shape[:2], -1)

@@ -1,0 +1,84 @@
+"""grow --check on outputs and inputs of every form: which are compared, and along which axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, parser
+
+import graphscale
+from graphscale.cli import main
+from graphscale.rescaling.fidelity import check_images, compare
+
+
+def model(body: str, output: str, dtype: str = "float", size: str = "40, 40") -> onnx.ModelProto:
+    first = "i = Cast <to = 1> (x)" if dtype != "float" else "i = Identity (x)"
+    made = parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g ({dtype}[N, 3, {size}] x) => (float[{output}] y)
+        <int64[3] shape = {{0, 4, -1}}> {{
+            {first}
+            m = Conv <pads = [2, 2, 2, 2], strides = [2, 2]> (i, w)
+            {body}
+        }}"""
+    )
+    kernel = np.random.default_rng(0).standard_normal((4, 3, 5, 5)).astype(np.float32)
+    made.graph.initializer.append(onnx.numpy_helper.from_array(kernel, "w"))
+    return made
+
+
+def checked(made: onnx.ModelProto, folder: Path, **options) -> list[str]:
+    """The outputs that are compared."""
+    small, large = folder / "small.onnx", folder / "large.onnx"
+    onnx.save(graphscale.shrink(made, **options), small)
+    onnx.save(graphscale.grow(small), large)
+    plan = graphscale.plan(made, **options)
+    found = compare(small, large, plan, check_images(plan))
+    assert all(0 <= each.difference < 1 and each.correlation > 0.5 for each in found)
+    return [each.output for each in found]
+
+
+@pytest.mark.parametrize(
+    ("body", "output"),
+    [
+        ("y = Relu (m)", "N, 4, 20, 20"),
+        ("y = Transpose <perm = [0, 2, 3, 1]> (m)", "N, 20, 20, 4"),
+        ("y = ReduceMean <axes = [2], keepdims = 0> (m)", "N, 4, 20"),
+    ],
+)
+def test_compared(body: str, output: str, tmp_path: Path) -> None:
+    assert checked(model(body, output), tmp_path) == ["y"]
+
+
+def test_maps_laid_end_to_end_are_left_out(tmp_path: Path) -> None:
+    made = model("y = Reshape (m, shape)", "N, 4, 400")
+    assert checked(made, tmp_path) == []
+
+
+def test_command_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tmp_path / "small.onnx"
+    onnx.save(graphscale.shrink(model("y = Reshape (m, shape)", "N, 4, 400")), small)
+    assert main(["grow", str(small), "--check"]) == 0
+    assert "leaves out y" in capsys.readouterr().err
+
+
+def test_8_bit_images(tmp_path: Path) -> None:
+    made = model("y = GlobalAveragePool (m)", "N, 4, 1, 1", dtype="uint8")
+    assert made.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+    assert checked(made, tmp_path) == ["y"]
+
+
+def test_an_open_size_gets_a_multiple_of_the_stride(tmp_path: Path) -> None:
+    """A map is halved twice and enlarged by four: 36 and 44 work, 42 does not."""
+    made = model(
+        "d = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (m)\n"
+        'u = Resize <mode = "nearest"> (d, , scales)\ny = Add (m, u)',
+        "N, 4, H2, W2",
+        size="H, W",
+    )
+    scales = np.array([1, 1, 2, 2], np.float32)
+    made.graph.initializer.append(onnx.numpy_helper.from_array(scales, "scales"))
+    assert checked(made, tmp_path, input_size=64) == ["y"]
