@@ -229,7 +229,7 @@ class Plan:
                     "(--target)"
                 )
             return cls(
-                inputs=[InputPlan(**each) for each in data["inputs"]],
+                inputs=[_input(each) for each in data["inputs"]],
                 layers=[LayerPlan(**each) for each in data["layers"]],
                 weights=[_weight(each) for each in data["weights"]],
                 constants=data["constants"],
@@ -237,9 +237,9 @@ class Plan:
                 grids={k: [_grid(each) for each in v] for k, v in data["grids"].items()},
                 folded=data["folded"],
                 resolved_ifs=data["resolved_ifs"],
-                target=data["target"],
+                target=_text(data["target"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise GraphScaleError(
                 f"{name}: not a graphscale plan ({type(error).__name__}: {error}); "
                 "give the .plan.json that shrink wrote"
@@ -282,16 +282,40 @@ class Plan:
         model.metadata_props[METADATA_KEY] = self.to_json()
 
 
+def _input(data: dict) -> InputPlan:
+    entry = InputPlan(**data)
+    if len(entry.target) != len(entry.pretrain):
+        raise ValueError(f"input shapes {entry.target} and {entry.pretrain}")
+    for size in (*entry.target, *entry.pretrain):
+        if not isinstance(size, str):
+            _size(size)
+    return entry
+
+
 def _weight(data: dict) -> WeightPlan:
     factors = [[_factor(each) for each in dim] for dim in data["factors"]]
-    return WeightPlan(data["name"], data["kind"], factors)
+    if data["kind"] not in ("kernel", "interface", "table"):
+        raise ValueError(f"{data['kind']!r} is no kind of weight")
+    return WeightPlan(_text(data["name"]), data["kind"], factors)
 
 
 def _factor(data: dict | list) -> Factor:
     if isinstance(data, dict):
         return JoinedFactor([[_factor(each) for each in part] for part in data["parts"]])
     target, pretrain = data
-    return target, pretrain
+    return _size(target), _size(pretrain)
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _grid(data: dict) -> GridPlan:

@@ -80,3 +80,27 @@ def test_the_report_keeps_its_keys() -> None:
         *("pretrain_extent", "multiplications", "left_unscaled"),
     ]
     assert layer["multiplications"] == {"target": 90, "pretrain": 20}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("weights", 0, "factors", 0, 0, 0), 1.5),
+        (("weights", 0, "factors", 0, 0, 1), [1]),
+        (("weights", 0, "factors", 0, 0, 1), 0),
+        (("weights", 0, "kind"), 3),
+        (("weights", 0, "name"), None),
+        (("inputs", 0, "target"), []),
+        (("inputs", 0, "pretrain", 2), -4),
+        (("target",), 5),
+    ],
+)
+def test_damaged(path: tuple, value: object) -> None:
+    data = json.loads(example().to_json())
+    *outer, key = path
+    place = data
+    for each in outer:
+        place = place[each]
+    place[key] = value
+    with pytest.raises(graphscale.GraphScaleError, match="not a graphscale plan"):
+        Plan.from_json(json.dumps(data))
