@@ -142,3 +142,55 @@ def test_second_training_does_not_replace_the_first(capsys: pytest.CaptureFixtur
     assert main(["train", *OPTIONS, "--recipe", "target", "-o", "first", "--quiet"]) == 2
     assert "holds a training already" in capsys.readouterr().err
     assert Path("first/last.pt").read_bytes() == before
+
+
+def export(size: str) -> None:
+    """An ONNX file of a small network for grey images of `size`."""
+    made = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N, 1, {size}] x) => (float[N, 2] y) {{
+            c = Conv <strides = [2, 2], pads = [2, 2, 2, 2]> (x, w)
+            r = Relu (c)
+            p = GlobalAveragePool (r)
+            f = Flatten (p)
+            y = Gemm (f, fc)
+        }}"""
+    )
+    random = np.random.default_rng(0)
+    for name, shape in (("w", (4, 1, 5, 5)), ("fc", (4, 2))):
+        weight = random.standard_normal(shape).astype(np.float32)
+        made.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+    onnx.save(made, "file.onnx")
+
+
+def train_file(*options: str) -> int:
+    return main(
+        ["train", "file.onnx", "--data", "images", "--batch", "8", "--workers", "0", *options]
+    )
+
+
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+@pytest.mark.parametrize("recipe", ["late", "progressive"])
+def test_file_of_open_size(recipe: str) -> None:
+    export("H, W")
+    options = ("--image-size", "16", "--epochs", "5", "--recipe", recipe, "-o", f"open-{recipe}")
+    assert train_file(*options) == 0
+    shape = onnx.load(f"open-{recipe}/model.onnx").graph.input[0].type.tensor_type.shape
+    assert [each.dim_param for each in shape.dim] == ["N", "", "H", "W"]
+
+
+def test_size_that_a_file_does_not_say_or_cannot_take(capsys: pytest.CaptureFixture[str]) -> None:
+    export("H, W")
+    assert train_file("-o", "unsaid") == 2
+    assert "give it with --image-size" in capsys.readouterr().err
+    export("16, 16")
+    assert train_file("-o", "other", "--image-size", "24") == 2
+    assert "takes images of 16×16" in capsys.readouterr().err
+
+
+def test_exporter_is_quiet() -> None:
+    process = start("-o", "quiet", "--recipe", "target")
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+    assert "torch" not in said
+    assert "Warning" not in said

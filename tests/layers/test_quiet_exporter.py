@@ -1,0 +1,28 @@
+"""Within the block nothing of torch's exporter is heard; afterwards everything is as before."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import pytest
+
+from graphscale.layers.quiet_exporter import quiet_exporter
+
+
+def test_loggers_and_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    with warnings.catch_warnings(record=True) as heard, quiet_exporter():
+        logger.warning("said within")
+        warnings.warn("said within", stacklevel=1)
+    assert logger.level == before
+    assert not heard
+    assert not caplog.records
+
+
+def test_level_comes_back_after_an_error() -> None:
+    before = logging.getLogger("torch.onnx").level
+    with pytest.raises(ValueError, match="a fault"), quiet_exporter():
+        raise ValueError("a fault")
+    assert logging.getLogger("torch.onnx").level == before
