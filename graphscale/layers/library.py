@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from graphscale.core.c_api import attribute_array, describe, open_library
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.runtime import get_library_path
 
 # As ONNX numbers its element types.
 ONNX_TYPES = {
@@ -28,20 +27,6 @@ _ErrorText = ctypes.c_char * 1024
 _ERROR_SIZE = ctypes.c_size_t(ctypes.sizeof(_ErrorText))
 _ANYWHERE = contextlib.nullcontext()
 _CPU = torch.device("cpu")
-
-
-class _Attribute(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("kind", ctypes.c_int32),
-        ("count", ctypes.c_int32),
-        ("integer", ctypes.c_int64),
-        ("number", ctypes.c_double),
-        ("text", ctypes.c_char_p),
-        ("integers", ctypes.POINTER(ctypes.c_int64)),
-    ]
-
-
 _LEFT_OUT = (0, 0, 0)
 _Allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
 _Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -58,23 +43,6 @@ class _Place(ctypes.Structure):
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(get_library_path())
-    library.graphscale_describe.restype = ctypes.c_char_p
-    library.graphscale_cuda_error.restype = ctypes.c_char_p
-    return library
-
-
-def describe() -> list[dict]:
-    """Every operator of the library: name, summary, inputs, outputs, attributes and types.
-
-    Each input and output has a name, a type, a meaning, whether it is optional, and, for inputs,
-    whether training changes it (``"trainable"``).
-    """
-    return json.loads(_library().graphscale_describe().decode())
-
-
-@functools.cache
 def trainable_inputs(name: str) -> tuple[int, ...]:
     """Positions of the inputs of operator ``name`` that training changes: weights and biases.
 
@@ -86,7 +54,7 @@ def trainable_inputs(name: str) -> tuple[int, ...]:
 
 def cuda_error() -> str:
     """Why the CUDA kernels are not there; empty when they are."""
-    return _library().graphscale_cuda_error().decode()
+    return open_library().graphscale_cuda_error().decode()
 
 
 def run(
@@ -106,7 +74,7 @@ def run(
     device = _common_device(name, given)
     error = _ErrorText()
     with _current(device):
-        failed = _library().graphscale_run(
+        failed = open_library().graphscale_run(
             name.encode(),
             _numbers(name, given),
             len(inputs),
@@ -133,7 +101,7 @@ def algorithms(
     device = _common_device(name, inputs)
     answer = _ErrorText()
     with _current(device):
-        failed = _library().graphscale_algorithms(
+        failed = open_library().graphscale_algorithms(
             name.encode(),
             _numbers(name, inputs),
             len(inputs),
@@ -190,32 +158,6 @@ def _numbers(name: str, tensors: Sequence[torch.Tensor | None]) -> bytes:
 @functools.cache
 def _packer(count: int) -> struct.Struct:
     return struct.Struct(f"{count}q")
-
-
-def attribute_array(
-    names: tuple[str, ...], values: Iterable[int | float | str | Sequence[int]]
-) -> ctypes.Array:
-    """What ``run`` takes as attributes."""
-    values = [tuple(value) if type(value) is list else value for value in values]
-    return _constant_attributes(names, *values)
-
-
-# They hardly change from call to call, and the library only reads them.
-@functools.lru_cache(maxsize=4096, typed=True)
-def _constant_attributes(names: tuple[str, ...], *values) -> ctypes.Array:
-    array = (_Attribute * len(names))()
-    for entry, name, value in zip(array, names, values):
-        entry.name = name.encode()
-        if isinstance(value, int):
-            entry.kind, entry.integer = 0, value
-        elif isinstance(value, float):
-            entry.kind, entry.number = 1, value
-        elif isinstance(value, str):
-            entry.kind, entry.text = 2, value.encode()
-        else:
-            entry.kind, entry.count = 3, len(value)
-            entry.integers = (ctypes.c_int64 * len(value))(*value)
-    return array
 
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager:

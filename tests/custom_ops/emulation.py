@@ -61,5 +61,5 @@ class Emulation:
     def use(self, monkeypatch) -> None:
         """Until the test ends."""
         place = ctypes.byref(library._Place(1, 1, None, self._allocate, self._release))
-        monkeypatch.setattr(library, "_library", lambda: self._library)
+        monkeypatch.setattr(library, "open_library", lambda: self._library)
         monkeypatch.setattr(library, "_place", lambda device: place)
