@@ -23,7 +23,7 @@ from networks import NETWORKS
 
 import graphscale
 from graphscale.training.image_batches import TensorBatches
-from graphscale.training.rate_schedule import Schedule
+from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
@@ -100,7 +100,7 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
     training = TrainingOptions(
         epochs=epochs,
         rate=options.rate,
-        schedule=Schedule(variant.schedule, warm_up=0.5 / epochs),
+        schedule=RateSchedule(variant.schedule, warm_up=0.5 / epochs),
         seed=seed,
     )
     folder = RunFolder(CACHE / file.stem)

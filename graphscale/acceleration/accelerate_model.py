@@ -1,8 +1,8 @@
 """Rewrites an ONNX model's convolutions to FFTConv where that is faster on this machine.
 
-In goes a model; each convolution is measured alone, as the runtime's Conv and by FFTConv's
-algorithms; the choices are tried in the whole model; out come the rewritten model and an
-`Acceleration`, what was chosen and why.
+A model goes in. Each convolution is measured alone, as onnxruntime's Conv and by each algorithm of
+FFTConv; then the choices are tried in the whole model. The rewritten model comes out, and an
+`Acceleration` that says what was chosen and why.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from graphscale.passes.normalize.normalize import normalize
 from graphscale.rescaling.input_size import InputSize, input_shapes
 
 RUNTIME = "onnxruntime"  # the runtime's own Conv; the other candidates are algorithms of FFTConv
-# Seconds after a session's turn until its threads have stopped spinning: they would slow the next
-# session's down several times.
+# Seconds between the turns of two sessions: the threads of a session spin for a while after its
+# turn and would slow the next session down several times.
 REST = 0.05
-_TRIALS = 5  # of the whole model, usually
+_TRIALS = 5  # of the whole model that are expected, for the progress
 
 
 @dataclass
@@ -49,11 +49,13 @@ class LayerChoice:
     """What was chosen for one convolution.
 
     Attributes:
-        name, kernel, x: The node, its kernel's taps and its input's shape (both empty where
-            the node stands inside a branch or loop).
+        name: The node's name.
+        kernel: The kernel's size; empty for a node inside a branch or loop.
+        x: The input's shape; empty for a node inside a branch or loop.
         path: 'onnxruntime', or the algorithm of FFTConv: 'direct', 'winograd 6x6', 'dense 32x32' ….
-        seconds: Per run of the layer alone, for every candidate that was measured.
-        reason: Why it was left to onnxruntime without measuring, or in spite of it.
+        seconds: Per run of the layer alone, for each candidate that was measured.
+        reason: Why the node stays onnxruntime's Conv, though it was not measured or though an
+            algorithm was faster alone; None otherwise.
     """
 
     name: str
@@ -65,7 +67,7 @@ class LayerChoice:
 
     @property
     def gain(self) -> float:
-        """How many times faster than the runtime's own Conv the chosen path is."""
+        """How many times faster the chosen path is than the runtime's own Conv; 1 unmeasured."""
         return self.seconds[RUNTIME] / self.seconds[self.path] if self.seconds else 1.0
 
 
@@ -74,7 +76,7 @@ class Acceleration:
     """What `accelerate_model` did to a model.
 
     Attributes:
-        layers: Every convolution, in the order of the graph; those inside branches and loops last.
+        layers: All convolutions, in the order of the graph; those inside branches and loops last.
         difference: The largest change of an output: the norm of the change relative to the
             output's norm.
         before, after: Seconds per run of the whole model; None where no layer was worth a trial.
@@ -94,17 +96,20 @@ def accelerate_model(
     tuner: Tuner | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Acceleration:
-    """Let each convolution of `model`, in place, run by the algorithm that is the fastest here.
+    """Let each convolution of `model` use the algorithm that is the fastest here, in place.
 
-    Conv nodes become FFTConv nodes with an algorithm where that is faster, alone and in the whole
-    model; FFTConv nodes get an algorithm, or become Conv. The function body of the operator is
-    added, so that the result also runs in an onnxruntime without graphscale's library.
+    Conv nodes become FFTConv nodes with an algorithm where that is faster alone and in the whole
+    model; FFTConv nodes get an algorithm, or become Conv. The function body of FFTConv is added, so
+    that the result also runs in an onnxruntime without graphscale's library.
 
     Args:
-        input_size: Height and width, where the model's own are symbolic.
-        batch: Where the model's own is symbolic.
-        progress: Told after each convolution, and after each trial of the whole model, how many
-            of how many are done.
+        model: A model that runs in onnxruntime.
+        input_size: Height and width of the images, such as '224x160', where the model leaves them
+            open.
+        batch: The batch size, where the model leaves it open.
+        tuner: Holds the measurements; by default in the user's cache folder.
+        progress: Called with (done, total) after each convolution and after each trial of the
+            whole model.
 
     Raises:
         GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
@@ -165,10 +170,11 @@ def accelerate(model: ir.Model, **options: Any) -> ir.Model: ...
 
 
 def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
-    """The model with FFTConv in the place of Conv where that is faster on this machine.
+    """The model with FFTConv in place of Conv where that is faster on this machine.
 
-    Measures each convolution in onnxruntime as it is and by each algorithm of FFTConv worth it, and
-    keeps what makes the whole model the fastest. The result also runs without graphscale's library.
+    Measures each convolution in onnxruntime as it is and by the promising algorithms of FFTConv,
+    and takes those changes with which the whole model is the fastest. The result also runs in an
+    onnxruntime without graphscale's library.
 
     Args:
         model: A path, an onnx.ModelProto or an onnx-ir model, which is changed in place.
@@ -180,6 +186,9 @@ def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
 
     Raises:
         GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
+
+    Example:
+        >>> onnx.save(accelerate("network.onnx", input_size="224"), "faster.onnx")
     """
     loaded = load_model(model)
     accelerate_model(loaded, **options)
@@ -187,12 +196,12 @@ def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
 
 
 def _kernels() -> str:
-    """Which build of the kernel library is measured."""
+    """A checksum of the kernel library: another build must be measured anew."""
     return f"{zlib.crc32(Path(get_library_path()).read_bytes()):08x}"
 
 
 def _candidates(problem: ConvolutionProblem) -> Candidates:
-    """Runs of the problem as one Conv node and as one FFTConv node per algorithm."""
+    """Functions that run the problem as one Conv node and as one FFTConv node per algorithm."""
     generator = np.random.default_rng(0)
     x = generator.standard_normal(problem.x, np.float32)
     weight = generator.standard_normal(problem.weight, np.float32)
@@ -221,18 +230,19 @@ def _run_of(
     domain: str,
     attributes: dict[str, object],
 ) -> Callable[[], object]:
+    """A function that runs a model of this one node, with `weight` as a constant."""
     names = ["x", "w", "b"][: 2 + problem.bias]
     node = onnx.helper.make_node(op_type, names, ["y"], domain=domain, **attributes)
-    held = [onnx.numpy_helper.from_array(weight, "w")]
+    constants = [onnx.numpy_helper.from_array(weight, "w")]
     if problem.bias:
-        held.append(onnx.numpy_helper.from_array(np.ones(len(weight), np.float32), "b"))
+        constants.append(onnx.numpy_helper.from_array(np.ones(len(weight), np.float32), "b"))
     kind = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         [node],
         "convolution",
         [onnx.helper.make_tensor_value_info("x", kind, problem.x)],
         [onnx.helper.make_tensor_value_info("y", kind, None)],
-        held,
+        constants,
     )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("graphscale", 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9)
@@ -247,7 +257,7 @@ def _rewrite(
     original: Original,
     progress: Callable[[], None],
 ) -> None:
-    """Rewrite the layers whose choices make the whole model the fastest."""
+    """Try the choices in the whole model, and rewrite the layers with which it is the fastest."""
     changes, gains, groups = {}, {}, {}
     for index, (choice, node) in enumerate(
         zip(result.layers, find_convolutions(model), strict=True)
@@ -260,12 +270,18 @@ def _rewrite(
     if not changes:
         return
 
-    def promise(group: list[int]) -> float:
+    def saved_seconds(group: list[int]) -> float:
         seconds = result.layers[group[0]].seconds
         return len(group) * (seconds[RUNTIME] - min(seconds.values()))
 
     algorithms, result.before, result.after, result.difference = choose_layers(
-        model, changes, gains, sorted(groups.values(), key=promise)[::-1], original, REST, progress
+        model,
+        changes,
+        gains,
+        sorted(groups.values(), key=saved_seconds)[::-1],
+        original,
+        REST,
+        progress,
     )
     rewrite_model(model, algorithms)
     reason = (

@@ -1,9 +1,9 @@
 """Chooses, by trials of the whole model, which convolutions change their algorithm.
 
-In goes the fastest algorithm of each convolution measured alone; out comes the part of these
-changes with which the model is the fastest. A layer measured alone does not show what its
-neighbours lose when it leaves the runtime's memory layout, nor that the weights of a whole network
-do not stay in the caches from run to run.
+The fastest algorithm of each convolution, measured alone, goes in; the part of these changes with
+which the whole model is the fastest comes out. Trials are needed because a layer measured alone
+shows neither what its neighbours lose when it leaves the runtime's memory layout, nor that the
+weights of a whole network do not stay in the caches from run to run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from graphscale.passes.accelerate.rewrite_convolutions import RewriteConvolution
 if TYPE_CHECKING:
     import onnxruntime
 
-# A convolution's number in the model, and its algorithm: None for onnxruntime's own Conv.
+# The algorithm of each changed convolution, by its number in the model; None is onnxruntime's Conv.
 Algorithms = dict[int, str | None]
 
-_MIN_GAINS = (1.0, 1.5, 3.0)  # of the layers alone: the sets of layers that are tried first
-_MAX_GROUPS = 8  # of equal layers, then each on its own
-_MAX_STEP_RATIO = 0.99  # of the seconds before: a group's change must take less
-_MAX_SECONDS = 15.0  # seconds of trying sets
-_MAX_STEP_SECONDS = 1.5  # seconds of trying a group
+# First the sets of all layers that gain at least this much alone are tried ...
+_MIN_GAINS = (1.0, 1.5, 3.0)
+_MAX_SECONDS = 15.0  # of measuring them
+# ... then single groups of equal layers join or leave the best set, where the model gets faster.
+_MAX_GROUPS = 8
+_MAX_TIME_RATIO = 0.99  # a group's change must take less than this share of the seconds before
+_MAX_GROUP_SECONDS = 1.5  # of measuring a group
 _MAX_DIFFERENCE = 1e-4  # relative, of the outputs
 _BEFORE = "before"
 
@@ -46,16 +48,19 @@ def choose_layers(
     """The part of `changes` with which the whole model is the fastest.
 
     Args:
-        changes: What is the fastest for each convolution alone, where that is not what it has; at
+        model: The model before; it is not changed.
+        changes: The fastest algorithm of each convolution alone, where it has another now; at
             least one.
-        gains: How many times faster each is alone.
-        groups: Numbers of equal layers, those first whose changes promise the most.
-        rest: Seconds between the runs of two sessions.
-        progress: Told after each trial.
+        gains: How many times faster each change makes its convolution alone.
+        groups: The numbers of equal layers, group by group; the group whose change saves the most
+            time comes first.
+        original: The opened model with inputs for the trials.
+        rest: Seconds between the turns of two sessions.
+        progress: Called after each trial.
 
     Returns:
-        The part, seconds before and after, and the largest difference of an output; nothing where
-        the model would not be 5 % faster.
+        The chosen changes, seconds per run before and after, and the largest relative difference
+        of an output. No changes, where the model would not be 5 % faster.
 
     Raises:
         GraphScaleError: the outputs would change.
@@ -69,23 +74,25 @@ def choose_layers(
             open_model(rewrite_model(model.clone(), algorithms)) if algorithms else original.opened
         )
 
+    # The sets, and the model as it is, take turns.
     sets: dict[str, tuple[Algorithms, onnxruntime.InferenceSession]]
     sets = {_BEFORE: ({}, original.opened)}
-    for least in _MIN_GAINS:
+    for min_gain in _MIN_GAINS:
         algorithms = {
-            index: algorithm for index, algorithm in changes.items() if gains[index] >= least
+            index: algorithm for index, algorithm in changes.items() if gains[index] >= min_gain
         }
         if all(algorithms != each for each, _ in sets.values()):
-            sets[f"gains of {least} and more"] = algorithms, opened(algorithms)
+            sets[f"gains of {min_gain} and more"] = algorithms, opened(algorithms)
     seconds = measure_seconds(
         {name: run_of(each) for name, (_, each) in sets.items()}, rest, _MAX_SECONDS
     )
     first = min(seconds, key=seconds.__getitem__)
     seconds = {_BEFORE: seconds[_BEFORE], "after": seconds[first]}
     best, session = sets[first]
-    moved = False
+    changed = False
     del sets
     progress()
+    # A group joins the set, or leaves it where it is part of it, against the best so far.
     for group in groups[:_MAX_GROUPS] if len(groups) > 1 else []:
         taken = all(index in best for index in group)
         algorithms = {index: algorithm for index, algorithm in best.items() if index not in group}
@@ -93,12 +100,12 @@ def choose_layers(
             algorithms |= {index: changes[index] for index in group}
         other = opened(algorithms)
         step = measure_seconds(
-            {"kept": run_of(session), "changed": run_of(other)}, rest, _MAX_STEP_SECONDS
+            {"best": run_of(session), "changed": run_of(other)}, rest, _MAX_GROUP_SECONDS
         )
-        if step["changed"] < _MAX_STEP_RATIO * step["kept"]:
-            best, session, moved = algorithms, other, True
+        if step["changed"] < _MAX_TIME_RATIO * step["best"]:
+            best, session, changed = algorithms, other, True
         progress()
-    if moved:
+    if changed:  # the model as it is has had no turn beside this set
         both = {_BEFORE: run_of(original.opened), "after": run_of(session)}
         seconds = measure_seconds(both, rest, _MAX_SECONDS)
     if fastest(seconds, _BEFORE) == _BEFORE:
@@ -108,7 +115,7 @@ def choose_layers(
 
 
 def rewrite_model(model: ir.Model, algorithms: Algorithms) -> ir.Model:
-    """The model, in place, with algorithms for its convolutions, and the bodies that they need."""
+    """Give convolutions of `model` these algorithms, in place, and add FFTConv's function body."""
     from graphscale.layers.export import add_function_bodies
 
     nodes = find_convolutions(model)

@@ -1,7 +1,7 @@
-"""Runs whole models in onnxruntime: for the shapes of tensors, and to compare outputs.
+"""Runs whole models in onnxruntime, to learn the shapes of tensors and to compare outputs.
 
-`Original` opens a model and runs it on synthetic inputs; `shapes_of` gives the shapes that tensors
-have in such a run; `relative_difference` says how far one output is from another.
+`Original` takes a model, opens it and runs it on synthetic inputs; `shapes_of` returns the shapes
+that tensors have in such a run; `relative_difference` says how far one output is from another.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _FLOATS = ("float", "double")
-_ROUNDING = 10
-_MAX_SHARE = 0.01  # of integers that may differ: rounding swaps classes that are equally likely
+# An output may change by this many times what onnxruntime's own optimizations change it.
+_MAX_TIMES_ROUNDING = 10
+# Share of an output of integers, such as classes, that may change: rounding swaps classes that are
+# equally likely.
+_MAX_SHARE = 0.01
 Feeds = dict[str, np.ndarray]
 
 
 @contextlib.contextmanager
 def refusals(subject: str) -> Iterator[None]:
-    """Raise onnxruntime's errors as GraphScaleError about `subject`: the model is at fault."""
+    """Raise errors of onnxruntime as GraphScaleError about `subject`, such as a file or a node."""
     try:
         yield
     except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):  # its errors have no common base
+        if not type(error).__module__.startswith("onnxruntime"):  # they have no common base class
             raise
         text = str(error).strip().splitlines()[0]
         running, _, reason = text.rpartition("Status Message: ")
@@ -49,7 +52,7 @@ def refusals(subject: str) -> Iterator[None]:
 
 
 def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.InferenceSession:
-    """A session that logs nothing: its exceptions say what is wrong."""
+    """Open `model` in onnxruntime, without its log: the exceptions say what is wrong."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -58,7 +61,7 @@ def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.Inference
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         content = ir.to_proto(model).SerializeToString()
-    except EncodeError:  # beyond protobuf's 2 GiB
+    except EncodeError:  # larger than protobuf's 2 GiB: through a file with external data
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)
@@ -70,13 +73,13 @@ class Original:
     """An opened model, synthetic inputs for it, and its outputs for these.
 
     Attributes:
-        opened: A session of the model.
-        feeds: Normally distributed inputs; their magnitudes only, where outputs would not be finite
-            otherwise.
-        outputs: Those of the first run on `feeds`.
+        opened: The model's session.
+        feeds: Inputs by name, normally distributed; only their absolute values, where outputs would
+            not be finite otherwise (a logarithm or root of the input).
+        outputs: The outputs of the first run on `feeds`.
 
     Raises:
-        GraphScaleError: an input has a type that numpy does not have.
+        GraphScaleError: an input has a type for which there are no synthetic inputs.
     """
 
     def __init__(self, model: ir.Model, shapes: Mapping[str, Sequence[int]], source: str) -> None:
@@ -85,13 +88,14 @@ class Original:
         self._source = source
         generator = np.random.default_rng(0)
         self.feeds = {
-            each.name: _numbers(each.name, each.type, shapes[each.name], generator)
+            each.name: _synthetic_input(each.name, each.type, shapes[each.name], generator)
             for each in self.opened.get_inputs()
         }
         try:
             self.outputs = self.opened.run(None, self.feeds)
         except Exception:
-            _ = self._unoptimized  # its errors name the model's own nodes
+            # Optimized, the error may name a fused node; unoptimized, it names the model's own.
+            _ = self._unoptimized
             raise
         if not all(np.isfinite(array).all() for array in _floats(self.outputs)):
             for array in self.feeds.values():
@@ -101,18 +105,22 @@ class Original:
 
     @cached_property
     def _unoptimized(self) -> dict[str, Any]:
-        """The outputs by name where onnxruntime leaves the model as it is."""
+        """The outputs, by name, of the model without onnxruntime's optimizations."""
         opened = open_model(self._model, optimized=False)
         names = [value.name for value in opened.get_outputs()]
         return dict(zip(names, opened.run(names, self.feeds), strict=True))
 
     def difference(self, changed: onnxruntime.InferenceSession, largest: float) -> float:
-        """How far the outputs of `changed`, a session's first run, are from the original's.
+        """The largest `relative_difference` of an output of `changed` from the original's.
+
+        Args:
+            changed: A session of the rewritten model that has not run yet.
+            largest: The largest difference of a floating-point output that is accepted.
 
         Raises:
-            GraphScaleError: further than `largest` (or than 10 times what rounding changes where
-                that is more), or more than a hundredth of an output of
-                integers, such as classes, is another; names the output.
+            GraphScaleError: a floating-point output differs by more than `largest` and by more
+                than ten times what onnxruntime's optimizations change; or more than a hundredth of
+                an output of integers differs. Names the output.
         """
         found = 0.0
         outputs = changed.run(None, self.feeds) if changed is not self.opened else self.outputs
@@ -129,8 +137,10 @@ class Original:
                     f"{self._source}: output {name!r} changes from run to run and cannot be "
                     "compared; give the nodes that draw random numbers a seed"
                 )
-            # Some networks amplify rounding: onnxruntime's own optimizations change as much there.
-            limit = max(limit, _ROUNDING * relative_difference(before, self._unoptimized[name]))
+            # Some networks amplify rounding errors; onnxruntime's own optimizations show how much.
+            limit = max(
+                limit, _MAX_TIMES_ROUNDING * relative_difference(before, self._unoptimized[name])
+            )
             if each <= limit:
                 found = max(found, each)
                 continue
@@ -142,16 +152,16 @@ class Original:
 
 
 def shapes_of(model: ir.Model, values: Iterable[ir.Value], feeds: Feeds) -> dict[ir.Value, tuple]:
-    """The shape of each of `values`, tensors of the model's main graph, when it runs on `feeds`.
+    """The shape of each of `values`, tensors of the model's main graph, in a run on `feeds`.
 
-    The model itself is run, so that operators of any domain, branches, loops and sizes that depend
-    on the data have the shapes that they really have.
+    The model is run with a Shape node on each tensor, so that shapes are right for operators of any
+    domain, branches, loops and sizes that depend on the data.
     """
     values = list(dict.fromkeys(values))
     if not values:
         return {}
-    asking = model.clone()
-    graph = asking.graph
+    copy = model.clone()
+    graph = copy.graph
     named = {value.name: value for value in graph.inputs}
     named |= graph.initializers
     named |= {value.name: value for node in graph for value in node.outputs}
@@ -161,8 +171,9 @@ def shapes_of(model: ir.Model, values: Iterable[ir.Value], feeds: Feeds) -> dict
         node.outputs[0].name = node.name
         graph.append(node)
         graph.outputs.append(node.outputs[0])
-    opened = open_model(asking)
-    known = {each.name for each in opened.get_inputs()}  # those that no shape hangs on may be gone
+    opened = open_model(copy)
+    # onnxruntime drops inputs on which no shape depends.
+    known = {each.name for each in opened.get_inputs()}
     found = opened.run(None, {name: array for name, array in feeds.items() if name in known})
     return {
         value: tuple(int(size) for size in shape)
@@ -171,17 +182,22 @@ def shapes_of(model: ir.Model, values: Iterable[ir.Value], feeds: Feeds) -> dict
 
 
 def relative_difference(before: Any, after: Any) -> float:
-    """How far one output is from another.
+    """How far the output `after` is from `before`.
 
-    Floats: the norm of the difference relative to the norm, over what was finite before; integers
-    and text: the share of the numbers that differ; sequences: the largest of their tensors.
-    Infinite where shapes differ or numbers are no longer finite.
+    For floating-point tensors the norm of the difference divided by the norm of `before`, over the
+    elements that are finite in `before`; for integers and text the share of elements that differ;
+    for sequences the largest difference of their tensors. Infinite where shapes differ or a finite
+    element is no longer finite.
+
+    Example:
+        >>> relative_difference(np.array([3.0, 4.0]), np.array([3.0, 4.5]))
+        0.1
     """
     if isinstance(before, list):
         if len(before) != len(after):
             return float("inf")
         return max(map(relative_difference, before, after), default=0.0)
-    if before is None or after is None:  # an optional
+    if before is None or after is None:  # an optional output
         return 0.0 if before is after else float("inf")
     before, after = np.asarray(before), np.asarray(after)
     if before.shape != after.shape:
@@ -203,20 +219,18 @@ def _floats(outputs: Iterable[Any]) -> Iterator[np.ndarray]:
             yield output
 
 
-def _numbers(
+def _synthetic_input(
     name: str, kind: str, shape: Sequence[int], generator: np.random.Generator
 ) -> np.ndarray:
+    """A random tensor of onnxruntime's type `kind`, such as 'tensor(float)'."""
     element = kind.removeprefix("tensor(").removesuffix(")")
     if element in ("float", "double", "float16"):
         dtype = np.float32 if element == "float" else element
         return generator.standard_normal(shape).astype(dtype)
-    if element in (
-        "uint8",
-        "int8",
-    ):  # images; wider integers are indices, and 0 is always a valid one
+    if element in ("uint8", "int8"):  # images
         return generator.integers(0, 128, shape).astype(element)
     if element in ("int16", "uint16", "int32", "uint32", "int64", "uint64"):
-        return np.zeros(shape, element)
+        return np.zeros(shape, element)  # often indices, of which 0 is always valid
     if element == "bool":
         return np.ones(shape, np.bool_)
     if element == "string":

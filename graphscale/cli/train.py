@@ -144,7 +144,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
 
 
 def _training_options(options: argparse.Namespace) -> TrainingOptions:
-    from graphscale.training.rate_schedule import Schedule
+    from graphscale.training.rate_schedule import RateSchedule
     from graphscale.training.trainer import TrainingOptions
 
     default = 0.001 if options.optimizer == "adamw" else 0.1
@@ -152,7 +152,7 @@ def _training_options(options: argparse.Namespace) -> TrainingOptions:
     return TrainingOptions(
         epochs=options.epochs,
         rate=default if options.rate is None else options.rate,
-        schedule=Schedule(options.schedule, warm_up=min(max(warm_up, 0.0), 0.5)),
+        schedule=RateSchedule(options.schedule, warm_up=min(max(warm_up, 0.0), 0.5)),
         optimizer=options.optimizer,
         momentum=options.momentum,
         weight_decay=options.weight_decay,

@@ -1,4 +1,8 @@
-"""`save`: a trained module's weights back in the graph that it was loaded from."""
+"""`save`: write a trained module's weights into the graph that it was loaded from.
+
+In: a module that `load` returned. Out: an onnx-ir model, a copy of the loaded one with new weights,
+and a file if a path is given.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,24 @@ from graphscale.core.model_files import save_model
 
 
 def save(module: torch.nn.Module, path: str | os.PathLike | None = None) -> ir.Model:
-    """Write the module's weights into the graph that it was loaded from; returns that model.
+    """Write the module's weights into the graph that it was loaded from.
 
     The graph, its names, element types and metadata (with the plan) stay as they were.
 
     Args:
         module: What `load` returned, also inside torch.compile or DistributedDataParallel.
-        path: File to write; None only returns the model.
+        path: File to write; with None no file is written.
+
+    Returns:
+        The model with the trained weights; the module's own copy of the model is not changed.
 
     Raises:
-        GraphScaleError: the module is not from `load`, or the file cannot be written.
+        GraphScaleError: the module was not made by `load`, or the file cannot be written.
+
+    Example:
+        >>> network = graphscale.load("model.onnx")                               # doctest: +SKIP
+        >>> ...                                                                   # doctest: +SKIP
+        >>> graphscale.save(network, "trained.onnx")                              # doctest: +SKIP
     """
     network = _network(module)
     model = network.source.model.clone()
@@ -43,6 +55,7 @@ def save(module: torch.nn.Module, path: str | os.PathLike | None = None) -> ir.M
 
 
 def _network(module: torch.nn.Module) -> Network:
+    """The network inside wrappers such as torch.compile's."""
     inner = module
     while not isinstance(inner, Network):
         wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
@@ -56,7 +69,7 @@ def _network(module: torch.nn.Module) -> Network:
 
 
 def _set_node(node: ir.Node, weight: torch.Tensor) -> None:
-    """Put the weight into a Constant; a ConstantOfShape becomes one of the same name."""
+    """Put the weight into a Constant node; a ConstantOfShape node becomes a Constant."""
     tensor = from_torch(weight, constant_tensor(node.outputs[0]), node.outputs[0].name)
     if node.op_type == "Constant":
         node.attributes["value"] = ir.AttrTensor("value", tensor)

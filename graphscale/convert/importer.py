@@ -1,4 +1,11 @@
-"""`load`: an ONNX model as a trainable torch module."""
+"""`load`: an ONNX model as a trainable torch module.
+
+In: a model, brought into the normal form of `passes.normalize`. Out: a `Network`. The importer
+walks the nodes once, in order. Nodes whose inputs are all constants are evaluated at once; the
+translation of every other node is recorded into a torch program. Shapes are computed at several
+batch sizes, so that a number that grows with the batch (a Reshape's target) is recognised and the
+module takes any batch.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +27,11 @@ from graphscale.core.model_files import ModelLike, load_model
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.untie_weights import UntieWeights
 
-# Two sizes tell how a number follows the batch, the third confirms it; not 1, which broadcasts.
+# Two batch sizes give the line on which a number depends on the batch, the third confirms it.
+# None of them is 1, because an axis of size 1 broadcasts.
 _BATCHES = (3, 5, 8)
-_LARGEST_ARITHMETIC = 4096  # elements; what is larger and follows the batch is left to torch
+# Elements. A larger tensor that depends on the batch is computed by the program, not beforehand.
+_LARGEST_ARITHMETIC = 4096
 
 
 def load(
@@ -31,28 +40,40 @@ def load(
     dtype: torch.dtype | None = None,
     input_size: Sequence[int] | None = None,
 ) -> Network:
-    """A torch module that computes `model` and can be trained.
+    """Turn an ONNX model into a torch module that computes the same and can be trained.
 
-    Parameter names equal the initializers'. BatchNormalization and Dropout follow train() and
-    eval(). The module takes any batch that the model allows.
+    Parameters have the names of the model's initializers. BatchNormalization and Dropout follow
+    train() and eval(). The module takes any batch that the model allows.
 
-    What the file does not hold cannot be trained: an export in evaluation mode leaves Dropout out
-    and may fold BatchNormalization into convolutions. `graphscale.convert.training_losses(model)`
-    tells the signs of it and how to export for training.
+    An export in evaluation mode has no Dropout, and its BatchNormalization may be folded into the
+    convolutions; the module cannot bring them back. `graphscale.convert.lost_for_training(model)`
+    says whether a file looks like that, and how to export it for training.
 
     Args:
         model: Path of an ONNX model, or the model in memory.
-        dtype: Convert floating-point weights to this type; by default they keep their own.
+        dtype: Convert floating-point weights to this type, in which inputs are then expected; by
+            default each keeps its own.
         input_size: Height and width, for models that leave them open.
 
+    Returns:
+        The module, in training mode, on the CPU.
+
     Raises:
-        GraphScaleError: the model cannot be read, or has operators that have no translation.
+        GraphScaleError: the model cannot be read, leaves a size open that `input_size` does not
+            give, or has operators without a translation to torch.
+
+    Example:
+        >>> network = graphscale.load("model.onnx")                               # doctest: +SKIP
+        >>> scores = network(torch.zeros(8, 3, 224, 224))                         # doctest: +SKIP
     """
     return _network(model, dtype, input_size, to_torch).train()
 
 
-def load_hollow(model: ModelLike) -> Network:
-    """The network of `model` as `load` makes it, with weights of zeros that take no memory."""
+def load_structure(model: ModelLike) -> Network:
+    """The network that `load` makes of `model`, with zeros for weights, which take no memory.
+
+    Every weight has its shape and dtype, and strides of 0 over a single zero.
+    """
 
     def zeros(tensor: ir.TensorProtocol) -> torch.Tensor:
         shape = tuple(tensor.shape.numpy())
@@ -67,6 +88,7 @@ def _network(
     input_size: Sequence[int] | None,
     weight_of: Callable[[ir.TensorProtocol], torch.Tensor],
 ) -> Network:
+    """Import `model`; `weight_of` makes the torch weight of an ONNX tensor."""
     original = load_model(model)
     UntieWeights()(original)
     options = {"dtype": dtype, "input_size": input_size}
@@ -95,11 +117,12 @@ def _domain(node: ir.Node) -> str:
 
 
 def _names(graph: ir.Graph) -> set[str]:
+    """The names of all values that the graph itself defines."""
     return {*graph.initializers, *(output.name for node in graph for output in node.outputs)}
 
 
 def _normal(model: ir.Model) -> ir.Model:
-    """A copy of `model` in the normal form; functions with a translation stay nodes."""
+    """A copy of `model` in normal form; calls of functions that have a translation stay nodes."""
     copy = model.clone()
     copy.meta.update(model.meta)
     normalize(copy, keep=TRANSLATIONS)
@@ -107,6 +130,7 @@ def _normal(model: ir.Model) -> ir.Model:
 
 
 def _check_operators(graph: Iterable[ir.Node], source: str) -> None:
+    """Raise an error that lists all operators without a translation."""
     missing: dict[str, list[str]] = {}
     for node in graph:
         if (_domain(node), node.op_type) not in TRANSLATIONS:
@@ -125,14 +149,19 @@ def _check_operators(graph: Iterable[ir.Node], source: str) -> None:
 
 
 class _Varying:
-    """Numbers that follow the batch: the tensor at each of the batch sizes."""
+    """A tensor whose elements depend on the batch, as a Shape's: its value at each batch size."""
 
     def __init__(self, samples: list[torch.Tensor]) -> None:
         self.samples = samples
 
 
 class _Importer:
-    """Walks the graph once; each value is a constant tensor, `_Varying` or `ProgramValue`."""
+    """Imports one graph.
+
+    Each value of the graph is known as one of three kinds: a torch tensor where it is constant,
+    `_Varying` where it is computed from the batch size, `ProgramValue` where the program computes
+    it.
+    """
 
     def __init__(
         self,
@@ -201,14 +230,16 @@ class _Importer:
         return shape
 
     def _weight(self, name: str) -> ProgramValue:
+        """The program's access to a weight."""
         tensor = self._network.weight(name)
         if self._network.is_attribute(name):
             return self._tracer.attribute(name, tensor)
         return self._tracer.module(self._network.odd_name(name), "OddName")()
 
     def _node(self, node: ir.Node) -> None:
+        """Compute the outputs of a node, beforehand if possible, else as steps of the program."""
         _check_operators([node], self._name)
-        entry = TRANSLATIONS[_domain(node), node.op_type]
+        translation = TRANSLATIONS[_domain(node), node.op_type]
         opset = self._opsets.get(_domain(node), 1)
         view = Node(node, opset, self._tracer, self._name, self._dtype, self._run)
         inputs = [None if value is None else self._values.get(value) for value in node.inputs]
@@ -216,9 +247,13 @@ class _Importer:
             inputs.pop()
         try:
             known = not any(is_program_value(value) for value in inputs)
-            results = self._evaluate(entry, view, inputs) if known or entry.shape_only else None
+            results = (
+                self._evaluate(translation, view, inputs)
+                if known or translation.shape_only
+                else None
+            )
             if results is None:
-                results = self._trace(entry, view, inputs)
+                results = self._trace(translation, view, inputs)
         except GraphScaleError:
             raise
         except Exception as error:
@@ -230,8 +265,8 @@ class _Importer:
         for value, result in zip(node.outputs, results):
             self._values[value] = result
 
-    def _evaluate(self, entry: Translation, node: Node, inputs: list) -> list | None:
-        """Results that do not need the network to run; None if it is the program's to compute."""
+    def _evaluate(self, translation: Translation, node: Node, inputs: list) -> list | None:
+        """Compute the node's results now, once per batch size; None if the program must do it."""
         varies = any(isinstance(value, _Varying | ProgramValue) for value in inputs)
         runs = []
         for index in range(len(self._tracer.batches) if varies else 1):
@@ -239,22 +274,29 @@ class _Importer:
                 value.samples[index] if isinstance(value, _Varying | ProgramValue) else value
                 for value in inputs
             ]
-            results = entry.function(node, *_numbered(entry, arguments, torch.Tensor.tolist))
+            results = translation.function(
+                node, *_numbered(translation, arguments, torch.Tensor.tolist)
+            )
             runs.append(_unpacked(results, node.output_count))
         combined = [_combined(samples) for samples in zip(*runs)]
         return None if any(value is None for value in combined) else combined
 
-    def _trace(self, entry: Translation, node: Node, inputs: list) -> list:
+    def _trace(self, translation: Translation, node: Node, inputs: list) -> list:
+        """Record the node's results as steps of the program."""
+
         def numbers(value: Any) -> Any:
             if is_program_value(value):
                 node.fail("it needs numbers that are known only when the network runs")
             return self._symbolic(value, node) if isinstance(value, _Varying) else value.tolist()
 
-        arguments = _numbered(entry, inputs, numbers, lambda value: self._tensor(value, node))
-        return _unpacked(entry.function(node, *arguments), node.output_count)
+        arguments = _numbered(translation, inputs, numbers, lambda value: self._tensor(value, node))
+        return _unpacked(translation.function(node, *arguments), node.output_count)
 
     def _symbolic(self, value: _Varying, node: Node) -> Any:
-        """The numbers of `value` as steps of the program: linear in the batch."""
+        """The elements of `value` as Python numbers or steps of the program.
+
+        Each is fitted by slope * batch + offset; what no such line fits is refused.
+        """
         sizes = self._tracer.batches
         samples = [sample.reshape(-1).tolist() for sample in value.samples]
         numbers = []
@@ -269,12 +311,14 @@ class _Importer:
         return numbers if value.samples[0].ndim else numbers[0]
 
     def _line(self, slope: float, offset: float) -> Any:
+        """slope * batch + offset, with as few steps as possible."""
         if not slope:
             return offset
         number = self._tracer.batch if slope == 1 else self._tracer.batch * slope
         return number + offset if offset else number
 
     def _tensor(self, value: Any, node: Node | None = None) -> Any:
+        """`value` as a translation takes it: a tensor or a step of the program."""
         if isinstance(value, torch.Tensor):
             return _converted(value, self._dtype)
         if not isinstance(value, _Varying):
@@ -291,26 +335,31 @@ class _Importer:
 
 
 def _numbered(
-    entry: Translation,
+    translation: Translation,
     inputs: list,
     numbers: Callable[[Any], Any],
     otherwise: Callable[[Any], Any] = lambda value: value,
 ) -> list:
-    """`inputs` with those that the entry wants as numbers turned into numbers."""
+    """`inputs`; those that the translation takes as Python numbers are converted by `numbers`."""
     return [
-        value if value is None else numbers(value) if index in entry.numbers else otherwise(value)
+        value
+        if value is None
+        else numbers(value)
+        if index in translation.numbers
+        else otherwise(value)
         for index, value in enumerate(inputs)
     ]
 
 
 def _unpacked(results: Any, count: int) -> list:
+    """A translation's result, or tuple of results, as a list."""
     if isinstance(results, ProgramValue) and isinstance(results.samples[0], tuple | list):
         return [results[index] for index in range(count)]
     return list(results) if isinstance(results, tuple | list) else [results]
 
 
 def _combined(samples: tuple) -> Any:
-    """One value out of the samples at each batch size, None if they are too different."""
+    """One value for the samples at each batch size; None if the program must compute it."""
     first, *others = samples
     if any(is_program_value(sample) for sample in samples):
         return first if not others else None

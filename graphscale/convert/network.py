@@ -1,4 +1,8 @@
-"""The trainable module: weights under their ONNX names, and the program that uses them."""
+"""The torch module that `load` returns: weights under their ONNX names, and a program.
+
+In: weights by name, and a torch.fx graph that the importer recorded. Out: a `Network`, which can be
+called, trained, copied, pickled and compiled like any other module.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class Source:
 
     Args:
         model: The model; `save` writes the network's weights into a copy of it.
-        name: What errors call it.
+        name: How error messages name the model.
         options: Keyword arguments that the model was imported with.
         read: `read(model, **options)` imports the model again, as `load` does. A pickled network
             holds no program, whose steps cannot be pickled, and makes it anew by this function.
@@ -53,7 +57,7 @@ class Namespace(nn.Module):
 
 
 class OddName(nn.Module):
-    """Reads a weight that Python attributes cannot reach, such as 'a' where there is 'a.b' too."""
+    """Reads a weight whose name is no valid attribute path, such as 'a' beside 'a.b'."""
 
     def __init__(self, store: dict[str, torch.Tensor], key: str) -> None:
         super().__init__()
@@ -69,8 +73,9 @@ class Network(nn.Module):
     """An ONNX graph as a torch module.
 
     `named_parameters()` are the weights and `named_buffers()` the running statistics, under the
-    names of the ONNX graph. `graph` is the program (torch.fx), `print(network.code)` shows it.
-    Inputs are given in the order of the graph; one output is returned as it is, several as a tuple.
+    names of the ONNX graph. `graph` is the program (torch.fx); `code` is its Python text, for
+    reading. A call takes the graph's inputs in their order and returns its output, or a tuple of
+    several outputs.
     """
 
     def __init__(self, source: Source) -> None:
@@ -104,7 +109,7 @@ class Network(nn.Module):
         return store[key]
 
     def is_attribute(self, name: str) -> bool:
-        """Whether the program can read the weight as `self.<name>`."""
+        """Whether the program can read the weight as the attribute `self.<name>`."""
         if set(name) & set('"\\\n') or any(map(keyword.iskeyword, name.split("."))):
             return False
         try:
@@ -113,7 +118,7 @@ class Network(nn.Module):
             return False
 
     def odd_name(self, name: str) -> OddName:
-        """A module that reads the weight `name`, which is no attribute."""
+        """A module that reads the weight `name` for the program; see `is_attribute`."""
         owner, key = self._owner(name)
         return OddName(owner._parameters if key in owner._parameters else owner._buffers, key)
 
@@ -125,7 +130,7 @@ class Network(nn.Module):
         linecache.cache[file] = (len(python.src), None, python.src.splitlines(True), file)
         scope = dict(python.globals)
         exec(compile(python.src, file, "exec"), scope)
-        # Not by setattr, which would take these for weights of the same names, if there are any.
+        # Not by setattr, which would overwrite weights that happen to have these names.
         vars(self).update(graph=graph, code=python.src, _program=scope["forward"])
 
     def __deepcopy__(self, memo: dict) -> Network:
@@ -143,7 +148,9 @@ class Network(nn.Module):
         vars(self).update({key: vars(imported)[key] for key in _PROGRAM})
 
     def _owner(self, name: str, create: bool = False) -> tuple[nn.Module, str]:
-        # torch's names cannot begin with a dot; such a weight stands at the root, under all of it.
+        """The module that holds weight `name`, and the weight's key in it."""
+        # 'a.b' is weight b of the module a. A name that begins with a dot has no such first part:
+        # the root module holds it under the whole name.
         if name.startswith(".") or not name:
             if create:
                 self._flat_names.add(name)

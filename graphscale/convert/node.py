@@ -1,4 +1,8 @@
-"""What an operator's entry sees of the ONNX node that it turns into torch."""
+"""The view of an ONNX node that a translation gets: attributes, and ways to extend the program.
+
+In: an onnx-ir node, the tracer that records the torch program, and how `load` was called. The
+importer makes one `Node` per ONNX node and hands it to the operator's translation.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,16 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """One ONNX node: its attributes, and how to reach the torch program under construction."""
+    """One ONNX node while it is translated.
+
+    Args:
+        node: The node in the graph.
+        opset: Version of the node's operator set.
+        tracer: Records the torch program.
+        source: How error messages name the model.
+        dtype: The floating-point type that `load` was asked for, or None.
+        import_graph: Imports a subgraph (a branch of an If) and returns its results.
+    """
 
     def __init__(
         self,
@@ -51,7 +64,7 @@ class Node:
         return self._node.metadata_props.get(key)
 
     def working_dtype(self, dtype: torch.dtype) -> torch.dtype:
-        """`dtype`; in place of any floating-point type the one that `load` was asked for."""
+        """The type to compute in: `load`'s `dtype` in place of any floating-point type."""
         return self._dtype if self._dtype is not None and dtype.is_floating_point else dtype
 
     def uses_output(self, index: int) -> bool:
@@ -67,7 +80,7 @@ class Node:
         return len(self._node.outputs)
 
     def module(self, module: torch.nn.Module) -> Callable:
-        """`module` as a part of the program, for what differs in train() and eval().
+        """A function that calls `module` in the program, for what differs in train() and eval().
 
         Its result must have the shape and type of its first argument.
         """
@@ -76,16 +89,20 @@ class Node:
     def create(self, function: Callable, *args, **kwargs) -> Any:
         """A new tensor `function(*args)`, such as torch.full, whose arguments may be symbolic.
 
-        Steps of the program create it on the device of the network's input.
+        The program creates it on the device of the network's input.
         """
         return self._tracer.create(function, args, kwargs)
 
     def branch(self, name: str) -> list:
-        """Results of the graph that attribute `name` holds, as a part of the program."""
+        """Results of the subgraph in attribute `name`, whose nodes become part of the program."""
         return self._import_graph(self._node.attributes[name].value)
 
     def fail(self, reason: str) -> NoReturn:
-        """Raise the error that names this node and its file."""
+        """Refuse the node for `reason`.
+
+        Raises:
+            GraphScaleError: always; names the file and the node.
+        """
         raise GraphScaleError(
             f"{self._source}: node {self._node.name!r} ({self.op_type}) cannot be turned into "
             f"torch: {reason}"

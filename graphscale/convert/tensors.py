@@ -1,4 +1,4 @@
-"""Tensors between onnx-ir and torch."""
+"""Conversion of tensors and element types between onnx-ir and torch, bit for bit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ def to_torch(tensor: ir.TensorProtocol) -> torch.Tensor:
 
 
 def from_torch(values: torch.Tensor, like: ir.TensorProtocol, name: str) -> ir.Tensor:
-    """`values` as an ONNX tensor with the dtype of `like`, held in main memory."""
+    """`values` (any dtype and device) as an ONNX tensor of `like`'s dtype, named `name`.
+
+    The tensor's data is in main memory. It shares memory with `values` where no conversion is
+    needed.
+    """
     values = values.detach().to("cpu", torch_dtype(like.dtype)).contiguous()
     numpy_dtype = like.dtype.numpy()
     if values.dtype in (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):

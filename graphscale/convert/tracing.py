@@ -1,9 +1,11 @@
-"""Recording a torch program while its shapes are worked out at one or two batch sizes.
+"""Recording of a torch program, whose shapes are computed at several batch sizes on the way.
+
+In: inputs with their shapes at each batch size, and calls of translations. Out: a torch.fx graph.
 
 An operator's translation is called once with `ProgramValue` arguments. Each torch call that it
-makes becomes a step of a torch.fx graph and is carried out at the same time on fake tensors (shapes
-without data), once per batch size. So `x.shape` holds plain ints wherever the batch has no say, and
-a step of the program (`x.size(0)`) where it has.
+makes becomes a step of the torch.fx graph, and runs at the same time on fake tensors (shapes
+without data), once per batch size. So `x.shape` holds plain ints for sizes that do not depend on
+the batch, and a step of the program (`x.size(0)`) for those that do.
 """
 
 from __future__ import annotations
@@ -17,20 +19,20 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.proxy import Scope, TracerBase
 
-_CONSTANT = "_constant_"  # how the names of the program's constants begin
+_CONSTANT = "_constant_"  # prefix of the names of the program's constants
 
 
 class ProgramValue(fx.Proxy):
-    """A value of the program; tensors know their shape."""
+    """A tensor or number that the program computes when it runs; tensors know their shape."""
 
     @property
     def samples(self) -> list:
-        """The value, as a fake tensor or number, at each batch size."""
+        """The value at each batch size: fake tensors or numbers."""
         return self.tracer.samples[self.node]
 
     @property
     def shape(self) -> tuple:
-        """Sizes: ints, or steps of the program where the size follows the batch."""
+        """Sizes: an int, or a step of the program where the size depends on the batch."""
         shapes = [sample.shape for sample in self.samples]
         return tuple(
             sizes[0] if len(set(sizes)) == 1 else self.size(axis)
@@ -55,8 +57,9 @@ class Tracer(TracerBase):
     """Records the program of a network.
 
     Args:
-        root: Gets the constants and modules that the program needs.
-        batches: The batch sizes at which shapes are worked out: two, or one if the model fixes it.
+        root: The module whose forward the program will be; the tracer adds the constants and
+            modules that the program needs.
+        batches: The batch sizes at which shapes are computed; only one if the model fixes it.
     """
 
     def __init__(self, root: torch.nn.Module, batches: Sequence[int]) -> None:
@@ -76,7 +79,13 @@ class Tracer(TracerBase):
         self._device: ProgramValue | None = None
 
     def input(self, name: str, shapes: Sequence[Sequence[int]], dtype: torch.dtype) -> ProgramValue:
-        """A new argument of the program, with its shape at each batch size."""
+        """A new argument of the program.
+
+        Args:
+            name: Of the input; characters that Python does not allow become underscores.
+            shapes: Its shape at each batch size.
+            dtype: Its element type.
+        """
         node = self.graph.placeholder("".join(c if c.isalnum() else "_" for c in name) or "x")
         with self._mode:
             self.samples[node] = [torch.empty(tuple(shape), dtype=dtype) for shape in shapes]
@@ -84,15 +93,15 @@ class Tracer(TracerBase):
         return self._inputs[-1]
 
     def attribute(self, path: str, tensor: torch.Tensor) -> ProgramValue:
-        """A tensor that the root module holds under `path`."""
+        """A tensor that the root module holds as attribute `path`."""
         node = self.graph.create_node("get_attr", path)
         self.samples[node] = [self._mode.from_tensor(tensor.detach())] * len(self.batches)
         return ProgramValue(node, self)
 
     def module(self, module: torch.nn.Module, name: str) -> Callable:
-        """`module`, entered into the root; calling it makes a step of the program.
+        """Add `module` to the root; calls of the returned function are steps of the program.
 
-        Its result must have the shape and type of its first argument, if it has arguments.
+        The result of `module` must have the shape and type of its first argument, if it has one.
         """
         path = f"{name}_{self._count[name]}"
         self._count[name] += 1
@@ -131,7 +140,7 @@ class Tracer(TracerBase):
         return ProgramValue(node, self)
 
     def create_proxy(self, kind, target, args, kwargs, *rest, **options) -> ProgramValue:
-        """Record a step and carry it out on the samples."""
+        """Record a step, and run it on the samples to learn the result's shapes."""
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **options)
         node = proxy.node
         self.samples[node] = [
@@ -141,7 +150,7 @@ class Tracer(TracerBase):
         return proxy
 
     def create_arg(self, a: Any) -> Any:
-        """Constant tensors become buffers of the root, so that they follow its device."""
+        """Make constant tensors buffers of the root, which move with it to another device."""
         if isinstance(a, torch.Tensor):
             if id(a) not in self._constants:
                 path = f"{_CONSTANT}{len(self._constants)}"
@@ -165,7 +174,7 @@ class Tracer(TracerBase):
         return node.target(*args, **kwargs)
 
     def finish(self, results: Any) -> fx.Graph:
-        """The graph that returns `results`, without the steps and constants that nobody reads."""
+        """The graph that returns `results`, without unused steps and constants."""
         self.graph.output(self.create_arg(results))
         for node in reversed(list(self.graph.nodes)):
             if not node.users and node.op not in ("placeholder", "output"):

@@ -1,12 +1,14 @@
 """Which of a graph's constants are trained.
 
-The rule: a floating-point constant is a weight where it feeds an input that the operator's
-`Translation` names as `weights` (Conv, Gemm, MatMul, BatchNormalization …), directly or through
-nodes that compute on constants alone (Transpose, Cast, Identity …). An operand of Add or Mul
-(`terms`) is a weight if it has more than one element and stands behind the first layer: a bias, a
-layer scale. A single number is a weight only as the bias that an Add puts on a MatMul's or a
-convolution's result. All else is a constant: 0.5 in a GELU, bounds of a Clip, the mean that is
-subtracted from images.
+In: an ONNX graph. Out: `Weights`, the constants that become parameters and running statistics.
+
+A floating-point constant is a weight where it feeds an input that the operator's `Translation`
+names in `weights` (Conv, Gemm, MatMul, BatchNormalization …), directly or through nodes that
+compute on constants alone (Transpose, Cast, Identity …). An operand of Add or Mul (`terms`) is a
+weight if it has more than one element and stands behind the first layer: a bias, a layer scale. A
+single number is a weight only as the bias that an Add puts on a MatMul's or a convolution's result.
+Every other constant stays one: 0.5 in a GELU, the bounds of a Clip, the mean that is subtracted
+from images.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ def find_weights(graph: ir.Graph, source: str, names: Container[str]) -> Weights
     Args:
         graph: The graph, functions inlined.
         source: Name of its file, for errors.
-        names: The values that stand in the file itself; constants of functions are not trained.
+        names: Names of the values in the file's own graph. Constants that come from inlined
+            functions have other names, and are not trained.
 
     Raises:
         GraphScaleError: one tensor is a weight and a running statistic at once.
@@ -79,17 +82,17 @@ def find_weights(graph: ir.Graph, source: str, names: Container[str]) -> Weights
     trained: dict[ir.Value, None] = {}
     statistics: dict[ir.Value, None] = {}
     for node in graph:
-        entry = _entry(node)
+        translation = _translation(node)
         if all(output in fixed for output in node.outputs):
             continue
         for index, value in enumerate(node.inputs):
             if value not in fixed:
                 continue
-            if index in entry.weights or (
-                index in entry.terms and _is_term(node, index, fixed, layered)
+            if index in translation.weights or (
+                index in translation.terms and _is_term(node, index, fixed, layered)
             ):
                 trained[value] = None
-            elif index in entry.statistics:
+            elif index in translation.statistics:
                 statistics[value] = None
     found = _leaves(trained, statistics, fixed, names)
     for value in found.parameters.keys() & found.statistics.keys():
@@ -106,6 +109,7 @@ def _leaves(
     fixed: set[ir.Value],
     names: Container[str],
 ) -> Weights:
+    """The constants from which the values in `trained` and `statistics` are computed."""
     found = Weights()
     for values, tensors in ((trained, found.parameters), (statistics, found.statistics)):
         pending = list(reversed(values))
@@ -126,11 +130,12 @@ def _leaves(
     return found
 
 
-def _entry(node: ir.Node) -> Translation:
+def _translation(node: ir.Node) -> Translation:
     return TRANSLATIONS["" if node.domain == "ai.onnx" else node.domain, node.op_type]
 
 
 def _computed_from_constants(graph: ir.Graph) -> set[ir.Value]:
+    """The initializers, and the values that nodes compute from them alone."""
     fixed = set(graph.initializers.values())
     for node in graph:
         if all(value is None or value in fixed for value in node.inputs):
@@ -139,28 +144,29 @@ def _computed_from_constants(graph: ir.Graph) -> set[ir.Value]:
 
 
 def _behind_a_layer(graph: ir.Graph, fixed: set[ir.Value]) -> set[ir.Value]:
-    """The values that some layer with weights has worked on."""
+    """The values that depend on the output of a layer with weights."""
     found: set[ir.Value] = set()
     for node in graph:
-        entry = _entry(node)
-        layer = any(i in entry.weights and v in fixed for i, v in enumerate(node.inputs))
+        translation = _translation(node)
+        layer = any(i in translation.weights and v in fixed for i, v in enumerate(node.inputs))
         if layer or node.op_type == "If" or any(value in found for value in node.inputs):
             found.update(node.outputs)
     return found
 
 
 def _is_term(node: ir.Node, index: int, fixed: set[ir.Value], layered: set[ir.Value]) -> bool:
+    """Whether input `index` of an Add or Mul is a weight; see the rule above."""
     others = [value for i, value in enumerate(node.inputs) if i != index]
     if any(value in fixed for value in others) or not any(value in layered for value in others):
         return False
     value = node.inputs[index]
     tensor = constant_tensor(value)
     if tensor is None or tensor.size != 1:
-        return True  # what is computed from constants is judged by the constants at its root
+        return True  # computed from constants: `_leaves` checks each of those constants
     producer = others[0].producer()
     return (
         node.op_type == "Add"
         and len(tensor.shape) > 0
         and producer is not None
-        and bool(_entry(producer).weights)
+        and bool(_translation(producer).weights)
     )

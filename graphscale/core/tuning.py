@@ -1,7 +1,7 @@
-"""Finds out which of several candidates is the fastest on this machine, and remembers it.
+"""Measures which of several candidates is the fastest on this machine, and remembers it in a file.
 
-Candidates are functions by name; what comes out are seconds by name. `Tuner` keeps them in a file,
-`measure` takes them, `fastest` chooses.
+Candidates, functions by name, go in; seconds by name come out. `measure` runs the candidates,
+`fastest` chooses one by their seconds, and `Tuner` keeps the seconds from run to run.
 """
 
 from __future__ import annotations
@@ -21,36 +21,41 @@ from graphscale import __version__
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular, replacing
 
-_LEAST_GAIN = 0.95  # of the usual candidate's seconds: another one must take less than that
-_ROUNDS = 9
-_ROUNDS_FOR_ALL = 2
-_WORTH_ANOTHER_ROUND = 1.3  # times the fastest so far
-_HOPELESS = 20  # times the fastest
+# Another candidate is chosen instead of the default one where it takes less than this share of its
+# seconds.
+_MAX_TIME_RATIO = 0.95
+_MAX_ROUNDS = 9  # in each round every candidate that is still measured has a turn
+_ROUNDS_FOR_ALL = 2  # after these, candidates far behind the fastest are no longer measured:
+_MAX_RATIO_TO_FASTEST = 1.3
+# A candidate whose first run takes more than both has no turn at all.
+_HOPELESS_RATIO = 20  # to the fastest first run
 _HOPELESS_SECONDS = 0.5
-_LONGEST = 3.0  # seconds spent on one problem, when it is slow
-_WARM_UP = 0.005  # seconds of a turn that are not counted: threads and processors wake up
-_LONG_RUN = 0.1  # seconds, beside which a warm-up would be nothing
-_TURN = 0.005  # seconds of a turn that are counted: fast candidates run several times
+_MAX_SECONDS = 3.0  # after which no further round begins; each candidate has two turns anyway
+# A turn is a warm-up, in which threads and processors wake up, and what is counted. Fast candidates
+# run several times in either; slow ones need no warm-up.
+_WARM_UP_SECONDS = 0.005
+_TURN_SECONDS = 0.005
+_SLOW_SECONDS = 0.1
 
 Candidates = dict[str, Callable[[], object]]
-# By place (machine, runtime, versions), by problem, by candidate: seconds.
+# Seconds by environment (machine, runtime and versions), problem and candidate.
 Measurements = dict[str, dict[str, dict[str, float]]]
 
 _TUNERS: weakref.WeakSet[Tuner] = weakref.WeakSet()
 
 
 class Tuner:
-    """Measurements of this machine, kept in a file between runs.
+    """Measurements on this machine, kept in a file from run to run.
 
     Args:
-        runtime: What computes, with its version, as 'onnxruntime 1.31.1'; measurements of another
-            runtime, device or number of threads do not count.
-        path: The file; by default tuning.json in the user's cache folder.
+        runtime: The runtime with its version, such as 'onnxruntime 1.31.1'. Measurements of another
+            runtime, processor or number of cores are kept apart.
+        path: The file; by default graphscale/tuning.json in the user's cache folder.
     """
 
     def __init__(self, runtime: str, path: Path | None = None) -> None:
         self.path = path or _default_path()
-        self._place = f"{runtime}, graphscale {__version__}, {_device()}"
+        self._environment = f"{runtime}, graphscale {__version__}, {_device()}"
         self._known = self._read()
         self._measuring = threading.Lock()
         _TUNERS.add(self)
@@ -58,20 +63,23 @@ class Tuner:
     def seconds(
         self, key: str, make_candidates: Callable[[], Candidates], rest: float = 0.0
     ) -> dict[str, float]:
-        """Seconds of each candidate to compute what `key` names, known or measured now.
+        """Seconds of each candidate for the problem `key`, from the file or measured now.
 
-        `rest`: see `measure`.
+        Args:
+            key: Names the problem.
+            make_candidates: Makes the candidates; called where the problem is not known yet.
+            rest: As for `measure`.
         """
-        with self._measuring:  # one thread at a time: others would be in the way
-            known = self._known.setdefault(self._place, {})
+        with self._measuring:  # one thread at a time: two would slow each other down
+            known = self._known.setdefault(self._environment, {})
             if key not in known:
                 known[key] = measure(make_candidates(), rest)
                 self._write()
             return known[key]
 
     def known(self, key: str) -> dict[str, float] | None:
-        """What was measured before of the problem that `key` names."""
-        return self._known.get(self._place, {}).get(key)
+        """The seconds measured before for the problem `key`, or None."""
+        return self._known.get(self._environment, {}).get(key)
 
     def _read(self) -> Measurements:
         try:
@@ -83,11 +91,11 @@ class Tuner:
             return {}  # no file yet, or a damaged one: measure again
 
     def _write(self) -> None:
-        """Add what is known to the file, to which other processes may have added meanwhile."""
+        """Write the file, with what other processes have added to it meanwhile."""
         if self.path is None:
             return
-        for place, known in self._read().items():
-            self._known[place] = {**known, **self._known.get(place, {})}
+        for environment, known in self._read().items():
+            self._known[environment] = {**known, **self._known.get(environment, {})}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.path) as (file,):
@@ -102,7 +110,7 @@ class Tuner:
 
 
 def _renew_locks() -> None:
-    """A child process has none of the threads that might hold a lock at the fork."""
+    """Give a forked child free locks: the threads that hold them exist in its parent only."""
     for tuner in _TUNERS:
         tuner._measuring = threading.Lock()
 
@@ -112,69 +120,72 @@ if hasattr(os, "register_at_fork"):
 
 
 def _well_formed(content: object) -> Measurements:
-    """What of a file's content is measurements."""
+    """The measurements in a file's content; what is damaged is left out."""
     if not isinstance(content, dict):
         return {}
     return {
-        place: {
+        environment: {
             key: seconds
             for key, seconds in known.items()
             if isinstance(seconds, dict)
             and seconds
             and all(isinstance(each, float | int) and each > 0 for each in seconds.values())
         }
-        for place, known in content.items()
+        for environment, known in content.items()
         if isinstance(known, dict)
     }
 
 
-def fastest(seconds: dict[str, float], usual: str) -> str:
-    """The fastest candidate; a tie (within 5 %) goes to the usual one."""
+def fastest(seconds: dict[str, float], default: str) -> str:
+    """The name of the fastest candidate; `default`, unless another is more than 5 % faster."""
     best = min(seconds, key=seconds.__getitem__)
-    return best if seconds[best] < _LEAST_GAIN * seconds[usual] else usual
+    return best if seconds[best] < _MAX_TIME_RATIO * seconds[default] else default
 
 
 def measure(
-    candidates: Candidates, rest: float = 0.0, longest: float = _LONGEST
+    candidates: Candidates, rest: float = 0.0, max_seconds: float = _MAX_SECONDS
 ) -> dict[str, float]:
-    """Seconds of the fastest run of each candidate; they take turns.
+    """Seconds of the fastest run of each candidate; the candidates take turns.
 
-    The minimum, not the median: other load on the machine only adds time, and a thread that waits
-    for its core adds several times what a run takes. Each candidate runs once before. Hopelessly
-    slow ones (torch's gradients of large kernels can take minutes) have no turn, those far behind
-    the fastest have few.
+    Minimum, not median: other load on the machine only adds time, often several times that of the
+    run itself. Each candidate runs once before its first turn. A hopelessly slow candidate has no
+    turn (torch's gradients of large kernels can take minutes), one far behind the fastest has two.
 
     Args:
-        rest: Seconds before each turn, for candidates whose threads go on spinning after theirs.
-        longest: Seconds after which two rounds are enough.
+        candidates: Functions without arguments, by name.
+        rest: Seconds to wait before each turn, so that the threads of the last candidate, which
+            spin for a while, do not slow the next one down.
+        max_seconds: After this many seconds there are no more than two rounds.
     """
     best = {name: _seconds(run) for name, run in candidates.items()}
-    hopeless = max(_HOPELESS_SECONDS, _HOPELESS * min(best.values()))
+    hopeless = max(_HOPELESS_SECONDS, _HOPELESS_RATIO * min(best.values()))
     running = {name: run for name, run in candidates.items() if best[name] <= hopeless}
-    quick = {name for name in running if best[name] < _LONG_RUN}
-    best.update(dict.fromkeys(running, math.inf))  # first runs prepack weights, too
+    quick = {name for name in running if best[name] < _SLOW_SECONDS}
+    best.update(
+        dict.fromkeys(running, math.inf)
+    )  # first runs do not count: they also prepack weights
     started = time.perf_counter()
-    for done in range(1, _ROUNDS + 1):
+    for done in range(1, _MAX_ROUNDS + 1):
         for name, run in running.items():
             time.sleep(rest)
             if name in quick:
-                _fastest_run(run, _WARM_UP)
-            best[name] = min(best[name], _fastest_run(run, _TURN))
+                _fastest_run(run, _WARM_UP_SECONDS)
+            best[name] = min(best[name], _fastest_run(run, _TURN_SECONDS))
         if done < _ROUNDS_FOR_ALL:
             continue
-        if time.perf_counter() - started > longest:
+        if time.perf_counter() - started > max_seconds:
             break
         if done == _ROUNDS_FOR_ALL:
-            limit = _WORTH_ANOTHER_ROUND * min(best.values())
+            limit = _MAX_RATIO_TO_FASTEST * min(best.values())
             running = {name: run for name, run in running.items() if best[name] <= limit}
     return best
 
 
-def _fastest_run(run: Callable[[], object], least: float) -> float:
-    """Seconds of the fastest of as many runs as take `least` seconds, or of one."""
+def _fastest_run(run: Callable[[], object], min_seconds: float) -> float:
+    """Seconds of the fastest run, repeated until `min_seconds` have passed."""
     started = time.perf_counter()
     found = _seconds(run)
-    while time.perf_counter() - started < least:
+    while time.perf_counter() - started < min_seconds:
         found = min(found, _seconds(run))
     return found
 
@@ -186,7 +197,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _default_path() -> Path | None:
-    """None where the user has no home, as in some containers."""
+    """tuning.json in the user's cache folder; None where the user has no home folder."""
     try:
         folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:

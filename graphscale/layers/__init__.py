@@ -1,7 +1,8 @@
-"""fbcunn's layers as torch modules.
+"""fbcunn's layers as torch modules, with CPU and CUDA kernels, derivatives and ONNX export.
 
-Each file holds one layer, in this order: the library's operator with its ONNX function body, its
-derivatives, the module. `accelerate` lets torch's own convolutions choose FFTConv's algorithms.
+Each file holds one layer, or a few that share an operator, in this order: the library's operator
+with its ONNX function body, its derivatives, the module. `accelerate` lets torch's own convolutions
+choose FFTConv's algorithms by measurement.
 """
 
 from graphscale.layers.auto_conv import AutoConv1d, AutoConv2d, accelerate

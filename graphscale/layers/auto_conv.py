@@ -1,9 +1,10 @@
-"""torch's convolutions that choose, for each of their three passes, the fastest algorithm.
+"""Convolutions that choose the fastest algorithm for each of their three passes (fbcunn's tuner).
 
-`accelerate` turns the nn.Conv1d and nn.Conv2d of a module into AutoConv1d and AutoConv2d. Each
-measures, at its first call, torch's own convolution beside the algorithms of FFTConv, and keeps the
-fastest. For other sizes of its input it measures only as `Budget` allows, and otherwise takes the
-choice of the nearest size. fbcunn's SpatialConvolution was 'auto-tuned' in this way, too.
+`accelerate` takes a module and turns its nn.Conv1d and nn.Conv2d into AutoConv1d and AutoConv2d. At
+its first call such a layer measures torch's own convolution and the algorithms of FFTConv, and
+remembers the fastest for the forward pass and for either gradient. For inputs of other sizes it
+measures as far as `Budget` allows, and otherwise takes the choice of the nearest measured size.
+fbcunn's SpatialConvolution was auto-tuned in the same way.
 """
 
 from __future__ import annotations
@@ -30,17 +31,20 @@ from graphscale.layers.fft_conv import (
 from graphscale.layers.operator import is_transformed
 
 _TORCH = "torch"  # torch's own convolution; the other candidates are algorithms of FFTConv
-_MAX_SIZES = 4  # of its input for which a layer measures, for each pass
-_MAX_SHARE = 0.05  # of the running time, for measuring sizes after a layer's first
-# Dilations, group, kernel shape, pads and strides, as fft_conv takes them.
-_Window = tuple[list[int], int, list[int], list[int], list[int]]
+_MAX_SIZES = 4  # input sizes that a layer measures, for each pass
+_MAX_SHARE = 0.05  # of the running time: limit for measuring input sizes after a layer's first
+# Dilations, group, kernel shape, pads and strides, in the order of fft_conv's arguments.
+_Attributes = tuple[list[int], int, list[int], list[int], list[int]]
 
 
 class Budget:
-    """How much time measuring may take: at most a share of the time since the first measurement.
+    """Limits the time of measuring to a share of the time since the first measurement.
 
-    The first size of a layer's input is always measured; this decides about all others. ``clock``
-    gives the time in seconds.
+    The first size of each layer's input is always measured; the budget decides about all others.
+
+    Args:
+        max_share: The share, between 0 and 1.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -58,7 +62,7 @@ class Budget:
         return self._spent <= self.max_share * (self._clock() - self._started)
 
     def spend(self, measurement: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Run a measurement, and count its time."""
+        """Run ``measurement``, count its time and return what it returns."""
         began = self._clock()
         if self._started is None:
             self._started = began
@@ -68,28 +72,29 @@ class Budget:
             self._spent += self._clock() - began
 
 
-_BUDGET = Budget()  # of the process
+_BUDGET = Budget()  # one for all layers of the process
 
 
 def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
-    """Let every nn.Conv1d and nn.Conv2d in `module`, in place, choose its algorithms.
+    """Let every nn.Conv1d and nn.Conv2d in `module` choose its algorithms, in place.
 
     At its first call a layer measures torch's own convolution and those algorithms of FFTConv that
-    may be faster, for the forward pass and, where gradients are wanted, for each gradient on its
-    own; it keeps the fastest. The measurements are remembered on disk for this machine and version
-    of torch. Inputs of other sizes are measured, up to four in a layer, while measuring takes less
-    than 5 % of the running time; other sizes take the choice of the nearest measured one.
+    may be faster: for the forward pass and, where gradients are wanted, for each gradient on its
+    own. It uses the fastest from then on. The measurements are stored on disk for this machine and
+    version of torch. Up to three more sizes of a layer's input are measured while measuring takes
+    less than 5 % of the running time; all others take the choice of the nearest measured size.
 
-    Parameters, buffers, hooks and state-dict keys stay. Layers with kernels of one tap, and
-    subclasses of torch's layers (parametrized ones are: parametrize afterwards), are left as they
-    are. Under torch.compile and `graphscale.export` a layer takes the algorithm that it has chosen
-    for its forward pass before, else torch's own convolution. Torch's own also serves other types
-    than float32, meta tensors, autocast, torch.func, and every other trace or export.
-    torch.jit.script cannot read these layers.
+    Parameters, buffers, hooks and state-dict keys stay. Layers with kernels of one tap and
+    subclasses of torch's layers are left as they are (parametrized layers are subclasses:
+    parametrize them afterwards). Under torch.compile and `graphscale.export` a layer takes the
+    algorithm that it has chosen for its forward pass before, or torch's own convolution. Torch's
+    own also computes types other than float32, meta tensors, calls under autocast and torch.func,
+    and every other trace or export. torch.jit.script cannot read these layers.
 
     Args:
-        measure: False to measure nothing: layers take what an earlier run has measured, for this
-            size or the nearest of this process, else torch's own convolution.
+        module: A network, or a single nn.Conv1d or nn.Conv2d.
+        measure: False to measure nothing: layers take what an earlier run has measured for this
+            size, the choice of the nearest size measured in this process, or torch's own.
 
     Returns:
         `module` itself.
@@ -106,19 +111,19 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
 
 
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, window: _Window, algorithm: str
+    x: Tensor, weight: Tensor, bias: Tensor | None, attributes: _Attributes, algorithm: str
 ) -> Tensor:
     if algorithm != _TORCH:
-        return fft_conv(x, weight, bias, *window, "NOTSET", algorithm)
-    dilations, group, _, pads, strides = window
-    begins, noughts = pads[: len(strides)], [0] * len(strides)
-    return torch.convolution(x, weight, bias, strides, begins, dilations, False, noughts, group)
+        return fft_conv(x, weight, bias, *attributes, "NOTSET", algorithm)
+    dilations, group, _, pads, strides = attributes
+    begins, zeros = pads[: len(strides)], [0] * len(strides)
+    return torch.convolution(x, weight, bias, strides, begins, dilations, False, zeros, group)
 
 
 def _torch_gradient(
-    wanted: int, grad: Tensor, x: Tensor, weight: Tensor, window: _Window
+    wanted: int, grad: Tensor, x: Tensor, weight: Tensor, attributes: _Attributes
 ) -> Tensor:
-    dilations, group, _, pads, strides = window
+    dilations, group, _, pads, strides = attributes
     begins = pads[: len(strides)]
     mask = [wanted == index for index in range(3)]
     return torch.ops.aten.convolution_backward(
@@ -126,30 +131,32 @@ def _torch_gradient(
     )[wanted]
 
 
-def _grad_input(grad: Tensor, x: Tensor, weight: Tensor, window: _Window, algorithm: str) -> Tensor:
+def _grad_input(
+    grad: Tensor, x: Tensor, weight: Tensor, attributes: _Attributes, algorithm: str
+) -> Tensor:
     if algorithm != _TORCH:
-        return fft_conv_grad_input(grad, weight, x, *window, algorithm)
-    return _torch_gradient(0, grad, x, weight, window)
+        return fft_conv_grad_input(grad, weight, x, *attributes, algorithm)
+    return _torch_gradient(0, grad, x, weight, attributes)
 
 
 def _grad_weight(
-    grad: Tensor, x: Tensor, weight: Tensor, window: _Window, algorithm: str
+    grad: Tensor, x: Tensor, weight: Tensor, attributes: _Attributes, algorithm: str
 ) -> Tensor:
     if algorithm != _TORCH:
-        return fft_conv_grad_weight(grad, x, weight, *window, algorithm)
-    return _torch_gradient(1, grad, x, weight, window)
+        return fft_conv_grad_weight(grad, x, weight, *attributes, algorithm)
+    return _torch_gradient(1, grad, x, weight, attributes)
 
 
 class _Convolution(torch.autograd.Function):
     """A convolution with an algorithm for each pass: forward, grad_input and grad_weight."""
 
     @staticmethod
-    def forward(x, weight, bias, window: _Window, algorithms: dict[str, str]) -> Tensor:
-        return _forward(x, weight, bias, window, algorithms["forward"])
+    def forward(x, weight, bias, attributes: _Attributes, algorithms: dict[str, str]) -> Tensor:
+        return _forward(x, weight, bias, attributes, algorithms["forward"])
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        x, weight, _, ctx.window, ctx.algorithms = inputs
+        x, weight, _, ctx.attributes, ctx.algorithms = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
@@ -157,16 +164,18 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = _grad_input(grad, x, weight, ctx.window, ctx.algorithms["grad_input"])
+            grad_x = _grad_input(grad, x, weight, ctx.attributes, ctx.algorithms["grad_input"])
         if ctx.needs_input_grad[1]:
-            grad_weight = _grad_weight(grad, x, weight, ctx.window, ctx.algorithms["grad_weight"])
+            grad_weight = _grad_weight(
+                grad, x, weight, ctx.attributes, ctx.algorithms["grad_weight"]
+            )
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum([0, *range(2, grad.dim())])
         return grad_x, grad_weight, grad_bias, None, None
 
 
 def _only_torch_computes(x: Tensor, weight: Tensor) -> bool:
-    """Whether FFTConv's kernels, or the autograd function around them, cannot take this call."""
+    """Whether this call is none for FFTConv's kernels and the autograd function around them."""
     if isinstance(x, torch.fx.Proxy):
         return True
     if x.is_meta or weight.is_meta:
@@ -184,10 +193,10 @@ def _only_torch_computes(x: Tensor, weight: Tensor) -> bool:
 
 
 class _Automatic:
-    """What AutoConv1d and AutoConv2d share.
+    """The common part of AutoConv1d and AutoConv2d: chooses algorithms and runs them.
 
-    `_direct` is torch's layer. `_chosen` holds choices for good by problem, `_measured` those that
-    were measured, by kind of problem and then by shape of the input.
+    `_direct` is torch's layer. `_chosen` maps problems (`_key`) to final choices. `_measured` maps
+    problems without the size of x (`_kind`) to the measured choices by shape of x.
     """
 
     _direct: type[nn.Module]
@@ -200,34 +209,38 @@ class _Automatic:
             return self._direct._conv_forward(self, input, weight, bias)
         return convolve(self, input, weight, bias, self._choose_and_run)
 
-    def _choose_and_run(self, x: Tensor, weight: Tensor, bias: Tensor | None, *window) -> Tensor:
-        dilations, group, kernel_shape, pads, strides = window
+    def _choose_and_run(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *attributes
+    ) -> Tensor:
+        dilations, group, kernel_shape, pads, strides = attributes
         spatial = len(strides)
-        if pads[:spatial] != pads[spatial:]:  # torch's own convolution pads both ends alike
+        if pads[:spatial] != pads[spatial:]:  # torch's own convolution needs equal pads
             reversed_pairs = [pads[i + d] for d in reversed(range(spatial)) for i in (0, spatial)]
             x, pads = functional.pad(x, reversed_pairs), [0] * 2 * spatial
-        window = (dilations, group, kernel_shape, pads, strides)
+        attributes = (dilations, group, kernel_shape, pads, strides)
         learns = torch.is_grad_enabled() and weight.requires_grad
         if torch.compiler.is_compiling():
-            key = _key("forward", x, weight, window, learns)
+            key = _key("forward", x, weight, attributes, learns)
             chosen = self.__dict__.get("_chosen", {}) if knows_our_operators() else {}
-            return _forward(x, weight, bias, window, chosen.get(key, _TORCH))
-        algorithms = {"forward": self._choice("forward", x, weight, window, learns)}
+            return _forward(x, weight, bias, attributes, chosen.get(key, _TORCH))
+        algorithms = {"forward": self._choice("forward", x, weight, attributes, learns)}
         if torch.is_grad_enabled() and x.requires_grad:
-            algorithms["grad_input"] = self._choice("grad_input", x, weight, window, learns)
+            algorithms["grad_input"] = self._choice("grad_input", x, weight, attributes, learns)
         if learns:
-            algorithms["grad_weight"] = self._choice("grad_weight", x, weight, window, learns)
+            algorithms["grad_weight"] = self._choice("grad_weight", x, weight, attributes, learns)
         if set(algorithms.values()) == {_TORCH}:
-            return _forward(x, weight, bias, window, _TORCH)
-        return _Convolution.apply(x, weight, bias, window, algorithms)
+            return _forward(x, weight, bias, attributes, _TORCH)
+        return _Convolution.apply(x, weight, bias, attributes, algorithms)
 
-    def _choice(self, pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> str:
+    def _choice(
+        self, pass_: str, x: Tensor, weight: Tensor, attributes: _Attributes, learns: bool
+    ) -> str:
         """The algorithm of a pass: chosen before, measured now, or that of the nearest size."""
-        key = _key(pass_, x, weight, window, learns)
+        key = _key(pass_, x, weight, attributes, learns)
         chosen = self.__dict__.setdefault("_chosen", {})
         if key in chosen:
             return chosen[key]
-        kind = _kind(pass_, x, weight, window, learns)
+        kind = _kind(pass_, x, weight, attributes, learns)
         measured = self.__dict__.setdefault("_measured", {}).setdefault(kind, {})
         tuner = _tuner(x.device)
         seconds = tuner.known(key)
@@ -235,17 +248,17 @@ class _Automatic:
             chosen[key] = _nearest(measured, x.shape)
             return chosen[key]
         if seconds is None and not (self._measures and (not measured or _BUDGET.allows())):
-            return _nearest(measured, x.shape)  # not for good: there may be time to measure later
+            return _nearest(measured, x.shape)  # not final: there may be time to measure later
         if seconds is None:
             with torch.no_grad():
-                candidates = partial(_candidates, pass_, x, weight, window, learns)
+                candidates = partial(_candidates, pass_, x, weight, attributes, learns)
                 seconds = _BUDGET.spend(lambda: tuner.seconds(key, candidates))
         chosen[key] = measured[tuple(x.shape)] = fastest(seconds, _TORCH)
         return chosen[key]
 
 
 def _nearest(measured: dict[tuple[int, ...], str], shape: torch.Size) -> str:
-    """The choice for the measured shape with the most similar sizes, as ratios."""
+    """The choice for the measured shape nearest to ``shape``, by the ratios of their sizes."""
 
     def distance(other: tuple[int, ...]) -> float:
         return sum(abs(math.log(one / another)) for one, another in zip(shape, other))
@@ -253,48 +266,53 @@ def _nearest(measured: dict[tuple[int, ...], str], shape: torch.Size) -> str:
     return measured[min(measured, key=distance)] if measured else _TORCH
 
 
-def _key(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> str:
-    """The problem by which the tuner knows it."""
-    return _kind(pass_, x, weight, window, learns, f"x={tuple(x.shape)} ")
+def _key(pass_: str, x: Tensor, weight: Tensor, attributes: _Attributes, learns: bool) -> str:
+    """Names a pass with its sizes and attributes, for the tuner."""
+    return _kind(pass_, x, weight, attributes, learns, f"x={tuple(x.shape)} ")
 
 
 def _kind(
-    pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool, size: str = ""
+    pass_: str, x: Tensor, weight: Tensor, attributes: _Attributes, learns: bool, size: str = ""
 ) -> str:
-    """All of a problem but the sizes of x."""
-    dilations, group, _, pads, strides = window
+    """Names a pass with all of its sizes and attributes but those of x."""
+    dilations, group, _, pads, strides = attributes
     kind = "learning weight" if learns else "weight"
     sizes = f"{size}{kind}={tuple(weight.shape)} strides={strides} pads={pads}"
     order = "" if x.is_contiguous() else " not contiguous"  # in channels_last torch is faster
     return f"{pass_} {sizes} dilations={dilations} group={group}{order}"
 
 
-def _candidates(pass_: str, x: Tensor, weight: Tensor, window: _Window, learns: bool) -> Candidates:
-    """Functions that compute a pass by each algorithm; a weight that learns changes every time."""
+def _candidates(
+    pass_: str, x: Tensor, weight: Tensor, attributes: _Attributes, learns: bool
+) -> Candidates:
+    """Functions that compute a pass by each algorithm; a weight that learns changes in each run."""
     change = None
-    if learns:  # so that nothing prepacked of it is kept
+    if learns:  # as in training, where weights prepacked for the call before are of no use
         weight = weight.clone()
         change = weight[(0,) * weight.dim()].fill_(1).neg_
     names = ("dilations", "group", "kernel_shape", "pads", "strides")
-    attributes = dict(zip(names, window, strict=True))
+    named = dict(zip(names, attributes, strict=True))
     if pass_ == "forward":
-        algorithms = library.algorithms("FFTConv", [x, weight], attributes)
-        run = partial(_forward, x, weight, None, window)
+        algorithms = library.algorithms("FFTConv", [x, weight], named)
+        run = partial(_forward, x, weight, None, attributes)
     else:
-        grad = torch.ones_like(_forward(x, weight, None, window, _TORCH))
+        grad = torch.ones_like(_forward(x, weight, None, attributes, _TORCH))
         if pass_ == "grad_input":
-            algorithms = library.algorithms("FFTConvGradInput", [grad, weight, x], attributes)
-            run = partial(_grad_input, grad, x, weight, window)
+            algorithms = library.algorithms("FFTConvGradInput", [grad, weight, x], named)
+            run = partial(_grad_input, grad, x, weight, attributes)
         else:
-            algorithms = library.algorithms("FFTConvGradWeight", [grad, x, weight], attributes)
-            run = partial(_grad_weight, grad, x, weight, window)
-    return {name: _turn(change, partial(run, name), x.device) for name in (_TORCH, *algorithms)}
+            algorithms = library.algorithms("FFTConvGradWeight", [grad, x, weight], named)
+            run = partial(_grad_weight, grad, x, weight, attributes)
+    return {
+        name: _changed_and_finished(change, partial(run, name), x.device)
+        for name in (_TORCH, *algorithms)
+    }
 
 
-def _turn(
+def _changed_and_finished(
     change: Callable[[], Tensor] | None, run: Callable[[], Tensor], device: torch.device
 ) -> Callable[[], None]:
-    """Both, one after the other; a GPU is waited for."""
+    """A function that calls ``change`` and ``run``, and waits for a GPU to finish."""
 
     def finished() -> None:
         if change is not None:
@@ -307,13 +325,13 @@ def _turn(
 
 
 class AutoConv1d(_Automatic, nn.Conv1d):
-    """torch.nn.Conv1d whose passes take the fastest algorithm; made by `accelerate`."""
+    """torch.nn.Conv1d that runs each pass by the fastest algorithm; `accelerate` makes it."""
 
     _direct = nn.Conv1d
 
 
 class AutoConv2d(_Automatic, nn.Conv2d):
-    """torch.nn.Conv2d whose passes take the fastest algorithm; made by `accelerate`."""
+    """torch.nn.Conv2d that runs each pass by the fastest algorithm; `accelerate` makes it."""
 
     _direct = nn.Conv2d
 
@@ -323,9 +341,9 @@ _TUNERS: dict[str, Tuner] = {}
 
 
 def _tuner(device: torch.device) -> Tuner:
-    """The measurements of this torch on this device and this many threads."""
+    """The measurements of this version of torch on ``device`` with this number of threads."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    place = f"torch {torch.__version__} on {name}, {torch.get_num_threads()} threads"
-    if place not in _TUNERS:
-        _TUNERS[place] = Tuner(place)
-    return _TUNERS[place]
+    runtime = f"torch {torch.__version__} on {name}, {torch.get_num_threads()} threads"
+    if runtime not in _TUNERS:
+        _TUNERS[runtime] = Tuner(runtime)
+    return _TUNERS[runtime]

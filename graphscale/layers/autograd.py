@@ -38,22 +38,22 @@ def register_derivatives(
     operator: Operator,
     decomposition: Callable | None,
     backward: Callable | None = None,
-    keep: Callable | None = None,
+    setup_context: Callable | None = None,
     decompose_second: bool = False,
 ) -> None:
-    """Give ``operator`` its derivatives and its rule for vmap.
+    """Register the derivatives of ``operator`` and its rule for vmap with torch.
 
     Args:
-        decomposition: Takes the operator's arguments, all of them, and computes its outputs by
-            torch's operators. Without it, forward mode and vmap raise GraphScaleError.
-        backward, keep: As ``torch.library.register_autograd`` takes them (``keep`` is its
-            ``setup_context``). Without them the gradient is that of the decomposition, computed
-            when it is asked for; without that, too, there is no gradient.
-        decompose_second: Under torch.func reverse mode differentiates the decomposition, too:
+        decomposition: Takes all arguments of the operator and computes its outputs by torch's
+            operators. With None, forward mode and vmap raise GraphScaleError.
+        backward, setup_context: As ``torch.library.register_autograd`` takes them. With None, the
+            backward pass computes the decomposition once more and differentiates it; with no
+            decomposition either, the operator has no gradient.
+        decompose_second: Differentiate the decomposition in reverse mode, too, under torch.func:
             for a ``backward`` whose shapes depend on data, which vmap cannot follow.
     """
     if backward is None and decomposition is not None:
-        backward, keep = _gradient_of(decomposition)
+        backward, setup_context = _gradient_of(decomposition)
         decompose_second = True
     torch_op, name = operator.torch_op, operator.name
     defaults = operator.defaults
@@ -74,12 +74,13 @@ def register_derivatives(
         @staticmethod
         def forward(ctx, *args):
             if torch._C._are_functorch_transforms_active():
-                # Both are off inside of forward; the transforms around this one need them.
+                # torch turns both off while forward runs, but the transforms around this one
+                # differentiate what it computes.
                 with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
                     result = below(*args)
             else:
                 result = below(*args)
-            keep(ctx, args, result)
+            setup_context(ctx, args, result)
             return result
 
         @staticmethod
@@ -89,7 +90,7 @@ def register_derivatives(
     Function.__name__ = Function.__qualname__ = f"{name}Function"
 
     def differentiate(*args):
-        args += defaults[len(args) :]  # torch leaves out what equals its default
+        args += defaults[len(args) :]  # torch leaves out arguments that equal their defaults
         if _have_tangents(args):
             return decomposed(*args)
         wanted = torch.is_grad_enabled() and torch._C._any_requires_grad(*args)
@@ -111,9 +112,9 @@ def register_derivatives(
 
 
 def _gradient_of(decomposition: Callable) -> tuple[Callable, Callable]:
-    """``backward`` and ``keep`` that differentiate the decomposition, computed anew."""
+    """``backward`` and ``setup_context`` that differentiate the decomposition, computed anew."""
 
-    def keep(ctx, inputs, output) -> None:
+    def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*(arg for arg in inputs if isinstance(arg, Tensor)))
         ctx.arguments = [None if isinstance(arg, Tensor) else arg for arg in inputs]
         ctx.places = [i for i, arg in enumerate(inputs) if isinstance(arg, Tensor)]
@@ -139,10 +140,11 @@ def _gradient_of(decomposition: Callable) -> tuple[Callable, Callable]:
         by_place = dict(zip(inputs, found))
         return tuple(by_place.get(i) for i in range(len(arguments)))
 
-    return backward, keep
+    return backward, setup_context
 
 
 def _have_tangents(args: tuple) -> bool:
+    """Whether forward mode runs and has a tangent for one of ``args``."""
     if forward_ad._current_level < 0:
         return False
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
@@ -161,23 +163,25 @@ def register_autocast(operator: Operator, choose_type: Callable[[str, list], tor
 
 
 def lower_type(device: str, types: list[torch.dtype]) -> torch.dtype:
-    """The type that autocast was given, in which torch's convolutions compute."""
+    """The type of autocast, in which torch's convolutions compute under it."""
     return torch.get_autocast_dtype(device)
 
 
 def full_type(device: str, types: list[torch.dtype]) -> torch.dtype:
-    """float32, in which torch's losses compute."""
+    """float32, the type in which torch's losses compute under autocast."""
     return torch.float32
 
 
 def widest_type(device: str, types: list[torch.dtype]) -> torch.dtype:
-    """The widest of the inputs' types, for gradients: their inputs were computed before."""
+    """The widest of the inputs' types: gradients compute in the types of the forward pass."""
     return functools.reduce(torch.promote_types, types)
 
 
 def _cast_and_call(
     torch_op: Callable, choose_type: Callable, device: str, key: torch._C.DispatchKey, *args
 ):
+    """Cast ``args`` and call the operator below autocast, which would come here again."""
+
     def is_cast(arg: object) -> bool:
         return isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype != torch.float64
 

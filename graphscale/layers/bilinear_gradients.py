@@ -1,7 +1,8 @@
-"""Derivatives of layers that are linear in x and in weight: three operators made of one another.
+"""Derivatives of any order for convolutions and other layers that are linear in x and in weight.
 
-In go the operator of the forward pass, those of its gradients to x and to weight, and their
-decompositions; they are registered with torch, so that derivatives of any order work.
+Such a layer has three operators: the forward pass, the gradient to x and the gradient to weight.
+The gradients of each are again these three operators with other arguments. `register_gradients`
+takes the three and their decompositions, and registers these gradients with torch.
 """
 
 from __future__ import annotations
@@ -24,19 +25,26 @@ def register_gradients(
     resolve: Callable[..., tuple] = lambda x, weight, *attributes: attributes,
     bounds: Callable[..., tuple[float, float] | None] = lambda *attributes: None,
 ) -> None:
-    """Give the three operators of such a layer their gradients, all made of one another.
+    """Register the gradients of the three operators of a layer that is linear in x and in weight.
 
-    forward(x, weight, *attributes), grad_input(grad, weight, x, *attributes) and
-    grad_weight(grad, x, weight, *attributes), whose last tensors lend their shape only; where
-    ``grad_bias`` gives the gradient to a bias, forward takes that after weight. They call one
-    another with the first ``shared`` attributes (all, by default), which ``resolve`` makes of x,
-    weight and the attributes of forward. What forward clips to ``bounds`` of its attributes passes
-    no gradient. ``decompositions`` are those of the three operators, for `register_derivatives`.
+    Args:
+        forward: Takes (x, weight, *attributes), or (x, weight, bias, *attributes) with
+            ``grad_bias``.
+        grad_input: Takes (grad, weight, x, *attributes); only the shape of x counts.
+        grad_weight: Takes (grad, x, weight, *attributes); only the shape of weight counts.
+        decompositions: The three operators written in torch's own, for `register_derivatives`.
+        grad_bias: The gradient to the bias for a gradient to the output.
+        shared: How many of the attributes, the first ones, the operators hand to one another; all
+            by default.
+        resolve: Takes x, weight and the attributes of forward; returns the attributes with what
+            depends on the sizes of x and weight filled in, such as automatic padding.
+        bounds: Takes the attributes of forward; returns the minimum and maximum to which it clips
+            its output, or None. Clipped elements pass no gradient.
     """
     bias = () if grad_bias is None else (None,)
     count = 2 + len(bias)
 
-    def keep(ctx, inputs, output) -> None:
+    def setup_context(ctx, inputs, output) -> None:
         x, weight, *_ = inputs
         given = inputs[count:]
         ctx.bounds = bounds(*given)
@@ -58,12 +66,13 @@ def register_gradients(
             to_bias = (grad_bias(grad),)
         return to_x, to_weight, *to_bias, *ctx.rest
 
-    def keep_gradient(ctx, inputs, output) -> None:
+    def setup_context_of_gradient(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs[:2])
         given = inputs[2:]
         ctx.attributes = given[1:][:shared]
         ctx.rest = (None,) * len(given)
 
+    # grad_input is linear in grad and in weight: its gradient to grad is the forward pass.
     def backward_grad_input(ctx, to_x: Tensor):
         grad, weight = ctx.saved_tensors
         to_grad = to_weight = None
@@ -73,6 +82,7 @@ def register_gradients(
             to_weight = grad_weight(grad, to_x, weight, *ctx.attributes)
         return to_grad, to_weight, *ctx.rest
 
+    # grad_weight is linear in grad and in x: its gradient to grad is the forward pass, too.
     def backward_grad_weight(ctx, to_weight: Tensor):
         grad, x = ctx.saved_tensors
         to_grad = to_x = None
@@ -83,6 +93,10 @@ def register_gradients(
         return to_grad, to_x, *ctx.rest
 
     in_torch, grad_input_in_torch, grad_weight_in_torch = decompositions
-    register_derivatives(forward, in_torch, backward, keep)
-    register_derivatives(grad_input, grad_input_in_torch, backward_grad_input, keep_gradient)
-    register_derivatives(grad_weight, grad_weight_in_torch, backward_grad_weight, keep_gradient)
+    register_derivatives(forward, in_torch, backward, setup_context)
+    register_derivatives(
+        grad_input, grad_input_in_torch, backward_grad_input, setup_context_of_gradient
+    )
+    register_derivatives(
+        grad_weight, grad_weight_in_torch, backward_grad_weight, setup_context_of_gradient
+    )

@@ -1,4 +1,9 @@
-"""Local response normalisation across maps (fbcunn CrossMapNormalization)."""
+"""Local response normalisation across maps (fbcunn CrossMapNormalization).
+
+Tensors [N, C, ...] go in; each number comes out divided by a power of the sum of squares in the
+maps around it. The file holds the operators with ONNX function bodies, torch's versions of them for
+forward mode and vmap, their derivatives and the module.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from torch.nn import functional
 from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
 
-# factor = divisor^-power, divisor = 1 + scale * (sum of x^2 over the `size` maps around).
+# factor = divisor^-power, divisor = 1 + scale * (sum of x^2 over the `size` maps around each map).
 _FACTOR = """
         nought = Constant <value_int = 0> ()
         single = Constant <value_int = 1> ()
@@ -80,7 +85,7 @@ cross_map_normalization_grad = Operator(
 
 
 def _window_sums(value: Tensor, size: int) -> Tensor:
-    """Sums over the ``size`` maps around each; zeros beyond the ends."""
+    """Sums of ``value`` [N, C, ...] over the ``size`` maps around each map; outside are zeros."""
     maps_last = functional.pad(value.movedim(1, -1), (size // 2, size // 2))
     return maps_last.unfold(-1, size, 1).sum(-1).movedim(-1, 1)
 
@@ -95,7 +100,7 @@ def _gradient_in_torch(grad: Tensor, x: Tensor, size: int, scale: float, power: 
     return direct - 2 * scale * power * x * _window_sums(direct * x / divisor, size)
 
 
-def _keep(ctx, inputs, output) -> None:
+def _setup_context(ctx, inputs, output) -> None:
     x, *ctx.attributes = inputs
     ctx.save_for_backward(x)
 
@@ -105,13 +110,13 @@ def _backward(ctx, grad: Tensor):
     return cross_map_normalization_grad(grad, x, *ctx.attributes), None, None, None
 
 
-def _keep_gradient(ctx, inputs, output) -> None:
+def _setup_context_gradient(ctx, inputs, output) -> None:
     grad, x, *ctx.attributes = inputs
     ctx.save_for_backward(grad, x)
 
 
-# grad_x = grad d^-p - 2 scale p x S(grad x d^(-p - 1)), d = 1 + scale S(x^2); S, the sum over
-# windows of maps, is its own adjoint.
+# Derivatives by grad and x of grad_x = grad d^-power - 2 scale power x S(grad x d^(-power - 1)),
+# d = 1 + scale S(x^2). S, the sum over a window of maps, is its own adjoint.
 def _backward_gradient(ctx, grad_x: Tensor):
     grad, x = ctx.saved_tensors
     size, scale, power = ctx.attributes
@@ -132,17 +137,26 @@ def _backward_gradient(ctx, grad_x: Tensor):
     return grad_grad, -rate * indirect, None, None, None
 
 
-register_derivatives(cross_map_normalization, _in_torch, _backward, _keep)
+register_derivatives(cross_map_normalization, _in_torch, _backward, _setup_context)
 register_derivatives(
-    cross_map_normalization_grad, _gradient_in_torch, _backward_gradient, _keep_gradient
+    cross_map_normalization_grad, _gradient_in_torch, _backward_gradient, _setup_context_gradient
 )
 
 
 class CrossMapNormalization(nn.Module):
-    """x_c (1 + scale * sum of x_j^2 over the ``size`` maps around c)^-power, for x [N, C, ...].
+    """Local response normalisation across maps (fbcunn CrossMapNormalization).
 
-    ``scale`` is not divided by ``size``: ``torch.nn.LocalResponseNorm(size, alpha, beta)`` is
-    ``CrossMapNormalization(size, alpha / size, beta)``. ``size`` is odd; beyond the ends are zeros.
+    x [N, C, ...] gives y of the same shape, in float32, float64, float16 or bfloat16:
+    y_c = x_c * (1 + scale * sum of x_j^2 over the ``size`` maps around c)^-power, with zeros
+    outside of the maps. ``scale`` is not divided by ``size``, so ``torch.nn.LocalResponseNorm(size,
+    alpha, beta)`` is ``CrossMapNormalization(size, alpha / size, beta)``.
+
+    Raises:
+        GraphScaleError: ``size`` is even or not positive.
+
+    Example:
+        >>> CrossMapNormalization(5)(torch.randn(8, 96, 27, 27)).shape
+        torch.Size([8, 96, 27, 27])
     """
 
     def __init__(self, size: int, scale: float = 1e-4, power: float = 0.75) -> None:
@@ -152,7 +166,7 @@ class CrossMapNormalization(nn.Module):
         self.power = float(power)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise."""
+        """Normalise x [N, C, ...]."""
         return cross_map_normalization(x, self.size, self.scale, self.power)
 
     def extra_repr(self) -> str:

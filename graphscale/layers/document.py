@@ -1,4 +1,8 @@
-"""docs/operators.md from the library's registrations: python -m graphscale.layers.document."""
+"""Writes docs/operators.md: python -m graphscale.layers.document [docs/operators.md]
+
+The library's own descriptions of its operators go in; the page, in the form of ONNX's Operators.md,
+comes out. A test compares the file with what this writes.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +55,8 @@ def _section(operator: dict) -> str:
         lines.append("</dl>")
     for kind in ("inputs", "outputs"):
         values = operator[kind]
-        least = sum(not value["optional"] for value in values)
-        count = f" ({least} - {len(values)})" if least != len(values) else ""
+        required = sum(not value["optional"] for value in values)
+        count = f" ({required} - {len(values)})" if required != len(values) else ""
         lines += ["", f"#### {kind.capitalize()}{count}", "", "<dl>"]
         for value in values:
             notes = [note for note in ("optional", "trainable") if value[note]]

@@ -19,11 +19,15 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model
 from graphscale.layers.operator import DOMAIN, OPERATORS
 
-_with_our_rules = False  # torch's own flag is of the whole process, too
+# Whether `to_onnx` runs; for the whole process, as torch's own flag is.
+_with_our_rules = False
 
 
 def knows_our_operators() -> bool:
-    """Whether a module may use our operators now: not in an ONNX export without our rules."""
+    """Whether a module may use graphscale's operators now.
+
+    It may not within torch.onnx.export, which has no rules for them; `to_onnx` gives it rules.
+    """
     return _with_our_rules or not torch.onnx.is_in_onnx_export()
 
 
@@ -38,14 +42,16 @@ def export(
 ) -> None:
     """Write ``module`` as an ONNX file that keeps graphscale's layers as single nodes.
 
-    The file appears whole or not at all.
+    Nothing is written where the export fails.
 
     Args:
-        example_inputs, kwargs: As ``torch.onnx.export(dynamo=True)`` takes them.
-        function_bodies: Add the operators' function bodies, with which the model also runs, more
-            slowly, in an onnxruntime without graphscale's library.
-        inline: Replace the layers by their function bodies: the file holds ONNX's own operators
-            only, for runtimes and tools that know no functions.
+        module: In evaluation mode, for a model for inference.
+        example_inputs, kwargs: Passed on to ``torch.onnx.export(dynamo=True)``.
+        path: The file, in a folder that exists.
+        function_bodies: Add the operators' function bodies. With them the model also runs in an
+            onnxruntime without graphscale's library, but more slowly.
+        inline: Replace the layers by their function bodies. The file then holds ONNX's own
+            operators only, for runtimes and tools without functions.
 
     Raises:
         GraphScaleError: torch cannot export the module, or the folder does not exist.
@@ -65,8 +71,12 @@ def export(
 
 
 def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Model:
-    """The ONNX model of ``module`` in memory, without function bodies; else as ``export``."""
-    import graphscale.layers  # noqa: F401  every operator registers itself
+    """The ONNX model of ``module`` in memory, without function bodies.
+
+    Takes the arguments of ``torch.onnx.export(dynamo=True)``. Raises GraphScaleError where torch
+    cannot export the module.
+    """
+    import graphscale.layers  # noqa: F401  registers every operator
 
     table = {op.torch_op: op.export_rule() for op in OPERATORS.values()}
     table.update(kwargs.pop("custom_translation_table", {}))
@@ -88,12 +98,14 @@ def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Mode
 
 
 def add_function_bodies(model: ir.Model) -> None:
-    """Give a model the bodies of the graphscale operators that it (or such a body) uses.
+    """Add the function bodies of all graphscale operators that ``model`` uses, in place.
 
-    The nodes get all attributes, those with default values, too: tools that put bodies in the place
-    of nodes do not know the defaults of functions.
+    Bodies that use further operators bring the bodies of those. Each node of such an operator gets
+    all attributes, also those with default values: tools that replace nodes by bodies do not know
+    the defaults of functions.
 
-    Raises GraphScaleError for a graphscale operator that does not exist.
+    Raises:
+        GraphScaleError: the model uses a graphscale operator that does not exist.
     """
     opset = model.opset_imports[""]
 
@@ -112,9 +124,9 @@ def add_function_bodies(model: ir.Model) -> None:
                     node.attributes[name] = ir.convenience.convert_attribute(name, value)
             if node.op_identifier() not in model.functions:
                 function = ir.serde.deserialize_function(operator.function(opset))
-                complete(function)  # before: some tools want functions in the order of their use
+                complete(function)  # first: some tools need a function before those that call it
                 model.functions[function.identifier()] = function
-            # ONNX's reference evaluator wants as many inputs as the function has, empty ones too.
+            # ONNX's reference evaluator needs as many inputs as the function has, empty ones too.
             count = len(model.functions[node.op_identifier()].inputs)
             if len(node.inputs) < count:
                 node.resize_inputs(count)
@@ -123,7 +135,7 @@ def add_function_bodies(model: ir.Model) -> None:
 
 
 def _inline_bodies(model: ir.Model) -> None:
-    """Put the function bodies in the place of graphscale's nodes."""
+    """Replace graphscale's nodes by their function bodies, in place."""
 
     def is_ours(function: ir.Function) -> bool:
         return function.domain == DOMAIN

@@ -1,4 +1,9 @@
-"""Pooling over features: p-norms (fbcunn FeatureLPPooling) and maxout (Goodfellow et al. 2013)."""
+"""Pooling over features: p-norms (fbcunn FeatureLPPooling) and maxout (Goodfellow et al. 2013).
+
+Tensors [N, C, ...] go in; each window of neighbouring features gives one number, the norm or the
+maximum of its elements. The file holds the operators with ONNX function bodies, torch's versions of
+them for forward mode and vmap, their derivatives and the modules.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,7 @@ def _lp_shape(x: Tensor, width: int, stride: int = 1, power: float = 2.0) -> Ten
     return x.new_empty(_pooled(x, width, stride))
 
 
-# flat = x as [N, C, M], and its windows of features [N, C_out, width, M].
+# `flat`, x as [N, C, M], and `windows`, its windows of features [N, C_out, width, M].
 _WINDOWS = """
         nought = Constant <value_int = 0> ()
         single = Constant <value_int = 1> ()
@@ -31,8 +36,8 @@ _WINDOWS = """
         features = Gather <axis = 0> (x_shape, single)
         width = Constant <value_int: int = @width> ()
         stride = Constant <value_int: int = @stride> ()
-        room = Sub (features, width)
-        steps = Div (room, stride)
+        last_start = Sub (features, width)
+        steps = Div (last_start, stride)
         outputs = Add (steps, single)
         numbers = Range (nought, outputs, single)
         starts = Mul (numbers, stride)
@@ -65,6 +70,8 @@ feature_lp_pooling = Operator(
     """,
 )
 
+# grad_x_i = sum over windows j of grad_j sign(x_i) (|x_i| / y_j)^(power - 1), zero where x_i or y_j
+# is: the shares of each window, added up where windows overlap.
 feature_lp_pooling_grad = Operator(
     "FeatureLPPoolingGrad",
     "(Tensor grad, Tensor x, Tensor y, int width, int stride=1, float power=2.0) -> Tensor",
@@ -107,7 +114,8 @@ feature_lp_pooling_grad = Operator(
     """,
 )
 
-# The library's operator gives the index, too, if asked; the gradient does without.
+# The library's operator has a second, optional output, the index of the maximum; it is not used
+# here.
 maxout = Operator(
     "Maxout",
     "(Tensor x, int width, int stride) -> Tensor",
@@ -115,12 +123,13 @@ maxout = Operator(
     f"""
     <width, stride>(x) => (y) {{
         {_WINDOWS}
-        most = ReduceMax <keepdims = 0> (windows, two)
-        y = Reshape (most, y_shape)
+        maximum = ReduceMax <keepdims = 0> (windows, two)
+        y = Reshape (maximum, y_shape)
     }}
     """,
 )
 
+# grad goes to the first maximum of each window.
 maxout_grad = Operator(
     "MaxoutGrad",
     "(Tensor grad, Tensor x, int width, int stride) -> Tensor",
@@ -154,7 +163,7 @@ def _lp_in_torch(x: Tensor, width: int, stride: int, power: float) -> Tensor:
 
 
 def _lp_slope(windows: Tensor, y: Tensor, power: float) -> Tensor:
-    """Derivatives of y_j by x_i: sign(x_i) (|x_i| / y_j)^(p - 1), zero where x_i or y_j is."""
+    """dy_j / dx_i = sign(x_i) (|x_i| / y_j)^(power - 1); zero where x_i or y_j is zero."""
     norms = y[..., None]
     used = (windows != 0) & (norms != 0)
     size = torch.where(used, windows.abs(), 1)
@@ -170,7 +179,7 @@ def _lp_gradient_in_torch(
     return fold(shares, x.shape[1], 1, stride)
 
 
-def _keep_lp(ctx, inputs, output: Tensor) -> None:
+def _setup_context_lp(ctx, inputs, output: Tensor) -> None:
     x, *ctx.attributes = inputs
     ctx.save_for_backward(x, output)
 
@@ -180,8 +189,9 @@ def _backward_lp(ctx, grad: Tensor):
     return feature_lp_pooling_grad(grad, x, y, *ctx.attributes), None, None, None
 
 
-# With r_ij = sign(x_i) (|x_i| / y_j)^(p - 1), grad_x_i is the sum over j of grad_j r_ij.
-def _keep_lp_gradient(ctx, inputs, output: Tensor) -> None:
+# Derivatives of grad_x_i = sum over j of grad_j s_ij, s_ij the slope of _lp_slope, by grad, x and
+# y.
+def _setup_context_lp_gradient(ctx, inputs, output: Tensor) -> None:
     grad, x, y, *ctx.attributes = inputs
     ctx.save_for_backward(grad, x, y)
 
@@ -201,7 +211,7 @@ def _backward_lp_gradient(ctx, grad_x: Tensor):
 
 
 def _largest_place(x: Tensor, width: int, stride: int) -> Tensor:
-    """Where in its window of features the first largest value of each window is."""
+    """The place of the first maximum within each window of features."""
     return x.detach().unfold(1, width, stride).argmax(-1, keepdim=True)
 
 
@@ -216,7 +226,7 @@ def _maxout_gradient_in_torch(grad: Tensor, x: Tensor, width: int, stride: int) 
     return fold(shares, x.shape[1], 1, stride)
 
 
-def _keep_maxout(ctx, inputs, output: Tensor) -> None:
+def _setup_context_maxout(ctx, inputs, output: Tensor) -> None:
     x, *ctx.attributes = inputs
     ctx.save_for_backward(x)
 
@@ -226,8 +236,8 @@ def _backward_maxout(ctx, grad: Tensor):
     return maxout_grad(grad, x, *ctx.attributes), None, None
 
 
-# The gradient is linear in grad.
-def _keep_maxout_gradient(ctx, inputs, output: Tensor) -> None:
+# The gradient is linear in grad, and does not change with x but where the maximum moves.
+def _setup_context_maxout_gradient(ctx, inputs, output: Tensor) -> None:
     _, x, *ctx.attributes = inputs
     ctx.save_for_backward(x)
 
@@ -239,22 +249,36 @@ def _backward_maxout_gradient(ctx, grad_x: Tensor):
     return grad_x.unfold(1, width, stride).gather(-1, place)[..., 0], None, None, None
 
 
-register_derivatives(feature_lp_pooling, _lp_in_torch, _backward_lp, _keep_lp)
+register_derivatives(feature_lp_pooling, _lp_in_torch, _backward_lp, _setup_context_lp)
 register_derivatives(
-    feature_lp_pooling_grad, _lp_gradient_in_torch, _backward_lp_gradient, _keep_lp_gradient
+    feature_lp_pooling_grad,
+    _lp_gradient_in_torch,
+    _backward_lp_gradient,
+    _setup_context_lp_gradient,
 )
-register_derivatives(maxout, _maxout_in_torch, _backward_maxout, _keep_maxout)
+register_derivatives(maxout, _maxout_in_torch, _backward_maxout, _setup_context_maxout)
 register_derivatives(
-    maxout_grad, _maxout_gradient_in_torch, _backward_maxout_gradient, _keep_maxout_gradient
+    maxout_grad,
+    _maxout_gradient_in_torch,
+    _backward_maxout_gradient,
+    _setup_context_maxout_gradient,
 )
 
 
 class FeatureLPPooling(nn.Module):
-    """p-norms of windows of features: x [N, C, ...] to [N, (C - width) // stride + 1, ...].
+    """p-norms of windows of features (fbcunn FeatureLPPooling).
 
-    y_j = (sum over window j of |x_i|^power)^(1 / power). It is a norm for every power: the sign of
-    x is lost, also for odd powers, where ``torch.nn.LPPool`` sums x^power (equal for x >= 0).
-    With ``batch_mode=False`` x is [C, ...].
+    x [N, C, ...] gives [N, (C - width) // stride + 1, ...], in float32, float64, float16 or
+    bfloat16: y_j = (sum over window j of |x_i|^power)^(1 / power). ``torch.nn.LPPool1d`` sums
+    x^power instead, which differs where the power is odd and x negative. With ``batch_mode=False``
+    x is [C, ...].
+
+    Raises:
+        GraphScaleError: width, stride or power is not positive, or C is smaller than the width.
+
+    Example:
+        >>> FeatureLPPooling(2, stride=2)(torch.tensor([[3.0, 4.0, -5.0, 12.0]]))
+        tensor([[ 5., 13.]])
     """
 
     def __init__(
@@ -267,7 +291,7 @@ class FeatureLPPooling(nn.Module):
         self.batch_mode = batch_mode
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
+        """Pool x [N, C, ...], or [C, ...] without ``batch_mode``."""
         if self.batch_mode:
             return feature_lp_pooling(x, self.width, self.stride, self.power)
         return feature_lp_pooling(x[None], self.width, self.stride, self.power)[0]
@@ -278,10 +302,18 @@ class FeatureLPPooling(nn.Module):
 
 
 class Maxout(nn.Module):
-    """Largest value of windows of features: x [N, C, ...] to [N, (C - width) // stride + 1, ...].
+    """Maxima of windows of features (Goodfellow et al. 2013).
 
-    The limit of FeatureLPPooling for infinite power, with signs. ``stride`` is ``width`` unless it
-    is given, so that windows do not overlap.
+    x [N, C, ...] gives [N, (C - width) // stride + 1, ...], in float32, float64, float16 or
+    bfloat16. ``stride`` is ``width`` by default, so that windows do not overlap. For x >= 0 it is
+    the limit of `FeatureLPPooling` for an infinite power.
+
+    Raises:
+        GraphScaleError: width or stride is not positive, or C is smaller than the width.
+
+    Example:
+        >>> Maxout(2)(torch.tensor([[3.0, 4.0, -5.0, -12.0]]))
+        tensor([[ 4., -5.]])
     """
 
     def __init__(self, width: int, stride: int | None = None) -> None:
@@ -292,7 +324,7 @@ class Maxout(nn.Module):
         self.stride = width if stride is None else stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
+        """Pool x [N, C, ...]."""
         return maxout(x, self.width, self.stride)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,9 @@
-"""Convolution by FFT (fbcunn SpatialConvolutionCuFFT and its successors), with all of ONNX Conv."""
+"""Convolution by FFT, with all that ONNX Conv can do (fbcunn SpatialConvolutionCuFFT).
+
+Images or sequences [N, C, ...] go in, [N, F, ...] come out, as from torch.nn.Conv2d and Conv1d,
+whose arguments and state dicts the modules have. The file holds the operators with ONNX function
+bodies, torch's versions of them for forward mode and vmap, and the modules.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +20,16 @@ from graphscale.layers.operator import Operator
 
 # ONNX Clip's defaults: no bounds.
 _MINIMUM, _MAXIMUM = -3.4028234663852886e38, 3.4028234663852886e38
-_WINDOW = "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
-_WINDOW_BODY = (
+_ATTRIBUTES = (
+    "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
+)
+_BODY_ATTRIBUTES = (
     '<dilations, kernel_shape, pads, strides, group: int = 1, algorithm: string = "auto">'
 )
 
 
-def _window(spatial: int, dilations, pads, strides) -> tuple[list[int], list[int], list[int]]:
-    """The attributes with what was left out filled in."""
+def _filled_in(spatial: int, dilations, pads, strides) -> tuple[list[int], list[int], list[int]]:
+    """Dilations, pads and strides; an empty list becomes the default for ``spatial`` dimensions."""
     return (
         list(dilations) or [1] * spatial,
         list(pads) or [0] * 2 * spatial,
@@ -31,9 +38,9 @@ def _window(spatial: int, dilations, pads, strides) -> tuple[list[int], list[int
 
 
 def _resolved_pads(x: Tensor, weight: Tensor, auto_pad: str, dilations, pads, strides) -> list[int]:
-    """Explicit pads, beginnings then ends, for auto_pad and the sizes of x."""
+    """Explicit pads for ``auto_pad`` and the sizes of x: all begins, then all ends, as in ONNX."""
     spatial = x.dim() - 2
-    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    dilations, pads, strides = _filled_in(spatial, dilations, pads, strides)
     if auto_pad == "NOTSET":
         return pads
     begins, ends = [], []
@@ -65,7 +72,7 @@ def _forward_shape(
 ) -> Tensor:
     spatial = X.dim() - 2
     pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
-    dilations, _, strides = _window(spatial, dilations, pads, strides)
+    dilations, _, strides = _filled_in(spatial, dilations, pads, strides)
     sizes = [
         (X.shape[2 + d] + pads[d] + pads[spatial + d] - (W.shape[2 + d] - 1) * dilations[d] - 1)
         // strides[d]
@@ -75,19 +82,19 @@ def _forward_shape(
     return X.new_empty(X.shape[0], W.shape[0], *sizes)
 
 
-_FIRST_WITH_CAST_LIKE = 15
+_FIRST_OPSET_WITH_CAST_LIKE = 15
 _CLIP = """
-    least = Constant <value_float: float = @minimum> ()
-    most = Constant <value_float: float = @maximum> ()
-    low = CastLike (least, sums)
-    high = CastLike (most, sums)
+    minimum = Constant <value_float: float = @minimum> ()
+    maximum = Constant <value_float: float = @maximum> ()
+    low = CastLike (minimum, sums)
+    high = CastLike (maximum, sums)
     Y = Clip (sums, low, high)
 """
 
 
 def _forward_body(opset: int) -> str:
-    """Without bounds where ONNX could not express them; no pass sets any there."""
-    bounded = opset >= _FIRST_WITH_CAST_LIKE
+    """The function body; it clips from opset 15 on, and no pass sets bounds in older models."""
+    bounded = opset >= _FIRST_OPSET_WITH_CAST_LIKE
     return f"""
     <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET",
      algorithm: string = "auto", minimum: float = {_MINIMUM}, maximum: float = {_MAXIMUM}>
@@ -103,19 +110,20 @@ def _forward_body(opset: int) -> str:
 
 fft_conv = Operator(
     "FFTConv",
-    f'(Tensor X, Tensor W, Tensor? B=None, {_WINDOW}, str auto_pad="NOTSET", '
+    f'(Tensor X, Tensor W, Tensor? B=None, {_ATTRIBUTES}, str auto_pad="NOTSET", '
     f'str algorithm="auto", float minimum={_MINIMUM}, float maximum={_MAXIMUM}) -> Tensor',
     _forward_shape,
     _forward_body,
 )
 
-# The gradient without pads, filled up at the end where strides left a rest, cut to X.
+# A transposed convolution without pads. Where strides left rows of X out at the end, zeros are
+# added; then the part that X without its pads covers is cut out.
 fft_conv_grad_input = Operator(
     "FFTConvGradInput",
-    f'(Tensor grad, Tensor W, Tensor X, {_WINDOW}, str algorithm="auto") -> Tensor',
+    f'(Tensor grad, Tensor W, Tensor X, {_ATTRIBUTES}, str algorithm="auto") -> Tensor',
     lambda grad, W, X, *attributes, **named: X.new_empty(X.shape),
     f"""
-    {_WINDOW_BODY}(grad, W, X) => (grad_X) {{
+    {_BODY_ATTRIBUTES}(grad, W, X) => (grad_X) {{
         full = ConvTranspose <dilations: ints = @dilations, group: int = @group,
                               strides: ints = @strides> (grad, W)
         wanted = Shape <start = 2> (X)
@@ -141,13 +149,14 @@ fft_conv_grad_input = Operator(
     """,
 )
 
-# A convolution of X with grad over the batch: strides and dilations change places.
+# A convolution of X with grad as its kernel, summed over the batch: batch and channels change
+# places, and so do strides and dilations.
 fft_conv_grad_weight = Operator(
     "FFTConvGradWeight",
-    f'(Tensor grad, Tensor X, Tensor W, {_WINDOW}, str algorithm="auto") -> Tensor',
+    f'(Tensor grad, Tensor X, Tensor W, {_ATTRIBUTES}, str algorithm="auto") -> Tensor',
     lambda grad, X, W, *attributes, **named: W.new_empty(W.shape),
     f"""
-    {_WINDOW_BODY}(grad, X, W) => (grad_W) {{
+    {_BODY_ATTRIBUTES}(grad, X, W) => (grad_W) {{
         one_list = Constant <value_ints = [1]> ()
         rest = Constant <value_ints = [-1]> ()
         groups = Constant <value_int: int = @group> ()
@@ -204,7 +213,7 @@ def _in_torch(
 ) -> Tensor:
     spatial = X.dim() - 2
     pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
-    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    dilations, pads, strides = _filled_in(spatial, dilations, pads, strides)
     x, pads = _padded(X, pads), [0] * spatial
     y = torch.convolution(x, W, B, strides, pads, dilations, False, pads, group)
     bounded = minimum > _MINIMUM or maximum < _MAXIMUM
@@ -212,7 +221,7 @@ def _in_torch(
 
 
 def _padded(x: Tensor, pads: Sequence[int]) -> Tensor:
-    """With zeros added before and after every spatial dimension: torch pads both ends alike."""
+    """x with ``pads`` zeros around; torch.convolution itself can only pad both ends equally."""
     spatial = x.dim() - 2
     last_first = [pads[end * spatial + d] for d in reversed(range(spatial)) for end in (0, 1)]
     return functional.pad(x, last_first)
@@ -229,7 +238,7 @@ def _gradients_in_torch(
     mask: list[bool],
 ) -> tuple[Tensor, Tensor]:
     spatial = X.dim() - 2
-    dilations, pads, strides = _window(spatial, dilations, pads, strides)
+    dilations, pads, strides = _filled_in(spatial, dilations, pads, strides)
     x, none = _padded(X, pads), [0] * spatial
     to_x, to_weight, _ = torch.ops.aten.convolution_backward(
         grad, x, W, None, strides, none, dilations, False, none, group, [*mask, False]
@@ -251,6 +260,8 @@ def _grad_weight_in_torch(
     return _gradients_in_torch(grad, X, W, dilations, group, pads, strides, mask)[1]
 
 
+# The attributes that the gradients get: those of the forward pass with explicit pads, without its
+# algorithm and bounds.
 def _resolved(
     x: Tensor, weight: Tensor, dilations, group, kernel_shape, pads, strides, auto_pad, *rest
 ) -> tuple:
@@ -263,7 +274,8 @@ def _bounds(*attributes) -> tuple[float, float] | None:
     return (minimum, maximum) if minimum > _MINIMUM or maximum < _MAXIMUM else None
 
 
-# An algorithm was measured for one of them: the others choose their own.
+# shared=5: the attributes up to strides. The algorithm, which may be the one that was measured to
+# be the fastest for this pass, is not handed on; the gradients choose their own.
 register_gradients(
     fft_conv,
     fft_conv_grad_input,
@@ -286,9 +298,12 @@ def convolve(
     bias: Tensor | None,
     function: Callable[..., Tensor] = fft_conv,
 ) -> Tensor:
-    """What torch's layer with the same settings computes.
+    """Convolve x by ``function`` with the settings of ``layer``, an nn.Conv1d or nn.Conv2d.
 
-    ``function`` takes a batch, weight, bias, dilations, group, kernel shape, pads and strides.
+    x [N, C, ...] or [C, ...] gives what ``layer`` itself would. ``function`` takes x [N, C, ...],
+    weight, bias, dilations, group, kernel shape, pads (all begins, then all ends) and strides.
+
+    Raises GraphScaleError for x with another number of dimensions.
     """
     spatial = weight.dim() - 2
     if x.dim() not in (spatial + 1, spatial + 2):
@@ -296,7 +311,7 @@ def convolve(
             f"{type(layer).__name__}: x has {x.dim()} dimensions; give [N, C, ...] or [C, ...] "
             f"with {spatial} spatial ones"
         )
-    ends = layer._reversed_padding_repeated_twice  # last dimension first, (begin, end) each
+    ends = layer._reversed_padding_repeated_twice  # (begin, end) of the last dimension first
     if layer.padding_mode != "zeros":
         x, ends = functional.pad(x, ends, mode=layer.padding_mode), [0] * 2 * spatial
     pads = [*ends[-2::-2], *ends[::-2]]
@@ -315,10 +330,17 @@ def convolve(
 
 
 class FFTConv1d(nn.Conv1d):
-    """``torch.nn.Conv1d``, with its arguments and state dict, computed by the operator FFTConv.
+    """``torch.nn.Conv1d`` computed by the operator FFTConv, with the same arguments and state dict.
 
-    x [N, C, L] or [C, L] of float32, float64, float16 or bfloat16. Raises GraphScaleError for x of
-    other dimensions. fbcunn's SpatialConvolutionCuFFT, here with all that torch's layer can do.
+    x [N, C, L] or [C, L] gives [N, F, L_out] or [F, L_out], in float32, float64, float16 or
+    bfloat16. It is fbcunn's SpatialConvolutionCuFFT in one dimension.
+
+    Raises:
+        GraphScaleError: x has another number of dimensions, or is shorter than the kernel.
+
+    Example:
+        >>> FFTConv1d(1, 8, 1024, padding=512)(torch.randn(1, 1, 48_000)).shape
+        torch.Size([1, 8, 48001])
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -326,11 +348,15 @@ class FFTConv1d(nn.Conv1d):
 
 
 class FFTConv2d(nn.Conv2d):
-    """``torch.nn.Conv2d``, with its arguments and state dict, computed by the operator FFTConv.
+    """``torch.nn.Conv2d`` computed by the operator FFTConv, with the same arguments and state dict.
 
-    x [N, C, H, W] or [C, H, W] of float32, float64, float16 or bfloat16. The operator chooses by a
-    cost model among a direct convolution, Winograd's method and FFTs; the choice by measurement is
-    `accelerate`'s. Raises GraphScaleError for x of other dimensions.
+    x [N, C, H, W] or [C, H, W] gives [N, F, H_out, W_out] or [F, H_out, W_out], in float32,
+    float64, float16 or bfloat16. The operator chooses by a cost model among a direct convolution,
+    Winograd's method and FFTs; `accelerate` chooses by measurement. It is fbcunn's
+    SpatialConvolutionCuFFT, with all that torch's layer can do.
+
+    Raises:
+        GraphScaleError: x has another number of dimensions, or is smaller than the kernel.
 
     Example:
         >>> layer = FFTConv2d(64, 64, 31, padding=15, groups=64)

@@ -1,4 +1,9 @@
-"""Two-level softmax over many classes (fbcunn HierarchicalSoftMax)."""
+"""Two-level softmax over many classes: first a cluster, then a class in it (fbcunn HSM).
+
+Features [N, D] and target classes [N] go in, the loss comes out; for inference, log-probabilities
+of all classes or the best k. The file holds the operators with ONNX function bodies, their
+derivatives, the module and `TopClasses`, its form for export.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +28,10 @@ from graphscale.layers.operator import Operator, is_transformed
 _PARAMETERS = "Tensor cluster_weight, Tensor cluster_bias, Tensor weight, Tensor bias"
 _SPAN = "Tensor cluster_start"
 
-# In the order of the rows of `weight`: log-probabilities of clusters [N, K], the cluster of each
-# row for every sample [N, V], and log-probabilities within the clusters [N, V].
+# K clusters, V classes, in the order of the rows of `weight`. `cluster_log_prob` [N, K] are the
+# log-probabilities of the clusters, `clusters` [N, V] the cluster of each row, `within` [N, V] the
+# log-probability of each row's class in its cluster: its logit minus the logarithm of the sum of
+# the exponentials in its cluster, from which the cluster's largest logit is subtracted first.
 _LOG_PROBABILITIES = """
         cluster_logits = Gemm <transB = 1> (x, cluster_weight, cluster_bias)
         cluster_log_prob = LogSoftmax <axis = 1> (cluster_logits)
@@ -49,9 +56,9 @@ _LOG_PROBABILITIES = """
         lowest_float = Constant <value_float = -3.0e38> ()
         lowest = CastLike (lowest_float, x)
         lowest_all = Expand (lowest, cluster_shape)
-        most = ScatterElements <axis = 1, reduction = "max"> (lowest_all, clusters, logits)
-        row_most = GatherElements <axis = 1> (most, clusters)
-        shifted = Sub (logits, row_most)
+        maximum = ScatterElements <axis = 1, reduction = "max"> (lowest_all, clusters, logits)
+        row_maximum = GatherElements <axis = 1> (maximum, clusters)
+        shifted = Sub (logits, row_maximum)
         powers = Exp (shifted)
         nothing_float = Constant <value_float = 0.0> ()
         nothing = CastLike (nothing_float, x)
@@ -62,7 +69,8 @@ _LOG_PROBABILITIES = """
         within = Sub (shifted, row_log_sum)
 """
 
-# The row of each target and whether it counts; targets that do not count are taken as class 0.
+# `target_row` [N], the row of each target's class, `cluster_column` [N, 1], its cluster, and
+# `left_out` [N], whether it is ignored; the rows of ignored targets are those of class 0.
 _TARGETS = """
         ignored = Constant <value_int: int = @ignore_index> ()
         left_out = Equal (target, ignored)
@@ -143,6 +151,9 @@ hierarchical_softmax_loss = Operator(
     """,
 )
 
+# In both softmaxes the gradient to the logits is (probability - one-hot target) * grad; products
+# with the weights and with x give all others. The input `clusters`, with which the gradients to
+# weight and bias hold only the rows of these clusters, is left out of the body.
 hierarchical_softmax_loss_grad = Operator(
     "HierarchicalSoftmaxLossGrad",
     f"(Tensor grad, Tensor x, Tensor target, {_PARAMETERS}, Tensor class_row, {_SPAN}, "
@@ -216,7 +227,7 @@ hierarchical_softmax_top_k = Operator(
 )
 
 
-def _keep(ctx, inputs, output) -> None:
+def _setup_context(ctx, inputs, output) -> None:
     *tensors, ctx.ignore_index = inputs
     ctx.save_for_backward(*tensors)
 
@@ -235,7 +246,7 @@ def _backward(ctx, grad: Tensor):
     )
 
 
-def _keep_gradient(ctx, inputs, output) -> None:
+def _setup_context_gradient(ctx, inputs, output) -> None:
     *tensors, ctx.ignore_index, _ = inputs
     ctx.save_for_backward(*tensors)
 
@@ -250,12 +261,12 @@ def _backward_gradient(ctx, *cotangents: Tensor):
     return of_grad, of_x, None, *of_parameters, None, None, None, None, None
 
 
-register_derivatives(hierarchical_softmax_loss, decompositions.loss, _backward, _keep)
+register_derivatives(hierarchical_softmax_loss, decompositions.loss, _backward, _setup_context)
 register_derivatives(
     hierarchical_softmax_loss_grad,
     decompositions.loss_grad,
     _backward_gradient,
-    _keep_gradient,
+    _setup_context_gradient,
     decompose_second=True,
 )
 register_derivatives(hierarchical_softmax_log_prob, decompositions.log_prob)
@@ -270,7 +281,7 @@ register_autocast(hierarchical_softmax_loss_grad, widest_type)
 
 
 class _SparseLoss(torch.autograd.Function):
-    """The loss whose gradients to weight and bias are sparse: the rows of the targets' clusters."""
+    """The loss with sparse gradients to weight and bias: only the rows of the targets' clusters."""
 
     @staticmethod
     def forward(ctx, ignore_index: int, *tensors: Tensor) -> Tensor:
@@ -281,7 +292,7 @@ class _SparseLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         _, target, _, _, weight, bias, class_row, cluster_start = ctx.saved_tensors
-        # What is no class is an error on the CPU and has no gradient on a GPU.
+        # A target that is no class raised an error on a CPU; on a GPU it has no gradient.
         is_class = (target >= 0) & (target < class_row.numel())
         rows = class_row[target[is_class & (target != ctx.ignore_index)]]
         clusters = torch.unique(torch.searchsorted(cluster_start, rows, right=True) - 1)
@@ -292,7 +303,8 @@ class _SparseLoss(torch.autograd.Function):
                 grad.contiguous(), *ctx.saved_tensors, clusters, ctx.ignore_index, count
             )
         )
-        # Row i of the compact gradient, cluster after cluster, is this row of weight.
+        # The compact gradient holds the rows of the clusters one after another: index[i] is the
+        # row of weight for its row i.
         ends = sizes.cumsum(0)
         shift = (cluster_start[clusters] - ends + sizes).repeat_interleave(sizes)
         index = (torch.arange(count, device=shift.device) + shift)[None]
@@ -306,21 +318,33 @@ class _SparseLoss(torch.autograd.Function):
 
 
 class HierarchicalSoftmax(nn.Module):
-    """Negative log-likelihood of one class of many: log p(cluster) + log p(class | cluster).
+    """Loss of one class of very many, -log p(cluster) - log p(class | cluster) (fbcunn HSM).
 
-    Loss and gradients of a sample touch the clusters' weights and its target's cluster only:
-    O((K + V / K) D) instead of O(V D). ``clusters`` [num_classes] gives each class its cluster;
-    otherwise ``frequencies`` [num_classes] are sorted and cut into ``num_clusters`` (about the root
-    of ``num_classes``) pieces; otherwise classes are cut in their own order. With ``sparse`` the
-    gradients to ``weight`` and ``bias`` are sparse tensors of the touched rows, which
-    ``torch.optim.SGD`` applies to those rows alone (fbcunn's direct update).
+    x [..., D] and an integer target [...] give the loss, reduced as by ``torch.nn.NLLLoss``;
+    `log_prob` gives the log-probabilities of all classes, `top_k` the best classes. Types are
+    float32, float64, float16 and bfloat16; under autocast it computes in float32, as torch's losses
+    do. For V classes in K clusters a sample costs O((K + V / K) D) instead of O(V D): loss and
+    gradients read the clusters' weights and those of the target's cluster only.
 
-    ``forward(x [..., D], target [...])`` is the loss, ``log_prob(x)`` [..., num_classes] all
-    log-probabilities and ``top_k(x, k)`` the k best and their classes. Rows of ``weight`` are
-    stored cluster after cluster; ``class_row`` tells each class's. Clusters without a class are
-    left out. Under autocast it computes in float32, as torch's losses do.
+    ``weight`` [V, D] and ``bias`` [V] hold one row per class, cluster after cluster; ``class_row``
+    [V] is the row of each class. ``cluster_weight`` is [K, D], ``cluster_bias`` [K].
 
-    Raises GraphScaleError for a target that is no class, and for arguments that do not fit.
+    Args:
+        in_features: D.
+        num_classes: V.
+        clusters: int64 [V], the cluster of each class, for example from
+            `graphscale.layers.class_clusters.tree_clusters`. Clusters without a class are left out.
+        frequencies: [V]; without ``clusters``, classes of similar frequency make a cluster.
+        num_clusters: K without ``clusters``; about the square root of V by default. Without
+            ``frequencies`` too, neighbouring classes make a cluster.
+        sparse: The gradients to ``weight`` and ``bias`` are sparse tensors of the rows that were
+            read; ``torch.optim.SGD`` then updates those rows alone (fbcunn's direct update).
+        ignore_index: A target that adds nothing to the loss.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        GraphScaleError: an argument does not fit the others, or a target is no class. On a GPU the
+            loss of such a target is not-a-number instead.
 
     Example:
         >>> softmax = HierarchicalSoftmax(512, 50_000, frequencies=counts)
@@ -361,11 +385,11 @@ class HierarchicalSoftmax(nn.Module):
         self.sparse = sparse
         self.ignore_index = ignore_index
         self.reduction = reduction
-        # Where classes lie is computed on the CPU: on the meta device it could not be.
+        # The rows of the classes are computed on the CPU: the meta device cannot.
         _, clusters, sizes = torch.unique(clusters.cpu(), return_inverse=True, return_counts=True)
         row_class = torch.argsort(clusters, stable=True)
         start = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        place = torch.empty(0, device=device).device  # the default one, unless it is given
+        place = torch.empty(0, device=device).device  # torch's default device where None
         self.register_buffer("row_class", row_class.to(place))
         self.register_buffer("class_row", row_class.argsort().to(place))
         self.register_buffer("cluster_start", start.to(place))
@@ -389,9 +413,9 @@ class HierarchicalSoftmax(nn.Module):
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """Loss of x [..., in_features] for integer target [...], reduced as nn.NLLLoss does."""
-        # The kernel compares the lengths of a matrix and a vector.
-        other = x.dim() != target.dim() + 1 or (x.dim() > 2 and x.shape[:-1] != target.shape)
-        if other or target.is_floating_point():
+        # The kernel itself compares the lengths of x [N, D] and target [N].
+        unequal = x.dim() != target.dim() + 1 or (x.dim() > 2 and x.shape[:-1] != target.shape)
+        if unequal or target.is_floating_point():
             raise GraphScaleError(
                 f"HierarchicalSoftmax: x is {list(x.shape)} and target {target.dtype} "
                 f"{list(target.shape)}; give x [..., {self.in_features}] and integers [...]"
@@ -423,7 +447,7 @@ class HierarchicalSoftmax(nn.Module):
         return _unflattened(y, x)
 
     def top_k(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and classes [..., k] of the k most probable ones, the best first."""
+        """Log-probabilities and int64 numbers [..., k] of the k best classes, the best first."""
         log_prob, classes = hierarchical_softmax_top_k(
             _as_matrix(x), *self._parameters_in_order(), self.row_class, self.cluster_start, k
         )
@@ -443,12 +467,18 @@ def _as_matrix(x: Tensor) -> Tensor:
 
 
 def _unflattened(y: Tensor, x: Tensor) -> Tensor:
-    """The rows y of _as_matrix(x), in the dimensions of x."""
+    """Undo `_as_matrix`: y, a row per row of x, in the leading dimensions of x."""
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class TopClasses(nn.Module):
-    """A trained HierarchicalSoftmax for inference: x to its k most probable classes."""
+    """A trained HierarchicalSoftmax for inference and export: x to its k best classes.
+
+    x [..., D] gives log-probabilities [..., k] and int64 classes [..., k], the best first.
+
+    Example:
+        >>> graphscale.export(TopClasses(softmax, 5), (hidden,), "classes.onnx")
+    """
 
     def __init__(self, softmax: HierarchicalSoftmax, k: int) -> None:
         super().__init__()
@@ -456,5 +486,5 @@ class TopClasses(nn.Module):
         self.k = k
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and classes [N, k]."""
+        """Log-probabilities and classes [..., k] of x [..., D]."""
         return self.softmax.top_k(x, self.k)

@@ -1,4 +1,8 @@
-"""Gradients of the two-level softmax's gradients, in torch's own operators."""
+"""Second derivatives of the two-level softmax, for double backward, in torch's own operators.
+
+Gradients to the outputs of the operator HierarchicalSoftmaxLossGrad go in, those to its inputs come
+out. hierarchical_softmax.py registers `gradients_of_gradients` as that operator's backward pass.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +25,11 @@ def gradients_of_gradients(
 ) -> tuple[Tensor, ...]:
     """Gradients of HierarchicalSoftmaxLossGrad to grad, x and its four parameters.
 
-    ``cotangents`` are those to its five outputs, and the rest what it was given. They can be
-    differentiated again. As the kernels do, it takes every cluster that has targets by itself:
-    memory is bounded by the largest of them. Reads how many samples each has, so a GPU is waited
-    for.
+    Takes the gradients to the operator's five outputs, ``cotangents``, and the operator's
+    arguments, with ``parameters`` as cluster_weight, cluster_bias, weight and bias. The results can
+    be differentiated again. Samples are sorted by their target's cluster and each cluster is
+    computed alone, so the largest cluster bounds the memory. The number of samples per cluster is
+    read back, which waits for a GPU.
     """
     to_x, to_outer_weight, to_outer_bias, to_weight, to_bias = cotangents
     outer_weight, outer_bias, weight, bias = parameters
@@ -38,12 +43,15 @@ def gradients_of_gradients(
     starts, ends = cluster_start[used], cluster_start[used + 1]
     places = _compact_starts(cluster_start, clusters)[used]
 
+    # The softmax over the clusters, for all samples at once.
     mine = (grad[sample], x[sample], to_x[sample])
     slope, slope_x, slope_outer_weight, slope_outer_bias = _of_one_softmax(
         *mine, outer_weight, outer_bias, to_outer_weight, to_outer_bias, cluster
     )
     slope_weight, slope_bias = torch.zeros_like(weight), torch.zeros_like(bias)
     slopes, slopes_x = [slope[:0]], [slope_x[:0]]
+    # The softmax within each cluster that has samples: `start` to `end` are its rows of weight, and
+    # `place` is where they begin in the compact gradient.
     columns = (row - cluster_start[cluster]).split(counts.tolist())
     pieces = zip(*(tensor.split(counts.tolist()) for tensor in mine))
     bounds = torch.stack([starts, ends, places], 1).tolist()
@@ -65,7 +73,7 @@ def gradients_of_gradients(
 
 
 def _compact_starts(cluster_start: Tensor, clusters: Tensor | None) -> Tensor:
-    """Where the rows of each cluster begin in the gradient to weight."""
+    """Where each cluster's rows begin in the gradient to weight, compact for some ``clusters``."""
     if clusters is None:
         return cluster_start[:-1]
     sizes = cluster_start[clusters + 1] - cluster_start[clusters]
@@ -82,10 +90,11 @@ def _of_one_softmax(
     to_bias: Tensor,
     target: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Gradients to grad, x, weight and bias of one softmax's part in the cotangents' sum.
+    """Second derivatives of one softmax: gradients of S to grad, x, weight and bias.
 
-    With logits z and their derivative z' along the cotangents that is the derivative of grad times
-    the loss, S = sum of grad (sum over k of p_k z'_k - z'_target).
+    S is the sum of the gradients times their cotangents. With logits z, their probabilities p and
+    the derivative z' of z along the cotangents, S = sum over samples of
+    grad (sum over k of p_k z'_k - z'_target).
     """
     probability = (x @ weight.T + bias).softmax(1)
     change = to_x @ weight.T + x @ to_weight.T + to_bias

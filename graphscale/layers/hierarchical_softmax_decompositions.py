@@ -1,8 +1,8 @@
-"""The two-level softmax's operators written in torch's own: for forward mode and torch.vmap.
+"""The two-level softmax's operators written in torch's own, for forward mode and torch.vmap.
 
-Each function takes the arguments of the library's operator of that name and gives the same outputs.
-They compute all logits [N, V], which the library's kernels of the loss do not; no shape depends on
-data, so that torch.vmap can follow.
+Each function takes the arguments of the library's operator of that name and returns the same
+outputs. It computes all logits [N, V], where the library's kernels of the loss compute those of the
+target's cluster only: torch.vmap needs shapes that do not depend on data.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def log_probabilities(
 
 
 def _rows_of(target: Tensor, class_row: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Which samples are ignored, and the row of each one's class; ignored ones have class 0's."""
+    """Whether each target is ignored, and its row of weight; class 0's row for an ignored one."""
     ignored = target == ignore_index
     return ignored, class_row[torch.where(ignored, 0, target)]
 
@@ -56,7 +56,7 @@ def loss(
     cluster_start: Tensor,
     ignore_index: int,
 ) -> Tensor:
-    """HierarchicalSoftmaxLoss."""
+    """HierarchicalSoftmaxLoss: minus the log-probability of each target [N]."""
     cluster_log_prob, within, row_cluster = log_probabilities(
         x, cluster_weight, cluster_bias, weight, bias, cluster_start
     )
@@ -80,7 +80,7 @@ def loss_grad(
     ignore_index: int,
     rows: int,
 ) -> tuple[Tensor, ...]:
-    """HierarchicalSoftmaxLossGrad: (softmax - onehot) * grad in both groups, then products."""
+    """HierarchicalSoftmaxLossGrad: its five gradients, dense."""
     if clusters is not None:
         raise GraphScaleError(
             "HierarchicalSoftmaxLossGrad: torch.func and forward mode know no compact gradients; "
@@ -110,7 +110,7 @@ def log_prob(
     row_class: Tensor,
     cluster_start: Tensor,
 ) -> Tensor:
-    """HierarchicalSoftmaxLogProb."""
+    """HierarchicalSoftmaxLogProb: log-probabilities [N, V], in the order of the classes."""
     cluster_log_prob, within, row_cluster = log_probabilities(
         x, cluster_weight, cluster_bias, weight, bias, cluster_start
     )
@@ -127,7 +127,7 @@ def top_k(
     cluster_start: Tensor,
     k: int,
 ) -> tuple[Tensor, Tensor]:
-    """HierarchicalSoftmaxTopK."""
+    """HierarchicalSoftmaxTopK: log-probabilities and classes [N, k] of the k best classes."""
     every = log_prob(x, cluster_weight, cluster_bias, weight, bias, row_class, cluster_start)
     values, classes = every.topk(k, 1)
     return values, classes

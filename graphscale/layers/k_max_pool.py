@@ -1,4 +1,9 @@
-"""The k largest values in order (fbcunn TemporalKMaxPooling, fbnn GroupKMaxPooling)."""
+"""Pooling that keeps the k largest values in their order (fbcunn TemporalKMaxPooling).
+
+`TemporalKMaxPool` takes sequences and keeps the k largest values of each feature over time;
+`GroupKMaxPool` (fbnn) keeps the k largest of each group of neighbouring features. The file holds
+the operator with its ONNX function body, its derivative and the modules.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,10 @@ from graphscale.layers.operator import Operator
 
 
 def _count(frames: int, k: int, k_dynamic: float) -> int:
-    """How many of so many frames are kept."""
+    """How many of ``frames`` are kept: ``k``, or a share of them where that is more."""
     if k_dynamic <= 0:
         return k
-    # A ten-thousandth of a frame is a rounding error, not a frame.
+    # Rounding must not add a frame: 0.07 * 100 is a little more than 7 in floating point.
     return torch.sym_max(k, math.ceil(k_dynamic * frames - 1e-4))
 
 
@@ -44,9 +49,9 @@ temporal_k_max_pool = Operator(
         dynamic = Cast <to = 7> (rounded)
         fixed = Constant <value_int: int = @k> ()
         fixed_list = Reshape (fixed, one)
-        kept = Max (fixed_list, dynamic)
-        values, order = TopK <axis = 1> (x, kept)
-        index, places = TopK <axis = 1, largest = 0> (order, kept)
+        count = Max (fixed_list, dynamic)
+        values, order = TopK <axis = 1> (x, count)
+        index, places = TopK <axis = 1, largest = 0> (order, count)
         y = GatherElements <axis = 1> (x, index)
     }
     """,
@@ -59,7 +64,7 @@ def _in_torch(x: Tensor, k: int, k_dynamic: float) -> tuple[Tensor, Tensor]:
     return x.gather(1, index), index
 
 
-def _keep(ctx, inputs, output) -> None:
+def _setup_context(ctx, inputs, output) -> None:
     x, _, _ = inputs
     ctx.save_for_backward(x, output[1])
     ctx.mark_non_differentiable(output[1])
@@ -70,14 +75,22 @@ def _backward(ctx, grad: Tensor, _):
     return torch.zeros_like(x).scatter(1, index, grad), None, None
 
 
-register_derivatives(temporal_k_max_pool, _in_torch, _backward, _keep)
+register_derivatives(temporal_k_max_pool, _in_torch, _backward, _setup_context)
 
 
 class TemporalKMaxPool(nn.Module):
-    """Of every feature the k largest values over time, in their original order.
+    """The k largest values of each feature over time, in their order (fbcunn TemporalKMaxPooling).
 
-    x [N, T, D] or [T, D] to [N, K, D] or [K, D], K = max(k, ceil(k_dynamic * T)): dynamic k-max
-    pooling of Kalchbrenner et al. 2014. Of equal values the first are kept.
+    x [N, T, D] or [T, D] gives [N, K, D] or [K, D], K = max(k, ceil(k_dynamic * T)), in float32,
+    float64, float16 or bfloat16. Of equal values the first are taken. ``k_dynamic`` is the dynamic
+    k-max pooling of Kalchbrenner, Grefenstette and Blunsom 2014.
+
+    Raises:
+        GraphScaleError: x has fewer than K frames, or another number of dimensions.
+
+    Example:
+        >>> TemporalKMaxPool(2)(torch.tensor([[3.0], [1.0], [5.0], [4.0]])).flatten()
+        tensor([5., 4.])
     """
 
     def __init__(self, k: int, k_dynamic: float = 0.0) -> None:
@@ -86,7 +99,7 @@ class TemporalKMaxPool(nn.Module):
         self.k_dynamic = float(k_dynamic)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool."""
+        """Pool x [N, T, D] or [T, D]."""
         if x.dim() == 2:
             return temporal_k_max_pool(x[None], self.k, self.k_dynamic)[0][0]
         return temporal_k_max_pool(x, self.k, self.k_dynamic)[0]
@@ -97,7 +110,17 @@ class TemporalKMaxPool(nn.Module):
 
 
 class GroupKMaxPool(nn.Module):
-    """Of groups of consecutive features the k largest, in order: [..., C] to [..., C/group*k]."""
+    """The k largest of each group of neighbouring features, in order (fbnn GroupKMaxPooling).
+
+    x [..., C] gives [..., C / group * k], in float32, float64, float16 or bfloat16.
+
+    Raises:
+        GraphScaleError: k is not between 1 and ``group``, or C is no multiple of ``group``.
+
+    Example:
+        >>> GroupKMaxPool(group=3, k=2)(torch.tensor([1.0, 3.0, 2.0, 6.0, 4.0, 5.0]))
+        tensor([3., 2., 6., 5.])
+    """
 
     def __init__(self, group: int, k: int) -> None:
         super().__init__()
@@ -109,14 +132,14 @@ class GroupKMaxPool(nn.Module):
         self.k = k
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool; the number of features is a multiple of ``group``."""
+        """Pool x [..., C], C a multiple of ``group``."""
         if x.shape[-1] % self.group != 0:
             raise GraphScaleError(
                 f"GroupKMaxPool: x has {x.shape[-1]} features; give a multiple of {self.group}"
             )
         groups = x.reshape(-1, self.group, 1)
-        kept = temporal_k_max_pool(groups, self.k, 0.0)[0]
-        return kept.reshape(*x.shape[:-1], x.shape[-1] // self.group * self.k)
+        largest = temporal_k_max_pool(groups, self.k, 0.0)[0]
+        return largest.reshape(*x.shape[:-1], x.shape[-1] // self.group * self.k)
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -1,4 +1,9 @@
-"""The kernel library's C API for torch. It passes data pointers: one build serves every torch."""
+"""Calls the compiled kernel library from torch, through its C API (custom_ops/torch/c_api.h).
+
+Tensors and attributes go in; `run` writes an operator's outputs, `algorithms` lists what can be
+measured. The C API takes data pointers and no torch types, so that one build of the library serves
+every version of torch. What needs no torch stands in `graphscale/core/c_api.py`.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +30,16 @@ ONNX_TYPES = {
 }
 _ErrorText = ctypes.c_char * 1024
 _ERROR_SIZE = ctypes.c_size_t(ctypes.sizeof(_ErrorText))
-_ANYWHERE = contextlib.nullcontext()
+_NO_DEVICE = contextlib.nullcontext()
 _CPU = torch.device("cpu")
-_LEFT_OUT = (0, 0, 0)
+_LEFT_OUT = (0, 0, 0)  # an input that is left out: no memory, no type, no dimensions
 _Allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
 _Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _Place(ctypes.Structure):
+    """GraphScalePlace of c_api.h: where and how a call runs."""
+
     _fields_ = [
         ("on_gpu", ctypes.c_int32),
         ("threads", ctypes.c_int32),
@@ -46,14 +53,14 @@ class _Place(ctypes.Structure):
 def trainable_inputs(name: str) -> tuple[int, ...]:
     """Positions of the inputs of operator ``name`` that training changes: weights and biases.
 
-    They are those that its C++ description adds by ``weight`` or ``optional_weight``.
+    The operator's C++ description adds these inputs by ``weight`` or ``optional_weight``.
     """
     inputs = next(entry["inputs"] for entry in describe() if entry["name"] == name)
     return tuple(i for i, value in enumerate(inputs) if value["trainable"])
 
 
 def cuda_error() -> str:
-    """Why the CUDA kernels are not there; empty when they are."""
+    """Why the CUDA kernels cannot be used; empty where they can."""
     return open_library().graphscale_cuda_error().decode()
 
 
@@ -63,11 +70,16 @@ def run(
     outputs: Sequence[torch.Tensor],
     attributes: ctypes.Array,
 ) -> None:
-    """Run operator ``name``, writing into ``outputs``; ``attributes`` are ``attribute_array``'s.
+    """Run operator ``name`` on ``inputs`` and write its results into ``outputs``.
 
-    All tensors lie on one device; outputs are contiguous and have the right shapes; optional ones
-    at the end may be left out. Raises GraphScaleError with the operator's name for what the kernel
-    cannot use.
+    Args:
+        inputs: Tensors on one device; None for an input that is left out.
+        outputs: Contiguous tensors on that device, with the shapes that follow from the inputs.
+            Optional outputs at the end may be left out.
+        attributes: From `attribute_array`.
+
+    Raises:
+        GraphScaleError: the kernel refuses the inputs; the message starts with ``name``.
     """
     given = [None if tensor is None else tensor.contiguous() for tensor in inputs]
     given += outputs
@@ -94,9 +106,10 @@ def algorithms(
     inputs: Sequence[torch.Tensor | None],
     attributes: Mapping[str, int | float | str | Sequence[int]],
 ) -> list[str]:
-    """Values of the attribute ``algorithm`` worth measuring, cheapest by the cost model first.
+    """The values of the attribute ``algorithm`` that are worth measuring for this call.
 
-    Empty where operator ``name`` has nothing to choose. Raises GraphScaleError as ``run`` does.
+    The cost model's best comes first. The list is empty where operator ``name`` has one algorithm.
+    Raises GraphScaleError as `run` does.
     """
     device = _common_device(name, inputs)
     answer = _ErrorText()
@@ -118,6 +131,7 @@ def algorithms(
 
 
 def _common_device(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.device:
+    """The device of all tensors; the CPU, where most calls run, is recognised soonest."""
     for tensor in tensors:
         if tensor is not None and not tensor.is_cpu:
             return _common_gpu(name, tensors)
@@ -139,7 +153,7 @@ def _common_gpu(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.devi
 
 
 def _numbers(name: str, tensors: Sequence[torch.Tensor | None]) -> bytes:
-    """Tensors in the layout of custom_ops/torch/c_api.h: one flat list, made anew for each call."""
+    """Pack tensors as c_api.h wants them: data pointer, type, rank and sizes of each, as int64."""
     numbers = []
     for tensor in tensors:
         if tensor is None:
@@ -161,12 +175,12 @@ def _packer(count: int) -> struct.Struct:
 
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager:
-    """Makes a GPU the current one: kernels start, and scratch is allocated, there."""
-    return _ANYWHERE if device is _CPU else torch.cuda.device(device)
+    """Make a GPU the current one, on which kernels start and scratch memory is allocated."""
+    return _NO_DEVICE if device is _CPU else torch.cuda.device(device)
 
 
 def _place(device: torch.device) -> object:
-    """Where and how a call runs, by reference."""
+    """Threads of a CPU, or stream and allocator of a GPU, as a pointer to `_Place`."""
     if device is _CPU:
         return _cpu_place(torch.get_num_threads())
     stream = torch.cuda.current_stream(device).cuda_stream
@@ -180,7 +194,7 @@ def _cpu_place(threads: int) -> object:
 
 @functools.cache
 def _cuda_memory() -> tuple[_Allocate, _Release]:
-    """GPU scratch from torch's caching allocator, on the current stream."""
+    """Functions that take scratch memory from torch's caching allocator, and give it back."""
 
     def allocate(size: int) -> int:
         try:

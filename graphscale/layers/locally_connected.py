@@ -1,4 +1,9 @@
-"""A convolution whose kernel is not shared over positions (fbcunn LocallyConnected)."""
+"""A convolution with other weights at each position (fbcunn LocallyConnected).
+
+Images of one fixed size go in, one feature map per output channel comes out. The file holds the
+operators with ONNX function bodies, torch's versions of them for forward mode and vmap, and the
+module.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 from graphscale.layers.windows import fold
 
-# Which rows and columns of x every output position sees, [H_out, kH] and [W_out, kW].
+# `rows` [H_out, kH] and `columns` [W_out, kW]: the pixels of x under each output position.
 _PLACES = """
         nought = Constant <value_int = 0> ()
         single = Constant <value_int = 1> ()
@@ -42,6 +47,7 @@ _PLACES = """
         kernel_columns = Range (nought, kernel_width, single)
         columns = Add (left_column, kernel_columns)
 """
+# `patches` [N, C, H_out, kH, W_out, kW]: those pixels.
 _PATCHES = f"""
         {_PLACES}
         strips = Gather <axis = 2> (x, rows)
@@ -60,6 +66,7 @@ locally_connected = Operator(
     """,
 )
 
+# Gradients to all patches, added up where patches overlap: first along the columns, then the rows.
 locally_connected_grad_input = Operator(
     "LocallyConnectedGradInput",
     "(Tensor grad, Tensor weight, Tensor x, int[] strides=[]) -> Tensor",
@@ -108,7 +115,7 @@ locally_connected_grad_weight = Operator(
 
 
 def _patches(x: Tensor, weight: Tensor, strides: Sequence[int]) -> Tensor:
-    """What every output position sees of x, [N, C, H_out, W_out, kH, kW]."""
+    """The pixels of x under each output position, [N, C, H_out, W_out, kH, kW]."""
     rows, columns = strides or (1, 1)
     return x.unfold(2, weight.shape[4], rows).unfold(3, weight.shape[5], columns)
 
@@ -141,13 +148,21 @@ for _operator in (locally_connected_grad_input, locally_connected_grad_weight):
 
 
 class LocallyConnected(nn.Module):
-    """x [N, C, H, W] to [N, F, H_out, W_out], every position with a kernel of its own; no padding.
+    """A convolution with a kernel of its own at each position (fbcunn LocallyConnected).
 
-    ``weight`` is [F, H_out, W_out, C, kH, kW] and ``bias`` [F, H_out, W_out]; they fix the images'
-    height and width, ``image_size``. ``device`` and ``dtype`` are those of both. Weights and bias
-    are drawn as `reset_parameters` says.
+    x [N, in_channels, H, W], H and W those of ``image_size``, gives [N, out_channels, H_out,
+    W_out], H_out = (H - kH) // stride + 1, in float32, float64, float16 or bfloat16. There is no
+    padding. ``weight`` is [out_channels, H_out, W_out, in_channels, kH, kW] and ``bias``
+    [out_channels, H_out, W_out].
 
-    Raises GraphScaleError where the kernel does not fit the image.
+    Raises:
+        GraphScaleError: the kernel does not fit ``image_size``, or x has another size or other
+            channels.
+
+    Example:
+        >>> layer = LocallyConnected(3, 8, image_size=(32, 32), kernel_size=5)
+        >>> layer(torch.randn(1, 3, 32, 32)).shape
+        torch.Size([1, 8, 28, 28])
     """
 
     def __init__(
@@ -186,9 +201,10 @@ class LocallyConnected(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve."""
+        """Convolve x [N, in_channels, *image_size]."""
         y = locally_connected(x, self.weight, list(self.stride))
-        return y if self.bias is None else y + self.bias.to(y.dtype)  # autocast's, as y is
+        # Under autocast y has its lower type, the bias has not.
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -1,4 +1,9 @@
-"""Lookup tables (fbcunn LookupTableGPU and WeightedLookupTable)."""
+"""Lookup tables, which read rows of a trained table by index (fbcunn LookupTableGPU).
+
+Integer indices go in, the rows of the table that they name come out; `WeightedLookupTable` also
+multiplies each row by a number of its own. The file holds their operators with ONNX function
+bodies, the derivatives, which may be sparse tensors, and the modules.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +16,9 @@ from graphscale.layers.autograd import register_autocast, register_derivatives, 
 from graphscale.layers.operator import Operator, is_transformed
 
 _NO_PADDING = -1
-# Numbers read and written, below which a gradient of our own does not pay for a slower call.
-_SMALL = 1 << 18
+# With fewer numbers in the table and in the rows that are read, torch's embedding is faster in
+# training: a call of it costs less, and its dense gradient is still small.
+_MAX_NUMBERS_FOR_TORCH = 1 << 18
 
 lookup_table = Operator(
     "LookupTable",
@@ -34,8 +40,8 @@ lookup_table = Operator(
     """,
 )
 
-# Sums rows by index; `factors` (text of one more input, and what multiplies grad by it) are the
-# weighted table's.
+# Adds the rows of grad up by index. The weighted table fills `input` with one more input, and
+# `scaled` with the nodes that multiply grad by it.
 _GRAD_BODY = """
     <padding_idx: int = -1>(grad, indices, {input}weight) => (grad_weight) {{
         padding = Constant <value_int: int = @padding_idx> ()
@@ -46,12 +52,12 @@ _GRAD_BODY = """
         {scaled}
         is_padding = Equal (indices, padding)
         mask = Unsqueeze (is_padding, last)
-        kept = Where (mask, zero, scaled)
+        counted = Where (mask, zero, scaled)
         safe = Where (is_padding, nought, indices)
         shape = Shape (weight)
         width = Gather <axis = 0> (shape, last)
         row_shape = Concat <axis = 0> (last, width)
-        rows = Reshape (kept, row_shape)
+        rows = Reshape (counted, row_shape)
         column_shape = Constant <value_ints = [-1, 1]> ()
         column = Reshape (safe, column_shape)
         rows_shape = Shape (rows)
@@ -121,7 +127,7 @@ def _weighted_gradient_in_torch(
     return _gradient_in_torch(grad * row_weights[..., None], indices, weight, padding_idx)
 
 
-def _keep(ctx, inputs, output) -> None:
+def _setup_context(ctx, inputs, output) -> None:
     weight, indices, ctx.padding_idx = inputs
     ctx.save_for_backward(weight, indices)
 
@@ -131,7 +137,7 @@ def _backward(ctx, grad: Tensor):
     return lookup_table_grad(grad, indices, weight, ctx.padding_idx), None, None
 
 
-def _keep_weighted(ctx, inputs, output) -> None:
+def _setup_context_weighted(ctx, inputs, output) -> None:
     weight, indices, row_weights, ctx.padding_idx = inputs
     ctx.save_for_backward(weight, indices, row_weights)
 
@@ -148,8 +154,9 @@ def _backward_weighted(ctx, grad: Tensor):
     return grad_weight, None, grad_row_weights, None
 
 
-# The gradient is linear in grad, and in row_weights.
-def _keep_gradient(ctx, inputs, output) -> None:
+# The gradient operators are linear in grad and, in the weighted table, in row_weights; so their own
+# derivatives read rows of `grad_weight`, as the forward pass reads rows of the table.
+def _setup_context_gradient(ctx, inputs, output) -> None:
     _, indices, _, ctx.padding_idx = inputs
     ctx.save_for_backward(indices)
 
@@ -159,7 +166,7 @@ def _backward_gradient(ctx, grad_weight: Tensor):
     return lookup_table(grad_weight, indices, ctx.padding_idx), None, None, None
 
 
-def _keep_weighted_gradient(ctx, inputs, output) -> None:
+def _setup_context_weighted_gradient(ctx, inputs, output) -> None:
     grad, indices, row_weights, _, ctx.padding_idx = inputs
     ctx.save_for_backward(grad, indices, row_weights)
 
@@ -170,23 +177,25 @@ def _backward_weighted_gradient(ctx, grad_weight: Tensor):
     return rows * row_weights[..., None], None, (grad * rows).sum(-1), None, None
 
 
-register_derivatives(lookup_table, _rows_in_torch, _backward, _keep)
-register_derivatives(lookup_table_grad, _gradient_in_torch, _backward_gradient, _keep_gradient)
+register_derivatives(lookup_table, _rows_in_torch, _backward, _setup_context)
 register_derivatives(
-    weighted_lookup_table, _weighted_rows_in_torch, _backward_weighted, _keep_weighted
+    lookup_table_grad, _gradient_in_torch, _backward_gradient, _setup_context_gradient
+)
+register_derivatives(
+    weighted_lookup_table, _weighted_rows_in_torch, _backward_weighted, _setup_context_weighted
 )
 register_derivatives(
     weighted_lookup_table_grad,
     _weighted_gradient_in_torch,
     _backward_weighted_gradient,
-    _keep_weighted_gradient,
+    _setup_context_weighted_gradient,
 )
 for _operator in (lookup_table_grad, weighted_lookup_table, weighted_lookup_table_grad):
     register_autocast(_operator, widest_type)
 
 
 class _SparseLookup(torch.autograd.Function):
-    """LookupTable whose gradient is a sparse tensor of the rows that were read, as they were."""
+    """LookupTable whose gradient is a sparse tensor: one row per index, not added up."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, indices: Tensor, padding_idx: int) -> Tensor:
@@ -198,7 +207,8 @@ class _SparseLookup(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         weight, indices = ctx.saved_tensors
         if indices.is_cuda:
-            # Nothing has complained of an index that is not in the table: it gets no gradient.
+            # The CUDA kernel reports no error for an index outside the table. Such an index gets
+            # no gradient, as in the dense case.
             wrong = (indices == ctx.padding_idx) | (indices < 0) | (indices >= weight.shape[0])
             rows = indices.masked_fill(wrong, 0).flatten()
             values = grad.masked_fill(wrong[..., None], 0).reshape(-1, grad.shape[-1])
@@ -214,13 +224,27 @@ class _SparseLookup(torch.autograd.Function):
 
 
 class LookupTable(nn.Module):
-    """Rows of a table, by int64 index: [...] to [..., embedding_dim].
+    """Rows of a table by index (fbcunn LookupTableGPU), as a drop-in for ``torch.nn.Embedding``.
 
-    Parameter names and arguments are ``torch.nn.Embedding``'s. The row of ``padding_idx`` is zero
-    and gets no gradient. ``max_norm`` shortens the rows that are read to that ``norm_type`` norm,
-    in the table too. With ``sparse`` the gradient is a sparse tensor of the rows that were read,
-    not yet coalesced. With ``features_first`` [N, L] gives [N, embedding_dim, L] (fbcunn's
-    featuresInDim2).
+    Indices are integers [...]; the result is [..., embedding_dim] of the table's type: float32,
+    float64, float16 or bfloat16. The state dict is ``torch.nn.Embedding``'s.
+
+    Args:
+        num_embeddings, embedding_dim: Rows and columns of the table ``weight``.
+        padding_idx: The index whose row is zero and gets no gradient; negative ones count from the
+            end.
+        max_norm, norm_type: Rows with a larger norm are shortened to ``max_norm`` when they are
+            read, in the table too.
+        sparse: The gradient is a sparse tensor with one row per index, not coalesced.
+        features_first: Indices [N, L] give [N, embedding_dim, L] (fbcunn's featuresInDim2).
+
+    Raises:
+        GraphScaleError: ``padding_idx`` or, on a CPU, an index is not in the table. On a GPU such
+            an index gives a row of not-a-number.
+
+    Example:
+        >>> LookupTable(50_000, 128)(torch.tensor([[1, 2], [3, 4]])).shape
+        torch.Size([2, 2, 128])
     """
 
     def __init__(
@@ -261,7 +285,7 @@ class LookupTable(nn.Module):
                 self.weight[self.padding_idx].zero_()
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Read rows; indices of any shape."""
+        """Read the rows of integer ``indices`` [...]: [..., embedding_dim]."""
         y = self._rows(indices.long())
         return y.mT if self.features_first else y
 
@@ -271,28 +295,30 @@ class LookupTable(nn.Module):
             return self._shortened(lookup_table(self.weight, indices, padding))
         if self.max_norm is not None:
             with torch.no_grad():
-                # Only its side effect is wanted: it shortens the rows in place.
+                # Called for its side effect: it shortens the rows in the table.
                 functional.embedding(indices, self.weight, None, self.max_norm, self.norm_type)
-        sparse = self.sparse and not is_transformed()  # torch.func knows dense gradients only
+        sparse = self.sparse and not is_transformed()  # torch.func needs dense ones
         if self._torch_is_faster(indices):
             try:
                 return functional.embedding(indices, self.weight, sparse=sparse)
             except IndexError:
-                pass  # our operator says which index it is
+                pass  # graphscale's operator, below, names the index
         if sparse and torch.is_grad_enabled():
             return _SparseLookup.apply(self.weight, indices, padding)
         return lookup_table(self.weight, indices, padding)
 
     def _torch_is_faster(self, indices: Tensor) -> bool:
-        """Calls of torch's own lookup cost less; of a dense gradient it touches more memory."""
+        """Whether torch's embedding serves this call: it starts sooner, but its dense gradient
+        touches more memory than graphscale's.
+        """
         if self.padding_idx is not None or not indices.is_cpu or torch.compiler.is_compiling():
             return False
         if self.sparse or not (torch.is_grad_enabled() and self.weight.requires_grad):
             return True
-        return self.weight.numel() + indices.numel() * self.embedding_dim < _SMALL
+        return self.weight.numel() + indices.numel() * self.embedding_dim < _MAX_NUMBERS_FOR_TORCH
 
     def _shortened(self, rows: Tensor) -> Tensor:
-        """An exported model cannot change its table: the rows are shortened on their way out."""
+        """``rows`` shortened to ``max_norm``, for export: an exported model leaves its table."""
         if self.max_norm is None:
             return rows
         norm = torch.linalg.vector_norm(rows, self.norm_type, dim=-1, keepdim=True)
@@ -304,9 +330,14 @@ class LookupTable(nn.Module):
 
 
 class WeightedLookupTable(LookupTable):
-    """Weighted rows of a table: (indices [...], row_weights [...]) to [..., embedding_dim].
+    """Rows of a table, each times a number of its own (fbcunn WeightedLookupTable).
 
-    Gradients go to the table and to the weights. It has no ``max_norm`` and no ``sparse``.
+    Integer indices [...] and row_weights [...] give [..., embedding_dim], of one type of float32,
+    float64, float16 and bfloat16. Gradients go to the table and to ``row_weights``. Arguments and
+    state dict are those of `LookupTable`, without ``max_norm`` and ``sparse``.
+
+    Raises:
+        GraphScaleError: as `LookupTable`; or the shapes of indices and row_weights differ.
     """
 
     def __init__(
@@ -328,7 +359,7 @@ class WeightedLookupTable(LookupTable):
         )
 
     def forward(self, indices: Tensor, row_weights: Tensor) -> Tensor:
-        """Read rows and scale them; both arguments have one shape."""
+        """Read the rows of ``indices`` [...] and multiply them by ``row_weights`` [...]."""
         padding = _NO_PADDING if self.padding_idx is None else self.padding_idx
         y = weighted_lookup_table(self.weight, indices.long(), row_weights, padding)
         return y.mT if self.features_first else y

@@ -1,6 +1,9 @@
-"""One bit per gradient element, with error feedback (fbcunn OneBitQuantization).
+"""Gradients in one bit per element, with error feedback (fbcunn OneBitQuantization).
 
-Seide, Fu, Droppo, Li, Yu: 1-bit stochastic gradient descent, Interspeech 2014.
+`OneBitQuantize` turns a gradient into 32-bit words and two numbers per row, 32 times fewer bits to
+send to another machine; what the bits leave out is added to the next gradient. `OneBitDequantize`
+turns them back. The method is that of Seide, Fu, Droppo, Li and Yu, '1-bit stochastic gradient
+descent', Interspeech 2014. The file holds the operators with ONNX function bodies and the modules.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
 
-_BITS = 32
+_BITS = 32  # of a word
 
 
 def _quantize_shape(gradient: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,6 +27,8 @@ def _quantize_shape(gradient: Tensor, residual: Tensor) -> tuple[Tensor, Tensor,
     return words, gradient.new_empty(rows, 2), gradient.new_empty(rows, columns)
 
 
+# The body's three parts: v = gradient + residual and the means of its elements >= 0 and < 0; what
+# is left of v without its row's mean; the signs, padded to whole words, as sums of powers of two.
 one_bit_quantize = Operator(
     "OneBitQuantize",
     "(Tensor gradient, Tensor residual) -> (Tensor, Tensor, Tensor)",
@@ -64,8 +69,7 @@ one_bit_quantize = Operator(
         lacking = Sub (full, columns)
         margins = Concat <axis = 0> (zero, lacking)
         padded = Pad (bits, margins, , one)
-        keep = Constant <value_ints = [0]> ()
-        shape = Concat <axis = 0> (keep, count, word)
+        shape = Concat <axis = 0> (zero, count, word)
         apart = Reshape (padded, shape)
         nought = Constant <value_int = 0> ()
         single = Constant <value_int = 1> ()
@@ -121,18 +125,26 @@ register_derivatives(one_bit_dequantize, None)
 
 
 class OneBitQuantize(nn.Module):
-    """Quantises a gradient to one bit per element, and keeps the error for the next call.
+    """Quantises a gradient to one bit per element, with error feedback (fbcunn OneBitQuantization).
 
-    The gradient is taken as a matrix [R, C]: of more dimensions the first are the rows and all
-    others the columns; a vector, such as a bias's, is one row. The result is words, uint32
-    [R, ceil(C / 32)] (bit i of word j is column 32 j + i), and scales [R, 2], the values of a set
-    and of an unset bit in each row.
+    A gradient of float32, float64, float16 or bfloat16 is taken as a matrix [R, C]: the first
+    dimension are the rows, all others the columns; a vector, such as a bias's gradient, is one row.
+    The results are words, uint32 [R, ceil(C / 32)], and scales [R, 2] of the gradient's type. Bit
+    i of word j is set where gradient + residual is not negative in column 32 j + i; the scales are
+    the means of the elements with a set bit and of those without.
 
-    ``residual``, a buffer of the gradient's shape, is what the bits left out so far. A row with an
-    infinity or NaN has scales that are not finite, too, so that the receiver can leave out its
-    step, and leaves its residual as it was. No gradient flows through this module.
+    ``residual``, a buffer of the gradient's shape, is the quantisation error so far, which the next
+    call adds to its gradient. In a row with an infinity or NaN the scales are not finite either,
+    so that the receiver can leave out that step, and the residual stays. No gradient flows through
+    this module.
 
-    Raises GraphScaleError for a gradient of another shape than at the call before.
+    Raises:
+        GraphScaleError: the gradient has another shape than at the call before.
+
+    Example:
+        >>> words, scales = OneBitQuantize()(torch.tensor([1.0, 3.0, -2.0]))
+        >>> OneBitDequantize(3)(words, scales)
+        tensor([[ 2.,  2., -2.]])
     """
 
     residual: Tensor | None
@@ -142,7 +154,7 @@ class OneBitQuantize(nn.Module):
         self.register_buffer("residual", None)
 
     def forward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Words and scales of gradient + residual."""
+        """Words and scales of gradient + residual; what they leave out is the new residual."""
         gradient = gradient.detach()
         before = self.residual
         if before is None:
@@ -156,14 +168,14 @@ class OneBitQuantize(nn.Module):
         before = _as_matrix(before.to(gradient.device, gradient.dtype))
         words, scales, after = one_bit_quantize(rows, before)
         finite = torch.isfinite(scales).all(1, keepdim=True)
-        # On a GPU, and in a compiled graph, asking whether to select would take longer.
+        # To ask whether a row is not finite waits for a GPU, and breaks a compiled graph in two.
         if not scales.is_cpu or torch.compiler.is_compiling() or not finite.all():
             after = torch.where(finite, after, before)
         self.residual = after.view(gradient.shape)
         return words, scales
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        """The residual may be there in one of module and checkpoint only, before a first call."""
+        """Load the residual, which a module or a checkpoint has only after a first call."""
         saved = state_dict.get(f"{prefix}residual")
         self.residual = None if saved is None else torch.empty_like(saved)
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -174,11 +186,16 @@ def _as_matrix(gradient: Tensor) -> Tensor:
 
 
 class OneBitDequantize(nn.Module):
-    """The gradient that words and scales of OneBitQuantize stand for.
+    """Turns words and scales of `OneBitQuantize` back into a gradient.
+
+    words, uint32 [R, ceil(C / 32)], and scales [R, 2] of float32, float64, float16 or bfloat16 give
+    each element the scale that its bit chooses.
 
     Args:
-        columns: Elements of a row, for a result [R, columns]; or a gradient's shape, for one that
-            OneBitQuantize took as a matrix.
+        columns: C, for a result [R, C]; or the gradient's shape, for a result of that shape.
+
+    Raises:
+        GraphScaleError: the words are not those of C columns.
     """
 
     def __init__(self, columns: int | Sequence[int]) -> None:
@@ -190,6 +207,6 @@ class OneBitDequantize(nn.Module):
             self.columns = math.prod(self.shape[1:] if len(self.shape) > 1 else self.shape)
 
     def forward(self, words: Tensor, scales: Tensor) -> Tensor:
-        """The gradient, of the scales' type."""
+        """The gradient that words and scales stand for, in the scales' type."""
         rows = one_bit_dequantize(words, scales, self.columns)
         return rows if self.shape is None else rows.view(self.shape)

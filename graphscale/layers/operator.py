@@ -1,4 +1,9 @@
-"""One operator of the kernel library as torch and its ONNX exporter see it."""
+"""Makes an operator of the kernel library known to torch and to torch's ONNX exporter.
+
+A name, a torch schema, a function that gives the outputs' shapes and an ONNX function body go in;
+an `Operator` comes out, which is called like a function, is traced and compiled by torch, and
+exported as one ONNX node.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +29,24 @@ _ATTRIBUTE_KINDS = {
     "List[int]": onnx.defs.OpSchema.AttrType.INTS,
 }
 
-# Every operator by its ONNX name.
+# Every operator, by its ONNX name.
 OPERATORS: dict[str, Operator] = {}
 
 
 class Operator:
     """A torch operator ``graphscale::snake_case`` over the library's operator of the same name.
 
-    ``signature`` is a torch schema such as ``"(Tensor x, Tensor? bias, int stride=1) -> Tensor"``:
-    its tensors are the ONNX node's inputs and the rest its attributes, under the same names.
-    ``shapes`` takes the arguments and returns the empty outputs; it serves the real call, fake
-    tensors and tracing alike. ``body``, or what it returns for a version of ONNX's own operators,
-    is the ONNX function, in ONNX's text form, that a runtime without the library uses instead.
+    Args:
+        name: The operator's name in ONNX, in CamelCase.
+        signature: A torch schema such as "(Tensor x, Tensor? bias, int stride=1) -> Tensor". Its
+            tensors are the inputs of the ONNX node, its other arguments the attributes.
+        shapes: Takes the arguments and returns the outputs, empty: for calls, fake tensors and
+            traces.
+        body: The operator's definition by ONNX's own operators, in ONNX's text form, which a
+            runtime without the library runs; or a function that returns it for an opset version.
+
+    Example:
+        >>> lookup_table(weight, indices, padding_idx=0)
     """
 
     def __init__(
@@ -61,33 +72,34 @@ class Operator:
 
     @functools.cached_property
     def trainable_inputs(self) -> tuple[int, ...]:
-        """Positions of the inputs that training changes, as the C++ description says."""
+        """Positions of the inputs that training changes, from the operator's C++ description."""
         return library.trainable_inputs(self.name)
 
     def __call__(self, *args, **kwargs):
         """Call the torch operator."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
             return self.torch_op(*args, **kwargs)
-        # What torch's own autograd kernel would do after 3 us of Python.
+        # Without gradients, skip torch's autograd kernel, which is 3 us of Python per call.
         with torch._C._AutoDispatchBelowAutograd():
             return self.torch_op(*args, **kwargs)
 
     def _run(self, *args):
-        """The kernel; torch leaves arguments that equal their defaults out at the end."""
+        """Run the kernel; torch leaves out last arguments that equal their defaults."""
         args += self.defaults[len(args) :]
         inputs = args[: len(self.inputs)]
         attributes = library.attribute_array(self._attribute_names, args[len(inputs) :])
         try:
             outputs = self._shapes(*args)
         except Exception:
-            library.run(self.name, inputs, [], attributes)  # says what is wrong with the shapes
+            # The kernel's own check raises the better error: it names the shapes that do not fit.
+            library.run(self.name, inputs, [], attributes)
             raise
         results = [outputs] if isinstance(outputs, torch.Tensor) else outputs
         library.run(self.name, inputs, results, attributes)
         return outputs
 
     def export_rule(self) -> Callable:
-        """Function for ``custom_translation_table``: one bare node, which no pass inlines away."""
+        """The entry for torch.onnx.export's ``custom_translation_table``: makes a single node."""
         node = onnxscript.values.Op(
             onnxscript.values.Opset(DOMAIN, VERSION), self.name, self.onnx_schema()
         )
@@ -101,7 +113,7 @@ class Operator:
             inputs = [bound[a.name] for a in self.inputs]
             while inputs and inputs[-1] is None:
                 inputs.pop()
-            # An empty list is what ONNX calls an attribute that is left out.
+            # ONNX leaves an attribute out where torch has an empty list.
             attributes = {a.name: bound[a.name] for a in self.attributes if bound[a.name] != []}
             return node(*inputs, **attributes)
 
@@ -117,7 +129,9 @@ class Operator:
         return rule
 
     def onnx_schema(self) -> onnx.defs.OpSchema:
-        """The node's ONNX schema: every tensor is of type T, or int64 where torch cannot say."""
+        """The node's ONNX schema. Each tensor has a type of its own, since a torch schema does not
+        say which tensors share one.
+        """
         schema = onnx.defs.OpSchema
         option = schema.FormalParameterOption
         types = iter(range(len(self.inputs) + len(self.outputs)))
@@ -146,7 +160,7 @@ class Operator:
         )
 
     def default_attributes(self) -> dict[str, int | float | str]:
-        """The attributes that have a default value; lists are empty by default, and left out."""
+        """Attributes with a default value, except lists, whose default ONNX cannot express."""
         return {
             a.name: a.default_value
             for a in self.attributes
@@ -154,7 +168,7 @@ class Operator:
         }
 
     def function(self, opset: int) -> onnx.FunctionProto:
-        """The function body for a model of that version of ONNX's own operators."""
+        """The ONNX function for a model with this opset version."""
         header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": {VERSION}]>\n'
         body = self.body(opset) if callable(self.body) else self.body
         return onnx.parser.parse_function(header + self.name + body)

@@ -1,4 +1,9 @@
-"""Negative log-likelihood of sparse target distributions (fbcunn SparseNLLCriterion)."""
+"""Negative log-likelihood of sparse target distributions (fbcunn SparseNLLCriterion).
+
+Log-probabilities of all classes go in, and for each sample a few classes with their probabilities;
+the loss comes out. torch's gather and its gradient do all of it, so the file holds the module
+alone.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,20 @@ from graphscale.core.errors import GraphScaleError
 
 
 class SparseNLLCriterion(nn.Module):
-    """-sum over k of probability[n, k] * log_prob[n, index[n, k]].
+    """Loss of a target distribution over few classes (fbcunn SparseNLLCriterion).
 
-    log_prob [N, C], index int64 [N, K] and probability [N, K] give the sum over the batch
-    (``reduction="sum"``, as fbcunn), its mean over samples or, with "none", [N]. torch's gather and
-    its gradient already are all that it takes: there is no operator of ours in it. Gradients go to
-    log_prob and to probability.
+    log_prob [N, C], index int64 [N, K] and probability [N, K] give, for each sample n, minus the
+    sum over k of probability[n, k] * log_prob[n, index[n, k]]. ``reduction`` is "sum" over the
+    batch, as in fbcunn, "mean" over the samples or "none" for [N]. Gradients go to log_prob and to
+    probability.
+
+    Raises:
+        GraphScaleError: ``reduction`` is none of these, or the shapes do not fit.
+
+    Example:
+        >>> log_prob = torch.tensor([[0.5, 0.25, 0.25]]).log()
+        >>> SparseNLLCriterion()(log_prob, torch.tensor([[0, 2]]), torch.tensor([[0.5, 0.5]]))
+        tensor(1.0397)
     """
 
     def __init__(self, reduction: str = "sum") -> None:
@@ -25,7 +38,7 @@ class SparseNLLCriterion(nn.Module):
         self.reduction = reduction
 
     def forward(self, log_prob: Tensor, index: Tensor, probability: Tensor) -> Tensor:
-        """Loss."""
+        """The loss of log_prob [N, C] for the target's classes and probabilities [N, K]."""
         if index.shape != probability.shape or index.dim() != 2 or log_prob.dim() != 2:
             raise GraphScaleError(
                 f"SparseNLLCriterion: log_prob is {list(log_prob.shape)}, index "

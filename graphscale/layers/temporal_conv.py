@@ -1,4 +1,10 @@
-"""Convolution over time of sequences stored frame after frame (fbcunn TemporalConvolutionFB)."""
+"""Convolution over time of sequences stored frame after frame (fbcunn TemporalConvolutionFB).
+
+Sequences [N, T, in_features] go in, [N, T_out, out_features] come out. The frames under one output
+are neighbours in memory, so the layer is a matrix product on overlapping rows, without the copy
+that torch.nn.Conv1d makes. The file holds the operators with ONNX function bodies, torch's versions
+of them for forward mode and vmap, and the module.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +47,8 @@ temporal_conv = Operator(
     """,
 )
 
+# A transposed convolution. Its input is grad with stride - 1 zeros behind each frame, cut or filled
+# up to the T - kernel + 1 frames that a convolution without a stride would have.
 temporal_conv_grad_input = Operator(
     "TemporalConvGradInput",
     "(Tensor grad, Tensor weight, Tensor x, int stride=1) -> Tensor",
@@ -81,6 +89,7 @@ temporal_conv_grad_input = Operator(
     """,
 )
 
+# A product of grad with the windows of x that each output frame read, summed over all frames.
 temporal_conv_grad_weight = Operator(
     "TemporalConvGradWeight",
     "(Tensor grad, Tensor x, Tensor weight, int stride=1) -> Tensor",
@@ -140,11 +149,23 @@ for _operator in (temporal_conv_grad_input, temporal_conv_grad_weight):
 
 
 class TemporalConv(nn.Module):
-    """Convolution over the frames of sequences [N, T, in_features] or [T, in_features].
+    """Convolution over the frames of sequences, without padding (fbcunn TemporalConvolutionFB).
 
-    Result [N, (T - kernel_size) // stride + 1, out_features]; no padding. ``weight`` and ``bias``
-    have the names and shapes of ``torch.nn.Conv1d``'s, so its state dicts load. With
-    ``features_first`` input and output are torch's [N, features, T].
+    x [N, T, in_features] or [T, in_features] gives [N, T_out, out_features] or [T_out,
+    out_features], T_out = (T - kernel_size) // stride + 1, in float32, float64, float16 or
+    bfloat16. ``weight`` [out_features, in_features, kernel_size] and ``bias`` [out_features] have
+    the names and shapes of ``torch.nn.Conv1d``'s, so its state dicts load.
+
+    Args:
+        features_first: Input and output are torch's [N, features, T].
+
+    Raises:
+        GraphScaleError: a size is not positive, x is shorter than the kernel, or it has other
+            features than the layer.
+
+    Example:
+        >>> TemporalConv(8, 64, 5)(torch.randn(32, 20, 8)).shape
+        torch.Size([32, 16, 64])
     """
 
     def __init__(
@@ -173,7 +194,8 @@ class TemporalConv(nn.Module):
         self.kernel_size = kernel_size
         self.stride = stride
         self.features_first = features_first
-        # Stored [out, kernel, in], as the kernel reads it; seen as Conv1d's [out, in, kernel].
+        # Memory holds [out, kernel, in], as the C++ kernel reads it; the parameter is a view of it
+        # in Conv1d's shape [out, in, kernel].
         empty = partial(torch.empty, device=device, dtype=dtype)
         stored = empty(out_features, kernel_size, in_features)
         self.weight = nn.Parameter(stored.permute(0, 2, 1))
@@ -188,7 +210,7 @@ class TemporalConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve; x is [N, T, in_features] or [T, in_features]."""
+        """Convolve x [N, T, in_features] or [T, in_features]."""
         sequence = x.mT if self.features_first else x
         if x.dim() == 2:
             sequence = sequence[None]

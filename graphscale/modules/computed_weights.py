@@ -1,10 +1,13 @@
 """Kernels that a layer computes from its parameters each time it is called.
 
 weight_norm, spectral_norm and weight standardisation (StdConv) do so. In the traced graph such a
-kernel is a value that nodes compute from initializers; the plan resizes that value. Here it is
-matched with the one parameter of the kernel's shape, its source: that parameter is resized in the
-kernel's place, and the layer goes on computing its kernel from it. What stands beside the source
-follows: weight_norm's magnitudes, spectral_norm's singular vectors.
+kernel is a value that nodes compute from initializers, and the plan resizes that value. The layer
+goes on computing its kernel, so the parameter behind it must be resized instead: its *source*, the
+one parameter of the kernel's shape. Its *companions* must follow: weight_norm's magnitudes,
+spectral_norm's singular vectors.
+
+In: the traced graph and the module (`find_computed_weights`). Out: a source for each computed
+kernel; for a resized source, its companions' new values.
 """
 
 from __future__ import annotations
@@ -30,12 +33,12 @@ _CONVOLUTIONS = (
     *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear),
 )
 _LAYERS = ("Conv", "ConvTranspose", "FFTConv", "Gemm", "MatMul")
-_POWER_ITERATIONS = 15  # as torch takes when a layer gets its spectral norm
+_POWER_ITERATIONS = 15  # torch's own number when a layer gets its spectral norm
 
 
 @dataclass(frozen=True)
 class _Computed:
-    """A kernel that is computed: its parameter, and the path of the layer that computes it."""
+    """A computed kernel: the name of its source, and the path of the layer that computes it."""
 
     source: str
     layer: str
@@ -43,11 +46,11 @@ class _Computed:
 
 @dataclass(frozen=True)
 class ComputedWeights:
-    """The computed kernels of a module, by the name that the value has in the traced graph.
+    """The computed kernels of a module.
 
     Attributes:
-        kernels: What computes each.
-        read: Names of all parameters and buffers that some kernel is computed from.
+        kernels: Name of the kernel's value in the traced graph -> its source and layer.
+        read: Names of all parameters and buffers from which kernels are computed.
     """
 
     kernels: dict[str, _Computed] = field(default_factory=dict)
@@ -57,18 +60,18 @@ class ComputedWeights:
         return bool(self.kernels)
 
     def source_of(self, name: str) -> str:
-        """The parameter behind a weight of the graph; the weight itself if it is not computed."""
+        """Name of the parameter behind a weight of the graph; the same name if not computed."""
         return self.kernels[name].source if name in self.kernels else name
 
     def renamed(self, plan: Plan) -> Plan:
-        """`plan` with the parameters' names in place of those that only the graph knows."""
+        """`plan` with the names of sources in place of the names of computed kernels."""
         weights = [replace(each, name=self.source_of(each.name)) for each in plan.weights]
         layers = [replace(each, weight=self.source_of(each.weight)) for each in plan.layers]
         return replace(plan, weights=weights, layers=layers)
 
     @contextmanager
     def capture(self, module: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-        """Inside, calls of `module` write the kernels that its layers compute into the dict."""
+        """A context in which calls of `module` write the computed kernels into the dict."""
         captured: dict[str, torch.Tensor] = {}
         handles = []
         for name, computed in self.kernels.items():
@@ -84,7 +87,10 @@ class ComputedWeights:
 
 
 class _CaptureKernel(TorchFunctionMode):
-    """Notes the weight of the convolution that one layer calls."""
+    """Records the weight that one layer passes to its convolution or matrix product.
+
+    A pair of hooks switches it on for the time of the layer's forward.
+    """
 
     def __init__(self, name: str, captured: dict[str, torch.Tensor]) -> None:
         super().__init__()
@@ -105,10 +111,10 @@ class _CaptureKernel(TorchFunctionMode):
 
 
 def find_computed_weights(graph: ir.Graph, module: nn.Module) -> ComputedWeights:
-    """The kernels that layers of `module` compute, where one parameter has the kernel's shape.
+    """The kernels that layers of `module` compute and that have a source.
 
     Args:
-        graph: As `trace_module` gives it, before anything is folded.
+        graph: The graph that `trace_module` returned, before constants are folded.
         module: The traced module.
     """
     own = {name: tuple(tensor.shape) for name, tensor in tensors_of(module).items()}
@@ -124,7 +130,7 @@ def find_computed_weights(graph: ir.Graph, module: nn.Module) -> ComputedWeights
         if kernel.is_initializer() or kernel not in roots or kernel.shape is None:
             continue
         shaped = [name for name in roots[kernel] if own.get(name) == tuple(kernel.shape)]
-        # Two tensors of the kernel's shape (a pruned weight and its mask) are too many to tell.
+        # With two tensors of the kernel's shape (a pruned weight and its mask), either may be it.
         if len(shaped) == 1 and shaped[0] in learned:
             layers.add(path)
             found.kernels[kernel.name] = _Computed(shaped[0], path)
@@ -133,7 +139,7 @@ def find_computed_weights(graph: ir.Graph, module: nn.Module) -> ComputedWeights
 
 
 def _roots(graph: ir.Graph) -> dict[ir.Value, set[str]]:
-    """Of each value that is computed from initializers alone: the names of these."""
+    """For each value that is computed from initializers alone, their names."""
     roots = {value: {name} for name, value in graph.initializers.items()}
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
@@ -146,14 +152,19 @@ def _roots(graph: ir.Graph) -> dict[ir.Value, set[str]]:
 def resized_companions(
     source: str, old: torch.Tensor, new: torch.Tensor, tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What must follow when the kernel's parameter `source` changes from `old` to `new`.
+    """New values of the companions of `source`, when that changes from `old` to `new`.
 
-    weight_norm's magnitudes are set such that the kernel that the layer computes is the resized
-    one: they grow by the ratio of the norms. spectral_norm's singular vectors are found anew by
-    power iteration; its kernel keeps a spectral norm of one.
+    weight_norm's magnitudes are multiplied by the ratio of the norms, so that the kernel that the
+    layer computes is the resized one. spectral_norm's singular vectors are found by power
+    iteration; its kernel keeps a spectral norm of one.
 
     Args:
+        source: Name of the parameter.
+        old, new: Its values before and after it is resized.
         tensors: All tensors of the module, or of its state dict, by name.
+
+    Returns:
+        name -> tensor, in its old dtype; empty for a source without companions.
     """
     magnitude = _magnitude(source)
     if magnitude in tensors:
@@ -179,7 +190,10 @@ def resized_companions(
 
 
 def refresh_computed_weights(module: nn.Module) -> None:
-    """Compute anew the kernels that torch's older hooks keep as plain attributes of layers."""
+    """Recompute the kernels that torch's older hooks keep as plain attributes of layers.
+
+    These are torch.nn.utils.weight_norm and torch.nn.utils.spectral_norm.
+    """
     for layer in module.modules():
         for hook in layer._forward_pre_hooks.values():
             options = {}
@@ -192,7 +206,7 @@ def refresh_computed_weights(module: nn.Module) -> None:
 
 
 def _magnitude(source: str) -> str | None:
-    """The name of weight_norm's magnitudes, if its direction is `source`."""
+    """Name of weight_norm's magnitudes, where the name `source` can be that of its directions."""
     if source.endswith(".original1"):  # torch.nn.utils.parametrizations.weight_norm
         return source.removesuffix("1") + "0"
     return source.removesuffix("_v") + "_g" if source.endswith("_v") else None
@@ -211,7 +225,10 @@ def _vectors(source: str, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple
 
 
 def _spectral_axis(weight: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> int | None:
-    """The axis that stands for the matrix's rows: where u and v give the largest product."""
+    """The kernel's axis that is the rows of spectral_norm's matrix; None if none fits.
+
+    Of several axes of the right length, it is the one for which u·W·v is largest.
+    """
     fitting = [
         axis
         for axis in range(weight.ndim)

@@ -1,10 +1,10 @@
 """Give the layers of a torch module the kernel sizes and paddings of a graph traced from it.
 
-In: a module whose weights already have the graph's shapes, and the graph. The module is changed in
-place: one entry per kind of layer in one table sets its attributes. What torch's layers cannot
-state (unequal or negative padding) is done by a hook in front of the layer, so that the layer keeps
-its class and its weights their names. Shrinking, growing and growing in the middle of training all
-use `edit_layers`.
+In: a module whose weights already have the graph's shapes, and the graph. Out: the same module,
+changed in place. The table `_EDITORS` at the end holds one function per kind of layer, which sets
+the layer's attributes. Padding that torch's layers cannot have (unequal or negative) is done by a
+hook in front of the layer, so that the layer keeps its class and its weights their names.
+Shrinking, growing and growing in the middle of training all use `edit_layers`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 
 class CannotEditError(Exception):
-    """A module that cannot take the graph's numbers; the text is the reason."""
+    """A layer cannot have the graph's sizes; the text is the reason."""
 
 
 class PadInput:
-    """Forward pre-hook: pads (crops, where negative) the layer's input, in F.pad's order."""
+    """Forward pre-hook: pads the layer's input by `pads` (F.pad's order; negative ones crop)."""
 
     def __init__(self, pads: Sequence[int], value: float) -> None:
         self.pads = tuple(pads)
@@ -67,13 +67,12 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
     """Set kernel sizes, paddings and output sizes of all layers of `module` to those in `graph`.
 
     Args:
-        module: Changed in place. Its weights already have the shapes of the graph; attributes that
-            are as wanted are not touched.
-        graph: What `trace_module` made of the module, shrunk; or the target's, restored from a plan
-            (`restore(plan.target).graph`), to grow.
+        module: Changed in place. Its weights already have the shapes of the graph.
+        graph: To shrink: the shrunk graph that was traced from the module. To grow: the target's
+            graph, restored from the plan (`restore(plan.target).graph`).
 
     Raises:
-        CannotEditError: a layer cannot take its numbers; says why.
+        CannotEditError: a layer cannot have the graph's sizes; says why.
     """
     nodes: dict[nn.Module, list[ir.Node]] = {}
     for node in graph:
@@ -90,19 +89,19 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
             raise CannotEditError(f"layer {path!r} ({type(layer).__name__}): {reason}") from None
 
 
-def _set(layer: nn.Module, name: str, numbers: Sequence[int | float]) -> None:
-    """Set a number per axis, as one number where it was one and still can be."""
-    old, numbers = getattr(layer, name), tuple(numbers)
+def _set(layer: nn.Module, name: str, values: Sequence[int | float]) -> None:
+    """Set an attribute that has a value per axis; one number stays one where all are equal."""
+    old, values = getattr(layer, name), tuple(values)
     if isinstance(old, int | float):
-        if (old,) * len(numbers) == numbers:
+        if (old,) * len(values) == values:
             return
-        setattr(layer, name, numbers[0] if len(set(numbers)) == 1 else numbers)
-    elif old is None or isinstance(old, str) or tuple(old) != numbers:
-        setattr(layer, name, numbers)
+        setattr(layer, name, values[0] if len(set(values)) == 1 else values)
+    elif old is None or isinstance(old, str) or tuple(old) != values:
+        setattr(layer, name, values)
 
 
 def _hook(layer: nn.Module, begin: Sequence[int], end: Sequence[int], value: float = 0.0) -> None:
-    """Let `PadInput` pad by this much and nothing else, or be gone where that is nothing."""
+    """Replace the layer's `PadInput` hook by one of this padding, or by none if it is zero."""
     _remove_hooks(layer._forward_pre_hooks, PadInput)
     pads = _pairs(begin, end)
     if any(pads):
@@ -115,11 +114,12 @@ def _remove_hooks(hooks: dict[int, Callable], kind: type) -> None:
 
 
 def _pairs(begin: Sequence[int], end: Sequence[int]) -> list[int]:
-    """F.pad's order: the last axis first."""
+    """Padding in F.pad's order: (before, after) of the last axis first."""
     return [pad for pair in zip(reversed(begin), reversed(end)) for pad in pair]
 
 
 def _geometry(node: ir.Node) -> _KernelGeometry:
+    """The geometry of a node; a Pad node that shrinking put before it to crop counts as padding."""
     if node.op_type in ("Conv", "FFTConv", "ConvTranspose"):
         kernel = tuple(node.inputs[1].shape[2:])
     else:
@@ -128,7 +128,7 @@ def _geometry(node: ir.Node) -> _KernelGeometry:
     pads = list(node.attributes.get_ints("pads", [0] * 2 * rank))
     source = node.inputs[0].producer()
     if source is not None and source.op_type == "Pad" and source.name == f"{node_name(node)}.crop":
-        begin, end = _pad_numbers(source, rank)
+        begin, end = _pads_of(source, rank)
         pads = [pad + crop for pad, crop in zip(pads, (*begin, *end))]
     return _KernelGeometry(
         kernel=kernel,
@@ -140,7 +140,7 @@ def _geometry(node: ir.Node) -> _KernelGeometry:
     )
 
 
-def _pad_numbers(node: ir.Node, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _pads_of(node: ir.Node, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Padding before and after each of the last `rank` axes."""
     if "pads" in node.attributes:
         pads = list(node.attributes.get_ints("pads"))
@@ -154,7 +154,7 @@ def _pad_numbers(node: ir.Node, rank: int) -> tuple[tuple[int, ...], tuple[int, 
 
 
 def _only(found: list, what: str):
-    """The one value that all calls of a layer agree on; None if it is not called."""
+    """The value that is the same for all calls of a layer; None if the layer is not called."""
     if any(each != found[0] for each in found):
         raise CannotEditError(f"it is called several times and would need a different {what} each")
     return found[0] if found else None
@@ -181,14 +181,14 @@ def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
         return
     if any(begin) or any(end):
         raise CannotEditError(f"it would pad by zeros beside padding_mode={layer.padding_mode!r}")
-    padded = [_pad_numbers(node, rank) for node in nodes if node.op_type == "Pad"]
+    padded = [_pads_of(node, rank) for node in nodes if node.op_type == "Pad"]
     begin, end = _only(padded, "padding") or (begin, end)
     layer._reversed_padding_repeated_twice = _pairs(begin, end)
     _set(layer, "padding", begin)
 
 
 def _named_padding(layer: nn.Module) -> tuple[int, ...]:
-    """Padding before each axis that 'same' or 'valid' stands for."""
+    """Padding before each axis that padding='same' or 'valid' amounts to."""
     same = layer.padding == "same"
     return tuple(same * d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size))
 
@@ -198,7 +198,7 @@ def _transposed(layer: nn.Module, nodes: list[ir.Node]) -> None:
     geometry = _geometry_of_calls(nodes, "ConvTranspose")
     if geometry is None:
         return
-    # torch cuts both ends alike: by the smaller cut, a crop does the rest.
+    # torch cuts both ends by the same amount: here by the smaller one. A hook crops the rest.
     own = [min(ends) for ends in zip(geometry.begin, geometry.end)]
     first = [cut - begin for cut, begin in zip(own, geometry.begin)]
     last = [cut - end for cut, end in zip(own, geometry.end)]
@@ -218,7 +218,7 @@ def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
     _set(layer, "kernel_size", geometry.kernel)
     if largest:
         _set(layer, "dilation", geometry.dilation)
-    # torch pads a pool by half its window at most, and alike at both ends.
+    # torch pads both ends of a pooling layer alike, and by half the window at most.
     equal = [
         b == e and 0 <= b <= k // 2
         for b, e, k in zip(geometry.begin, geometry.end, geometry.kernel)
@@ -227,7 +227,7 @@ def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
     first = [0 if same else b for b, same in zip(geometry.begin, equal)]
     last = [0 if same else e for e, same in zip(geometry.end, equal)]
     if max(*first, *last) > 0 and not (largest or geometry.include_pad):
-        raise CannotEditError("its average leaves the padding out, which would be unequal")
+        raise CannotEditError("its average leaves out the padding, which would become unequal")
     if hasattr(layer, "padding"):
         _set(layer, "padding", own)
     elif any(own):
@@ -269,7 +269,7 @@ def _upsample(layer: nn.Upsample, nodes: list[ir.Node]) -> None:
 
 
 def _scale(scale: float, before: int, after: int) -> float:
-    """A scale that takes `before` to `after`: the one that was there, if it does."""
+    """A scale that makes `before` pixels `after` ones: `scale` itself if it does."""
     if math.floor(before * scale) == after:
         return scale
     scale = after / before
@@ -278,7 +278,7 @@ def _scale(scale: float, before: int, after: int) -> float:
 
 def _padding(layer: nn.Module, nodes: list[ir.Node]) -> None:
     rank = len(layer.padding) // 2
-    pads = _only([_pad_numbers(node, rank) for node in nodes if node.op_type == "Pad"], "padding")
+    pads = _only([_pads_of(node, rank) for node in nodes if node.op_type == "Pad"], "padding")
     if pads is not None:
         _set(layer, "padding", _pairs(*pads))
 

@@ -1,4 +1,8 @@
-"""The example input that a module is traced with: a tensor, a tuple of arguments, or keywords."""
+"""The example input with which a module is traced.
+
+In: what the user gave, a tensor, a tuple of arguments or a dict of keyword arguments. Out: an
+`Example`, which holds args and kwargs for a call, and makes variants with other tensors.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from graphscale.core.errors import GraphScaleError
 
 
 class Example:
-    """The inputs a module is called with.
+    """The arguments of one call of a module.
 
     Args:
         given: A tensor, a tuple (or list) of arguments, or a mapping of keyword arguments.
@@ -50,17 +54,17 @@ class Example:
         return Example(kwargs or args)
 
     def batched(self) -> Example:
-        """With two images for one: torch.export takes a batch of one for a constant."""
+        """The example with two images where it has one, which torch.export takes for constant."""
         if all(each.shape[:1] == (1,) for each in self.tensors):
             return self.map(lambda each: torch.cat([each, each]))
         return self
 
     def first_images(self, count: int) -> Example:
-        """At most the first `count` images of every tensor."""
+        """The example with at most the first `count` images of every tensor."""
         return self.map(lambda each: each[:count] if each.ndim else each)
 
     def symbolic_batch(self) -> Any:
-        """torch.export's description of the inputs' first axis as a batch of any size."""
+        """torch.export's `dynamic_shapes` that make the first axis of every tensor symbolic."""
         batch = torch.export.Dim("batch")
 
         def describe(leaf: Any) -> Any:

@@ -1,10 +1,12 @@
 """torch.export's program of a module in a form that torch.onnx translates without decomposing it.
 
+In: a module and its example input. Out: an ExportedProgram for torch.onnx.export, or None.
+
 torch.onnx.export spends more than half of its time on run_decompositions, which traces the program
-twice more to get rid of in-place operators and of operators that it cannot translate. For
-convolutional networks a few edits of the graph do the same: an in-place operator becomes its
-out-of-place twin, and batch normalisation and global pooling become what they would be decomposed
-to. Where these do not suffice there is no such program, and torch.onnx takes its own way.
+twice more to replace in-place operators and operators that it cannot translate. For convolutional
+networks a few edits of the graph do the same: an in-place operator becomes its out-of-place twin;
+batch normalisation and global pooling become the operators that they would be decomposed to. Where
+these edits are not enough, the result is None and the caller leaves the module to torch.onnx.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import fx
 from graphscale.modules.example import Example
 
 _ATEN = torch.ops.aten
-# Operators that may return their input itself although their schema does not say so.
+# Operators that may return their very input although their schema does not say so.
 _MAY_RETURN_INPUT = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout"}
 
 
@@ -31,7 +33,7 @@ def functional_program(
         example: With at least two images, if its batch is to be symbolic.
     """
     try:
-        # Without this setting torch would take a batch of 0 or 1 for a special case.
+        # Without this setting torch would treat a batch of 0 or 1 as a special case.
         with torch.fx.experimental._config.patch(backed_size_oblivious=True):
             program = torch.export.export(
                 module,
@@ -42,7 +44,7 @@ def functional_program(
                 prefer_deferred_runtime_asserts_over_guards=False,
             )
     except Exception:
-        return None  # torch.onnx.export has further ways, and says why if all of them fail
+        return None  # torch.onnx.export tries other strategies, and says why if all of them fail
     graph = program.graph_module.graph
     for node in list(graph.nodes):
         if node.op == "call_function" and not _rewrite(node):
@@ -53,7 +55,7 @@ def functional_program(
 
 
 def _rewrite(node: fx.Node) -> bool:
-    """Edit one node; False where the program needs decomposing."""
+    """Edit one node; returns False if the program needs decomposing."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return not isinstance(target, torch._ops.HigherOrderOperator)
@@ -70,7 +72,7 @@ def _rewrite(node: fx.Node) -> bool:
 
 
 def _rewrite_batch_norm(node: fx.Node) -> bool:
-    """Batch normalisation in evaluation mode: a node that gives a tuple, and one that picks."""
+    """Replace batch normalisation by the operator of evaluation mode and a getitem of its tuple."""
     x, scale, bias, mean, variance, training, momentum, epsilon, _ = node.args
     if training or any(each is None for each in (scale, bias, mean, variance)):
         return False
@@ -92,10 +94,10 @@ def _rewrite_batch_norm(node: fx.Node) -> bool:
 
 
 def _rewrite_in_place(node: fx.Node) -> bool:
-    """`y = f_(x)` becomes `y = f(x)`, and whoever reads x later reads y.
+    """Replace `y = f_(x)` by `y = f(x)`, and x by y in every later node.
 
-    That is sound while nothing else shares x's memory: x is computed (no weight, no input), is no
-    view, and nobody took a view of it before.
+    That is correct if nothing else shares the memory of x: x is computed (no weight, no input), is
+    no view, and no earlier node took a view of it.
     """
     name = node.target._schema.name.removeprefix("aten::")
     packet = getattr(_ATEN, name.removesuffix("_"), None)
@@ -117,7 +119,7 @@ def _rewrite_in_place(node: fx.Node) -> bool:
 
 
 def _may_alias(node: fx.Node) -> bool:
-    """Whether a node's result may share memory with its argument."""
+    """Whether a node's result may share memory with one of its arguments."""
     target = node.target
     if target is operator.getitem:
         return _may_alias(node.args[0])

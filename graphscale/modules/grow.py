@@ -1,4 +1,8 @@
-"""Grow a torch module back into the target (Eq. 5 of arXiv 1610.03623)."""
+"""Grow a trained pre-train module back into the target (Eq. 5 of arXiv 1610.03623).
+
+In: the module and its plan, or a module of the target. Out: a new module of the target's sizes. A
+module keeps its class; an imported graph (`Network`) is grown as an ONNX model.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ from graphscale.core.model_files import ModelLike
 from graphscale.core.plan import Plan, WeightPlan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
+from graphscale.modules.check_image_size import forget_image_size
 from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
-from graphscale.modules.image_size import forget_image_size
 from graphscale.modules.module_state import (
     adopt_frozen,
     adopt_modes,
@@ -33,8 +37,8 @@ from graphscale.modules.module_state import (
 )
 from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resize_weight import grow_weight
-from graphscale.modules.resized_weights import resized_weights
 from graphscale.modules.trace_module import module_path
+from graphscale.modules.weight_plans_from_shapes import weight_plans_from_shapes
 from graphscale.rescaling.grow import grow_model
 
 
@@ -45,21 +49,22 @@ def grow_module(
     target: ModelLike | nn.Module | None = None,
     resize: str = "bilinear",
 ) -> nn.Module:
-    """The target network with the weights of the trained pre-train network `module` (Eq. 5).
+    """The target network with the grown weights of the pre-train network `module` (Eq. 5).
 
     Args:
-        module: What `shrink_module` returned, after training; also inside torch.compile or
-            DistributedDataParallel. Or any module of the pre-train network's sizes with a plan.
+        module: What `shrink_module` returned, after training, or any module of the pre-train
+            network's sizes; also inside torch.compile or DistributedDataParallel. Not changed.
         plan: The plan, or its file, where the module does not have it as `graphscale_plan`.
-        target: A module of the target network; a copy of it is filled.
-        resize: As for `grow`.
+        target: A module of the target network; a copy of it gets the weights.
+        resize: 'bilinear' (half-pixel centres), 'bicubic', 'nearest' or 'align-corners'.
 
     Returns:
-        A module of the target's class, state-dict keys and shapes, in the modes of `module`.
+        A module of the target's class, state-dict keys and shapes, with the dtypes, devices and
+        training modes of `module`.
 
     Raises:
-        GraphScaleError: there is no plan, or the module is not the plan's pre-train network, or a
-            weight would be left untrained.
+        GraphScaleError: there is neither a plan nor a target, the module is not the plan's
+            pre-train network, or a trained weight has no place in the target.
     """
     interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
     module = unwrapped(module)
@@ -77,7 +82,9 @@ def grow_module(
             "returned, or a module of the target network as target"
         )
     given = tensors_of(module)
-    weights = plan.weights if plan is not None else resized_weights(given, unwrapped(target))
+    weights = (
+        plan.weights if plan is not None else weight_plans_from_shapes(given, unwrapped(target))
+    )
     grown = grown_tensors(given, weights, resize, name)
     if target is not None:
         result = copy_module(unwrapped(target))
@@ -103,7 +110,7 @@ def grow_module(
         edit_layers(result, graph)
     except CannotEditError as reason:
         raise GraphScaleError(
-            f"{name} cannot take the target's numbers: {reason}; give a module of the target "
+            f"{name} cannot take the target's sizes: {reason}; give a module of the target "
             "network as target"
         ) from None
     return result
@@ -112,13 +119,15 @@ def grow_module(
 def grown_tensors(
     given: Mapping[str, torch.Tensor], weights: Sequence[WeightPlan], resize: str, source: str
 ) -> dict[str, torch.Tensor]:
-    """The target's tensors in place of those that the plan resizes, under all of their names.
+    """The grown tensors of the weights that the plan resizes, and of their companions.
+
+    A shared weight stands under each of its names.
 
     Args:
         given: All tensors of the pre-train network by name.
         weights: How they are resized.
-        resize: As for `grow`.
-        source: What errors call the network.
+        resize: As for `grow_module`.
+        source: How error messages name the network.
 
     Raises:
         GraphScaleError: a weight is missing, has another shape, or holds NaN.
@@ -171,7 +180,7 @@ def _fill_target(result: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None
 def _grow_network(
     network: Network, plan: Plan | None, target: ModelLike | nn.Module | None, resize: str
 ) -> nn.Module:
-    """Growth of an imported network: into the module that it stands for, if there is one."""
+    """Grow an imported network: into `target`, or the module in whose place it stands, if any."""
     is_module = isinstance(target, nn.Module)
     grown, _, _ = grow_model(
         save(network), plan=plan, target=None if is_module else target, resize=resize
@@ -202,7 +211,7 @@ def _grow_network(
 
 
 def _trained_like(result: nn.Module, network: Network) -> nn.Module:
-    """`result` in the mode of `network`, whose parts are not the layers of a class."""
+    """`result` in the training mode of `network`, with the same parameters frozen."""
     result.train(network.training)
     adopt_frozen(result, network)
     return result

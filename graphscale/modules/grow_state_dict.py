@@ -1,7 +1,7 @@
-"""Grow a checkpoint of a pre-train module, without the module that wrote it.
+"""Grow a state dict of a pre-train module, without the module that wrote it.
 
-In: a state dict, or a checkpoint that holds one, and a module of the target network. Out: a copy of
-that module with the grown weights.
+In: a state dict, or a trainer's checkpoint that holds one, and a module of the target network. Out:
+a copy of that module with the grown weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.core.state_dicts import StateDict, state_dicts
 from graphscale.modules.grow import grow_module
-from graphscale.modules.module_state import hollow, tensors_of, unwrapped
+from graphscale.modules.module_state import copy_without_weights, tensors_of, unwrapped
 
 
 def grow_state_dict(
@@ -26,15 +26,21 @@ def grow_state_dict(
     target: object = None,
     resize: str = "bilinear",
 ) -> nn.Module:
-    """The target with the weights of a pre-train module's state dict; options as for `grow`.
+    """The target with the grown weights of a pre-train module's state dict.
 
     Args:
-        checkpoint: `module.state_dict()`, also of a wrapper, or a checkpoint of a trainer with one
+        checkpoint: `module.state_dict()`, also of a wrapper, or a trainer's checkpoint with one
             such state dict in it.
-        target: A module of the target network.
+        plan: The plan, or its file, where the state dict has lost it.
+        target: A module of the target network; it is not changed.
+        resize: As for `grow_module`.
+
+    Returns:
+        A copy of `target` with the grown weights.
 
     Raises:
-        GraphScaleError: no target is given, or no state dict of its pre-train network.
+        GraphScaleError: no target is given, or the checkpoint holds no state dict of its pre-train
+            network, or several.
     """
     if not isinstance(target, nn.Module):
         raise GraphScaleError(
@@ -54,12 +60,12 @@ def grow_state_dict(
     missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
     if missing or unexpected:
         name = min(missing or unexpected)
-        side = "the target has, the state dict lacks" if missing else "the state dict has beyond it"
+        side = "lacks" if missing else "has besides the target's keys"
         raise GraphScaleError(
-            f"{type(inner).__name__}: the state dict is of another network ({side} {name!r}); give "
-            "a module of the target that was shrunk"
+            f"{type(inner).__name__}: the state dict is of another network (it {side} {name!r}); "
+            "give a module of the target that was shrunk"
         )
-    pretrain = hollow(inner, own)
+    pretrain = copy_without_weights(inner, own)
     named = tensors_of(pretrain)
     for name, tensor in given.items():
         if isinstance(tensor, torch.Tensor) and name in named:
@@ -70,8 +76,8 @@ def grow_state_dict(
         if plan is not None:
             raise
         raise GraphScaleError(
-            f"{error} (the state dict has lost it: a copy by a dict comprehension or a safetensors "
-            "file keeps none; plan.save(path) writes the plan of the shrunk module)"
+            f"{error} (the state dict has lost its plan, as a copy by a dict comprehension or a "
+            "safetensors file does; plan.save(path) writes the plan of the shrunk module)"
         ) from None
 
 
@@ -79,7 +85,7 @@ def _state_dict(checkpoint: Mapping, names: Collection[str]) -> StateDict:
     """The one state dict in the checkpoint that holds a pre-train network's weights."""
     found = list(state_dicts(checkpoint))
     planned = [each for each in found if each.plan is not None]
-    if not planned:  # the plan was lost: the one with the target's names, whatever stands before
+    if not planned:  # the plan was lost: take the one with the target's names, after any prefix
         for each in found:
             ends = ({key[: -len(n)] for key in each.values if key.endswith(n)} for n in names)
             prefixes = set.intersection(*ends) if names else set()

@@ -1,8 +1,9 @@
-"""Dropout and drop-path layers in a traced graph.
+"""Keep Dropout and drop-path layers when a module is traced.
 
-Networks are traced in evaluation mode, where these layers do nothing and leave no node. Where the
-graph is to be trained in the module's place, each gets a node: the layers of the traced copy mark
-their output, and the marks become Dropout nodes.
+Modules are traced in evaluation mode, where these layers do nothing and leave no node. A graph that
+will be trained in the module's place needs them. So `mark_dropout` lets each layer put a marker
+node behind its output while the module is traced, and `place_dropout` turns the markers into ONNX's
+Dropout nodes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ _KINDS = {
     nn.Dropout2d: "channel",
     nn.Dropout3d: "channel",
 }
-# timm's and torchvision's stochastic depth, by name: graphscale depends on neither.
+# timm's and torchvision's stochastic depth, by class name: graphscale depends on neither package.
 _DROP_PATHS = {"DropPath": "drop_prob", "StochasticDepth": "p"}
 
 
 def dropped_layers(module: nn.Module) -> dict[nn.Module, tuple[float, str]]:
-    """layer -> (probability, what is dropped together: 'element', 'channel' or 'image')."""
+    """The layers that can be kept: layer -> (probability, what is dropped at once).
+
+    The second is 'element', 'channel' or 'image'.
+    """
     found = {}
     for layer in module.modules():
         if type(layer) in _KINDS:
@@ -39,7 +43,7 @@ def dropped_layers(module: nn.Module) -> dict[nn.Module, tuple[float, str]]:
 
 
 def lost_layers(module: nn.Module) -> list[str]:
-    """Paths of layers that are random in training and that no node stands for."""
+    """Paths of layers that are random in training but cannot be kept."""
     kept = dropped_layers(module)
     names = ("Drop", "Stochastic")
     return [
@@ -52,7 +56,7 @@ def lost_layers(module: nn.Module) -> list[str]:
 
 
 def mark_dropout(module: nn.Module) -> list:
-    """Let the dropout layers of `module` mark their outputs in a trace; handles to undo it."""
+    """Let the dropout layers of `module` mark their outputs; returns the hooks' handles."""
     return [
         layer.register_forward_hook(_Mark(probability, kind))
         for layer, (probability, kind) in dropped_layers(module).items()
@@ -60,13 +64,13 @@ def mark_dropout(module: nn.Module) -> list:
 
 
 class _Mark:
-    """Forward hook: passes a tensor through a node that `place_dropout` finds."""
+    """Forward hook: adds a marker node, which passes the tensor through, to the traced graph."""
 
     def __init__(self, probability: float, kind: str) -> None:
         self.attributes = {"probability": float(probability), "drops": kind}
 
     def __call__(self, layer: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
-        """The marked output."""
+        """The output behind the marker."""
         return torch.onnx.ops.symbolic(
             f"{_DOMAIN}::Mark",
             (output,),

@@ -1,8 +1,8 @@
-"""What a torch module holds beside its code: tensors by name, memory formats, modes, wrappers.
+"""The state of a torch module: tensors by name, memory formats, training modes, wrappers.
 
-Shrinking and growing replace tensors by larger or smaller ones. These functions do so in place,
-such that a parameter stays the same object (shared where it was shared, frozen if it was) and keeps
-its dtype, device and memory format.
+Shrinking and growing replace tensors by smaller or larger ones. `fill` does so in place: a
+parameter stays the same object (shared where it was shared, frozen if it was) and keeps its dtype,
+device and memory format. Other functions copy a module, or carry its modes over to another one.
 """
 
 from __future__ import annotations
@@ -34,16 +34,20 @@ def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where the module's first parameter or buffer lies; the CPU for one without any."""
+    """Device of the module's first parameter or buffer; the CPU for a module without any."""
     return next((tensor.device for tensor in tensors_of(module).values()), torch.device("cpu"))
 
 
 def copy_module(module: nn.Module, memo: dict[int, torch.Tensor] | None = None) -> nn.Module:
     """A deep copy, also where layers keep computed weights as plain attributes.
 
-    torch.nn.utils.weight_norm's hooks do; such a tensor hangs on its graph of gradients, which
-    copy.deepcopy refuses. The hook computes it again at the next call. `memo` is as for
-    copy.deepcopy: tensors that the copy has in other tensors' place.
+    The hooks of torch.nn.utils.weight_norm keep such tensors, which copy.deepcopy refuses because
+    they are no leaves of autograd's graph; the copy gets them detached, and its hook computes them
+    again at the next call.
+
+    Args:
+        module: Is not changed.
+        memo: As for copy.deepcopy: id of a tensor -> the tensor that the copy has in its place.
     """
     memo = dict(memo or {})
     for layer in module.modules():
@@ -53,8 +57,8 @@ def copy_module(module: nn.Module, memo: dict[int, torch.Tensor] | None = None) 
     return copy.deepcopy(module, memo)
 
 
-def hollow(module: nn.Module, names: Container[str]) -> nn.Module:
-    """A copy of the module whose tensors in `names` have no elements and take no memory."""
+def copy_without_weights(module: nn.Module, names: Container[str]) -> nn.Module:
+    """A copy of the module in which the tensors named in `names` have shape (0,)."""
     memo = {}
     for name, tensor in tensors_of(module).items():
         if name in names:
@@ -74,7 +78,7 @@ def memory_format(tensor: torch.Tensor) -> torch.memory_format:
 
 
 def memory_formats(module: nn.Module) -> dict[str, torch.memory_format]:
-    """The memory format of every tensor that is not plainly contiguous."""
+    """The memory format of every tensor in channels_last or channels_last_3d, by name."""
     found = {name: memory_format(tensor) for name, tensor in tensors_of(module).items()}
     return {name: form for name, form in found.items() if form != torch.contiguous_format}
 
@@ -88,8 +92,8 @@ def fill(
 
     Args:
         module: Changed in place; parameters stay the same objects and lose their gradients.
-        tensors: By name; names that the module does not have are passed over.
-        formats: Memory formats by name, where the module's own tensors are hollow.
+        tensors: By name, of any dtype and device; names that the module lacks are ignored.
+        formats: Memory formats by name, where the module's own tensors have no elements.
     """
     own = tensors_of(module)
     for name, tensor in tensors.items():
@@ -103,7 +107,10 @@ def fill(
 
 
 def adopt_modes(result: nn.Module, source: nn.Module) -> nn.Module:
-    """`result` with the training modes and frozen weights of `source`, matched by name."""
+    """Give `result` the training modes and frozen weights of `source`; returns `result`.
+
+    Parts and parameters are matched by name.
+    """
     if result.training != source.training:
         result.train(source.training)
     modes = {path: each.training for path, each in source.named_modules()}
@@ -114,7 +121,7 @@ def adopt_modes(result: nn.Module, source: nn.Module) -> nn.Module:
 
 
 def adopt_frozen(result: nn.Module, source: nn.Module) -> None:
-    """Let the parameters of `result` be trained where those of the same names in `source` are."""
+    """Give the parameters of `result` the requires_grad of those of the same names in `source`."""
     learned = dict(source.named_parameters(remove_duplicate=False))
     for name, parameter in result.named_parameters(remove_duplicate=False):
         if name in learned:

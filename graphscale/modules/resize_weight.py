@@ -1,7 +1,7 @@
-"""Resize one torch tensor between the networks, as its `WeightPlan` says (Eq. 5).
+"""Resize one torch tensor between the pre-train network and the target (Eq. 5).
 
-These two functions are what everything above growth stands on: growing a module, growing one in the
-middle of training, growing an optimizer's momentum.
+In: a tensor and the `WeightPlan` that says how its dimensions are made up. Out: a new tensor of the
+other network's shape. Growing and shrinking modules is done by these two functions.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from graphscale.modules.module_state import memory_format
 def grow_weight(
     tensor: torch.Tensor, weight_plan: WeightPlan, method: str = "bilinear"
 ) -> torch.Tensor:
-    """The target's tensor of a pre-train tensor (Eq. 5 of arXiv 1610.03623).
+    """Grow a tensor of the pre-train network to the target's shape (Eq. 5 of arXiv 1610.03623).
 
-    The map is linear, so that what follows a weight linearly (a gradient, SGD's momentum) may be
-    grown by it too. Computed on the CPU in float32, float64 tensors in float64.
+    The map is linear, so it also grows quantities that depend linearly on the weight, such as a
+    gradient or SGD's momentum. It is computed on the CPU, in float32 or, for float64 tensors, in
+    float64.
 
     Args:
         tensor: Of shape `weight_plan.pretrain_shape`; any floating-point dtype and device.
@@ -30,7 +31,10 @@ def grow_weight(
 
     Returns:
         A new tensor of shape `weight_plan.target_shape`, of the same dtype, device and memory
-        format, without a gradient; a tensor on the meta device gives one there.
+        format, without a gradient. The result of a tensor on the meta device is on it, too.
+
+    Raises:
+        GraphScaleError: the method is unknown.
     """
     return _resized(tensor, grow_tensor, weight_plan, method)
 
@@ -38,7 +42,11 @@ def grow_weight(
 def shrink_weight(
     tensor: torch.Tensor, weight_plan: WeightPlan, method: str = "bilinear"
 ) -> torch.Tensor:
-    """The pre-train tensor whose growth is nearest to a target tensor; else as `grow_weight`."""
+    """Shrink a tensor of the target: the pre-train tensor whose growth is nearest to it.
+
+    It undoes `grow_weight` and takes the same arguments: `tensor` has `weight_plan.target_shape`,
+    the result `weight_plan.pretrain_shape`.
+    """
     return _resized(tensor, shrink_tensor, weight_plan, method)
 
 

@@ -1,8 +1,11 @@
-"""Shrink a torch module.
+"""Shrink a torch module, or plan what shrinking it would do.
 
-The module is traced to an ONNX graph, which is planned and shrunk like any other. Then a copy of
-the module takes the graph's numbers: same class, same state-dict keys. Where it cannot (numbers
-written into its forward), the graph itself as `load` imports it takes its place.
+In: a module and an example input. Out: a pre-train module with its plan, or the plan alone.
+
+The module is traced to an ONNX graph, which is planned and shrunk like any other. Then the layers
+of a copy of the module get the graph's sizes: same class, same state-dict keys. The copy is run and
+compared with the graph. Where they differ (a size is written into its forward), the result is the
+graph itself, as `load` imports it.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
 
 from graphscale.convert.exporter import save
-from graphscale.convert.importer import load, load_hollow
+from graphscale.convert.importer import load, load_structure
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
 from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.plan import Plan
+from graphscale.modules.check_image_size import check_image_size, forget_image_size
 from graphscale.modules.computed_weights import (
     ComputedWeights,
     find_computed_weights,
@@ -31,14 +35,13 @@ from graphscale.modules.computed_weights import (
 )
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
 from graphscale.modules.example import Example
-from graphscale.modules.image_size import check_image_size, forget_image_size
 from graphscale.modules.module_state import (
     adopt_frozen,
     adopt_modes,
     copy_module,
+    copy_without_weights,
     device_of,
     fill,
-    hollow,
     memory_formats,
     tensors_of,
     unwrapped,
@@ -58,9 +61,9 @@ class _Shrunk:
     """One attempt: the edited copy of the module, and the shrunk graph that it should equal.
 
     Attributes:
-        module: Of the target's class.
-        model: The graph.
-        plan: With the module's names of weights.
+        module: The copy, of the target's class.
+        model: The shrunk graph.
+        plan: The plan, in which weights have the module's names.
         reason: Why the module does not compute what the graph does; None if it does.
     """
 
@@ -80,20 +83,21 @@ def shrink_module(
     init: str | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """The pre-train network of `module`, which is left as it is; options as for `shrink`.
+    """Derive the pre-train network of a target module, which is not changed.
 
     Args:
         module: The target; also inside torch.compile or DistributedDataParallel, also on the meta
             device.
-        example_input: What it is called with at the target's size: a tensor, a tuple of arguments
-            or a dict of keyword arguments.
+        example_input: Arguments at the target's size: a tensor, a tuple of arguments or a dict of
+            keyword arguments.
+        input_size, kernels, keep, init, seed: As for `graphscale.shrink`.
 
     Returns:
         A module of the same class with the same state-dict keys, whose attribute `graphscale_plan`
         holds the plan (`graphscale_plan.image_size` is the size of images that it takes). Where the
-        class cannot take the plan's numbers, a warning says why and the module is what `load` makes
-        of the shrunk graph. A module that is itself shrunk may be shrunk again: growing the result
-        gives a module that grows once more.
+        class cannot take the plan's sizes, a warning says why, and the result is the module that
+        `load` makes of the shrunk graph. A shrunk module may be shrunk again: growing the result
+        gives the shrunk module, which grows once more.
 
     Raises:
         GraphScaleError: torch cannot export the module, or the graph cannot be rescaled.
@@ -111,7 +115,15 @@ def shrink_module(
 
 
 def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
-    """What `shrink_module` would do; no weight is touched. Arguments and errors as there."""
+    """The plan by which `shrink_module` would shrink `module`; no weight is read or changed.
+
+    Args:
+        module, example_input: As for `shrink_module`.
+        options: `input_size`, `kernels` and `keep`, as for `graphscale.shrink`.
+
+    Raises:
+        GraphScaleError: as `shrink_module` does.
+    """
     module = unwrapped(module)
     if isinstance(module, Network):
         return plan_model(save(module), **options)
@@ -125,7 +137,7 @@ def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
 def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
     result = _attempt(module, example, options, whole=False)
     if result.reason is not None:
-        # Once more by torch.onnx's own way, which also keeps what only training needs.
+        # The quick trace may be the cause, and the graph needs dropout if it is to be trained.
         result = _attempt(module, example, options, whole=True)
     if result.reason is None:
         shrunk = result.module
@@ -138,8 +150,8 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
         network = load(result.model).to(device_of(module))
         shrunk, lacks = stand_in(network, module, result.plan, set(result.model.graph.initializers))
         warnings.warn(
-            f"{type(module).__name__} cannot take the plan's numbers: {result.reason}. In its "
-            f"place stands the network that graphscale.load makes of the shrunk graph{lacks}",
+            f"{type(module).__name__} cannot take the plan's sizes: {result.reason}. The result is "
+            f"the network that graphscale.load makes of the shrunk graph{lacks}",
             stacklevel=4,
         )
     attach_plan(shrunk, result.plan)
@@ -148,10 +160,13 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
 
 
 def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) -> _Shrunk:
-    """Trace, shrink the graph, and give a copy of the module the graph's numbers.
+    """Trace the module, shrink the graph, and give a copy of the module the graph's sizes.
 
     Args:
-        whole: Trace also what only training needs, such as dropout; slower.
+        module, example: The target and its arguments.
+        options: Of `shrink_model`.
+        whole: Trace by torch.onnx's slower strategy, and keep dropout layers, which only training
+            needs.
     """
     edited = copy_module(module)
     model = trace_module(edited.eval(), example, quick=not whole, keep_dropout=whole)
@@ -172,8 +187,8 @@ def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) ->
     except CannotEditError as error:
         reason = str(error)
     if reason is None:
-        network = load_hollow(model)
-        network = hollow(network, set(network.state_dict())).to(device_of(module))
+        network = load_structure(model)
+        network = copy_without_weights(network, set(network.state_dict())).to(device_of(module))
         fed = _pretrain_example(example, model)
         reason = why_outputs_differ(edited, network, fed, computed)
     return _Shrunk(edited, model, computed.renamed(plan), reason)
@@ -188,7 +203,7 @@ def _take_weights(
     """Put the tensors of the `changed` initializers into the module, one after the other.
 
     Raises:
-        CannotEditError: a weight that is resized is none of the module's.
+        CannotEditError: the plan resizes a weight that the module does not have.
     """
     own = tensors_of(module)
     weights = {weight.name: weight for weight in plan.weights}
@@ -199,7 +214,7 @@ def _take_weights(
         name, source = value.name, computed.source_of(value.name)
         if source == name and name in own:
             fill(module, {name: to_torch(value.const_value)})
-            # The graph reads the module's tensor from here on: its own was computed from the old.
+            # The graph's tensor was computed from the module's old one; read the new one instead.
             value.const_value = TorchTensor(own[name].detach().cpu(), name=name)
             continue
         value.const_value = ir.Tensor(value.const_value.numpy(), value.dtype, name=name)
@@ -213,7 +228,7 @@ def _take_weights(
 
 
 def _shrink_network(module: Network, options: dict) -> Network:
-    """The pre-train network of what `load` made."""
+    """The pre-train network of an imported network."""
     model, plan = shrink_model(save(module), **options)
     network = load(model).to(device_of(module))
     network.train(module.training)
@@ -224,7 +239,7 @@ def _shrink_network(module: Network, options: dict) -> Network:
 
 
 def _materialized(module: nn.Module) -> nn.Module:
-    """A copy on the CPU whose weights are zeros, for tracing alone."""
+    """A copy in which tensors on the meta device are zeros on the CPU, for tracing."""
     memo = {}
     for tensor in tensors_of(module).values():
         if tensor.is_meta:
@@ -242,7 +257,7 @@ def _on_cpu(example: Example) -> Example:
 
 
 def _pretrain_example(example: Example, model: ir.Model) -> Example:
-    """Random inputs of the pre-train network's shapes: two images where the batch is free."""
+    """Random inputs of the pre-train network's shapes; two images where the batch is symbolic."""
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     if not any(isinstance(value.shape[0], int) for value in inputs if len(value.shape)):
         example = example.batched().first_images(2)

@@ -1,4 +1,9 @@
-"""The imported graph in the place of a module whose class cannot take the plan's numbers."""
+"""An imported graph as the replacement for a module whose class cannot take the plan's sizes.
+
+In: the network that `load` made of the shrunk graph, and the target module. Out: the network with
+the module's modes, frozen weights and memory formats, and a text for the user on what it lacks.
+Growing the network gives a module of the target's class again.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +16,45 @@ from graphscale.convert.network import Network
 from graphscale.core.plan import Plan
 from graphscale.modules.keep_dropout import dropped_layers, lost_layers
 from graphscale.modules.module_state import (
+    copy_without_weights,
     fill,
-    hollow,
     memory_formats,
     tensors_of,
 )
 
 
-class Target:
-    """Holds the target module for the network that stands in its place; no part of the network.
+class HiddenTarget:
+    """Holds the target module for the network that replaces it.
+
+    The wrapper hides the module from torch: it is no submodule of the network.
 
     Attributes:
-        module: The target, without the weights that the network has.
-        formats: Memory formats of its tensors.
+        module: The target; tensors that the network holds have shape (0,) in it.
+        formats: Memory formats of the target's tensors, by name.
     """
 
     def __init__(self, module: nn.Module, names: Container[str]) -> None:
-        self.module = hollow(module, names)
+        self.module = copy_without_weights(module, names)
         self.formats = memory_formats(module)
 
 
 def stand_in(
     network: Network, module: nn.Module, plan: Plan, names: Container[str]
 ) -> tuple[Network, str]:
-    """`network` with the modes of `module`, which it remembers for growing.
+    """Let `network` replace `module`, and remember it for growing.
 
     Args:
         network: The shrunk graph as `load` made it; changed in place.
         module: The target.
-        plan: With the names of weights that the network has.
-        names: Initializers of the graph.
+        plan: The plan, in which weights have the network's names.
+        names: Names of the graph's initializers.
 
     Returns:
-        The network, and for the warning a clause that says what it lacks.
+        The network, and the end of a warning that says what the network lacks.
     """
     own = dict(module.named_parameters(remove_duplicate=False))
     for name, parameter in network.named_parameters():
-        # What is neither a weight of the module nor computed from one is a constant there.
+        # A weight that is neither one of the module's nor computed from one is a constant in it.
         trained = own[name].requires_grad if name in own else name in plan.folded
         parameter.requires_grad_(trained)
     network.train(module.training)
@@ -59,12 +66,12 @@ def stand_in(
     learned = [name for name, each in network.named_parameters() if each.requires_grad]
     strange = [name for name in learned if name not in own]
     if not strange:
-        network.graphscale_target = Target(module, names)
+        network.graphscale_target = HiddenTarget(module, names)
     return network, _lacks(module, strange)
 
 
 def _lacks(module: nn.Module, strange: list[str]) -> str:
-    """What the network does not have of the module, as the end of a sentence."""
+    """The parts of the module that the network does not have, as the end of a sentence."""
     parts = ["the class's attributes and methods", "parts that run only in training"]
     kept = dropped_layers(module)
     if kept:

@@ -1,4 +1,8 @@
-"""A torch module as an ONNX graph whose nodes know which part of the module they come from."""
+"""Trace a torch module to an ONNX graph whose nodes know which submodule they come from.
+
+In: a module and an example input. Out: an onnx-ir model; its initializers have the module's
+state-dict names, and `module_path(node)` gives the submodule of a node.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +31,15 @@ _SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of nodes: paths of the module
 def trace_module(
     module: torch.nn.Module, example: Example, *, quick: bool = True, keep_dropout: bool = False
 ) -> ir.Model:
-    """The graph of `module`, its weights under their state-dict names, nothing folded.
+    """The ONNX graph of `module`, in which nothing that reads weights is folded.
 
     The batch is symbolic where the module allows it, else the example's.
 
     Args:
         module: In evaluation mode.
         example: Inputs at the target's size.
-        quick: Spare torch.onnx its decompositions where the module allows it.
-        keep_dropout: Give dropout and drop-path layers a Dropout node each.
+        quick: Skip torch.onnx's decompositions where the module allows it.
+        keep_dropout: Keep dropout and drop-path layers as Dropout nodes.
 
     Raises:
         GraphScaleError: torch cannot export the module.
@@ -47,15 +51,15 @@ def trace_module(
     finally:
         for mark in marks:
             mark.remove()
-    # Chunks are sequences as traced; folding the numbers that cut them makes them plain Splits.
+    # torch.chunk is traced as operators on sequences; folding their sizes makes them plain Splits.
     onnxscript.optimizer.fold_constants(model, should_fold=_computes_numbers)
     for node in model.graph:
         if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
     ir.passes.common.RemoveUnusedNodesPass()(model)
-    place_dropout(model)  # after folding, which takes Dropout for nothing
+    place_dropout(model)  # after folding, which would remove Dropout
     add_function_bodies(model)
-    # A shared weight bears the last of its names.
+    # torch gives a shared weight the last of its names; the state dict's first one is wanted.
     names = {id(weight): name for name, weight in module.named_parameters()}
     for name, weight in module.named_parameters(remove_duplicate=False):
         if name in model.graph.initializers and names[id(weight)] != name:
@@ -68,7 +72,10 @@ def trace_module(
 
 
 def module_path(node: ir.Node) -> str | None:
-    """Path of the module in whose forward a node of a traced graph stands; '' is the root."""
+    """Path of the submodule in whose forward a node was traced; '' is the module itself.
+
+    None for a node that was not traced from a module.
+    """
     scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     return scopes[-2] if len(scopes) > 1 and scopes[0] == "" else None
 
@@ -83,7 +90,7 @@ def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Mode
         try:
             return to_onnx(program, (), **options)
         except GraphScaleError:
-            pass  # it holds an operator that only exists after decomposing
+            pass  # torch.onnx translates one of its operators only after decomposing it
     try:
         return to_onnx(
             module,
@@ -97,13 +104,13 @@ def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Mode
 
 
 def _computes_numbers(node: ir.Node) -> bool | None:
-    """Whether folding may look at a node: never at one that reads weights."""
+    """False for a node that reads weights, which is not folded; None leaves it to the folder."""
     weights = (value for value in node.inputs if value is not None and value.is_initializer())
     return False if any(value.dtype.is_floating_point() for value in weights) else None
 
 
 def _is_zeros(value: ir.Value) -> bool:
-    """Whether a bias is the filled-up one that the exporter gives to layers without."""
+    """Whether a bias is the zeros that the exporter adds to a layer without one."""
     node = value.producer()
     if node is None or node.op_type != "Expand":
         return False
@@ -113,7 +120,7 @@ def _is_zeros(value: ir.Value) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's exporter reports on itself, by warnings and by its loggers."""
+    """A context in which torch's exporter neither warns nor logs."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch._guards")]
     levels = [logger.level for logger in loggers]
     try:

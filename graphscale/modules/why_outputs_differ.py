@@ -1,4 +1,8 @@
-"""Whether two modules compute the same function of their weights and inputs."""
+"""Check whether two modules compute the same function of their weights and inputs.
+
+In: an edited module and the network imported from its shrunk graph. Out: None, or the reason why
+they differ. Both are run on the same random weights and inputs.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,9 @@ from torch.utils import _pytree as pytree
 
 from graphscale.modules.computed_weights import ComputedWeights
 from graphscale.modules.example import Example
-from graphscale.modules.module_state import hollow
+from graphscale.modules.module_state import copy_without_weights
 
-_TOLERANCE = 1e-4  # norm of the difference relative to the norm of the reference
+_TOLERANCE = 1e-4  # norm of the difference, relative to the norm of the reference's output
 
 
 def why_outputs_differ(
@@ -24,16 +28,20 @@ def why_outputs_differ(
 ) -> str | None:
     """Why `module` does not compute what `reference` does, or None if it does.
 
-    Both run in evaluation mode on the example with weights drawn at random, so that a branch whose
-    last scale is still zero counts too. They run in float32; where that differs, or does not run,
-    once more in float64, because deep networks amplify rounding. The modules are left as they are.
+    Both run in evaluation mode. Their weights are drawn at random, because a branch whose last
+    scale is still zero would hide an error in it. They run in float32; where the outputs differ, or
+    a module does not run, once more in float64, because deep networks amplify rounding. The modules
+    are not changed.
 
     Args:
-        module: Called as the example says.
-        reference: Takes the example's tensors one by one; weights that bear the same name in both
-            are the same. Its weights need not hold numbers.
-        example: Inputs.
+        module: Called with the example's args and kwargs.
+        reference: Called with the example's tensors one by one. A weight of the same name as one of
+            `module` gets the same values; the reference's own values are not used.
+        example: The arguments.
         computed: The weights of `reference` that `module` computes in its forward.
+
+    Returns:
+        The end of a sentence that begins with the module's name, or None.
     """
     names = set(module.state_dict()) & set(reference.state_dict())
     own = dict(module.state_dict())
@@ -41,7 +49,10 @@ def why_outputs_differ(
     if computed:
         shapes |= {name: own[name] for name in computed.read if name in own}
     every = {*reference.state_dict()}
-    module, reference = hollow(module, set(shapes)).eval(), hollow(reference, every).eval()
+    module, reference = (
+        copy_without_weights(module, set(shapes)).eval(),
+        copy_without_weights(reference, every).eval(),
+    )
     reason = None
     for dtype in (torch.float32, torch.float64):
         weights = _drawn(shapes, dtype)
@@ -83,18 +94,19 @@ def _drawn(shapes: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, 
         if not like.is_floating_point():
             drawn[name] = like
             continue
-        # Uniform numbers, which are drawn faster than normal ones.
-        numbers = torch.rand(like.shape, generator=generator, dtype=dtype)
+        # Uniform values, because they are drawn faster than normal ones.
+        values = torch.rand(like.shape, generator=generator, dtype=dtype)
         if like.ndim > 1:
             bound = (6 * len(like) / like.numel()) ** 0.5
-            numbers = numbers.mul_(2 * bound).sub_(bound)
+            values = values.mul_(2 * bound).sub_(bound)
         else:
-            numbers += 0.5
-        drawn[name] = numbers.to(like.device)
+            values += 0.5
+        drawn[name] = values.to(like.device)
     return drawn
 
 
 def _difference(found: list[torch.Tensor], wanted: list[torch.Tensor]) -> str | None:
+    """The reason why lists of outputs are not equal, or None."""
     if [each.shape for each in found] != [each.shape for each in wanted]:
         return "its outputs have other shapes than the planned network's"
     for one, other in zip(found, wanted):

@@ -23,14 +23,15 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
+from graphscale.modules.check_image_size import copy_image_size, forget_image_size
 from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
-from graphscale.modules.image_size import copy_image_size, forget_image_size
 from graphscale.modules.module_state import unwrapped
 from graphscale.modules.plan_in_state_dict import ATTRIBUTE, attach_plan, detach_plan
 from graphscale.modules.trace_module import module_path
 from graphscale.rescaling.grow import grow_model
 from graphscale.training.distributed_wrappers import parallel_wrappers, renew
+from graphscale.training.growth_stages import GrowthStage, copy_layer_sizes
 from graphscale.training.optimizer_state import (
     NewState,
     grown_states,
@@ -38,12 +39,11 @@ from graphscale.training.optimizer_state import (
     plain_optimizer,
     put_states,
 )
-from graphscale.training.stages import Stage, take_numbers
 from graphscale.training.weight_maps import (
     WeightMap,
     growth_maps,
+    kernels_before_batch_norm,
     norm_scale,
-    normalized_kernels,
 )
 
 OPTIMIZER_STATES = ("resize", "reset")
@@ -54,7 +54,7 @@ def grow_(
     module: nn.Module,
     *,
     plan: Plan | str | os.PathLike | None = None,
-    to: Stage | None = None,
+    to: GrowthStage | None = None,
     optimizers: Optimizer | Iterable[Optimizer] = (),
     averages: nn.Module | Iterable[nn.Module] = (),
     optimizer_state: str = "resize",
@@ -79,7 +79,7 @@ def grow_(
         module: What `shrink` returned, on the way of its training; also inside wrappers, or as the
             one shrunk part of a larger module.
         plan: The plan, or its file, where the module does not have it as `graphscale_plan`.
-        to: A later stage of `Stages`; by default the target.
+        to: A later stage of `GrowthStages`; by default the target.
         optimizers: Those that train the module. SGD's momentum and Adam's first moments grow by
             the weights' linear map, second moments (Adam, RMSprop, Adagrad, Adadelta) by the
             squared one. A parameter's state that has no rule is reset, with a warning.
@@ -157,7 +157,7 @@ class _Growth:
     tensors: dict[torch.Tensor, torch.Tensor]
     plan: Plan | None
     graph: ir.Graph | None = None
-    stage: Stage | None = None
+    stage: GrowthStage | None = None
     program: Network | None = None
 
 
@@ -204,7 +204,7 @@ def _copy_of(module: nn.Module, average: object) -> nn.Module:
 def _growth(
     module: nn.Module,
     plan: Plan,
-    to: Stage | None,
+    to: GrowthStage | None,
     maps: dict[str, WeightMap],
     resize: str,
     amplitude: str,
@@ -266,7 +266,7 @@ def _norm_kept(
 ) -> tuple[dict[str, WeightMap], dict[torch.Tensor, torch.Tensor]]:
     """Maps that keep the norms of filters before a BatchNorm, and its statistics scaled alike."""
     maps, buffers = dict(maps), {}
-    kernels = normalized_kernels(plan)
+    kernels = kernels_before_batch_norm(plan)
     for name in maps.keys() & kernels.keys():
         scale = norm_scale(own[name], maps[name])
         maps[name] = maps[name].scaled(scale)
@@ -284,7 +284,7 @@ def _norm_kept(
 
 
 def _target_network(
-    network: Network, plan: Plan, to: Stage | None, resize: str, maps: dict[str, WeightMap]
+    network: Network, plan: Plan, to: GrowthStage | None, resize: str, maps: dict[str, WeightMap]
 ) -> Network:
     """The imported target whose program an imported pre-train network takes."""
     if to is not None:
@@ -320,7 +320,7 @@ def _commit(growths: Sequence[_Growth], states: Sequence[NewState]) -> None:
                         f"{reason}; use graphscale.grow with a module of the target as target"
                     ) from None
             elif growth.stage is not None:
-                take_numbers(growth.module, growth.stage.template)
+                copy_layer_sizes(growth.module, growth.stage.template)
             else:
                 _take_program(growth.module, growth.program)
     for growth in growths:

@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.training.growth_lr import Decay, GrowthLR
+from graphscale.training.growth_schedule import GrowthSchedule, When
+from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.image_size import SharedImageSize
-from graphscale.training.learning_rate import Decay, GrowthLR
-from graphscale.training.schedule import GrowthSchedule, When
-from graphscale.training.stages import Stage
 
 try:
     from lightning import pytorch as pl
@@ -63,7 +63,7 @@ class GrowthCallback(pl.Callback):
         network: str = "model",
         *,
         grow_at: When | Sequence[When],
-        later: Sequence[Stage] = (),
+        later: Sequence[GrowthStage] = (),
         total: int | None = None,
         monitor: str | None = None,
         higher_is_better: bool = True,

@@ -1,8 +1,8 @@
-"""The learning rate at every moment of a training, as a number from the progress made.
+"""The learning rate of `graphscale train` as a function of progress.
 
-`Schedule.at(progress)` is the rate as a share of its full height: 1 right after the warm-up, 0 or
-little at the end. It depends on nothing but its argument, so that a training that was interrupted
-goes on with exactly the rates that it would have had.
+In: the progress of the training, from 0 to 1. Out: the learning rate as a share of its full height:
+1 right after the warm-up, near 0 at the end. It depends on the progress alone, so an interrupted
+training continues with exactly the rates that it would have had.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DROPS = ((0.5, 0.2), (0.8, 0.2), (0.9, 0.25))
 
 
 @dataclass(frozen=True)
-class Schedule:
+class RateSchedule:
     """A learning rate schedule.
 
     Attributes:

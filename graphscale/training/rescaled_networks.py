@@ -12,8 +12,8 @@ from graphscale.convert.network import Network
 from graphscale.modules.grow import grow_module
 from graphscale.modules.shrink import shrink_module
 from graphscale.training.grow_in_place import grow_
+from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.recipes import Recipe
-from graphscale.training.stages import Stage
 
 
 class RescaledNetworks:
@@ -63,7 +63,7 @@ class RescaledNetworks:
         if isinstance(network, Network):
             return self._shrunk(stage + 1, grow_module(network), init="resize")
         made = self._shrunk(stage + 1, self.target)
-        return grow_(network, to=Stage.of(made), optimizers=optimizer)
+        return grow_(network, to=GrowthStage.of(made), optimizers=optimizer)
 
     def _shrunk(self, stage: int, network: nn.Module, init: str | None = None) -> nn.Module:
         return shrink_module(network, self.example, **self._options(stage), init=init)

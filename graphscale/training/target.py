@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from graphscale.convert.lost_for_training import lost_for_training
 from graphscale.core.errors import GraphScaleError
 
 
@@ -22,11 +23,13 @@ class Target:
         network: The module; from an ONNX file what `graphscale.load` makes of it.
         example: A float32 tensor (1, C, H, W) of its input's size.
         from_onnx: Whether it came from an ONNX file, in whose graph the weights are saved again.
+        hints: Signs that the file's exporter dropped what training needs, such as Dropout.
     """
 
     network: nn.Module
     example: torch.Tensor
     from_onnx: bool
+    hints: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -77,7 +80,8 @@ def _from_file(model: str, image_size: tuple[int, int] | None) -> Target:
     ]
     if None in sizes:
         raise GraphScaleError(f"{model}: leaves its image size open; give it with --image-size")
-    return Target(network, torch.zeros(1, shape[1], *sizes), from_onnx=True)
+    hints = tuple(lost_for_training(model))
+    return Target(network, torch.zeros(1, shape[1], *sizes), from_onnx=True, hints=hints)
 
 
 def _from_callable(

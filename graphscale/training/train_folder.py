@@ -17,7 +17,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.training.curves import draw_curves
 from graphscale.training.image_batches import FolderBatches, Normalization
 from graphscale.training.image_folder import ImageFolder, check_images, read_folder
-from graphscale.training.rate_schedule import Schedule
+from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import Recipe, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import EpochRecord, RunFolder
@@ -135,6 +135,8 @@ def train_folder(
     target = read_target(
         str(model), len(images.classes), folder_options.image_size, folder_options.channels
     )
+    for hint in target.hints:
+        notices.said(f"{model}: {hint}")
     batches, normalization = _batches(images, target, options, folder_options, notices)
     if not resume:
         folder.create(
@@ -300,6 +302,6 @@ def _from_json(started: dict[str, Any]) -> tuple[TrainingOptions, FolderOptions]
     if folder_options["image_size"] is not None:
         folder_options["image_size"] = tuple(folder_options["image_size"])
     return (
-        TrainingOptions(schedule=Schedule(**schedule), **options),
+        TrainingOptions(schedule=RateSchedule(**schedule), **options),
         FolderOptions(**folder_options),
     )

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.training.image_size import SharedImageSize
-from graphscale.training.rate_schedule import Schedule
+from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import Recipe
 from graphscale.training.run_folder import EpochRecord, RunFolder
 
@@ -50,7 +50,7 @@ class TrainingOptions:
 
     epochs: int = 30
     rate: float = 0.1
-    schedule: Schedule = Schedule()  # noqa: RUF009  frozen
+    schedule: RateSchedule = RateSchedule()  # noqa: RUF009  frozen
     optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4

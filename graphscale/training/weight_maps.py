@@ -81,7 +81,7 @@ def norm_scale(weight: torch.Tensor, weight_map: WeightMap) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Normalized:
+class ScaledWithKernel:
     """What follows a convolution's scale: its biases, and the statistics of its BatchNorms."""
 
     biases: frozenset[str]
@@ -89,13 +89,13 @@ class Normalized:
     variances: frozenset[str]
 
 
-def normalized_kernels(plan: Plan) -> dict[str, Normalized]:
+def kernels_before_batch_norm(plan: Plan) -> dict[str, ScaledWithKernel]:
     """The kernels whose outputs go to a BatchNorm and nowhere else, by weight name.
 
     Scaling such a filter, its bias and its running statistics together leaves the network's
     function as it is.
     """
-    found: dict[str, Normalized | None] = {}
+    found: dict[str, ScaledWithKernel | None] = {}
     for node in restore(plan.target).graph:
         names = [None if value is None else value.name for value in node.inputs]
         if node.op_type != "Conv":
@@ -105,9 +105,9 @@ def normalized_kernels(plan: Plan) -> dict[str, Normalized]:
         if len(follows) != len(uses) or not uses or node.outputs[0].is_graph_output():
             found[names[1]] = None  # the weight may be shared with a layer that is normalized
             continue
-        other = found.get(names[1], Normalized(frozenset(), frozenset(), frozenset()))
+        other = found.get(names[1], ScaledWithKernel(frozenset(), frozenset(), frozenset()))
         if other is not None:
-            found[names[1]] = Normalized(
+            found[names[1]] = ScaledWithKernel(
                 other.biases | set(names[2:3]) - {None, ""},
                 other.means | {each.inputs[3].name for each in follows},
                 other.variances | {each.inputs[4].name for each in follows},

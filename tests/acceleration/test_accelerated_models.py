@@ -1,4 +1,4 @@
-"""accelerate on the models that people have: forms of graphs, types of inputs, odd outputs."""
+"""accelerate on unusual models: functions, branches, loops, inputs of other types, odd outputs."""
 
 import json
 
@@ -26,7 +26,9 @@ def fft_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {RUNTIME: 2.0, "dense 16x16": 1.0})
     monkeypatch.setattr(
         "graphscale.acceleration.choose_layers.measure_seconds",
-        lambda ways, rest, longest: {name: 2.0 if name == "before" else 1.0 for name in ways},
+        lambda candidates, rest, max_seconds: {
+            name: 2.0 if name == "before" else 1.0 for name in candidates
+        },
     )
 
 
@@ -39,8 +41,10 @@ def info(name: str, kind: int = FLOAT, shape=(1, 3, 12, 12)) -> onnx.ValueInfoPr
 
 
 def model(nodes, inputs=None, outputs=None, constants=(), opset=17, domain="", **kwargs):
-    held = [numpy_helper.from_array(WEIGHT, "w"), *constants]
-    graph = helper.make_graph(nodes, "graph", inputs or [info("x")], outputs or [info("y")], held)
+    initializers = [numpy_helper.from_array(WEIGHT, "w"), *constants]
+    graph = helper.make_graph(
+        nodes, "graph", inputs or [info("x")], outputs or [info("y")], initializers
+    )
     opsets = [helper.make_opsetid(domain, opset), *kwargs.pop("opsets", [])]
     return helper.make_model(graph, opset_imports=opsets, **{"ir_version": 9, **kwargs})
 
@@ -50,7 +54,7 @@ def ops(accelerated: onnx.ModelProto) -> list[str]:
 
 
 def same_outputs(before: onnx.ModelProto, after: onnx.ModelProto, feeds: dict) -> None:
-    """In an onnxruntime without and with the library."""
+    """Both models agree, in an onnxruntime without and with graphscale's library."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     wanted = onnxruntime.InferenceSession(before.SerializeToString(), options).run(None, feeds)
@@ -64,7 +68,7 @@ def same_outputs(before: onnx.ModelProto, after: onnx.ModelProto, feeds: dict) -
 X = np.random.default_rng(1).normal(size=(1, 3, 12, 12)).astype("f4")
 
 
-def test_the_standard_domain_by_its_other_name():
+def test_the_standard_domain_as_ai_onnx():
     before = model([conv("x", "y")], domain="ai.onnx")
     after = graphscale.accelerate(before)
     assert ops(after) == ["FFTConv"]
@@ -80,7 +84,7 @@ def test_initializers_that_old_files_list_as_inputs_stay_constant():
     same_outputs(before, after, {"x": X})
 
 
-def test_a_weight_that_callers_may_feed_is_left():
+def test_a_convolution_whose_weight_is_an_input_stays():
     before = model([conv("x", "y")], [info("x"), info("w", shape=(3, 3, 5, 5))])
     assert ops(graphscale.accelerate(before)) == ["Conv"]
 
@@ -222,8 +226,8 @@ def test_a_few_classes_may_change_where_two_are_equally_likely(changed, fits):
             original.difference(Rounding(), 1e-4)
 
 
-def test_a_model_that_makes_much_of_rounding_may_differ_as_much():
-    """A convolution whose outputs cancel but for rounding."""
+def test_a_model_that_amplifies_rounding_errors_may_differ_more():
+    """Its output is 1e7 times the difference of two sums that differ by rounding only."""
     gain, nodes = (
         np.float32(1e7),
         [
@@ -332,7 +336,7 @@ def test_one_size_only(tmp_path, capfd):
 
 
 def test_models_beyond_protobufs_limit(monkeypatch):
-    """The message that is too large is simulated."""
+    """protobuf's error for messages of more than 2 GiB is simulated."""
     import graphscale.acceleration.whole_model as whole_model
 
     real, calls = whole_model.ir.to_proto, []

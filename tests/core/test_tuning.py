@@ -62,22 +62,22 @@ def test_writers_keep_what_others_wrote(tmp_path):
 
 
 def test_threads_measure_one_at_a_time(tmp_path):
-    tuner, inside, most = Tuner("runtime", tmp_path / "tuning.json"), [], []
+    tuner, inside, counts = Tuner("runtime", tmp_path / "tuning.json"), [], []
 
-    def way():
+    def candidate():
         inside.append(1)
-        most.append(len(inside))
+        counts.append(len(inside))
         inside.pop()
 
     threads = [
-        threading.Thread(target=lambda key=key: tuner.seconds(key, lambda: {"one": way}))
+        threading.Thread(target=lambda key=key: tuner.seconds(key, lambda: {"one": candidate}))
         for key in ("a", "b", "a", "c")
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert max(most) == 1
+    assert max(counts) == 1
     (known,) = json.loads((tmp_path / "tuning.json").read_text()).values()
     assert set(known) == {"a", "b", "c"}
 
@@ -90,7 +90,7 @@ class Clock:
         monkeypatch.setattr("graphscale.core.tuning.time.perf_counter", lambda: self.now)
         monkeypatch.setattr("graphscale.core.tuning.time.sleep", lambda seconds: None)
 
-    def way(self, name, *seconds):
+    def candidate(self, name, *seconds):
         """Takes the seconds in turn."""
         taken = itertools.cycle(seconds)
 
@@ -101,36 +101,40 @@ class Clock:
         return run
 
 
-def test_ways_run_in_turn_and_slow_ones_are_dropped(monkeypatch):
+def test_candidates_run_in_turn_and_slow_ones_are_dropped(monkeypatch):
     clock = Clock(monkeypatch)
     seconds = {"slow": 0.02, "one": 0.01, "two": 0.01}
-    found = measure({name: clock.way(name, each) for name, each in seconds.items()})
+    found = measure({name: clock.candidate(name, each) for name, each in seconds.items()})
     one_round = ["slow", "slow", "one", "one", "two", "two"]
     assert clock.runs[:15] == ["slow", "one", "two", *one_round, *one_round]
     assert clock.runs[15:] == one_round[2:] * (len(clock.runs[15:]) // 4) != []
     assert found == pytest.approx(seconds)
 
 
-def test_hopeless_ways_run_once(monkeypatch):
+def test_hopeless_candidates_run_once(monkeypatch):
     clock = Clock(monkeypatch)
-    found = measure({"hopeless": clock.way("hopeless", 400.0), "one": clock.way("one", 0.01)})
+    found = measure(
+        {"hopeless": clock.candidate("hopeless", 400.0), "one": clock.candidate("one", 0.01)}
+    )
     assert clock.runs.count("hopeless") == 1
     assert found == pytest.approx({"hopeless": 400.0, "one": 0.01})
 
 
 def test_the_fastest_run_counts_but_not_the_first(monkeypatch):
     clock = Clock(monkeypatch)
-    disturbed = clock.way("disturbed", 0.02, 0.001)  # every other time another has the core
-    steady = clock.way("steady", 0.003)
+    disturbed = clock.candidate("disturbed", 0.02, 0.001)  # every other time another has the core
+    steady = clock.candidate("steady", 0.003)
     found = measure({"disturbed": disturbed, "steady": steady})
     assert found == pytest.approx({"disturbed": 0.001, "steady": 0.003})
-    found = measure({"cold": clock.way("cold", 0.001, *[0.002] * 10_000)})
+    found = measure({"cold": clock.candidate("cold", 0.001, *[0.002] * 10_000)})
     assert found == pytest.approx({"cold": 0.002})
 
 
 def test_long_runs_need_no_warming_up_and_two_rounds_at_least(monkeypatch):
     clock = Clock(monkeypatch)
-    measure({"one": clock.way("one", 5.0), "two": clock.way("two", 6.0)}, longest=10.0)
+    measure(
+        {"one": clock.candidate("one", 5.0), "two": clock.candidate("two", 6.0)}, max_seconds=10.0
+    )
     assert clock.runs == ["one", "two"] * 3
 
 

@@ -1,3 +1,5 @@
+"""Fixtures that run the CUDA kernels in their emulation on the host."""
+
 import pytest
 
 from tests.custom_ops import emulation
@@ -12,9 +14,10 @@ def emulated_library():
 
 @pytest.fixture(params=["forward", "reversed"])
 def on_cuda(request, emulated_library, monkeypatch):
-    """Runs an operator's emulated CUDA kernel, its threads in one order or the other.
+    """Runs an operator by its emulated CUDA kernel.
 
-    Both orders must pass every test: a missing barrier shows in one of them.
+    Every test runs with the threads of a block in rising and in falling order: a missing barrier
+    shows in one of them.
     """
     if request.param == "reversed":
         monkeypatch.setenv("GRAPHSCALE_EMULATION_REVERSED", "1")

@@ -1,8 +1,9 @@
 """The CUDA kernels without a GPU: built as C++ for the host, called on torch CPU tensors.
 
-``custom_ops/kernels/cuda/emulation/emulation.h`` runs a GPU's blocks, threads, barriers and
-tensor-core fragments one after another. The library that it is built into takes the place of
-libgraphscale_cuda.so, so a call goes the whole way: C API, kernel look-up, algorithm, launches.
+``custom_ops/kernels/cuda/emulation/emulation.h`` runs blocks, threads, barriers and tensor-core
+fragments one after another on the host. The library built with it stands in for
+libgraphscale_cuda.so, so a call takes the same steps as on a GPU: C API, kernel look-up, choice of
+the algorithm, launches. `build` makes the library, `Emulation` lets operators use it.
 """
 
 import ctypes
@@ -22,13 +23,13 @@ _libc.free.argtypes = [ctypes.c_void_p]
 
 
 def missing_tools() -> str:
-    """What keeps the emulated library from being built, or an empty string."""
+    """Says which tools for building the emulated library are missing; empty where none is."""
     lacking = [tool for tool in ("cmake", "c++") if shutil.which(tool) is None]
     return f"needs {' and '.join(lacking)} to build the emulated CUDA kernels" if lacking else ""
 
 
 def build() -> Path:
-    """Folder with libgraphscale.so and, as its CUDA library, the emulated kernels."""
+    """Build a folder with libgraphscale.so and the emulated kernels as its CUDA library."""
     folder = ROOT / "build" / "emulation"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:  # two test processes build it once
@@ -59,7 +60,7 @@ class Emulation:
         self._release = library._Release(_libc.free)
 
     def use(self, monkeypatch) -> None:
-        """Until the test ends."""
+        """Run all operators by the emulated kernels until the test ends."""
         place = ctypes.byref(library._Place(1, 1, None, self._allocate, self._release))
         monkeypatch.setattr(library, "open_library", lambda: self._library)
         monkeypatch.setattr(library, "_place", lambda device: place)

@@ -1,4 +1,4 @@
-"""The CUDA library holds code for every GPU it promises, and its sources are fit for the newest."""
+"""The CUDA library has code for every GPU that it promises; its sources compile for the newest."""
 
 import shutil
 import struct
@@ -18,7 +18,7 @@ needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc
 
 
 def images(library: Path) -> list[set[tuple[int, int]]]:
-    """(PTX or MACHINE_CODE, architecture) of each fat binary: what cuobjdump would list."""
+    """(PTX or MACHINE_CODE, architecture) of each fat binary, as cuobjdump lists them."""
     data = library.read_bytes()
     found = []
     start = data.find(FATBINARY)
@@ -36,7 +36,7 @@ def images(library: Path) -> list[set[tuple[int, int]]]:
 
 
 def build_one_kernel() -> Path:
-    """The smallest kernel file, built as -DGRAPHSCALE_CUDA=ON builds all of them."""
+    """Build the smallest kernel file with the flags of -DGRAPHSCALE_CUDA=ON."""
     folder = ROOT / "build" / "cuda_test"
     configure = ["cmake", "-S", ROOT, "-B", folder, "-G", "Unix Makefiles", "-DGRAPHSCALE_CUDA=ON"]
     configure += ["-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"]
@@ -51,7 +51,7 @@ def build_one_kernel() -> Path:
 @needs_nvcc
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
 def test_kernels_have_code_for_every_gpu():
-    """In the installed library, or, where CUDA was not asked for, in a kernel built here."""
+    """Reads the installed CUDA library, or one kernel built here where there is none."""
     library = Path(graphscale.get_library_path()).with_name("libgraphscale_cuda.so")
     found = images(library if library.is_file() else build_one_kernel())
     assert found
@@ -67,7 +67,7 @@ def newest_architecture() -> str:
 
 @needs_nvcc
 def test_compiles_for_the_newest_gpu(tmp_path):
-    """To PTX: from there on, the sources are no longer asked."""
+    """To PTX only: what follows, PTX to machine code, does not depend on the sources."""
     command = ["nvcc", "-std=c++17", "--expt-relaxed-constexpr", "-Werror", "all-warnings"]
     command += ["-Xcompiler", "-Wall,-Wextra,-Werror", "-I", ROOT / "custom_ops"]
     command += [f"-arch={newest_architecture()}", "-Xcicc", "-O0", "-ptx", "--output-directory"]

@@ -37,7 +37,7 @@ def assert_close(actual, wanted, tolerance=None):
 
 
 def gradient(function, x, grad):
-    """What function's gradient to x is, in float64."""
+    """The gradient of ``function`` to x in float64, for the gradient ``grad`` to its result."""
     x = x.double().requires_grad_()
     return torch.autograd.grad(function(x), x, grad.double())[0]
 
@@ -65,7 +65,7 @@ def test_lookup_table(on_cuda, dtype, width):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("width", [5, 8])
-def test_lookup_of_an_index_that_is_not_there_is_not_a_number(on_cuda, dtype, width):
+def test_an_index_outside_of_the_table_gives_not_a_number(on_cuda, dtype, width):
     weight = random(4, width, dtype=dtype)
     indices = torch.tensor([1, 4, -1, 2**40, -(2**40)])
     y = on_cuda(OPERATORS["LookupTable"], weight, indices)
@@ -81,7 +81,7 @@ def test_lookup_table_grad(on_cuda, dtype, count, rows):
     generator = torch.Generator().manual_seed(count)
     indices = torch.randint(rows, (count,), generator=generator)
     indices[: count // 2] = rows // 2  # one very frequent word
-    indices[count // 3 : count // 3 + 2] = rows  # in no table: no gradient
+    indices[count // 3 : count // 3 + 2] = rows  # outside of the table: no gradient
     grad = random(count, width, dtype=dtype)
     factors = random(count, dtype=dtype, seed=1)
     weight = torch.empty(rows, width, dtype=dtype)

@@ -16,7 +16,7 @@ DENSE = [16, 24, 32, 40, 48, 64]
 
 
 def random(*shape, dtype, seed, offset=0):
-    """``offset`` numbers behind where memory begins."""
+    """Normally distributed numbers that start ``offset`` elements behind an aligned address."""
     generator = torch.Generator().manual_seed(seed)
     count = math.prod(shape)
     numbers = torch.randn(offset + count, generator=generator, dtype=torch.float64).to(dtype)
@@ -38,7 +38,7 @@ def relative_error(actual, wanted):
 
 @pytest.fixture
 def check(on_cuda, monkeypatch):
-    """All three passes of one convolution; algorithm None leaves the choice to the cost model."""
+    """Compares all passes with float64; algorithm None leaves the choice to the cost model."""
 
     def check(
         algorithm,
@@ -60,24 +60,24 @@ def check(on_cuda, monkeypatch):
         x = random(*x_shape, dtype=dtype, seed=0, offset=offset)
         weight = random(*weight_shape, dtype=dtype, seed=1, offset=offset)
         bias = random(weight_shape[0], dtype=dtype, seed=2)
-        window = {
+        geometry = {
             "group": group,
             "strides": strides or (1,) * spatial,
             "dilations": dilations or (1,) * spatial,
             "pads": pads or (0,) * (2 * spatial),
         }
         wide = [t.double().requires_grad_() for t in (x, weight)]
-        y = reference(*wide, bias.double(), **window)
+        y = reference(*wide, bias.double(), **geometry)
         grad = random(*y.shape, dtype=dtype, seed=3, offset=offset)
         to_x, to_weight = torch.autograd.grad(y, wide, grad.double())
         if FORWARD in passes:
-            got = on_cuda(OPERATORS[FORWARD], x, weight, bias, **window)
+            got = on_cuda(OPERATORS[FORWARD], x, weight, bias, **geometry)
             assert relative_error(got, y.detach()) < tolerance
         if TO_INPUT in passes:
-            got = on_cuda(OPERATORS[TO_INPUT], grad, weight, x, **window)
+            got = on_cuda(OPERATORS[TO_INPUT], grad, weight, x, **geometry)
             assert relative_error(got, to_x) < tolerance
         if TO_WEIGHT in passes:
-            got = on_cuda(OPERATORS[TO_WEIGHT], grad, x, weight, **window)
+            got = on_cuda(OPERATORS[TO_WEIGHT], grad, x, weight, **geometry)
             assert relative_error(got, to_weight) < tolerance
 
     return check
@@ -86,10 +86,10 @@ def check(on_cuda, monkeypatch):
 @pytest.mark.parametrize("size", PER_CHANNEL)
 def test_depthwise_in_tiles(check, size):
     kernel = size // 2 - 1
-    extent = size + 9  # two tiles each way
+    length = size + 9  # two tiles each way
     check(
         f"per_channel {size}x{size}",
-        (2, 3, extent, extent - 4),
+        (2, 3, length, length - 4),
         (3, 1, kernel, kernel + 2),
         group=3,
     )
@@ -99,10 +99,10 @@ def test_depthwise_in_tiles(check, size):
 def test_depthwise_whole_image_in_one_tile(check, size):
     kernel = size // 2 - 1
     pad = kernel // 2
-    extent = size - pad  # as large as one tile can hold
+    length = size - pad  # as large as one tile can hold
     check(
         f"per_channel {size}x{size}",
-        (3, 2, extent, extent - 3),
+        (3, 2, length, length - 3),
         (2, 1, kernel, kernel),
         2,
         pads=(pad,) * 4,
@@ -112,8 +112,8 @@ def test_depthwise_whole_image_in_one_tile(check, size):
 @pytest.mark.parametrize("size", DENSE)
 def test_dense_in_tiles(check, size):
     kernel = size // 2 - 1
-    extent = size + 5
-    check(f"dense {size}x{size}", (1, 5, extent, 7), (3, 5, kernel, 3), pads=(1, 2, 0, 1))
+    length = size + 5
+    check(f"dense {size}x{size}", (1, 5, length, 7), (3, 5, kernel, 3), pads=(1, 2, 0, 1))
 
 
 @pytest.mark.parametrize(("ins", "outs"), [(30, 20), (31, 19)])  # pairs of results, single ones
@@ -127,7 +127,7 @@ def test_dense_with_more_channels_than_a_block_has(check):
     check("dense 16x16", (1, 36, 9, 9), (68, 18, 3, 3), group=2, passes=(TO_INPUT, TO_WEIGHT))
 
 
-WINDOWS = {
+GEOMETRIES = {
     "strides": {"strides": (2, 3)},
     "dilations": {"dilations": (2, 3)},
     "both": {"strides": (3, 2), "dilations": (2, 1), "pads": (2, 0, 1, 3)},
@@ -136,16 +136,16 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
-def test_windows(check, window):
-    check("per_channel 16x16", (2, 4, 20, 18), (4, 1, 3, 4), group=4, **window)
-    check("dense 16x16", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **window)
-    check("direct", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **window)
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_strides_dilations_and_pads(check, geometry):
+    check("per_channel 16x16", (2, 4, 20, 18), (4, 1, 3, 4), group=4, **geometry)
+    check("dense 16x16", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **geometry)
+    check("direct", (2, 4, 20, 18), (6, 2, 3, 4), group=2, **geometry)
 
 
-@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
-def test_few_channels_per_group_fused(check, window):
-    check("per_channel 24x24", (3, 6, 31, 27), (4, 3, 6, 5), group=2, **window)
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+def test_few_channels_per_group_fused(check, geometry):
+    check("per_channel 24x24", (3, 6, 31, 27), (4, 3, 6, 5), group=2, **geometry)
 
 
 LINES = {
@@ -157,10 +157,10 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("window", LINES.values(), ids=LINES)
-def test_lines_are_folded(check, window):
-    check("dense 16x16", (2, 4, 391), (6, 2, 30), group=2, **window)
-    check("per_channel 16x16", (2, 4, 391), (4, 1, 30), group=4, **window)
+@pytest.mark.parametrize("geometry", LINES.values(), ids=LINES)
+def test_lines_are_folded(check, geometry):
+    check("dense 16x16", (2, 4, 391), (6, 2, 30), group=2, **geometry)
+    check("per_channel 16x16", (2, 4, 391), (4, 1, 30), group=4, **geometry)
 
 
 def test_long_kernels_of_lines_are_in_parts(check):
@@ -184,12 +184,12 @@ def test_16_bit_floats(check, dtype, algorithm):
 
 
 def rounding(wanted, dtype=torch.bfloat16):
-    """The error of a result that is exact before it is rounded."""
+    """The relative error of ``wanted`` rounded to ``dtype``: the best that a kernel can reach."""
     return relative_error(wanted.to(dtype), wanted)
 
 
 def convolutions(x, weight, grad, pad):
-    """Operator, inputs and exact result of each pass."""
+    """The operator, the inputs and the float64 result of each pass."""
     wide = [t.double().requires_grad_() for t in (x, weight)]
     y = functional.conv2d(*wide, padding=pad)
     to_x, to_weight = torch.autograd.grad(y, wide, grad.double())
@@ -200,25 +200,25 @@ def convolutions(x, weight, grad, pad):
     ]
 
 
-# At most twice the error of a direct convolution with float32 sums is asked for.
+# The largest error allowed, as a multiple of `rounding`; the goal itself is a multiple of 2.
 BFLOAT16 = 1.15
 
 
 @pytest.mark.parametrize(
-    ("size", "ins", "outs", "kernel", "extent"),
+    ("size", "ins", "outs", "kernel", "length"),
     [(16, 70, 37, 5, 20), (32, 37, 19, 13, 40), (64, 10, 4, 31, 40)],
 )
 @pytest.mark.parametrize("mean", [0, 3])
 def test_bfloat16_is_as_accurate_as_float32_sums(
-    on_cuda, monkeypatch, mean, size, ins, outs, kernel, extent
+    on_cuda, monkeypatch, mean, size, ins, outs, kernel, length
 ):
-    """Large means that kernels of mean 0 take away again are the hardest for spectra."""
+    """The hardest case for spectra: inputs with a large mean, which kernels of mean 0 cancel."""
     monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", f"dense {size}x{size}")
     monkeypatch.setenv("GRAPHSCALE_CUDA_SPECTRA_MB", "1")
-    x = (random(3, ins, extent, extent, dtype=torch.float64, seed=0) + mean).clamp_min(0)
+    x = (random(3, ins, length, length, dtype=torch.float64, seed=0) + mean).clamp_min(0)
     weight = random(outs, ins, kernel, kernel, dtype=torch.float64, seed=1)
     weight = (weight - weight.mean((1, 2, 3), keepdim=True)) / 30
-    grad = random(3, outs, extent, extent, dtype=torch.float64, seed=2)
+    grad = random(3, outs, length, length, dtype=torch.float64, seed=2)
     given = [t.bfloat16() for t in (x, weight, grad)]
     for name, inputs, wanted in convolutions(*given, kernel // 2):
         got = on_cuda(OPERATORS[name], *inputs, pads=(kernel // 2,) * 4)
@@ -252,7 +252,7 @@ def test_bfloat16_images_do_not_disturb_each_other(on_cuda, monkeypatch):
 
 
 def test_bfloat16_without_overflow(on_cuda, monkeypatch):
-    """Everything adds up: no sum of a tile can be larger."""
+    """All products have one sign and are as large as they can be, and so are all sums."""
     monkeypatch.setenv("GRAPHSCALE_CUDA_ALGORITHM", "dense 16x16")
     x = torch.full((2, 33, 16, 16), 1.9921875).bfloat16()  # just below a power of two
     weight = torch.full((3, 33, 8, 8), -1.9921875).bfloat16()
@@ -261,21 +261,21 @@ def test_bfloat16_without_overflow(on_cuda, monkeypatch):
         assert relative_error(on_cuda(OPERATORS[name], *inputs), wanted) < 3e-3
 
 
-def test_bfloat16_in_windows_groups_lines_and_unaligned_memory(check):
+def test_bfloat16_in_geometries_groups_lines_and_unaligned_memory(check):
     check("dense 16x16", (3, 6, 19, 18), (4, 3, 3, 4), 2, dtype=torch.bfloat16, offset=1)
     check("dense 16x16", (2, 1, 19, 18), (1, 1, 3, 4), dtype=torch.bfloat16, offset=3)
-    for window in WINDOWS.values():
-        check("dense 16x16", (2, 4, 20, 18), (6, 2, 3, 4), 2, dtype=torch.bfloat16, **window)
-    for window in LINES.values():
-        check("dense 16x16", (2, 4, 391), (6, 2, 30), 2, dtype=torch.bfloat16, **window)
+    for geometry in GEOMETRIES.values():
+        check("dense 16x16", (2, 4, 20, 18), (6, 2, 3, 4), 2, dtype=torch.bfloat16, **geometry)
+    for geometry in LINES.values():
+        check("dense 16x16", (2, 4, 391), (6, 2, 30), 2, dtype=torch.bfloat16, **geometry)
     check("dense 16x16", (2, 3, 500), (2, 3, 150), dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("size", DENSE)
 def test_bfloat16_in_tiles(check, size):
     kernel = size // 2 - 1
-    extent = size + 5
-    shapes = (1, 10, extent, 7), (9, 10, kernel, 3)
+    length = size + 5
+    shapes = (1, 10, length, 7), (9, 10, kernel, 3)
     check(f"dense {size}x{size}", *shapes, pads=(1, 2, 0, 1), dtype=torch.bfloat16, tolerance=2e-3)
 
 

@@ -15,7 +15,7 @@ TOP_K = OPERATORS["HierarchicalSoftmaxTopK"]
 
 
 class Tree:
-    """Random clusters of classes, and parameters."""
+    """Classes in clusters of the given sizes, in random order, and random parameters."""
 
     def __init__(self, sizes, width, dtype):
         self.sizes, self.dtype = torch.tensor(sizes), dtype
@@ -33,14 +33,14 @@ class Tree:
         self.parameters = [tensor.to(dtype) for tensor in parameters]
 
     def log_prob(self, x, cluster_weight, cluster_bias, weight, bias):
-        """By row of weight, written out."""
+        """Log-probabilities [N, V] in the order of the rows of weight, by log_softmax."""
         outer = functional.log_softmax(x @ cluster_weight.T + cluster_bias, 1)
         logits = (x @ weight.T + bias).split(self.sizes.tolist(), 1)
         inner = [functional.log_softmax(part, 1) for part in logits]
         return outer[:, self.row_cluster] + torch.cat(inner, 1)
 
     def loss(self, target, ignored, *tensors):
-        """[N] in float64."""
+        """The loss of each sample [N] in float64."""
         counted = target != ignored
         row = self.class_row[torch.where(counted, target, 0)]
         picked = self.log_prob(*tensors).gather(1, row[:, None])[:, 0]
@@ -130,7 +130,7 @@ def test_log_prob_and_top_k(on_cuda, dtype, sizes, width, samples):
         assert all(len(row.unique()) == k for row in classes)
 
 
-def test_equal_candidates_are_in_the_order_of_their_classes(on_cuda):
+def test_equally_likely_classes_are_in_their_order(on_cuda):
     tree = Tree([3, 5, 2], 4, torch.float32)
     for parameter in tree.parameters:
         parameter.zero_()
@@ -166,7 +166,7 @@ def test_a_target_that_is_no_class_has_no_sparse_gradient(on_cuda):
 
 
 @pytest.mark.parametrize("start", [[0, 9, 7], [1, 3, 7], [0, 3, 6], [0, -(2**50), 7]])
-def test_a_tree_that_is_none_gives_no_numbers(on_cuda, start):
+def test_invalid_cluster_starts_give_not_a_number(on_cuda, start):
     tree = Tree([3, 4], 5, torch.float32)
     x, target, start = random(2, 5), torch.tensor([2, 5]), torch.tensor(start)
     assert on_cuda(LOSS, x, target, *tree.parameters, tree.class_row, start).isnan().all()
@@ -178,7 +178,7 @@ def test_a_tree_that_is_none_gives_no_numbers(on_cuda, start):
     assert (classes == -1).all()
 
 
-def test_a_map_that_is_none_gives_no_numbers(on_cuda):
+def test_invalid_rows_of_classes_give_not_a_number(on_cuda):
     tree = Tree([3, 4], 5, torch.float32)
     x, target = random(2, 5), torch.tensor([2, 5])
     class_row, row_class = tree.class_row.clone(), tree.row_class.clone()

@@ -8,7 +8,7 @@ from tests.custom_ops.test_cuda_emulation import FLOATS, assert_close, gradient,
 
 
 def reference(x, weight, strides):
-    """The sum written out over windows."""
+    """The layer as a sum over unfolded windows."""
     windows = x.unfold(2, weight.shape[4], strides[0]).unfold(3, weight.shape[5], strides[1])
     return torch.einsum("ncijkl,fijckl->nfij", windows, weight)
 

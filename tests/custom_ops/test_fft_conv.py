@@ -1,4 +1,4 @@
-"""kernels/fft_conv, every pass with many algorithms, against torch and scipy in float64."""
+"""custom_ops/kernels/cpu/fft_conv: all passes by many algorithms, against torch and scipy."""
 
 import ctypes
 import fcntl
@@ -103,7 +103,7 @@ WINOGRAD = [f"winograd {height}x{width}" for height in (1, 4, 6) for width in (1
 
 
 def algorithms(kernels, problem, pass_, random, count) -> list[str]:
-    """What the cost model would take, and any others that are supported."""
+    """The cost model's two best algorithms, and ``count`` random ones that fit the problem."""
     chosen = kernels.fft_conv_candidates(problem.sizes(), pass_, 2).decode().split(";")
     possible = [
         f"{method} {height}x{width}"
@@ -210,7 +210,7 @@ def test_special_problems(kernels, problem):
 
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_every_transform_size(kernels, size):
-    """Along both axes, against scipy."""
+    """Transforms of this size along both axes, against scipy."""
     random = np.random.default_rng(size)
     tap = size // 2
     problem = Problem(1, 1, 1, 1, size, size, tap, tap)
@@ -227,7 +227,7 @@ def test_every_transform_size(kernels, size):
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)
 def test_winograd_tiles(kernels, algorithm):
-    """Every kernel that they can compute, all passes, and no other."""
+    """A tile size is supported for exactly the kernels that it can compute, in all passes."""
     random = np.random.default_rng(7)
     height, width = map(int, algorithm.split()[1].split("x"))
     taps = {1: [1], 4: [2, 3], 6: [2, 3, 4, 5]}

@@ -1,4 +1,4 @@
-"""Loops that are compiled per instruction set, on each one here, against torch in float64."""
+"""Kernels compiled per instruction set, run with each that this machine has, against float64."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def assert_same(got, wanted, dtype):
 
 
 def check_products(dtype):
-    # Sizes around those of the register tiles, and of the panels that are packed.
+    # Sizes just below and above those of the register tiles and of the packed panels.
     for frames, inner, outer, kernel, stride in [
         (40, 3, 5, 4, 1), (31, 16, 16, 1, 1), (64, 33, 31, 2, 3), (300, 130, 47, 3, 2),
         (9, 700, 1100, 4, 1), (3, 5, 70, 2, 1), (7, 1, 9, 1, 1), (200, 33, 20, 5, 1),
@@ -79,7 +79,7 @@ def check_extremes(dtype):
     x = x.to(dtype).reshape(1, 1, -1).repeat(1, 1, 3)
     for power in (0.5, 1.5, 2.5):
         got, wanted = feature_lp_pooling(x, 1, 1, power), x.abs().double()
-        got = torch.where(wanted == info.max, wanted, got.double())  # its power is infinite
+        got = torch.where(wanted == info.max, wanted, got.double())  # its power overflows
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-30, equal_nan=True)
 
 

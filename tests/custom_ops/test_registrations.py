@@ -1,4 +1,4 @@
-"""What the library registers, what torch knows and what the documentation says are one."""
+"""The library's registrations, torch's operators and docs/operators.md agree."""
 
 import shutil
 import subprocess
@@ -39,7 +39,7 @@ def test_torch_signature(name):
 
 
 def test_trainable_inputs():
-    # By name, read off each layer's own description; gradients and all other operators have none.
+    # The parameters of each layer, by name; gradients and all other operators have none.
     expected = {
         "FFTConv": ["W", "B"],
         "LocallyConnected": ["weight"],

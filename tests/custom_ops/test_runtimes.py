@@ -1,4 +1,4 @@
-"""One build of the library serves every onnxruntime: tests with the oldest and the newest."""
+"""One build of the library serves every onnxruntime: tests with the oldest and newest supported."""
 
 import os
 import subprocess

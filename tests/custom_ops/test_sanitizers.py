@@ -1,4 +1,4 @@
-"""The CPU kernels under sanitizers: custom_ops/tests drives them without Python."""
+"""Builds custom_ops/tests, which runs the CPU kernels without Python, with sanitizers."""
 
 import shutil
 import subprocess

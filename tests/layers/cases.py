@@ -1,4 +1,4 @@
-"""A small example of every layer, for the tests of what holds for all of them."""
+"""A small example of every layer, for tests that every layer must pass."""
 
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ every_layer = pytest.mark.parametrize("case", CASES, ids=str)
 
 
 def in_double(case):
-    """The layer as a function of its floating-point inputs and parameters, and those in float64."""
+    """The layer as a function of its parameters and floating-point inputs, and these in float64."""
     given = [x.double().requires_grad_() if x.is_floating_point() else x for x in case.inputs]
     names = [name for name, _ in case.layer.named_parameters()]
     values = [p.detach().double().requires_grad_() for p in case.layer.parameters()]

@@ -1,3 +1,5 @@
+"""Fixtures that compare torch, the library in onnxruntime and the ONNX function bodies."""
+
 import numpy as np
 import onnx_ir as ir
 import onnxruntime

@@ -1,4 +1,4 @@
-"""Convolutions that choose their path: the same numbers on either, choices that are remembered."""
+"""Convolutions that choose their algorithm: equal results by each, and choices that are stored."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ def network() -> nn.Module:
     )
 
 
-def test_takes_layers_with_kernels_and_keeps_the_rest():
+def test_layers_with_kernels_are_taken_and_others_stay():
     module = network()
     keys = list(module.state_dict())
     assert accelerate(module) is module
@@ -42,10 +42,12 @@ def test_takes_layers_with_kernels_and_keeps_the_rest():
 @pytest.mark.parametrize("forward", ["torch", "direct", "dense 16x16"])
 @pytest.mark.parametrize("grad_input", ["torch", "dense 32x32"])
 @pytest.mark.parametrize("grad_weight", ["torch", "dense 24x24"])
-def test_every_way_gives_torchs_numbers(forward, grad_input, grad_weight, monkeypatch):
-    ways = {"forward": forward, "grad_input": grad_input, "grad_weight": grad_weight}
+def test_every_algorithm_agrees_with_torch(forward, grad_input, grad_weight, monkeypatch):
+    algorithms = {"forward": forward, "grad_input": grad_input, "grad_weight": grad_weight}
     monkeypatch.setattr(
-        Tuner, "seconds", lambda _, key, make: {"torch": 2.0, ways[key.partition(" ")[0]]: 1.0}
+        Tuner,
+        "seconds",
+        lambda _, key, make: {"torch": 2.0, algorithms[key.partition(" ")[0]]: 1.0},
     )
     x = torch.randn(2, 2, 12, 10)
     plain, tuned = network(), accelerate(network())
@@ -76,7 +78,7 @@ def test_paddings_and_single_images(layer, monkeypatch):
     torch.testing.assert_close(tuned(x[0]), wanted[0], rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_of_gradients_go_through(monkeypatch):
+def test_gradients_of_gradients(monkeypatch):
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "dense 16x16": 1.0})
     x = torch.randn(1, 2, 9, 9, requires_grad=True)
     results = []
@@ -108,14 +110,14 @@ def test_memory_formats_are_measured_apart(empty_cache):
     assert [key.endswith("not contiguous") for key in known] == [False, True]
 
 
-def test_other_types_take_torchs_way():
+def test_other_types_are_computed_by_torch():
     module, x = accelerate(network().double()), torch.randn(1, 2, 12, 10, dtype=torch.float64)
     torch.testing.assert_close(module(x), network().double()(x))
 
 
 @pytest.fixture
 def chosen(monkeypatch):
-    """A layer whose passes have all chosen a way of ours, torch's twin of it, and an image."""
+    """A layer whose passes have all chosen FFTConv, the same layer of torch, and an image."""
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "dense 16x16": 1.0})
     torch.manual_seed(0)
     twin = torch.nn.Conv2d(2, 3, 5)
@@ -133,7 +135,7 @@ def test_autocast_computes_in_its_type(chosen):
         assert layer(x).dtype == twin(x).dtype == torch.bfloat16
 
 
-def test_transforms_and_traces_take_torchs_way(chosen):
+def test_transforms_and_traces_are_computed_by_torch(chosen):
     layer, twin, x = chosen
     weights = dict(twin.named_parameters())
 
@@ -151,7 +153,7 @@ def test_transforms_and_traces_take_torchs_way(chosen):
         torch.testing.assert_close(traced(x), twin(x))
 
 
-@pytest.mark.filterwarnings("ignore")  # of the older exporter, which is still asked for
+@pytest.mark.filterwarnings("ignore")  # torch warns that its older exporter is deprecated
 def test_torchs_own_exporters_write_conv(chosen, tmp_path):
     layer, _, x = chosen
     for dynamo in (False, True):
@@ -163,14 +165,14 @@ def test_torchs_own_exporters_write_conv(chosen, tmp_path):
     assert node.op_type == "FFTConv"
 
 
-def test_compiles_with_torchs_way_where_nothing_is_chosen():
+def test_compiles_torchs_convolution_where_nothing_is_chosen():
     module, x = accelerate(network()), torch.randn(1, 2, 12, 10)
     compiled = torch.compile(module, backend="eager", fullgraph=True)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), network()(x))
 
 
-def test_compiles_with_the_way_that_is_chosen(monkeypatch):
+def test_compiles_the_algorithm_that_is_chosen(monkeypatch):
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "dense 16x16": 1.0})
     module, x = accelerate(network()), torch.randn(1, 2, 12, 10)
     with torch.no_grad():
@@ -186,13 +188,13 @@ def test_a_damaged_file_is_measured_anew(empty_cache):
     assert json.loads(empty_cache.read_text())
 
 
-def test_a_tie_goes_to_the_usual_way():
-    assert fastest({"usual": 1.0, "other": 0.96}, "usual") == "usual"
-    assert fastest({"usual": 1.0, "other": 0.90}, "usual") == "other"
+def test_a_tie_goes_to_the_default():
+    assert fastest({"default": 1.0, "other": 0.96}, "default") == "default"
+    assert fastest({"default": 1.0, "other": 0.90}, "default") == "other"
 
 
 class Clock:
-    """Time that passes only when it is told to; a measurement takes ten seconds."""
+    """A clock that stands still; each measurement moves it on by ten seconds."""
 
     def __init__(self, monkeypatch):
         self.now, self.measured = 0.0, []
@@ -259,11 +261,11 @@ def test_the_nearest_size_decides(monkeypatch):
     assert auto_conv._nearest({}, torch.Size((1, 2, 3))) == "torch"
 
 
-def test_measures_nothing_when_told_so(clock, empty_cache):
+def test_measure_false_measures_nothing(clock, empty_cache):
     layer = accelerate(nn.Conv1d(2, 3, 9), measure=False)
     call(layer, 20, 30)
     assert clock.measured == []
-    accelerate(layer)  # another word on it
+    accelerate(layer)  # a second call lets it measure
     call(layer, 20)
     assert len(clock.measured) == 1
 
@@ -276,7 +278,7 @@ def test_takes_what_an_earlier_run_has_measured(monkeypatch):
     assert list(layer._chosen.values()) == ["direct"]
 
 
-def test_meta_and_fake_tensors_take_torchs_way():
+def test_meta_and_fake_tensors_are_computed_by_torch():
     layer = accelerate(nn.Conv2d(2, 3, 5)).to("meta")
     assert layer(torch.empty(1, 2, 9, 9, device="meta")).shape == (1, 3, 5, 5)
     with torch.device("meta"):

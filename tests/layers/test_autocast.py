@@ -1,4 +1,4 @@
-"""Layers under torch.autocast: types as of torch's layers, values near those in float32."""
+"""Layers under torch.autocast have the types of torch's layers, and values near float32's."""
 
 import copy
 
@@ -25,12 +25,12 @@ from graphscale.layers import (
 TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 CONVOLUTION, SEQUENCE = torch.Size([2, 8, 9, 9]), torch.Size([2, 9, 8])
 LAYERS = {
-    # Computed in autocast's type, as torch's convolutions are.
+    # These compute in autocast's type, as torch's convolutions do.
     "FFTConv1d": (FFTConv1d(9, 8, 5), SEQUENCE, True),
     "FFTConv2d": (FFTConv2d(8, 8, 5, padding=2), CONVOLUTION, True),
     "TemporalConv": (TemporalConv(8, 8, 3), SEQUENCE, True),
     "LocallyConnected": (LocallyConnected(8, 4, (9, 9), 3), CONVOLUTION, True),
-    # Computed in the type that comes in.
+    # These compute in the type of their input.
     "FeatureLPPooling": (FeatureLPPooling(2, 2), CONVOLUTION, True),
     "Maxout": (Maxout(2), CONVOLUTION, True),
     "CrossMapNormalization": (CrossMapNormalization(3), CONVOLUTION, True),
@@ -39,7 +39,7 @@ LAYERS = {
 
 
 class Behind(nn.Module):
-    """A layer behind one that autocast computes in a short type."""
+    """A layer behind one whose output is float16 or bfloat16 under autocast."""
 
     def __init__(self, layer, shape):
         super().__init__()
@@ -110,7 +110,7 @@ def test_double_stays_double(dtype):
 
 
 @TYPES
-def test_tables_take_row_weights_of_another_type(dtype):
+def test_row_weights_may_have_another_type_than_the_table(dtype):
     table, indices = WeightedLookupTable(7, 3), torch.tensor([[1, 2]])
     row_weights = torch.rand(1, 2).to(dtype)
     with torch.autocast("cpu", dtype):

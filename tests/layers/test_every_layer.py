@@ -1,4 +1,4 @@
-"""What holds for every layer: second derivatives, torch.compile and export, types, odd inputs."""
+"""Tests that every layer must pass: derivatives, torch.compile, export, types, odd inputs."""
 
 import copy
 
@@ -84,7 +84,7 @@ def test_16_bit_types(case, dtype):
     got = torch.func.functional_call(case.layer, half, tuple(small))
     wanted = torch.func.functional_call(case.layer, double, tuple(wide))
     assert got.dtype == dtype
-    # One rounding of the result, and of what was summed up to there.
+    # The result is rounded once, and so may be the output of a first step.
     tolerance = 4 * torch.finfo(dtype).eps
     assert (got.double() - wanted).norm() <= tolerance * wanted.norm()
     if names:
@@ -105,12 +105,12 @@ def test_empty_batch_and_its_gradient(case):
 
 
 def strided(x):
-    """The same numbers in every second place."""
+    """The same numbers in every second place of memory."""
     return torch.stack([x, x], -1)[..., 0]
 
 
 def shifted(x):
-    """The same numbers, one element off every larger alignment."""
+    """The same numbers in memory that starts one element behind an aligned address."""
     memory = torch.empty(x.numel() + 1, dtype=x.dtype)[1:]
     return memory.copy_(x.flatten()).view(x.shape)
 

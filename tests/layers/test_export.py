@@ -27,7 +27,7 @@ from .cases import CASES, Case
 
 class Quantize(nn.Module):
     def forward(self, gradient):
-        # ONNX knows no outputs of uint32 everywhere.
+        # Not every runtime has outputs of uint32.
         words, scales = OneBitQuantize()(gradient)
         return words.long(), scales
 
@@ -121,7 +121,7 @@ def test_without_bodies(tmp_path):
     }
 
 
-def test_an_operator_of_a_later_graphscale_is_named():
+def test_an_unknown_operator_is_an_error_that_names_it():
     model = to_onnx(FeatureLPPooling(2), (torch.randn(2, 8, 3),))
     next(iter(model.graph)).op_type = "Unheard"
     with pytest.raises(GraphScaleError, match=r"graphscale.Unheard, which .* upgrade"):

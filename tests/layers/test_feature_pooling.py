@@ -1,3 +1,5 @@
+"""Pooling and normalisation over features, against torch's unfold, norms and LRN in float64."""
+
 import onnx
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""FFTConv against torch's convolutions and ONNX's own test cases of Conv."""
+
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +51,7 @@ def problems(draw):
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(problems())
 def test_equals_torch(problem):
-    """The result, and its gradients, which also are adjoint to it."""
+    """The output, and the gradients to x, weight and bias."""
     torch.manual_seed(0)
     groups, spatial = problem["groups"], len(problem["kernel"])
     x = random(*problem["x"])
@@ -72,9 +74,9 @@ def test_equals_torch(problem):
 
 def test_gradients_and_their_gradients():
     x, weight, bias = random(2, 4, 6, 5), random(6, 2, 3, 2), random(6)
-    window = ([1, 2], 2, [], [1, 0, 0, 1], [2, 1])
-    assert torch.autograd.gradcheck(lambda *a: fft_conv(*a, *window), (x, weight, bias))
-    assert torch.autograd.gradgradcheck(lambda *a: fft_conv(*a, None, *window), (x, weight))
+    attributes = ([1, 2], 2, [], [1, 0, 0, 1], [2, 1])
+    assert torch.autograd.gradcheck(lambda *a: fft_conv(*a, *attributes), (x, weight, bias))
+    assert torch.autograd.gradgradcheck(lambda *a: fft_conv(*a, None, *attributes), (x, weight))
 
 
 def test_asymmetric_pads_and_kernel_as_large_as_the_image():
@@ -133,7 +135,7 @@ def test_wrong_arguments(arguments, message):
         fft_conv(*tensors)
 
 
-def test_torch_sees_through():
+def test_opcheck():
     x, weight, bias = random(2, 4, 6), random(6, 4, 3), random(6)
     torch.library.opcheck(torch.ops.graphscale.fft_conv.default, (x, weight, bias))
 
@@ -147,7 +149,7 @@ def test_torch_sees_through():
         {"kernel_size": 3, "padding": 2, "padding_mode": "reflect"},
     ],
 )
-def test_layer_is_torchs(options):
+def test_layer_equals_torchs(options):
     layer, relative = FFTConv2d(4, 6, **options), torch.nn.Conv2d(4, 6, **options)
     layer.load_state_dict(relative.state_dict())
     for x in (torch.randn(2, 4, 9, 8), torch.randn(4, 9, 8)):
@@ -188,23 +190,23 @@ def test_export(check_export, layer, x, other):
 )
 def test_operators_and_bodies(check_operator, groups, strides, dilations, pads):
     x, weight = torch.randn(2, 4, 10, 9), torch.randn(6, 4 // groups, 3, 2)
-    window = {"strides": strides, "dilations": dilations, "pads": pads, "group": groups}
-    y = fft_conv(x, weight, **window)
-    check_operator("FFTConv", x, weight, torch.randn(6), **window)
-    check_operator("FFTConv", x, weight, None, **window)
+    attributes = {"strides": strides, "dilations": dilations, "pads": pads, "group": groups}
+    y = fft_conv(x, weight, **attributes)
+    check_operator("FFTConv", x, weight, torch.randn(6), **attributes)
+    check_operator("FFTConv", x, weight, None, **attributes)
     grad = torch.randn_like(y)
-    check_operator("FFTConvGradInput", grad, weight, x, **window)
-    check_operator("FFTConvGradWeight", grad, x, weight, **window)
+    check_operator("FFTConvGradInput", grad, weight, x, **attributes)
+    check_operator("FFTConvGradWeight", grad, x, weight, **attributes)
 
 
 def test_gradients_are_adjoint():
     x, weight = random(2, 3, 40, 33), random(4, 3, 7, 6)
-    window = ([1, 2], 1, [], [3, 1, 2, 4], [1, 2])
-    y = fft_conv(x, weight, None, *window)
+    attributes = ([1, 2], 1, [], [3, 1, 2, 4], [1, 2])
+    y = fft_conv(x, weight, None, *attributes)
     grad = torch.randn_like(y)
     inner = (y * grad).sum()
-    grad_x = fft_conv_grad_input(grad, weight, x, *window)
-    grad_weight = fft_conv_grad_weight(grad, x, weight, *window)
+    grad_x = fft_conv_grad_input(grad, weight, x, *attributes)
+    grad_weight = fft_conv_grad_weight(grad, x, weight, *attributes)
     torch.testing.assert_close((x * grad_x).sum(), inner)
     torch.testing.assert_close((weight * grad_weight).sum(), inner)
 
@@ -273,7 +275,7 @@ def test_onnx_backend_tests_of_conv(case, model):
     ],
 )
 def test_large_kernels_in_single_precision(tmp_path, x, weight, groups, pads):
-    """Sizes that go through FFTs: in torch with all gradients, in onnxruntime with kept spectra."""
+    """Sizes for FFTs: in torch with all gradients, in onnxruntime with prepacked weights."""
     spatial = len(x) - 2
     x, weight = random(*x, dtype=torch.float32), random(*weight, dtype=torch.float32)
     exact = CONVOLUTIONS[spatial](x.double(), weight.double(), None, 1, pads, 1, groups)
@@ -307,18 +309,18 @@ ALGORITHMS = ["auto", "direct", "winograd 6x6", "winograd 4x4", "dense 16x24", "
 @pytest.mark.parametrize(("channels", "groups"), [(20, 1), (20, 20), (6, 3)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_bounds(algorithm, channels, groups, dtype):
-    """minimum and maximum: a clamp behind the convolution, for its gradients, too."""
+    """minimum and maximum act as a clamp behind the convolution, also in its gradients."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, channels, 19, 21, generator=generator, dtype=dtype)
     weight = torch.randn(channels, channels // groups, 3, 3, generator=generator, dtype=dtype)
     bias = torch.randn(channels, generator=generator, dtype=dtype)
     tensors = [each.requires_grad_() for each in (x, weight, bias)]
     exact = [each.detach().double().requires_grad_() for each in tensors]
-    window = ([], groups, [], [1, 1, 1, 1], [])
+    attributes = ([], groups, [], [1, 1, 1, 1], [])
     for low, high in [(0.0, None), (-2.0, 8.0), (None, 1.0)]:
         bounds = {"minimum": low, "maximum": high}
         given = {name: bound for name, bound in bounds.items() if bound is not None}
-        y = fft_conv(*tensors, *window, algorithm=algorithm, **given)
+        y = fft_conv(*tensors, *attributes, algorithm=algorithm, **given)
         wanted = torch.nn.functional.conv2d(*exact, padding=1, groups=groups).clamp(low, high)
         tolerance = {torch.float32: 3e-6, torch.float64: 1e-12, torch.bfloat16: 1e-2}[dtype]
         assert (y - wanted).norm() <= tolerance * wanted.norm()

@@ -1,3 +1,5 @@
+"""The two-level softmax against log_softmax within each cluster, in float64."""
+
 import pytest
 import torch
 from torch.nn import functional
@@ -14,7 +16,7 @@ from graphscale.layers.hierarchical_softmax import (
 
 
 def reference(layer, x, clusters):
-    """All log-probabilities by class, written out."""
+    """Log-probabilities of all classes [N, V], by log_softmax within each cluster."""
     outer = functional.log_softmax(x @ layer.cluster_weight.T + layer.cluster_bias, 1)
     logits = (x @ layer.weight.T + layer.bias)[:, layer.class_row]
     within = torch.empty_like(logits)
@@ -98,7 +100,7 @@ def test_sparse_gradients_touch_only_the_targets_clusters():
     for name, parameter in dense.named_parameters():
         other = dict(sparse.named_parameters())[name].grad
         torch.testing.assert_close(other.to_dense(), parameter.grad)
-    # fbcunn's direct update is SGD on them.
+    # SGD with sparse gradients is fbcunn's direct update.
     torch.optim.SGD(dense.parameters(), 0.5).step()
     torch.optim.SGD(sparse.parameters(), 0.5).step()
     torch.testing.assert_close(sparse.weight, dense.weight)
@@ -132,7 +134,7 @@ def test_second_derivative_of_a_million_classes_in_bounded_memory():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("samples", [300, 3000])
 def test_sums_of_16_bit_gradients_are_rounded_once(dtype, samples):
-    """3000 samples of clusters of 200 classes are several pieces."""
+    """The kernel adds 3000 samples of a cluster up in several pieces; the sum is rounded once."""
     layer = HierarchicalSoftmax(6, 400, num_clusters=2, reduction="sum")
     x, target = torch.randn(samples, 6).to(dtype), torch.arange(samples) % 3 * 150
     half = {name: p.detach().to(dtype) for name, p in layer.named_parameters()}
@@ -282,7 +284,7 @@ def test_gradients_of_some_clusters_in_onnxruntime(check_operator):
 
 
 def test_clusters_without_classes():
-    """Only the operator can have them: their probability is lost."""
+    """Only the operator takes them, the module does not; their probability goes to no class."""
     layer = layer_of(torch.tensor([0, 0, 2, 2, 2]))
     x, target = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 4, 3, 1])
     empty = torch.randn(1, 5, dtype=torch.float64)

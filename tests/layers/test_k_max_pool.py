@@ -1,3 +1,5 @@
+"""k-max pooling against torch.topk."""
+
 import math
 
 import pytest
@@ -17,9 +19,9 @@ def reference(x, k):
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.7, 1.0])
 def test_keeps_the_largest_in_order(k, share):
     x = torch.randn(3, 10, 4, dtype=torch.float64, requires_grad=True)
-    kept = max(k, math.ceil(share * 10))
+    count = max(k, math.ceil(share * 10))
     values, index = temporal_k_max_pool(x, k, share)
-    wanted_values, wanted_index = reference(x, kept)
+    wanted_values, wanted_index = reference(x, count)
     assert torch.equal(index, wanted_index)
     assert torch.equal(values, wanted_values)
     assert torch.autograd.gradcheck(lambda t: temporal_k_max_pool(t, k, share)[0], x)

@@ -1,3 +1,5 @@
+"""LocallyConnected against unfold and einsum in float64."""
+
 import pytest
 import torch
 from torch.nn import functional

@@ -1,3 +1,5 @@
+"""Lookup tables against torch.nn.functional.embedding."""
+
 import pytest
 import torch
 from torch.nn import functional
@@ -106,7 +108,9 @@ def test_sparse_gradient():
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("rows", [9, 70_000])  # torch's own gradient, and ours
+@pytest.mark.parametrize(
+    "rows", [9, 70_000]
+)  # torch's gradient serves the small table, graphscale's the large one
 def test_gradients_of_small_and_large_tables(rows, sparse):
     layer, relative = LookupTable(rows, 4, sparse=sparse), torch.nn.Embedding(rows, 4)
     relative.load_state_dict(layer.state_dict())
@@ -142,7 +146,7 @@ def test_weighted_table():
         )
 
 
-def test_torch_sees_through():
+def test_opcheck():
     weight = torch.randn(6, 3, requires_grad=True)
     args = (weight, torch.tensor([1, 5]), 5)
     torch.library.opcheck(torch.ops.graphscale.lookup_table.default, args)

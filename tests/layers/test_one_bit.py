@@ -1,3 +1,5 @@
+"""1-bit quantisation against numpy's packbits, and its error feedback over many steps."""
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from graphscale.layers.one_bit import one_bit_dequantize, one_bit_quantize
 
 
 def reference(v):
-    """Bits, scales and what they stand for, written out in numpy."""
+    """Words, scales and the dequantised matrix of v, by numpy."""
     upper = v >= 0
     mean = [
         [row[bits].mean() if bits.any() else 0.0, row[~bits].mean() if (~bits).any() else 0.0]

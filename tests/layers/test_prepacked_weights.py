@@ -1,4 +1,4 @@
-"""Calls with the same weights keep what was prepacked of them; changed weights are always seen."""
+"""Calls with the same weights reuse the prepacked weights; changed weights are always seen."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def images(layer):
 
 
 def exact(layer, x):
-    """In float64: another type, so nothing that was kept for float32 is used."""
+    """The output in float64, a type for which no weights are prepacked."""
     with torch.no_grad():
         double = type(layer).forward(layer.double(), x.double())
     layer.float()
@@ -35,7 +35,9 @@ def exact(layer, x):
 
 
 def check(layer, x):
-    for _ in range(3):  # the first call remembers, the second prepacks, the third uses it
+    for _ in range(
+        3
+    ):  # the first call notes the weight, the second prepacks it, the third uses that
         with torch.no_grad():
             y = layer(x)
         wanted = exact(layer, x)
@@ -80,7 +82,7 @@ def test_training_sees_every_step(make):
 
 
 def test_attributes_and_sizes_are_told_apart():
-    """One weight tensor, in layers that read it in different ways."""
+    """One weight tensor in layers with other attributes, each with its own prepacked weights."""
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(8, 2, 5, 5))
     layers = [
@@ -139,7 +141,7 @@ layers = [FFTConv2d(64, 64, 31, padding=15) for _ in range(6)]  # spectra of ten
 def run(each):
     with torch.no_grad():
         each(x), each(x), each(x)
-def peak():  # kB; not getrusage's, which counts what the parent held
+def peak():  # kB; getrusage would count what the parent process held
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 run(layers[0])
@@ -152,7 +154,7 @@ print(peak() - before)
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux' /proc")
 def test_memory_is_bounded():
-    """The environment variable, read once by a process, bounds what is kept."""
+    """GRAPHSCALE_PREPACKED_MB, which a process reads once, bounds the prepacked weights."""
 
     def growth(megabytes):
         environment = os.environ | {"GRAPHSCALE_PREPACKED_MB": str(megabytes)}

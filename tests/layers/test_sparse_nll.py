@@ -1,3 +1,5 @@
+"""SparseNLLCriterion against cross_entropy with dense soft targets."""
+
 import pytest
 import torch
 from torch.nn import functional

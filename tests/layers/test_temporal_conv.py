@@ -1,3 +1,5 @@
+"""TemporalConv against torch's conv1d in float64."""
+
 import pytest
 import torch
 from torch.nn import functional
@@ -90,7 +92,7 @@ def test_wrong_types_and_attributes():
         TemporalConv(2, 2, 0)
 
 
-def test_torch_sees_through():
+def test_opcheck():
     x, weight, bias = random(2, 9, 3), random(4, 2, 3), random(4)
     torch.library.opcheck(torch.ops.graphscale.temporal_conv.default, (x, weight, bias, 2))
 

@@ -1,4 +1,4 @@
-"""Every operator and layer under every transform of torch, against differences in float64."""
+"""Every operator and layer under torch's transforms, against difference quotients in float64."""
 
 import contextlib
 
@@ -23,15 +23,15 @@ CLASS_ROW = torch.tensor([3, 0, 6, 1, 2, 5, 4])
 INDICES = torch.tensor([[1, 2, 1], [4, 0, 2]])
 TARGET = torch.tensor([2, -100, 6, 2])
 SOFTMAX = (numbers(3, 4), numbers(3), numbers(7, 4), numbers(7))
-WINDOW = {"dilations": [1, 2], "group": 2, "pads": [1, 0, 2, 1], "strides": [2, 1]}
+CONV_ATTRIBUTES = {"dilations": [1, 2], "group": 2, "pads": [1, 0, 2, 1], "strides": [2, 1]}
 IMAGES, KERNELS, CONVOLVED = numbers(1, 2, 4, 5), numbers(2, 1, 3, 2), numbers(1, 2, 3, 4)
 PATCHED, OWN_KERNELS, MAPS = numbers(1, 2, 3, 4), numbers(2, 2, 2, 2, 2, 2), numbers(1, 2, 2, 2)
 FRAMES, TEMPORAL, OUTPUTS = numbers(1, 7, 2), numbers(2, 3, 2), numbers(1, 3, 2)
-# By operator: its tensors, and its attributes.
+# The tensors and attributes of each operator.
 CASES = {
-    "FFTConv": ((IMAGES, KERNELS, numbers(2)), WINDOW),
-    "FFTConvGradInput": ((CONVOLVED, KERNELS, IMAGES), WINDOW),
-    "FFTConvGradWeight": ((CONVOLVED, IMAGES, KERNELS), WINDOW),
+    "FFTConv": ((IMAGES, KERNELS, numbers(2)), CONV_ATTRIBUTES),
+    "FFTConvGradInput": ((CONVOLVED, KERNELS, IMAGES), CONV_ATTRIBUTES),
+    "FFTConvGradWeight": ((CONVOLVED, IMAGES, KERNELS), CONV_ATTRIBUTES),
     "CrossMapNormalization": ((numbers(2, 6, 3),), {"size": 3, "scale": 0.5}),
     "CrossMapNormalizationGrad": ((numbers(2, 6, 3), numbers(2, 6, 3)), {"size": 3, "scale": 0.5}),
     "FeatureLPPooling": ((numbers(2, 7, 3),), {"width": 3, "stride": 2, "power": 3.0}),
@@ -88,7 +88,7 @@ def function_of(name):
 
 
 def derivative(function, points, direction, step=1e-6):
-    """By the difference of two values along the direction."""
+    """The derivative along the direction, by a difference quotient."""
     ahead = function(*(x + step * v for x, v in zip(points, direction)))
     behind = function(*(x - step * v for x, v in zip(points, direction)))
     return (ahead - behind) / (2 * step)
@@ -114,7 +114,7 @@ def dual_numbers(function, points, direction, context=contextlib.nullcontext):
 
 
 def dual_numbers_of_parameters(function, points, direction):
-    """As in training: the points want gradients, too."""
+    """As in training, where the points need gradients, too."""
     points = [x.clone().requires_grad_() for x in points]
     return dual_numbers(function, points, direction).detach()
 
@@ -201,7 +201,7 @@ def test_second_derivative_of_operators(name, outer, inner):
 
 
 def stacked(name, count=3):
-    """Several of every floating-point tensor."""
+    """The operator, and ``count`` variants of each of its floating-point tensors, stacked."""
     function, points = function_of(name)
     return function, tuple(torch.stack([x + 0.1 * torch.randn_like(x)] * count) for x in points)
 
@@ -309,7 +309,7 @@ def test_layers_with_sparse_gradients_give_dense_ones(sparse, dense, inputs):
     ],
     ids=["OneBitQuantize", "OneBitDequantize"],
 )
-def test_what_cannot_be_transformed_says_so(layer, inputs, request):
+def test_operators_without_derivative_refuse_transforms_by_name(layer, inputs, request):
     operator = request.node.callspec.id
     with pytest.raises(GraphScaleError, match=operator):
         torch.func.vmap(layer)(*(x[None] for x in inputs))

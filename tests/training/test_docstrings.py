@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-FILES = ("grow_in_place", "image_size", "learning_rate", "schedule", "stages")
+FILES = ("grow_in_place", "growth_lr", "growth_schedule", "growth_stages", "image_size")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import graphscale
 from graphscale.core.resampling import growth_matrix
-from graphscale.training import Stages, grow_
+from graphscale.training import GrowthStages, grow_
 
 from .small_networks import EXAMPLE, Fixed, Small, batch, shrunk, target, train
 
@@ -358,7 +358,7 @@ def test_norms_are_kept_before_batch_norm() -> None:
 
 def test_stages() -> None:
     options = [{"input_size": 20}, {"input_size": 26, "kernels": {7: 7, 5: 5}}]
-    stages = Stages(target(), EXAMPLE, options)
+    stages = GrowthStages(target(), EXAMPLE, options)
     module = stages.module.train()
     optimizer = sgd(module)
     train(module, optimizer, batch(module))
@@ -393,7 +393,7 @@ def test_stages() -> None:
 
 def test_stages_only_grow() -> None:
     options = [{"input_size": 26, "kernels": {7: 7}}, {"input_size": 20}]
-    stages = Stages(target(), EXAMPLE, options)
+    stages = GrowthStages(target(), EXAMPLE, options)
     before = copy.deepcopy(stages.module)
     with pytest.raises(graphscale.GraphScaleError, match="would become smaller"):
         grow_(stages.module, to=stages.later[0])

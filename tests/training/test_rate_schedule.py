@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from graphscale import GraphScaleError
-from graphscale.training.rate_schedule import Schedule
+from graphscale.training.rate_schedule import RateSchedule
 
 
 def test_steps() -> None:
-    schedule = Schedule("steps", drops=((0.5, 0.1), (0.75, 0.1)))
+    schedule = RateSchedule("steps", drops=((0.5, 0.1), (0.75, 0.1)))
     assert [schedule.at(share) for share in (0, 0.49)] == [1, 1]
     assert schedule.at(0.5) == pytest.approx(0.1)
     assert schedule.at(0.99) == pytest.approx(0.01)
@@ -16,20 +16,22 @@ def test_steps() -> None:
 
 
 def test_linear() -> None:
-    assert [Schedule("linear").at(share) for share in (0, 0.25, 1)] == [1, 0.75, 0]
+    assert [RateSchedule("linear").at(share) for share in (0, 0.25, 1)] == [1, 0.75, 0]
 
 
 def test_cosine_is_torchs() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     torchs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=20)
     for epoch in range(20):
-        assert Schedule("cosine").at(epoch / 20) == pytest.approx(optimizer.param_groups[0]["lr"])
+        assert RateSchedule("cosine").at(epoch / 20) == pytest.approx(
+            optimizer.param_groups[0]["lr"]
+        )
         optimizer.step()
         torchs.step()
 
 
 def test_warm_up_rises_in_a_line() -> None:
-    schedule = Schedule("linear", warm_up=0.1)
+    schedule = RateSchedule("linear", warm_up=0.1)
     assert schedule.at(0.05) == pytest.approx(0.5)
     assert 0 < schedule.at(0) < 0.01
     assert schedule.at(0.1) == pytest.approx(0.9)
@@ -37,4 +39,4 @@ def test_warm_up_rises_in_a_line() -> None:
 
 def test_unknown_kind() -> None:
     with pytest.raises(GraphScaleError, match="cosine"):
-        Schedule("stairs")
+        RateSchedule("stairs")

@@ -9,7 +9,7 @@ from torch import nn
 import graphscale
 from graphscale import GraphScaleError
 from graphscale.training.image_batches import TensorBatches
-from graphscale.training.rate_schedule import Schedule
+from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import RECIPES, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
@@ -51,7 +51,7 @@ def trainer(name: str, folder: Path | None = None, **options) -> Trainer:
     chosen = RECIPES[name]
     networks = RescaledNetworks(network(), torch.zeros(1, 1, 16, 16), chosen)
     batches = TensorBatches(images(96, 0), images(40, 1), batch=16)
-    options = {"epochs": 6, "rate": 0.05, "schedule": Schedule("steps"), **options}
+    options = {"epochs": 6, "rate": 0.05, "schedule": RateSchedule("steps"), **options}
     run = None
     if folder is not None:
         run = RunFolder(folder)
@@ -120,7 +120,7 @@ def test_growth_carries_the_weights_over() -> None:
 
 
 def test_the_whole_decay_comes_after_growth() -> None:
-    run = trainer("late", schedule=Schedule("linear"), epochs=10)
+    run = trainer("late", schedule=RateSchedule("linear"), epochs=10)
     rates = [run._rate(moment) for moment in (0, 3, 6.99, 7, 8.5, 10)]
     assert rates == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.025, 0.0])
 

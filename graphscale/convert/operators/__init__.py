@@ -1,4 +1,7 @@
-"""ONNX operators in torch, one file per family; `TRANSLATIONS` is the whole registry."""
+"""Translations of ONNX operators to torch, one file per family.
+
+Importing this package fills the registry `TRANSLATIONS`; `translates` adds an operator to it.
+"""
 
 from graphscale.convert.operators import (
     activation,

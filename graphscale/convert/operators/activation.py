@@ -1,4 +1,4 @@
-"""Activations."""
+"""Translations of activation functions, all element-wise but the softmaxes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ translates("Sigmoid")(lambda node, x: torch.sigmoid(x))
 translates("Tanh")(lambda node, x: torch.tanh(x))
 translates("Softsign")(lambda node, x: F.softsign(x))
 translates("Mish")(lambda node, x: F.mish(x))
-# torch's softplus is linear beyond its threshold; ONNX's is not, so the threshold goes to where
-# both are equal in float64.
+# torch's softplus returns x itself beyond a threshold. Beyond 40 that equals ONNX's formula in
+# float64.
 translates("Softplus")(lambda node, x: F.softplus(x, 1.0, 40.0))
 translates("LeakyRelu")(lambda node, x: F.leaky_relu(x, node.attribute("alpha", 0.01)))
 translates("Elu")(lambda node, x: F.elu(x, node.attribute("alpha", 1.0)))
@@ -79,7 +79,7 @@ def _number(bound):
 def _softmax(function, node, x):
     if node.opset >= 13:
         return function(x, node.attribute("axis", -1))
-    # Before opset 13 all axes from `axis` on were one.
+    # Before opset 13 the softmax runs over all axes from `axis` on, flattened to one.
     axis = node.attribute("axis", 1) % max(x.ndim, 1)
     if axis == x.ndim - 1:
         return function(x, axis)

@@ -1,4 +1,4 @@
-"""Element-wise arithmetic, comparisons and logic, with ONNX's broadcasting."""
+"""Translations of element-wise arithmetic, comparisons and logic, with ONNX's broadcasting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from graphscale.convert.operators.registry import translates
 
 
 def _operands(node, a, b):
-    """Both operands ready for torch: one-element constants as numbers, old broadcasting done."""
+    """The operands for torch: one-element constants as Python numbers, shapes that broadcast.
+
+    Before opset 7, attribute `axis` says where the axes of b stand among those of a.
+    """
     if node.opset < 7 and node.attribute("broadcast", 0) and b.ndim < a.ndim:
         axis = node.attribute("axis", a.ndim - b.ndim)
         b = b.reshape((*b.shape, *[1] * (a.ndim - axis - b.ndim)))
@@ -18,6 +21,7 @@ def _operands(node, a, b):
 
 
 def _scalar(x, other):
+    """A constant of one element as a Python number, unless the result would lose axes by that."""
     constant = isinstance(x, torch.Tensor) and not isinstance(other, torch.Tensor)
     return x.item() if constant and x.numel() == 1 and x.ndim <= other.ndim else x
 
@@ -64,6 +68,8 @@ def _pow(node, base, exponent):
 
 
 def _variadic(name, combine):
+    """Register an operator that combines any number of inputs, two at a time."""
+
     def function(node, *inputs):
         return functools.reduce(lambda a, b: combine(*_operands(node, a, b)), inputs)
 
@@ -71,6 +77,8 @@ def _variadic(name, combine):
 
 
 def _extreme(function, clamp):
+    """`function` of two tensors; torch.clamp where one of them is a Python number."""
+
     def combine(a, b):
         if not hasattr(a, "ndim"):
             a, b = b, a

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention."""
+"""Translation of ONNX's Attention (opset 23) to torch's scaled dot-product attention."""
 
 from __future__ import annotations
 

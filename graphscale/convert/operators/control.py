@@ -1,4 +1,4 @@
-"""Control flow that shapes decide."""
+"""Translation of If, where its condition is known before the network runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Convolutions and matrix products."""
+"""Translations of convolutions, transposed convolutions and matrix products.
+
+torch pads both ends of an axis alike. Where ONNX's padding is unequal or negative, `padding.py`
+splits it into a part that torch's function takes and a part that F.pad does before (Conv) or after
+(ConvTranspose).
+"""
 
 from __future__ import annotations
 
@@ -35,14 +40,16 @@ def _conv_transpose(node, x, w, b=None):
         for size, stride, k, dilation in zip(x.shape[2:], strides, w.shape[2:], dilations)
     ]
     begin, end, extra = _transposed_pads(node, x.shape[2:], strides, full, extra)
-    # torch cuts both ends alike and can leave less than a stride at the far end as output_padding.
+    # torch cuts both ends alike (own), and its output_padding (inside) adds less than a stride at
+    # the far end. F.pad cuts or adds the rest (first, last).
     own = [max(min(b_, e), 0) for b_, e in zip(begin, end)]
     kept = [o - e + more for o, e, more in zip(own, end, extra)]
     limits = [max(stride, dilation) for stride, dilation in zip(strides, dilations)]
     inside = [k if 0 <= k < limit else 0 for k, limit in zip(kept, limits)]
     first = [o - b_ for o, b_ in zip(own, begin)]
     last = [k - i for k, i in zip(kept, inside)]
-    late = b is not None and max(*first, *last) > 0  # what is padded gets the bias too
+    # Pixels that F.pad adds need the bias too, so the bias is added after it.
+    late = b is not None and max(*first, *last) > 0
     y = _CONV_TRANSPOSE[rank](
         x, w, None if late else b, strides, own, inside, node.attribute("group", 1), dilations
     )

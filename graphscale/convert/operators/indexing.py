@@ -1,4 +1,4 @@
-"""Operators that pick, place and repeat elements: Slice, Gather, Pad and their kind."""
+"""Translations of operators that pick, move or repeat elements: Slice, Gather, Scatter, Pad …"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.registry import translates
 
-_ALL = 2**31 - 1  # exporters write this, or INT64_MAX, for 'to the end'
+_ALL = 2**31 - 1  # exporters write this, or a larger number, for 'to the end'
 _TORCH_MODES = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
 
 
@@ -31,6 +31,7 @@ def _slice(node, x, starts=None, ends=None, axes=None, steps=None):
 
 
 def _backwards(x, start, end, axis, step):
+    """x[start:end:step] along an axis with a negative step, which torch's slices do not take."""
     size = x.shape[axis]
     start = min(start + size if start < 0 else start, size - 1)
     end = max(end + size if end < 0 else end, -1)
@@ -49,7 +50,8 @@ def _split(node, x, sizes=None):
     return tuple(parts[index] for index in range(node.output_count))
 
 
-# A sequence of tensors is a tuple, as the one output of its node.
+# ONNX's sequence of tensors is a tuple of tensors. The node's one output is that tuple, so these
+# functions return a list of one tuple.
 translates("SequenceConstruct")(lambda node, *xs: [xs])
 translates("SequenceAt", numbers=(1,))(lambda node, sequence, position: sequence[position])
 
@@ -74,7 +76,7 @@ def _concat_from_sequence(node, sequence):
 
 
 def _positive(indices, size):
-    """`indices` counted from the front."""
+    """`indices` as int64, negative ones replaced by their positions from the front."""
     if isinstance(indices, torch.Tensor) and not (indices < 0).any():
         return indices.to(torch.int64)
     indices = indices.to(torch.int64)
@@ -115,6 +117,7 @@ def _scatter_nd(node, x, indices, updates):
 
 
 def _places(indices):
+    """An index tensor (..., n) as n index tensors, one per axis, for torch's indexing."""
     indices = indices.to(torch.int64)
     return tuple(indices[..., i] for i in range(indices.shape[-1]))
 
@@ -144,6 +147,7 @@ def _pad(node, x, pads=None, value=None, axes=None):
         return x
     if mode == "constant":
         return F.pad(x, _pairs(amounts, x.ndim, min(amounts)), value=value or 0.0)
+    # F.pad reflects and repeats along spatial axes only; other axes are indexed one by one below.
     if min(amounts) >= 2 and x.ndim in (3, 4, 5) and min(map(min, amounts.values())) >= 0:
         return F.pad(x, _pairs(amounts, x.ndim, 2), mode=_TORCH_MODES[mode])
     for axis, (begin, end) in amounts.items():
@@ -155,7 +159,7 @@ def _pad(node, x, pads=None, value=None, axes=None):
 
 
 def _pairs(amounts, rank, first):
-    """Padding as torch wants it: from the last axis down to `first`."""
+    """Padding in F.pad's order: (before, after) from the last axis down to `first`."""
     axes = reversed(range(first, rank))
     return [amount for axis in axes for amount in amounts.get(axis, (0, 0))]
 
@@ -170,6 +174,6 @@ def _trilu(node, x, diagonal=0):
 def _top_k(node, x, k=None):
     k = node.attribute("k") if k is None else k[0] if isinstance(k, list) else k
     axis, largest = node.attribute("axis", -1), bool(node.attribute("largest", 1))
-    # A stable sort, because among equals ONNX takes the first.
+    # torch.topk takes any of equal elements, ONNX the first: hence a stable sort.
     result = torch.sort(x, stable=True, dim=axis, descending=largest)
     return result[0].narrow(axis, 0, k), result[1].narrow(axis, 0, k)

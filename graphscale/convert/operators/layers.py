@@ -1,7 +1,7 @@
-"""graphscale's own operators: torch calls the same kernels as onnxruntime.
+"""Translations of graphscale's own operators: torch calls the same kernels as onnxruntime.
 
-Which of their inputs are trained comes from the library's own description of each operator, so a
-new operator of the library needs no line here.
+Which inputs are trained is read from the library's description of each operator, so a new operator
+of the library needs no line here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from graphscale.layers.operator import DOMAIN, OPERATORS, Operator
 
 
 def _function(operator: Operator) -> Callable:
+    """The translation that calls `operator` with a node's inputs and attributes."""
+
     def call(node, *inputs):
         given = {a.name: node.attribute(a.name) for a in operator.attributes}
         named = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,7 @@
-"""Normalisation, with running statistics or without, and Dropout."""
+"""Translations of normalisation layers and Dropout.
+
+BatchNormalization and Dropout differ in train() and eval(); each becomes a module in the network.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.registry import translates
 
-# Metadata of a Dropout node that drops whole channels ('channel') or images ('image') of its input,
-# which ONNX's own operator cannot say.
+# Metadata of a Dropout node that drops whole channels ('channel') or whole images ('image').
+# ONNX's Dropout has no attribute for that.
 DROPS = "graphscale.drops"
 
 
@@ -65,8 +68,8 @@ class Drop(nn.Module):
     """Dropout of whole channels, or of whole images as stochastic depth drops a residual branch.
 
     Args:
-        probability: That a channel or an image is set to zero; the others are scaled up.
-        axes: 1 to drop images, 2 to drop channels of images: as many axes as stand apart.
+        probability: Of a channel or an image to be set to zero; the others are scaled up.
+        axes: 1 to drop images, 2 to drop channels: how many leading axes are drawn one by one.
     """
 
     def __init__(self, probability: float, axes: int) -> None:

@@ -1,4 +1,7 @@
-"""Padding of convolution and pooling windows, as ONNX states it."""
+"""Padding of convolution and pooling: from ONNX's attributes to what torch's functions take.
+
+torch pads an axis by the same amount at both ends; ONNX allows unequal and negative padding.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,13 @@ def window_pads(
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> tuple[list[Any], list[Any]]:
-    """Padding before and after each spatial axis, of `sizes`, from pads or auto_pad."""
+    """Padding before and after each spatial axis, from the node's `pads` or `auto_pad`.
+
+    Args:
+        node: A convolution or pooling node.
+        sizes: Spatial sizes of its input.
+        kernel, strides, dilations: Of its window, one number per axis.
+    """
     auto_pad = node.attribute("auto_pad", "NOTSET")
     rank = len(kernel)
     if auto_pad == "VALID":
@@ -34,13 +43,17 @@ def window_pads(
 
 
 def pad_spatial(x: Any, begin: Sequence[Any], end: Sequence[Any], value: float = 0.0) -> Any:
-    """`x` with its last axes padded, or cropped where the padding is negative."""
+    """`x` (N, C, ...) with its spatial axes padded by `value`, or cropped by negative padding."""
     pairs = [amount for pair in zip(reversed(begin), reversed(end)) for amount in pair]
     return F.pad(x, pairs, value=value) if any(pairs) else x
 
 
 def split_pads(begin: Sequence[int], end: Sequence[int]) -> tuple[list[int], list[int], list[int]]:
-    """Padding that torch can do itself (equal on both sides), and the rest for `pad_spatial`."""
+    """Split padding into (both ends, begin, end).
+
+    The first part is equal at both ends, for torch's own functions; the other two are left for
+    `pad_spatial`. Per axis either the first part or the others are zero.
+    """
     equal = [b == e and b >= 0 for b, e in zip(begin, end)]
     own = [b if same else 0 for b, same in zip(begin, equal)]
     return (

@@ -1,4 +1,8 @@
-"""Pooling: windows of every stride, dilation and padding, placed as onnxruntime places them."""
+"""Translations of pooling, with every stride, dilation, padding and ceil_mode.
+
+torch's own function is used where it takes the padding. Elsewhere the input is padded first, and
+averages are sums over each window divided by the number of elements that count.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class _Pooling:
-    """Where the windows of a pooling node over x (N, C, ...) stand."""
+    """The windows of a pooling node over x (N, C, ...): sizes, places, number along each axis."""
 
     def __init__(self, node, x) -> None:
         self.sizes = x.shape[2:]
@@ -31,14 +35,14 @@ class _Pooling:
 
     @property
     def torch_can(self) -> bool:
-        """Whether torch's own pooling takes this padding."""
+        """Whether torch's own pooling takes this padding: equal, and at most half the kernel."""
         return self.begin == self.end and all(
             0 <= b <= k // 2 for b, k in zip(self.begin, self.kernel)
         )
 
     @property
     def counts(self) -> list[int]:
-        """Number of windows along each axis. None begins in the padding behind the input."""
+        """Number of windows along each axis; no window begins in the padding behind the input."""
         result = []
         for n, b, e, span, stride in zip(
             self.sizes, self.begin, self.end, self.spans, self.strides
@@ -51,7 +55,7 @@ class _Pooling:
         return result
 
     def padded(self, x, value: float):
-        """x padded, or cropped, to what exactly `counts` windows cover."""
+        """x padded, or cropped, to the length that `counts` windows cover."""
         end = [
             (count - 1) * stride + span - n - b
             for count, stride, span, n, b in zip(
@@ -61,7 +65,7 @@ class _Pooling:
         return pad_spatial(x, self.begin, end, value)
 
     def sums(self, x):
-        """Sum over each window of padded x."""
+        """Sum over each window of `padded` x."""
         rank = len(self.kernel)
         if all(d == 1 for d in self.dilations):
             return _AVERAGE[rank](x, self.kernel, self.strides) * math.prod(self.kernel)
@@ -72,7 +76,10 @@ class _Pooling:
         return x
 
     def elements(self, include_pads: bool) -> torch.Tensor:
-        """Number of elements in each window, over the spatial axes."""
+        """Number of elements that count in each window; one axis per spatial axis.
+
+        Windows are boxes, so the number is a product of the numbers along each axis.
+        """
         result = torch.ones(())
         for n, b, e, k, stride, dilation, count in zip(
             self.sizes,

@@ -1,7 +1,7 @@
-"""Recurrent networks: RNN, GRU and LSTM behind a convolutional network.
+"""Translations of recurrent layers: RNN, GRU and LSTM.
 
-torch's fused kernels where they compute the same; a GRU that resets before its matrix product
-(linear_before_reset=0) is unrolled step by step.
+torch's fused functions compute them, with the weights' gates put into torch's order. A GRU with
+linear_before_reset=0 has no counterpart in torch: it is computed step by step.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.registry import translates
 
-# Where each of torch's gates stands in ONNX's weights: LSTM has i, o, f, c and torch i, f, c, o;
-# GRU has z, r, h and torch r, z, h.
+# For each gate in torch's order, its index in ONNX's weights. LSTM: ONNX i, o, f, c; torch i, f, c,
+# o. GRU: ONNX z, r, h; torch r, z, h.
 _GATES = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}
 _DEFAULT_ACTIVATIONS = {
     "RNN": ["Tanh"],
@@ -34,7 +34,11 @@ def _lstm(node, x, w, r, b=None, lengths=None, initial=None, cell=None, peephole
 
 
 def _recurrent(node, x, w, r, b, lengths, states):
-    """x (T, N, I), w (D, G·H, I), r (D, G·H, H), b (D, 2·G·H) give Y (T, D, N, H) and states."""
+    """The outputs of a recurrent node: Y (T, D, N, H) and the last states (D, N, H).
+
+    x (T, N, I), w (D, G·H, I), r (D, G·H, H), b (D, 2·G·H): T steps, N sequences, I inputs, H
+    hidden units, D directions, G gates.
+    """
     batch_first = bool(node.attribute("layout", 0))
     if batch_first:  # x (N, T, I) and states (N, D, H)
         x = x.transpose(0, 1)
@@ -58,7 +62,7 @@ def _recurrent(node, x, w, r, b, lengths, states):
 
 
 def _check(node, x, lengths):
-    """Fail for what is not supported."""
+    """Refuse sequence lengths, options and activations that are not supported."""
     if lengths is not None and not (
         isinstance(lengths, torch.Tensor)
         and isinstance(x.shape[0], int)
@@ -89,7 +93,7 @@ def _torch_weights(kind, w, r, b):
 
 
 def _direction(node, x, weights, states, backwards):
-    """(T, N, H) and the last states of one direction."""
+    """One direction: its outputs (T, N, H) and its last states (N, H)."""
     x = torch.flip(x, (0,)) if backwards else x
     if node.op_type == "GRU" and not node.attribute("linear_before_reset", 0):
         y, finals = _gru(x, weights, states[0])
@@ -100,14 +104,14 @@ def _direction(node, x, weights, states, backwards):
             node.op_type, torch.rnn_relu if relu else torch.rnn_tanh
         )
         hidden = tuple(states) if node.op_type == "LSTM" else states[0]
-        # Of one layer, one direction, sequence first, without dropout.
+        # The last arguments: biases, one layer, no dropout, training, one direction, time first.
         results = function(x, hidden, weights, len(weights) == 4, 1, 0.0, True, False, False)
         y, finals = results[0], [results[1 + i].squeeze(0) for i in range(len(states))]
     return torch.flip(y, (0,)) if backwards else y, finals
 
 
 def _gru(x, weights, state):
-    """A GRU whose reset gate acts on the state before the matrix product."""
+    """A GRU whose reset gate acts before the matrix product (linear_before_reset=0)."""
     hidden = weights[1].shape[1]
     w, r = weights[:2]
     inputs = F.linear(x, w, weights[2] if len(weights) == 4 else None)

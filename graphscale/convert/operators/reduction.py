@@ -1,4 +1,4 @@
-"""Reductions over axes."""
+"""Translations of reductions over axes: ReduceSum and its kind, ArgMax and ArgMin."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _axes(node, x, axes):
 
 
 def _reduction(name, reduce, inner=None, outer=None):
-    """Enter outer(reduce(inner(x), axes, keepdim)) as `name`."""
+    """Register `name` as outer(reduce(inner(x), axes, keepdim))."""
 
     def function(node, x, axes=None):
         axes = _axes(node, x, axes)
@@ -51,7 +51,7 @@ _reduction("ReduceLogSum", _sum, outer=torch.log)
 
 @translates("ReduceL2", numbers=(1,))
 def _reduce_l2(node, x, axes=None):
-    # vector_norm, because the root of a sum has no gradient where all elements are 0.
+    # Not the square root of a sum, whose gradient is NaN where all elements are 0.
     axes = _axes(node, x, axes)
     if axes is None:
         return x.abs()
@@ -65,6 +65,8 @@ def _reduce_log_sum_exp(node, x, axes=None):
 
 
 def _arg(name, function):
+    """Register ArgMax or ArgMin; the last index, if wanted, is the first of the flipped input."""
+
     def entry(node, x):
         axis, keepdim = node.attribute("axis", 0) % x.ndim, bool(node.attribute("keepdims", 1))
         if not node.attribute("select_last_index", 0):

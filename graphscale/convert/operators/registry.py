@@ -1,7 +1,7 @@
-"""The registry of translations: one entry per ONNX operator tells all that convert knows of it.
+"""The registry of translations: everything that `load` knows about an ONNX operator.
 
-`translates` enters a function and the roles of the operator's inputs. No other file lists operators
-by name, so a new operator is one entry and its test.
+`translates` registers a function and the roles of the operator's inputs. No other file lists
+operators by name, so a new operator needs one registration and its test.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class Translation:
         function: `function(node, *inputs)` returns the output, or a tuple of the outputs. It is
             plain torch code; `node` is a `convert.node.Node`. Omitted optional inputs are
             None or left out.
-        numbers: Positions of inputs that arrive as Python numbers or (nested) lists of them, such
-            as Reshape's target. They must be known without running the network.
+        numbers: Positions of inputs that are passed as Python numbers or (nested) lists of them,
+            such as Reshape's target. They must be known without running the network.
         weights: Positions of inputs that hold trainable weights.
         terms: Positions of inputs that hold weights if they have more than one element, such as
             Add's bias. A single number there is a constant (a GELU's 0.5).
@@ -36,7 +36,7 @@ class Translation:
 
 
 TRANSLATIONS: dict[tuple[str, str], Translation] = {}
-"""(domain, operator) -> its entry. ONNX's own domain is ''."""
+"""(domain, operator) -> its translation. ONNX's own domain is ''."""
 
 
 def translates(*names: str, domain: str = "", **roles) -> Callable[[Callable], Callable]:
@@ -48,8 +48,13 @@ def translates(*names: str, domain: str = "", **roles) -> Callable[[Callable], C
         roles: Of their inputs: `numbers`, `weights`, `terms`, `statistics`, `shape_only`, as in
             `Translation`.
 
-    Example: `translates("FFTConv", domain="graphscale", weights=(1, 2))(lambda node, x, w, b=None:
-    ...)` is the whole entry of another domain's operator.
+    Returns:
+        A decorator, which returns the function as it is.
+
+    Example:
+        >>> @translates("ScaledConv", domain="com.example", weights=(1, 2))       # doctest: +SKIP
+        ... def _scaled_conv(node, x, w, b=None):
+        ...     return F.conv2d(x, w, b) * node.attribute("scale", 1.0)
     """
 
     def enter(function: Callable) -> Callable:

@@ -1,4 +1,8 @@
-"""Resize and Upsample: torch's interpolation where it is the same map, else the map itself."""
+"""Translations of Resize and Upsample.
+
+torch's F.interpolate is used where it computes the same. Elsewhere each axis is resized by itself:
+'nearest' by an index, 'linear' and 'cubic' by a matrix product.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ def _resize(node, x, roi=None, scales=None, sizes=None):
 
 
 def _resized(node, x, roi, scales, sizes, transform, rounding):
+    """x resized; `transform` is ONNX's coordinate transformation, `rounding` its nearest_mode."""
     axes = [axis % x.ndim for axis in node.attribute("axes", list(range(x.ndim)))]
     regions = {}
     if transform == "tf_crop_and_resize":
@@ -51,7 +56,7 @@ def _resized(node, x, roi, scales, sizes, transform, rounding):
 
 
 def _goals(node, x, axes, scales, sizes):
-    """axis -> (new size, scale)."""
+    """For each axis to resize, (new size, scale), as ONNX computes one from the other."""
     if sizes is None:
         goals = {}
         for axis, scale in zip(axes, scales):
@@ -104,6 +109,7 @@ def _interpolation(node, x, goals, transform, rounding):
 
 
 def _resize_axis(node, x, axis, size, scale, transform, rounding, region):
+    """x with one axis resized to `size`."""
     mode = node.attribute("mode", "nearest")
     places = _coordinates(x.shape[axis], size, scale, transform, region)
     outside = (places < 0) | (places > x.shape[axis] - 1)
@@ -156,7 +162,11 @@ def _rounded(places, rounding):
 
 
 def _matrix(node, old, places, shrink, mode):
-    """The map (new, old) of linear or cubic interpolation at `places`."""
+    """The matrix (new, old) of linear or cubic interpolation at `places`.
+
+    With antialiasing the kernel is stretched by the ratio of the sizes, so that a smaller output
+    averages over the pixels that it skips.
+    """
     stretch = 1.0 / shrink if node.attribute("antialias", 0) else 1.0
     reach = (1 if mode == "linear" else 2) * stretch
     matrix = np.zeros((len(places), old))

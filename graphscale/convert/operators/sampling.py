@@ -1,4 +1,4 @@
-"""Operators that read maps between their pixels: GridSample, RoiAlign, DeformConv."""
+"""Translations of operators that read between pixels: GridSample, RoiAlign, DeformConv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from graphscale.convert.operators.padding import window_pads
 from graphscale.convert.operators.registry import translates
 
-# Before opset 20, interpolations bore torch's names.
+# From opset 20 on, ONNX has names of its own for torch's interpolations.
 _MODES = {"linear": "bilinear", "cubic": "bicubic"}
 
 
@@ -26,10 +26,10 @@ def _grid_sample(node, x, grid):
 
 @translates("RoiAlign")
 def _roi_align(node, x, boxes, batch):
-    """Averages over bins of boxes (R, 4); x (N, C, H, W) gives (R, C, height, width).
+    """Averages over bins of boxes (R, 4): x (N, C, H, W), batch (R) give (R, C, height, width).
 
-    A bin's samples stand on a grid and are interpolated linearly per axis, so their average is a
-    matrix for rows times the map times a matrix for columns.
+    The samples of a bin form a grid, and interpolation is linear along each axis. So the averages
+    are a matrix for rows times the map times a matrix for columns.
     """
     if node.attribute("mode", "avg") != "avg":
         node.fail("only mode='avg' is supported; use it")
@@ -53,21 +53,21 @@ def _roi_align(node, x, boxes, batch):
 
 
 def _bin_averages(start, end, size, bins, samples, at_least_one):
-    """(R, bins, size): what each pixel of an axis adds to the average of each bin."""
+    """Weights (R, bins, size) of the pixels of one axis in the average of each bin."""
     length = end - start
     if at_least_one:
         length = length.clamp(min=1.0)
-    extent = length / bins
-    # Without a sampling ratio a bin has a sample per pixel: half a pixel apart at the closest, so
-    # that this many of them, from the first that can lie on the map, cover all of it.
-    count = torch.ceil(extent) if samples <= 0 else torch.full_like(extent, samples)
+    bin_size = length / bins
+    # Without a sampling ratio a bin has ceil(bin size) samples, which are at least half a pixel
+    # apart. So 2 * (size + 2) samples, from the first that can lie on the map, cover the map.
+    count = torch.ceil(bin_size) if samples <= 0 else torch.full_like(bin_size, samples)
     count = count.clamp(min=1.0)[:, None, None]
     reach = 2 * (size + 2) if samples <= 0 else samples
     begin = (
         start[:, None, None]
-        + torch.arange(bins, device=start.device)[:, None] * (extent[:, None, None])
+        + torch.arange(bins, device=start.device)[:, None] * (bin_size[:, None, None])
     )
-    step = extent[:, None, None] / count
+    step = bin_size[:, None, None] / count
     first = torch.zeros_like(begin)
     if samples <= 0:
         first = torch.floor((-1.0 - begin) / step.clamp(min=1e-6) - 0.5).clamp(min=0.0)
@@ -83,7 +83,11 @@ def _bin_averages(start, end, size, bins, samples, at_least_one):
 
 @translates("DeformConv", weights=(1, 3))
 def _deform_conv(node, x, w, offset, b=None, mask=None):
-    """Each tap reads the map at its own shifted place: samples by grid_sample, then a product."""
+    """x (N, C, H, W), w (F, C / groups, h, w), offset (N, 2·parts·h·w, H', W') give (N, F, H', W').
+
+    Each tap of the kernel reads the map at a place shifted by its offset. F.grid_sample reads all
+    of them; a matrix product with the kernels follows.
+    """
     if w.ndim != 4:
         node.fail("only two-dimensional maps are supported")
     kernel = node.attribute("kernel_shape", list(w.shape[2:]))

@@ -1,4 +1,4 @@
-"""Operators that rearrange or create tensors, and the shape arithmetic that feeds them."""
+"""Translations of operators that reshape, rearrange, create or convert tensors."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _PRIVATE = ("_reversed_padding_repeated_twice",)
 
 
 @dataclass(frozen=True)
-class Stage:
+class GrowthStage:
     """A pre-train network on the way to the target.
 
     Attributes:
@@ -41,12 +41,12 @@ class Stage:
     template: nn.Module
 
     @classmethod
-    def of(cls, module: nn.Module) -> Stage:
+    def of(cls, module: nn.Module) -> GrowthStage:
         """The stage whose network `module` is, as `shrink` made it."""
         return cls(module.graphscale_plan, _template(module))
 
 
-class Stages:
+class GrowthStages:
     """The pre-train networks of one target, smallest first.
 
     Args:
@@ -65,10 +65,10 @@ class Stages:
 
     Example:
         >>> import torch, graphscale
-        >>> from graphscale.training import Stages
+        >>> from graphscale.training import GrowthStages
         >>> target = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, padding=2), torch.nn.ReLU())
         >>> options = [{"input_size": 48}, {"input_size": 56, "kernels": {5: 5}}]
-        >>> stages = Stages(target, torch.randn(2, 3, 64, 64), options)
+        >>> stages = GrowthStages(target, torch.randn(2, 3, 64, 64), options)
         >>> module = stages.module
         >>> _ = graphscale.grow_(module, to=stages.later[0])
         >>> _ = graphscale.grow_(module)
@@ -78,7 +78,9 @@ class Stages:
         self, target: nn.Module, example_input: Any, options: Sequence[Mapping[str, Any]]
     ) -> None:
         if not options:
-            raise GraphScaleError("Stages: no stage is given; give options of shrink for each")
+            raise GraphScaleError(
+                "GrowthStages: no stage is given; give options of shrink for each"
+            )
         modules = [shrink_module(target, example_input, **each) for each in options]
         for each in modules:
             if len(modules) > 1 and isinstance(each, Network):
@@ -87,10 +89,10 @@ class Stages:
                     "step"
                 )
         self.module = modules[0]
-        self.later = [Stage.of(each) for each in modules[1:]]
+        self.later = [GrowthStage.of(each) for each in modules[1:]]
 
 
-def take_numbers(module: nn.Module, template: nn.Module) -> None:
+def copy_layer_sizes(module: nn.Module, template: nn.Module) -> None:
     """Give the layers of `module` the kernel sizes, paddings and hooks of `template`'s.
 
     Raises:

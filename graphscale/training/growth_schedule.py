@@ -16,8 +16,8 @@ from torch import nn
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.training.grow_in_place import copies_of, grow_, pretrain_part
+from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.image_size import ResizeInputs, SharedImageSize
-from graphscale.training.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class GrowthSchedule:
     A unit is whatever `step` is called after: an epoch or a batch.
 
     Args:
-        module: What `shrink` returned, or the module of `Stages`; also inside wrappers, or as the
-            one shrunk part of a larger module.
+        module: What `shrink` returned, or the module of `GrowthStages`; also inside wrappers, or as
+            the one shrunk part of a larger module.
         total: Units of the whole training.
         grow_at: When to grow: after so many units (int), after a share of them (float), or
             `BeforeDrop` or `Plateau`. A list for several stages, the last one for the target.
@@ -114,7 +114,7 @@ class GrowthSchedule:
         *,
         total: int,
         grow_at: When | Sequence[When],
-        later: Sequence[Stage] = (),
+        later: Sequence[GrowthStage] = (),
         optimizers: Any = (),
         averages: Any = (),
         extra_until_drop: int = 0,

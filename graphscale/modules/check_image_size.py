@@ -1,8 +1,8 @@
-"""A shrunk module says at its first batch that it was given images of another size.
+"""Let a shrunk module raise an error when it is called with images of another size.
 
-A network with global pooling takes images of any size, so that target-sized images in a pre-train
-network cost time and accuracy without any error. The check is a forward pre-hook on the module
-itself: it is copied and pickled with it, two comparisons per call, and growing removes it.
+In: the module, its plan and its example input. A network with global pooling runs on images of any
+size; without this check, target-sized images would cost time and accuracy unnoticed. The check is a
+forward pre-hook of the module, so it is copied and pickled with the module; growing removes it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from graphscale.modules.example import Example
 
 
 class CheckImageSize:
-    """Forward pre-hook: raises where an input's height or width is not the pre-train network's.
+    """Forward pre-hook: raises an error unless heights and widths are the pre-train network's.
 
     Args:
-        sizes: (argument's position or keyword, axis, size) of everything that is checked.
+        sizes: (argument's position or keyword, axis, size) for each size that is checked.
     """
 
     def __init__(self, sizes: list[tuple[int | str, int, int]]) -> None:
         self.sizes = sizes
 
     def __call__(self, module: nn.Module, args: tuple, kwargs: Mapping | None = None) -> None:
-        """Compare the inputs with the sizes.
+        """Compare the arguments of a call with the sizes.
 
         Raises:
-            GraphScaleError: names the size that the module was shrunk for.
+            GraphScaleError: an argument has another size; names the size that is expected.
         """
         for place, axis, size in self.sizes:
             if isinstance(place, str):
@@ -54,9 +54,9 @@ class CheckImageSize:
 
 
 def check_image_size(module: nn.Module, plan: Plan, example: Example) -> None:
-    """Let `module` raise where it is called with images of another size than the plan's.
+    """Register the check on `module`: the sizes that the plan changes, of each tensor argument.
 
-    A hook that is there already is replaced. Tensors inside nested arguments are not checked.
+    A check that is there already is replaced. Tensors inside nested arguments are not checked.
     """
     forget_image_size(module)
     inputs = iter(plan.inputs)
@@ -81,7 +81,7 @@ def check_image_size(module: nn.Module, plan: Plan, example: Example) -> None:
 
 
 def copy_image_size(source: nn.Module, module: nn.Module) -> None:
-    """Let `module` raise where `source` does."""
+    """Register the check of `source` on `module`, too."""
     for key, hook in source._forward_pre_hooks.items():
         if isinstance(hook, CheckImageSize):
             keywords = key in source._forward_pre_hooks_with_kwargs
@@ -89,7 +89,7 @@ def copy_image_size(source: nn.Module, module: nn.Module) -> None:
 
 
 def forget_image_size(module: nn.Module) -> None:
-    """Remove what `check_image_size` set."""
+    """Remove the check."""
     for key, hook in list(module._forward_pre_hooks.items()):
         if isinstance(hook, CheckImageSize):
             del module._forward_pre_hooks[key]

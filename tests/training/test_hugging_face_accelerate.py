@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import graphscale
 from graphscale.training import GrowthLR, GrowthSchedule, resize_batch
-from graphscale.training.accelerate import keep_growth
+from graphscale.training.hugging_face_accelerate import keep_growth
 
 from .small_networks import shrunk, target
 

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.training.growth_schedule import GrowthSchedule
 from graphscale.training.optimizer_state import plain_optimizer
-from graphscale.training.schedule import GrowthSchedule
 
 Decay = Callable[[float], float]
 

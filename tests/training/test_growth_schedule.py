@@ -14,10 +14,10 @@ from graphscale.training import (
     BeforeDrop,
     GrowthLR,
     GrowthSchedule,
+    GrowthStages,
     Plateau,
     ResizeInputs,
     SharedImageSize,
-    Stages,
     resize_batch,
 )
 
@@ -98,7 +98,7 @@ def test_extra_units_until_the_score_drops() -> None:
 
 
 def test_stages_and_sizes_for_workers_and_inputs() -> None:
-    stages = Stages(target(), EXAMPLE, [{"input_size": 20}, {"input_size": 26}])
+    stages = GrowthStages(target(), EXAMPLE, [{"input_size": 20}, {"input_size": 26}])
     size = SharedImageSize(1)
     average = AveragedModel(stages.module)
     schedule = GrowthSchedule(

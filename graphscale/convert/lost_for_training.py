@@ -1,4 +1,7 @@
-"""What a file exported in evaluation mode has lost for training, as far as its graph shows it."""
+"""What a file exported in evaluation mode has lost for training, as far as its graph shows it.
+
+In: a model. Out: sentences for the user, each with the way to export the network for training.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,16 @@ _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _NORMALIZATIONS = ("Normalization", "LRN")
 
 
-def training_losses(model: ModelLike) -> list[str]:
-    """Signs that an exporter dropped what training needs; sentences, none where there is no sign.
+def lost_for_training(model: ModelLike) -> list[str]:
+    """Signs that the exporter dropped what training needs: Dropout or BatchNormalization.
 
-    A graph without Dropout or BatchNormalization nodes may have been designed so: these are hints.
+    These are hints: a network may have been designed without such layers.
 
     Args:
         model: Path of an ONNX model, or the model in memory.
+
+    Returns:
+        One sentence per sign; an empty list where there is none.
 
     Raises:
         GraphScaleError: the model cannot be read.

@@ -13,7 +13,7 @@ from typing import Any
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import replacing
-from graphscale.training.schedule import GrowthSchedule
+from graphscale.training.growth_schedule import GrowthSchedule
 
 _FILE = "graphscale_growth.json"
 

@@ -1,4 +1,8 @@
-"""Tell from shapes alone how the weights of one network are resized into a module's."""
+"""Infer from shapes alone how weights are resized, where there is no plan.
+
+In: the pre-train network's tensors and a module of the target. Out: a `WeightPlan` for each weight
+whose shape differs.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +21,21 @@ _CONVOLUTIONS = (
 )
 
 
-def resized_weights(pretrain: Mapping[str, torch.Tensor], target: nn.Module) -> list[WeightPlan]:
-    """The weights whose shapes differ, for growing without a plan.
+def weight_plans_from_shapes(
+    pretrain: Mapping[str, torch.Tensor], target: nn.Module
+) -> list[WeightPlan]:
+    """How to grow each weight whose shape differs from the target's.
 
-    Convolutions resize their kernels. A fully-connected layer's rows are taken for the square map
-    of the convolution before it (in the order of the modules), which is all that shapes can tell.
+    A convolution's kernel is resized along its spatial axes. A fully-connected layer's inputs are
+    taken to be square maps of the last convolution before it, in the order of the modules.
 
     Args:
         pretrain: The pre-train network's tensors by name.
         target: A module of the target network.
 
     Raises:
-        GraphScaleError: another weight differs, or the rows fit no such map; names it.
+        GraphScaleError: a weight of another layer differs, or the inputs fit no square maps; names
+            the weight.
     """
     found: list[WeightPlan] = []
     channels = 0
@@ -58,7 +65,7 @@ def resized_weights(pretrain: Mapping[str, torch.Tensor], target: nn.Module) -> 
 
 
 def _rows(sizes: tuple[int, int], channels: int) -> list[tuple[int, int]] | None:
-    """Factors C, H, W of a fully-connected layer's rows over C square maps."""
+    """Factors C, H, W of the inputs of a fully-connected layer behind C square maps."""
     if not channels or any(size % channels for size in sizes):
         return None
     target, pretrain = (isqrt(size // channels) for size in sizes)
