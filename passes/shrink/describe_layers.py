@@ -1,4 +1,8 @@
-"""Describe every layer with weights in both networks, with its multiplications (Eq. 3)."""
+"""Describe every layer with weights in both networks, with its multiplications (Eq. 3).
+
+In go the analysis, the chosen kernels and the solved geometry; out come the `LayerPlan`s. The rules
+of the operators say what a layer is, and how often its weight is multiplied with.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,7 @@ def describe_layers(
 
 
 def _target(dims: Dims) -> list[int]:
+    """Shape in the target network, as `Geometry.shape` gives the one in the pre-train network."""
     return [target_size(dim) for dim in dims]
 
 

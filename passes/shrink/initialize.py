@@ -1,4 +1,4 @@
-"""Draw fresh weights for a pre-train network."""
+"""Draw fresh weights for a pre-train network, and find out whether a target is trained."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NORMALIZATIONS = {
 
 
 def is_trained(model: ir.Model) -> bool:
-    """Whether the weights carry anything learned, as far as they show it.
+    """Whether the weights look trained.
 
-    They do not where every kernel is one number repeated, or where all BatchNormalization
-    statistics are the mean 0 and variance 1 that every framework starts from.
+    A network counts as untrained where every kernel is one number repeated, or where all
+    BatchNormalization statistics are mean 0 and variance 1, from which every framework starts.
     """
     statistics = [
         tensor_of(weight_source(node.inputs[index])).numpy()
@@ -37,11 +37,16 @@ def is_trained(model: ir.Model) -> bool:
 
 
 def initialize(model: ir.Model, names: set[str] | None, seed: int) -> list[str]:
-    """Draw kernels and fully-connected weights anew; returns their names.
+    """Draw kernels and fully-connected weights anew, in place; returns their names.
 
-    Normal numbers of variance 2 / fan-in (He et al. 2015), for the shapes that the weights have.
-    With `names`, only those weights are drawn; without, all are, biases are set to zero and
-    normalisation layers to the identity.
+    The numbers are normal with variance 2 / fan-in (He et al. 2015). They are drawn when they are
+    read, each weight from a seed of its own.
+
+    Args:
+        model: The pre-train network.
+        names: The weights to draw. With None, all are drawn, biases become zero, and normalization
+            layers the identity.
+        seed: Of all the weights together.
     """
     generator = np.random.default_rng(seed)
     drawn = []
@@ -85,7 +90,7 @@ def _weights(model: ir.Model) -> dict[ir.Value, int]:
 
 
 def _reset(node: ir.Node) -> None:
-    """Biases to zero, normalisation to the identity."""
+    """Set the biases of a node to zero, a normalization to the identity."""
     if node.op_type in _NORMALIZATIONS:
         fills = dict(enumerate(_NORMALIZATIONS[node.op_type], start=1))
     elif product_rule(node) is not None:

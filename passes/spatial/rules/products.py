@@ -1,4 +1,8 @@
-"""Matrix products: what is summed over, and which weights are fully-connected interfaces."""
+"""Matrix products: MatMul, Gemm and Einsum.
+
+Where a weight is summed over a dimension that holds a height or width, it is a fully-connected
+interface. Where two computed tensors are, as in attention, their sizes are tied.
+"""
 
 from __future__ import annotations
 
