@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from graphscale.convert.training_losses import training_losses
+from graphscale.convert.lost_for_training import lost_for_training
 from graphscale.core.errors import GraphScaleError
 
 
@@ -80,7 +80,7 @@ def _from_file(model: str, image_size: tuple[int, int] | None) -> Target:
     ]
     if None in sizes:
         raise GraphScaleError(f"{model}: leaves its image size open; give it with --image-size")
-    hints = tuple(training_losses(model))
+    hints = tuple(lost_for_training(model))
     return Target(network, torch.zeros(1, shape[1], *sizes), from_onnx=True, hints=hints)
 
 
