@@ -84,7 +84,7 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, stop: int, optimizer: str) -> N
     def stepped(epoch: int, batch: int, batches: int) -> None:
         part.stop = next(steps) == stop
 
-    part.events = Events(stepped=stepped)
+    part.events = Events(batch_done=stepped)
     with pytest.raises(Interrupted):
         part.run()
     rest = trainer("late", tmp_path, **options)
