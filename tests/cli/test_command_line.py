@@ -14,14 +14,6 @@ import onnx
 import pytest
 
 from graphscale.cli.command_line import main
-from tests.zoo.handmade import classic
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    path = tmp_path / "target.onnx"
-    onnx.save(classic(17), path)
-    return path
 
 
 def run(*arguments: object, before: str = "", **options) -> subprocess.CompletedProcess[str]:
@@ -210,3 +202,13 @@ def test_memory_that_is_not_there(target: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
     assert main(["shrink", str(target)]) == 2
     assert capsys.readouterr().err == "graphscale: not enough memory for this model\n"
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_unknown_options_exit_with_2(target: Path, capsys) -> None:
+    for arguments in (["shrink"], ["shrink", str(target), "--init", "zero"], ["melt", "x"], []):
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 2
