@@ -1,4 +1,4 @@
-"""Batches, inputs and workers follow the image size of the moment."""
+"""Batches, inputs and workers follow the current image size."""
 
 import copy
 import pickle

@@ -121,7 +121,7 @@ def test_growth_carries_the_weights_over() -> None:
 
 def test_the_whole_decay_comes_after_growth() -> None:
     run = trainer("late", schedule=RateSchedule("linear"), epochs=10)
-    rates = [run._rate(moment) for moment in (0, 3, 6.99, 7, 8.5, 10)]
+    rates = [run._rate(done) for done in (0, 3, 6.99, 7, 8.5, 10)]
     assert rates == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.025, 0.0])
 
 
