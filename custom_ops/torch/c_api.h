@@ -1,5 +1,5 @@
-// The C interface that graphscale/layers/library.py opens with ctypes. No torch, no Python headers:
-// one library serves every version of both.
+// The C interface that graphscale/core/c_api.py opens with ctypes. No torch, no Python headers: one
+// library serves every version of both.
 #pragma once
 
 #include <cstddef>
@@ -47,6 +47,15 @@ GRAPHSCALE_EXPORT int graphscale_algorithms(const char* name, const int64_t* inp
                                             const GraphScaleAttribute* attributes,
                                             int32_t attribute_count, const GraphScalePlace* place,
                                             char* answer, size_t answer_size);
+
+// Types and shapes of all outputs of a call (its inputs need no memory), optional ones included, as
+// type, rank and dimensions of one output after another, in outputs[0, capacity). A dimension that
+// follows from the inputs' values is -1. Returns 0, or 1 with the reason in error[0, error_size).
+GRAPHSCALE_EXPORT int graphscale_infer_shapes(const char* name, const int64_t* inputs,
+                                              int32_t input_count,
+                                              const GraphScaleAttribute* attributes,
+                                              int32_t attribute_count, int64_t* outputs,
+                                              int32_t capacity, char* error, size_t error_size);
 
 // All operators as JSON: what docs/operators.md is made from.
 GRAPHSCALE_EXPORT const char* graphscale_describe();

@@ -17,14 +17,13 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, shape_of
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.graph.infer_layer_shapes import layer_shape
+from graphscale.passes.graph.infer_layer_shapes import infer_layer, is_layer
 from graphscale.passes.graph.infer_sequences import infer_sequence
 
 _MAX_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
 
 # Operators whose outputs have the shapes that another operator gives the same inputs.
 _EQUIVALENTS = {
-    ("graphscale", "FFTConv"): ("", "Conv"),
     ("com.microsoft", "FusedConv"): ("", "Conv"),
     ("com.microsoft", "Gelu"): ("", "Relu"),
     ("com.microsoft", "QuickGelu"): ("", "Relu"),
@@ -33,7 +32,7 @@ _EQUIVALENTS = {
     ("", "MeanVarianceNormalization"): ("", "Relu"),
 }
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose", "FFTConv", "FusedConv")
+_CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv")
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
@@ -174,11 +173,11 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
             )
     if node.op_type in _CONVOLUTIONS:
         _check_kernel(node, found)
-    shape = layer_shape(node, [found.shapes[value] for value in inputs])
-    if shape is not None:
-        first = inference.types[inputs[0]].tensor_type.elem_type
-        for output, kind in zip(node.outputs, (first, onnx.TensorProto.INT64)):  # value and index
-            inference.record(output, kind, shape)
+    if is_layer(node):
+        for output, (elem_type, sizes) in zip(node.outputs, infer_layer(node, inference.types)):
+            if any(size < 0 for size in sizes):
+                raise _depends_on_data(node, output)
+            inference.record(output, elem_type, sizes)
         return
     types = _output_types(model, node, inference)
     for output in node.outputs:

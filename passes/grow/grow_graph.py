@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx_ir as ir
 
 from graphscale.core.detached_tensors import node_tensors
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.plan import Plan
+from graphscale.core.plan import Plan, WeightPlan
 from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import is_stripped
 from graphscale.passes.grow.follow_untied_weights import FollowUntiedWeights
@@ -48,6 +49,7 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     growth = Growth(untied=FollowUntiedWeights(checkpoint, plan.constants)(target).names)
     resized = {weight.name: weight for weight in plan.weights}
     tensors = tensors_by_name(target)
+    _check_plan(resized, tensors)
     settings = _settings(target)
     learned = {
         name: tuple(resized[name].pretrain_shape)
@@ -78,6 +80,19 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
         if node.op_type == "Constant" and node.outputs[0].name in filled:
             node.attributes[key] = ir.AttrTensor(key, filled[node.outputs[0].name])
     return growth
+
+
+def _check_plan(
+    resized: Mapping[str, WeightPlan], tensors: Mapping[str, ir.TensorProtocol]
+) -> None:
+    """Raise where the plan grows a weight to another shape than its target network has."""
+    for name, weight in resized.items():
+        if name in tensors and weight.target_shape != list(tensors[name].shape.numpy()):
+            raise GraphScaleError(
+                f"the plan grows weight {name!r} to the shape {weight.target_shape}, but in its "
+                f"target network it has the shape {list(tensors[name].shape.numpy())}; give the "
+                "plan that shrink wrote"
+            )
 
 
 def _learned(tensor: ir.TensorProtocol) -> bool:

@@ -109,3 +109,10 @@ def test_a_transposed_kernel_is_resized_where_it_is_stored() -> None:
     assert small.shape == (2, 2, 8, 8)
     expected = interpolated(interpolated(small, 0, 3), 1, 3)
     np.testing.assert_allclose(large, expected, atol=1e-6)
+
+
+def test_a_plan_that_grows_a_weight_beyond_its_target_network_is_refused():
+    checkpoint, plan = planned()
+    plan.weights[0].factors[2] = [(500, 3)]
+    with pytest.raises(GraphScaleError, match=r"'k' to the shape \[4, 2, 500, 5\], but .* 5, 5\];"):
+        grow_graph(read(f"{HEAD} {BODY}", **TARGET), checkpoint, plan, "bilinear")
