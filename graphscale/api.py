@@ -242,5 +242,5 @@ def grow(
 
 
 def _is_module(model: ModelLike | torch.nn.Module | None) -> TypeIs[torch.nn.Module]:
-    """Whether `model` is a torch module, told without importing torch."""
+    """Whether `model` is a torch module; found out without importing torch."""
     return any(base.__module__.startswith("torch.nn.modules") for base in type(model).__mro__)

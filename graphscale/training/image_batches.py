@@ -85,7 +85,7 @@ class FolderImages(torch.utils.data.Dataset):
             box = _middle(image.size, width / height, share=1.0)
         else:
             box = _random_part(image.size, width / height, self.smallest_share, random)
-        # reducing_gap lets Pillow shrink by whole numbers first, which is faster and as good.
+        # reducing_gap lets Pillow first reduce by a whole factor, which is faster and as good.
         image = image.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
         if self.augmentation == "crop-flip" and random.random() < 0.5:
             image = ImageOps.mirror(image)

@@ -129,5 +129,5 @@ class SharedImageSize:
         return word >> 32, word & 0xFFFFFFFF
 
     def __deepcopy__(self, memo: dict) -> SharedImageSize:
-        """Itself: a copy of a data set follows the same size."""
+        """The object itself, so that a copy of a data set shares the size."""
         return self

@@ -20,7 +20,7 @@ def listing(folder: Path) -> Listing:
 
 
 def sentence(capsys: pytest.CaptureFixture, *arguments: object, status: int = 2) -> str:
-    """What the command complains of; one line and nothing else."""
+    """The error message of a command, which must print one line and nothing else."""
     capsys.readouterr()
     assert main([str(each) for each in arguments]) == status
     out, err = capsys.readouterr()

@@ -29,7 +29,7 @@ def pretrain(target: Path) -> Path:
 
 @pytest.fixture
 def complaint(tmp_path: Path, capsys: pytest.CaptureFixture) -> Iterator[Callable[..., str]]:
-    """Run a command on bad input; the files around it stay as they are."""
+    """A function that runs a command on bad input and checks that no file changes."""
 
     def run(*arguments: object, status: int = 2) -> str:
         before = listing(tmp_path)

@@ -1,4 +1,4 @@
-"""graphscale accelerate: its options and its table; what it measures is tests/acceleration's."""
+"""graphscale accelerate: its options and its table. Measuring is tested in tests/acceleration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every command: exit status, standard streams, signals, and faults of ours."""
+"""Every command: exit status, standard streams, signals, and faults of graphscale."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_handlers_of_the_process_are_as_before(target: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-# --- faults of ours, and what is missing ----------------------------------------------------------
+# --- faults of graphscale, and missing packages ---------------------------------------------------
 
 
 def test_a_fault_of_ours_is_reported_as_such(target: Path, monkeypatch, capsys) -> None:

@@ -71,7 +71,7 @@ def test_resize_methods_keep_the_response_to_a_constant(pretrain: Path, method: 
 
 
 def without_plan(path: Path, rename: bool = False) -> Path:
-    """The checkpoint as foreign training code writes it: no metadata, perhaps other names."""
+    """The checkpoint as another program may write it: no metadata, perhaps other names."""
     model = onnx.load(path)
     del model.metadata_props[:]
     if rename:
@@ -172,7 +172,7 @@ def test_a_damaged_plan_in_the_metadata(pretrain: Path, complaint) -> None:
 def test_images_that_cannot_be_used_are_refused_first(
     pretrain: Path, tmp_path: Path, complaint, name: str, content
 ) -> None:
-    """`complaint` sees that no grown model is written."""
+    """`complaint` checks that no grown model is written."""
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)

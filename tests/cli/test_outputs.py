@@ -25,7 +25,7 @@ def test_an_output_without_a_name(target: Path, pretrain: Path, complaint, outpu
 
 
 def test_output_over_the_input(target: Path, complaint) -> None:
-    """The weights are read while the output is written: into another file, renamed at the end."""
+    """Weights are read from the input while the output is written: into a file of its own."""
     assert main(["shrink", str(target), "-o", str(target)]) == 0
     onnx.checker.check_model(str(target), full_check=True)
 
@@ -37,7 +37,7 @@ def test_missing_output_folder(target: Path, tmp_path: Path, complaint) -> None:
 
 @pytest.fixture
 def as_nobody(tmp_path: Path) -> Iterator[None]:
-    """Root may write everywhere: take its rights away."""
+    """Run the test as a user without rights, because root may write everywhere."""
     root = os.geteuid() == 0
     folder = tmp_path
     while root and folder != Path(tempfile.gettempdir()) and folder != folder.parent:
@@ -61,7 +61,7 @@ def test_unwritable_folder(target: Path, pretrain: Path, request, capsys) -> Non
 
 @pytest.mark.parametrize("space", [100, 2_000, 5_000, 20_000])
 def test_full_disk(target: Path, tmp_path: Path, space: int) -> None:
-    """A limit on the size of files stands for the disk: the system refuses the write half-way."""
+    """A limit on the size of files acts like a full disk: a write fails half-way."""
     for name in ("target.pretrain.onnx", "target.pretrain.plan.json"):
         (tmp_path / name).write_bytes(b"what was here before")
     before = listing(tmp_path)

@@ -156,7 +156,7 @@ def test_resized_weights_grow_back_into_themselves(pretrain: Path) -> None:
 
 
 def test_damaged_file(target: Path, tmp_path: Path, capsys) -> None:
-    """Whatever a damaged byte makes of the model, the answer is a result or one sentence."""
+    """A model with damaged bytes gives a result or a one-sentence error, never a fault."""
     whole = target.read_bytes()
     random = np.random.default_rng(0)
     for _ in range(60):

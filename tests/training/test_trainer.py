@@ -36,7 +36,7 @@ def network() -> nn.Module:
 
 
 def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bars that lie or stand."""
+    """Images of horizontal or vertical bars."""
     generator = torch.Generator().manual_seed(seed)
     shown = 0.3 * torch.randn(count, 1, 16, 16, generator=generator)
     labels = torch.randint(2, (count,), generator=generator)
