@@ -114,7 +114,9 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
             flush=True,
         )
 
-    trainer = Trainer(networks, batches, recipe, training, folder, events=Events(finished=finished))
+    trainer = Trainer(
+        networks, batches, recipe, training, folder, events=Events(epoch_done=finished)
+    )
     trainer.run(folder.load())
     report = {
         "data": options.data,
