@@ -60,7 +60,7 @@ def spatial_positions(value: ir.Value, rank: int) -> range:
 
 
 def _follow(analyzer: Analyzer) -> GraphScaleError | None:
-    """Apply every node's rule; returns the first refusal, if any. Refused nodes fix their outputs."""
+    """Apply every node's rule; returns the first refusal. Outputs of refused nodes are fixed."""
     refusal = None
     for value in graph_inputs(analyzer.model):
         analyzer.feed(value, spatial_positions(value, len(analyzer.shape(value))))
