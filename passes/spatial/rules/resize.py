@@ -34,8 +34,8 @@ class Resampling(Parameters):
         ratio = self.before / self.size
         if self.mode == "align_corners":
             ratio = (self.before - 1) / max(self.size - 1, 1)
-        # In the half_pixel modes the outer edges of the first pixels lie on each other, in the other
-        # modes ('asymmetric', 'align_corners') their centres.
+        # In the half_pixel modes the outer edges of the first pixels coincide; in the other modes
+        # ('asymmetric', 'align_corners') their centres do.
         on_edge = self.mode.endswith("half_pixel") or self.mode == "half_pixel_symmetric"
         shift = ratio / 2 - 0.5 if on_edge else 0.0
         return Grid(grid.origin + grid.pitch * shift, grid.pitch * ratio, size)
