@@ -67,7 +67,8 @@ def tree_clusters(vectors: Tensor, num_clusters: int) -> Tensor:
         num_clusters: How many clusters.
 
     Example:
-        >>> HierarchicalSoftmax(512, len(table), clusters=tree_clusters(table, 200))
+        >>> tree_clusters(torch.tensor([[5.0], [-5.0], [6.0], [-4.0]]), 2)
+        tensor([0, 1, 0, 1])
     """
     count = len(vectors)
     _check(count, num_clusters)
