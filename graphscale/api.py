@@ -59,7 +59,9 @@ def plan(
         from graphscale.modules.shrink import plan_module
 
         return plan_module(model, example_input, input_size=input_size, kernels=kernels, keep=keep)
-    return plan_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
+    return plan_model(  # load_model has made or copied the graph: no other copy is needed
+        load_model(model), input_size=input_size, kernels=kernels, keep=keep, copy=False
+    )
 
 
 @overload
@@ -161,6 +163,7 @@ def shrink(
         keep=keep,
         init=init or "auto",
         seed=seed,
+        copy=False,
     )
     return pretrain if isinstance(model, ir.Model) else ir.to_proto(pretrain)
 

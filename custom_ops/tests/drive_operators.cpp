@@ -15,7 +15,7 @@
 namespace graphscale {
 namespace {
 
-// Its shape and, for integers, the values (repeated).
+// A tensor's shape and, for integers, its values (repeated).
 struct Input {
   Shape shape;
   std::vector<int64_t> integers = {};
@@ -192,7 +192,7 @@ bool has_nan(const Tensor& tensor) {
   }
 }
 
-// As torch/c_api.h wants it.
+// In the form of torch/c_api.h.
 void append(const Tensor& tensor, std::vector<int64_t>& numbers) {
   numbers.push_back(reinterpret_cast<intptr_t>(tensor.memory));
   numbers.push_back(tensor.present ? static_cast<int64_t>(tensor.type) : 0);

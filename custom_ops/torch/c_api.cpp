@@ -1,5 +1,5 @@
-// A call: attributes and tensors are read into the kernels' types, inputs and outputs are checked,
-// and the kernel of the tensors' device runs. Exceptions become the error text of the C API.
+// Runs a call: reads attributes and tensors into the kernels' types, checks inputs and outputs, and
+// runs the kernel of the tensors' device. Exceptions become the error text of the C API.
 #include "torch/c_api.h"
 
 #include <algorithm>
