@@ -98,11 +98,17 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         dilated = _has_dilation(model)
         size, keep = options.input_size, options.keep
         if options.dry_run:
-            plan = plan_model(model, input_size=size, kernels=table, keep=keep)
+            plan = plan_model(model, input_size=size, kernels=table, keep=keep, copy=False)
         else:
             init = options.init or "auto"
             model, plan = shrink_model(
-                model, input_size=size, kernels=table, keep=keep, init=init, seed=options.seed
+                model,
+                input_size=size,
+                kernels=table,
+                keep=keep,
+                init=init,
+                seed=options.seed,
+                copy=False,
             )
         terminal.step(f"{len(plan.layers)} layers are planned and {len(plan.weights)} weights made")
         _check_patterns(options.model, options.keep, plan)

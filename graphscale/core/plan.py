@@ -1,7 +1,8 @@
 """The plan: everything that shrink decided about a network.
 
 `shrink` makes it, the pre-train model carries it in its metadata as JSON, and `grow` follows it
-back to the target network.
+back to the target network. Here are its parts, as dataclasses, and their way to JSON and back;
+reading checks every field, because a plan may come from anywhere.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ INITIALIZATIONS = ("resize", "fresh", "")  # see Plan.init
 
 @dataclass
 class InputPlan:
-    """A graph input: its shapes in both networks; symbolic dimensions are names."""
+    """The shapes of a graph input in both networks; symbolic dimensions are names."""
 
     name: str
     target: list[int | str]
@@ -154,11 +155,12 @@ class Plan:
         inputs: Shapes of the graph inputs.
         layers: Every convolution and fully-connected layer.
         weights: Weights that are resized; all others are copied.
-        constants: Constants that hold shapes and differ between the networks: not learned.
-        init: What the resized weights start from: 'resize', 'fresh', or '' where none were made.
+        constants: Constants that hold shapes and differ between the networks; not weights.
+        init: Where the weights come from: 'resize' (the target's, resized), 'fresh' (drawn), or ''
+            for a plan without weights.
         grids: Sampling grids of the feature maps, by tensor name.
-        folded: Weights that nodes computed and that are initializers now.
-        resolved_ifs: If nodes in whose place the branch stands that shapes decide.
+        folded: Weights that nodes computed in the file and that are initializers now.
+        resolved_ifs: If nodes that were replaced by a branch, because shapes decide which one.
         target: The target network without its learned weights (serialized, compressed, base64).
     """
 

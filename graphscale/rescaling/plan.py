@@ -1,8 +1,8 @@
 """Plan how a network is rescaled: the passes in their order.
 
-In goes a target model with the user's wishes, out comes its `Plan`. `derive` does the work for both
-`plan_model` and `shrink_model`, on a copy of the graph: the model given is left as it is, and no
-weight is copied or read.
+In goes a target model with the user's wishes, out comes its `Plan`. `prepare` and then `derive` do
+the work for both `plan_model` and `shrink_model`, on a copy of the graph unless the caller gives
+its model away. No weight is copied or read.
 """
 
 from __future__ import annotations
@@ -68,20 +68,28 @@ def plan_model(
     input_size: Size = None,
     kernels: KernelTable | None = None,
     keep: Sequence[str] = (),
+    copy: bool = True,
 ) -> Plan:
-    """What `shrink_model` would do to `model`, which is left as it is; arguments as there."""
-    _, plan = derive(prepare(model, input_size), kernels, keep)
+    """Plan what `shrink_model` would do to `model`; arguments and errors as there."""
+    _, plan = derive(prepare(model, input_size, copy), kernels, keep)
     return plan
 
 
-def prepare(model: ir.Model, input_size: Size = None) -> Target:
-    """Copy the graph of `model` and normalize it.
+def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Target:
+    """Make a target network ready to be analyzed: normalize it and fold its computed weights.
+
+    Args:
+        model: The target network.
+        input_size: As for `shrink_model`.
+        copy: Work on a copy of the graph. Without, `model` itself is changed: its caller has no
+            further use for it, and the time of the copy is saved.
 
     Raises:
         GraphScaleError: the input size does not fit the model, or a node cannot be computed.
     """
     source = model.meta.get("source", "the model")
-    model = model.clone()
+    if copy:
+        model = model.clone()
     model.meta["source"] = source
     normalize(model)
     size = InputSize.parse(input_size, has_fixed_size(model))

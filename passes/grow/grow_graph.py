@@ -1,4 +1,8 @@
-"""Fill the target network with a checkpoint's weights, resized where the plan says so."""
+"""Fill the target network with a checkpoint's weights, resized where the plan says so.
+
+In go the target's graph (as the plan carries it, without weights), the trained pre-train network
+and the plan; the graph gets its weights, and `Growth` lists what was done with each.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,13 @@ from graphscale.core.skeleton import is_stripped
 from graphscale.passes.grow.follow_untied_weights import FollowUntiedWeights
 from graphscale.passes.grow.match_weights import match_weights, tensors_by_name
 
-# Operators whose inputs, all but the first, are settings and no weights.
+# Operators whose inputs, all but the first, are settings rather than weights.
 _WITH_SETTINGS = ("Resize", "Upsample", "Clip", "Pad", "Dropout")
 
 
 @dataclass
 class Growth:
-    """What growth did, as names of the target's weights.
+    """What was done, as names of the target's weights.
 
     Attributes:
         resized: Weights that were grown.
@@ -96,6 +100,7 @@ def _check_plan(
 
 
 def _learned(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor can have been trained."""
     return tensor.dtype.is_floating_point()
 
 

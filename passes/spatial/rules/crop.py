@@ -15,7 +15,7 @@ from graphscale.passes.spatial.mapping import Change, Option, Parameters
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
 
-_CUT_COST = 0.05  # per pixel that is cut off beyond what the target cuts off, or less
+_CUT_COST = 0.05  # per pixel that is cut off more, or less, than in the target
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ class _TransposedConvolution(ConvolutionRule):
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
         return analysis.of(node.inputs[0])
 
-    def fan_in(self, node: ir.Node, shape: list[int]) -> int:
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
         return max(1, shape[0] * prod(shape[2:]) // node.attributes.get_int("group", 1))
 
 

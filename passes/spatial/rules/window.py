@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from math import ceil, floor, prod
 
 import onnx_ir as ir
 
@@ -179,11 +179,8 @@ class _Convolution(_Windows, ConvolutionRule):
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
         return analysis.of(node.outputs[0])
 
-    def fan_in(self, node: ir.Node, shape: list[int]) -> int:
-        total = 1
-        for size in shape[1:]:
-            total *= size
-        return total
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
+        return prod(shape[1:])
 
 
 @register("FFTConv", domain="graphscale")
