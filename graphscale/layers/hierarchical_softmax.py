@@ -428,7 +428,7 @@ class HierarchicalSoftmax(nn.Module):
             self.class_row,
             self.cluster_start,
         )
-        sparse = self.sparse and not is_transformed()  # torch.func knows dense gradients only
+        sparse = self.sparse and not is_transformed()  # torch.func needs dense gradients
         if sparse and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             loss = _SparseLoss.apply(self.ignore_index, *tensors)
         else:
