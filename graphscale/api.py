@@ -45,7 +45,7 @@ def plan(
 
     Returns:
         The plan: each layer's kernels, sizes and multiplications, and how each weight is resized.
-        `plan(...).image_size` is the size of the images that the pre-train network takes.
+        `plan(...).image_size` is (height, width) of the images that the pre-train network takes.
 
     Raises:
         GraphScaleError: the model cannot be read or rescaled; says what to do.
@@ -53,7 +53,7 @@ def plan(
     Example:
         >>> plan = graphscale.plan("model.onnx", kernels={3: 3})                  # doctest: +SKIP
         >>> plan.image_size, plan.multiplications()["ratio"]                      # doctest: +SKIP
-        (160, 2.2)
+        ((160, 160), 2.2)
     """
     if _is_module(model):
         from graphscale.modules.shrink import plan_module
@@ -142,7 +142,7 @@ def shrink(
         >>> target = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, padding=3), torch.nn.ReLU())
         >>> pretrain = graphscale.shrink(target, torch.zeros(1, 3, 64, 64))
         >>> pretrain[0].kernel_size, pretrain.graphscale_plan.image_size
-        ((5, 5), 46)
+        ((5, 5), (46, 46))
     """
     if _is_module(model):
         from graphscale.modules.shrink import shrink_module

@@ -71,7 +71,7 @@ class FolderImages(torch.utils.data.Dataset):
         return len(self.files)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        """The image of `place`, an (epoch, index) of `ResumableOrder`."""
+        """The image and label for an (epoch, index) of `ResumableOrder`."""
         from PIL import Image, ImageOps
 
         epoch, index = place
@@ -94,7 +94,10 @@ class FolderImages(torch.utils.data.Dataset):
 
 
 def _middle(size: tuple[int, int], aspect: float, share: float = 0.875) -> tuple[float, ...]:
-    """The largest box of this aspect in the middle of an image, times `share`."""
+    """The box (left, top, right, bottom) of this aspect in the middle of an image.
+
+    Its sides are `share` of those of the largest such box.
+    """
     width, height = size
     across = min(width, height * aspect) * share
     down = across / aspect
@@ -105,6 +108,11 @@ def _middle(size: tuple[int, int], aspect: float, share: float = 0.875) -> tuple
 def _random_part(
     size: tuple[int, int], aspect: float, smallest: float, random: np.random.Generator
 ) -> tuple[float, ...]:
+    """A random box (left, top, right, bottom) inside an image of this size.
+
+    Its area is at least `smallest` of the image's; its aspect is 3/4 to 4/3 times `aspect`. If ten
+    draws do not fit into the image, it is the largest box in the middle.
+    """
     width, height = size
     for _ in range(10):
         area = width * height * random.uniform(smallest, 1.0)
@@ -117,9 +125,16 @@ def _random_part(
 
 
 class ResumableOrder(torch.utils.data.Sampler):
-    """(epoch, index) of all images, in a new order in each epoch.
+    """A sampler: (epoch, index) for every image, in a new random order in each epoch.
 
-    `start` leaves out the images that were seen before a stop.
+    Args:
+        count: Number of images.
+        seed: For the orders.
+        shuffle: With False the order is that of the images.
+
+    Attributes:
+        epoch: The epoch whose order is drawn; set it before iterating.
+        start: Number of images to skip, which were used before an interruption.
     """
 
     def __init__(self, count: int, seed: int, shuffle: bool = True) -> None:
