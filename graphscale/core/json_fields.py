@@ -62,7 +62,9 @@ class JsonObject:
     def number(self, name: str) -> float:
         """A finite number."""
         found = self._value[name]
-        if isinstance(found, bool) or not isinstance(found, int | float) or not isfinite(found):
+        number = isinstance(found, int | float) and not isinstance(found, bool)
+        # Beyond 64 bits an integer may be too large for a float, which isfinite would fail on.
+        if not number or abs(found) > _MAX_INTEGER or not isfinite(found):
             raise JsonError(f"{self.place(name)} is {_kind(found)}, not a finite number")
         return found
 

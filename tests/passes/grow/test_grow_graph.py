@@ -1,4 +1,4 @@
-"""The target filled from a checkpoint, with a plan written by hand."""
+"""The target is filled from a checkpoint; what does not fit is refused by name."""
 
 import numpy as np
 import onnx_ir as ir
@@ -87,7 +87,7 @@ def table_of_positions():
 
 
 def test_a_table_is_interpolated_without_amplitude() -> None:
-    """Its numbers are added to the map as they are, not summed up."""
+    """A table's numbers are added to the map, not summed over: they are only interpolated."""
     pretrain, grown = loop(table_of_positions()[0])
     small, large = (weights(model)["positions.table"] for model in (pretrain, grown))
     side = small.shape[2]

@@ -1,4 +1,4 @@
-"""Fresh weights, and whether a network looks trained."""
+"""Fresh weights have the right variance; untrained networks are recognized."""
 
 from __future__ import annotations
 
