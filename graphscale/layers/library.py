@@ -131,7 +131,7 @@ def algorithms(
 
 
 def _common_device(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.device:
-    """The device of all tensors; the CPU, where most calls run, is recognised soonest."""
+    """The one device of all tensors; raises GraphScaleError for two. A CPU is found fastest."""
     for tensor in tensors:
         if tensor is not None and not tensor.is_cpu:
             return _common_gpu(name, tensors)

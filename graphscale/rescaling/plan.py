@@ -50,7 +50,7 @@ class Target:
         size: The input sizes that the user gave.
         shapes: Shapes of the graph inputs.
         resolved_ifs, folded, skeleton: As `resolved_ifs`, `folded` and `target` of `Plan`.
-        copies: The constants that were made from others, to be merged again.
+        copies: What `SplitConstants` has made, for `MergeConstants`.
     """
 
     model: ir.Model
@@ -107,7 +107,8 @@ def derive(
 ) -> tuple[ir.Model, Plan]:
     """Turn the target's model into the pre-train network; returns it with its plan.
 
-    The weights that change shape are the target's, resized when they are read.
+    The weights that change shape become the target's, resized; their numbers are computed when they
+    are read.
 
     Raises:
         GraphScaleError: the model cannot be rescaled; names the node.
@@ -134,7 +135,7 @@ def derive(
         for value, weight in weights.items()
     }
     for value, tensor in resized.items():
-        set_tensor(value, _zeros(tensor))  # shapes are all that is looked at for now
+        set_tensor(value, _zeros(tensor))  # the checks below read shapes only
     changed = ShrinkGraph(analysis, geometry)(model).names
     shapes = {value.name: geometry.shape(analysis.of(value)) for value in graph_inputs(model)}
     check_shapes(analysis, geometry, shapes)
@@ -180,6 +181,7 @@ def _input_sizes(
 
 
 def _describe_inputs(analysis: SpatialAnalysis, geometry: Geometry) -> list[InputPlan]:
+    """The shapes of the graph inputs in both networks."""
     plans = []
     for value in graph_inputs(analysis.model):
         target = [size if isinstance(size, int) else str(size) for size in value.shape]

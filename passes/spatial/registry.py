@@ -8,7 +8,7 @@ class with an `analyze` method in a file of `rules/` and register it:
         def analyze(self, node, analyzer):
             analyzer.keep(node)
 
-`rules/resize.py` is a short example of a rule that changes sizes and writes numbers back.
+`rules/resize.py` is a short example of a rule that changes sizes and writes them into its node.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Rule(ABC):
             GraphScaleError: the node uses heights or widths in a way that cannot be followed.
         """
 
-    def write(self, node: ir.Node, rewriter: Rewriter) -> None:  # noqa: B027 (most write nothing)
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:  # noqa: B027 (few rules need it)
         """Change the node's attributes and constant inputs to those of the pre-train network."""
 
 
