@@ -192,7 +192,7 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(graphscale.GraphScaleError, match="carries no plan"):
         GrowthSchedule(target(), total=5, grow_at=2)
     schedule = GrowthSchedule(module, total=5, grow_at=2)
-    with pytest.raises(graphscale.GraphScaleError, match="was not told"):
+    with pytest.raises(graphscale.GraphScaleError, match="was not called"):
         list(schedule)
     before = copy.deepcopy(schedule.state_dict())
     schedule.grow()
