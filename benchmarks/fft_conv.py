@@ -1,12 +1,15 @@
 """FFT convolution on a CPU against onnxruntime, torch and scipy: python benchmarks/fft_conv.py
 
-Parts can be named: goals, networks (five layers of convnet-benchmarks, batch 128), grid (kernel x
-channels), depthwise, long (one-dimensional kernels); all of them by default. All are forward, in
-onnxruntime; fft_conv_torch.py measures torch and training. 'graphscale' is FFTConv with the
-algorithm that was measured to be the fastest, as `graphscale accelerate` writes it, 'graphscale
-auto' with the cost model's. Alternatives take turns on as many threads as the machine has cores;
-medians and minima are written to results/fft_conv.json, heat maps to results/fft_conv_*.png. Peak
-memory is that of a process of its own per alternative, less one that runs nothing.
+Claim: the forward pass is as many times faster as GOALS says. Parts can be named: goals, networks
+(five layers of convnet-benchmarks, batch 128), grid (kernel x channels), depthwise, long
+(one-dimensional kernels); all of them by default. All of them run forward in onnxruntime;
+fft_conv_torch.py measures torch and training.
+
+'graphscale' is FFTConv with the algorithm that was measured to be the fastest, as `graphscale
+accelerate` writes it; 'graphscale auto' is FFTConv with the algorithm of the cost model. Candidates
+take turns on as many threads as the machine has cores. Medians and minima are written to
+results/fft_conv.json, heat maps to results/fft_conv_*.png. Peak memory is that of a process of its
+own for each candidate, minus that of a process that runs a tiny layer only.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Layer:
+    """A convolution with stride 1."""
+
     batch: int
     in_channels: int
     out_channels: int
@@ -57,7 +62,7 @@ class Layer:
         )
 
 
-GOALS = {  # at least this many times faster, forward
+GOALS = {  # the forward pass is at least this many times faster than the best alternative
     Layer(4, 64, 64, (64, 64), (13, 13)): 6.0,
     Layer(4, 64, 64, (64, 64), (31, 31)): 15.0,
     Layer(4, 32, 32, (128, 128), (31, 31)): 20.0,
@@ -78,10 +83,11 @@ GRID_CHANNELS = (3, 16, 32, 64, 128)
 DEPTHWISE_KERNELS = (7, 9, 11, 13, 21, 31, 51)
 DEPTHWISE_IMAGES = (14, 28, 56, 112)
 LONG_TAPS = (1024, 4096, 16384, 65536)
-LONGEST_DIRECT = 16384  # beyond it onnxruntime and torch take many seconds a call
+MAX_DIRECT_TAPS = 16384  # with more, a call of onnxruntime or torch takes many seconds
 
 
 def make_tensors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """The input and the kernel, float32, scaled so that outputs have unit variance."""
     random = np.random.default_rng(0)
     x = random.standard_normal((layer.batch, layer.in_channels, *layer.image), np.float32)
     fan_in = layer.in_channels // layer.groups
@@ -92,6 +98,7 @@ def make_tensors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 def open_session(
     layer: Layer, w: np.ndarray, domain: str, algorithm: str = "auto"
 ) -> onnxruntime.InferenceSession:
+    """A model of one node: Conv with domain '', FFTConv with domain 'graphscale'."""
     dims = len(layer.image)
     ours = {"algorithm": algorithm} if domain else {}
     node = onnx.helper.make_node(
@@ -123,33 +130,35 @@ def open_session(
 
 
 def torch_convolution(layer: Layer) -> Callable[..., torch.Tensor]:
+    """torch's convolution of x and w with the layer's padding and groups."""
     convolve = torch.conv1d if len(layer.image) == 1 else torch.conv2d
     return lambda x, w: convolve(x, w, None, 1, layer.pad, 1, layer.groups)
 
 
 def fastest_algorithm(layer: Layer) -> str:
-    """The algorithm that takes the least, measured."""
+    """FFTConv's fastest algorithm for the layer, by measurement."""
     x, w = make_tensors(layer)
     attributes = {"group": layer.groups, "pads": [layer.pad] * (2 * len(layer.image))}
     algorithms = library.algorithms(
         "FFTConv", [torch.from_numpy(x), torch.from_numpy(w)], attributes
     )
 
-    def make_way(algorithm: str) -> Callable[[], object]:
+    def make_candidate(algorithm: str) -> Callable[[], object]:
         opened = open_session(layer, w, "graphscale", algorithm)
         return lambda: opened.run(None, {"x": x})
 
-    seconds = measure({algorithm: make_way(algorithm) for algorithm in algorithms}, REST)
+    seconds = measure({algorithm: make_candidate(algorithm) for algorithm in algorithms}, REST)
     return min(seconds, key=seconds.__getitem__)
 
 
-def forward_ways(layer: Layer, algorithm: str) -> dict[str, Callable[[], object]]:
+def forward_candidates(layer: Layer, algorithm: str) -> dict[str, Callable[[], object]]:
+    """The candidates by name, as functions that compute the layer once."""
     x, w = make_tensors(layer)
     ours, auto = (open_session(layer, w, "graphscale", each) for each in (algorithm, "auto"))
     theirs = open_session(layer, w, "")
     convolve = torch_convolution(layer)
     tx, tw = torch.from_numpy(x), torch.from_numpy(w)
-    ways = {
+    candidates = {
         "graphscale": lambda: ours.run(None, {"x": x}),
         "graphscale auto": lambda: auto.run(None, {"x": x}),
         "onnxruntime": lambda: theirs.run(None, {"x": x}),
@@ -157,12 +166,12 @@ def forward_ways(layer: Layer, algorithm: str) -> dict[str, Callable[[], object]
     }
     if len(layer.image) == 2:
         cx, cw = (t.to(memory_format=torch.channels_last) for t in (tx, tw))
-        ways["torch channels_last"] = lambda: convolve(cx, cw)
-    return ways
+        candidates["torch channels_last"] = lambda: convolve(cx, cw)
+    return candidates
 
 
 def relative_error(layer: Layer) -> float:
-    """Of our forward, in the norm, against float64."""
+    """The relative error, in the norm, of FFTConv's output for one image, against float64."""
     x, w = make_tensors(layer)
     (y,) = open_session(layer, w, "graphscale").run(None, {"x": x[:1].repeat(layer.batch, 0)})
     exact = torch_convolution(layer)(
@@ -172,7 +181,7 @@ def relative_error(layer: Layer) -> float:
 
 
 def report(layer: Layer, times: dict[str, Times], **more: object) -> dict[str, object]:
-    """Prints and returns a point; its ratios are to the fastest of the others."""
+    """Print and return a point; ratio is how many times faster graphscale is than the next best."""
     others = [each for name, each in times.items() if not name.startswith("graphscale")]
     ours = times["graphscale"]
     ratio = min(each.median for each in others) / ours.median
@@ -190,14 +199,16 @@ def report(layer: Layer, times: dict[str, Times], **more: object) -> dict[str, o
 
 
 def measure_forward(layer: Layer, **more: object) -> dict[str, object]:
+    """The point of a layer, with `more` entries."""
     algorithm = fastest_algorithm(layer)
-    ways = forward_ways(layer, algorithm)
+    candidates = forward_candidates(layer, algorithm)
     if layer.groups == layer.in_channels > 1 and min(layer.kernel) > 13:
-        ways.pop("torch channels_last", None)  # a second a call
-    return report(layer, take_turns(ways), algorithm=algorithm, **more)
+        candidates.pop("torch channels_last", None)  # takes a second per call
+    return report(layer, take_turns(candidates), algorithm=algorithm, **more)
 
 
 def measure_goals() -> list[dict[str, object]]:
+    """The layers of GOALS, with errors and peak memory."""
     points = []
     for layer, goal in GOALS.items():
         error = float(f"{relative_error(layer):.2g}")
@@ -212,26 +223,28 @@ def measure_goals() -> list[dict[str, object]]:
 
 
 def measure_long() -> list[dict[str, object]]:
+    """One-dimensional layers with long kernels, also in scipy."""
     points = []
     for taps in LONG_TAPS:
         layer = Layer(1, 4, 4, (4 * taps,), (taps,))
-        algorithm = fastest_algorithm(layer) if taps <= LONGEST_DIRECT else "auto"
-        ways = forward_ways(layer, algorithm)
-        if taps > LONGEST_DIRECT:
-            ways = {"graphscale": ways["graphscale"]}
+        algorithm = fastest_algorithm(layer) if taps <= MAX_DIRECT_TAPS else "auto"
+        candidates = forward_candidates(layer, algorithm)
+        if taps > MAX_DIRECT_TAPS:
+            candidates = {"graphscale": candidates["graphscale"]}
         x, w = make_tensors(layer)
 
         def through_scipy(convolve: Callable[..., np.ndarray], x=x[0], w=w) -> list[np.ndarray]:
             flipped = w[..., ::-1]
             return [convolve(x, each, mode="valid", axes=-1).sum(0) for each in flipped]
 
-        ways["scipy oaconvolve"] = functools.partial(through_scipy, scipy.signal.oaconvolve)
-        ways["scipy fftconvolve"] = functools.partial(through_scipy, scipy.signal.fftconvolve)
-        points.append(report(layer, take_turns(ways)))
+        candidates["scipy oaconvolve"] = functools.partial(through_scipy, scipy.signal.oaconvolve)
+        candidates["scipy fftconvolve"] = functools.partial(through_scipy, scipy.signal.fftconvolve)
+        points.append(report(layer, take_turns(candidates)))
     return points
 
 
 def grid() -> list[Layer]:
+    """Layers of every kernel with every number of channels."""
     return [
         Layer(4, channels, max(channels, 16), (64, 64), (kernel, kernel))
         for kernel in GRID_KERNELS
@@ -240,6 +253,7 @@ def grid() -> list[Layer]:
 
 
 def measure_depthwise() -> list[dict[str, object]]:
+    """Depthwise layers of every kernel on every size of image."""
     return [
         measure_forward(
             Layer(4, 64, 64, (image, image), (kernel, kernel), groups=64, pad=kernel // 2)
@@ -249,29 +263,30 @@ def measure_depthwise() -> list[dict[str, object]]:
     ]
 
 
-def peak_memory(layer: Layer, way: str) -> int:
-    """Peak bytes of a process that runs the layer a few times."""
-    command = [sys.executable, __file__, "--peak", way, json.dumps(asdict(layer))]
+def peak_memory(layer: Layer, candidate: str) -> int:
+    """Peak bytes of a process that runs the layer by this candidate a few times."""
+    command = [sys.executable, __file__, "--peak", candidate, json.dumps(asdict(layer))]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def print_peak_memory(way: str, text: str) -> None:
+def print_peak_memory(candidate: str, text: str) -> None:
+    """In the process of its own: run the layer, given as JSON, and print the peak."""
     fields = json.loads(text)
     layer = Layer(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-    if way == "nothing":
+    if candidate == "nothing":
         tiny = Layer(1, 1, 1, (8, 8), (3, 3))
         x, w = make_tensors(tiny)
         open_session(tiny, w, "graphscale").run(None, {"x": x})
     else:
         x, w = make_tensors(layer)
-        model = open_session(layer, w, "graphscale" if way == "graphscale" else "")
+        model = open_session(layer, w, "graphscale" if candidate == "graphscale" else "")
         for _ in range(3):
             model.run(None, {"x": x})
     print(peak())
 
 
 def draw_points(points: list[dict], columns: str, file: str) -> None:
-    """Ratios by kernel, and by channels or image."""
+    """Draw the points' ratios by kernel and by `columns`: 'channels' or 'image'."""
     places = {
         "channels": lambda layer: layer["in_channels"],
         "image": lambda layer: layer["image"][0],
@@ -296,10 +311,10 @@ def measure_parts(
     file: str,
     columns: dict[str, str],
 ) -> None:
-    """Measure the chosen parts, or all of them, into a file; draw those that have columns."""
-    get_library_path()
+    """Measure the chosen parts, or all, into results/`file`; draw the parts named in `columns`."""
+    get_library_path()  # fails before anything is measured where the library is not built
     torch.set_num_threads(THREADS)
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # measure anew, whatever was known
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # without earlier measurements
     for part in chosen or list(parts):
         points = parts[part]()
         record(RESULTS / file, part, points)

@@ -1,17 +1,21 @@
 """FFT convolution on a GPU against cuDNN: python benchmarks/fft_conv_cuda.py [part ...]
 
 Parts: goals, networks (five layers of convnet-benchmarks, batch 128), grid (kernel x channels),
-depthwise, lines (one-dimensional kernels), tiles (algorithms of a few layers, and how much memory
-the spectra get); all of them by default. 'graphscale' is FFTConv with the algorithm that was
-measured to be the fastest, 'graphscale auto' with the cost model's. cuDNN runs in benchmark mode,
-in NCHW and channels_last; forward, onnxruntime's Conv and FFTConv run besides. torch's alternatives
-are replayed as CUDA graphs, which leaves out what Python takes to start kernels; 'graphscale eager'
-has it. Alternatives take turns; medians and minima of the turns, and the relative error of each
-output against float64, go to results/fft_conv_cuda.json after every layer, with the device's copy
-bandwidth, measured in the same process. Heat maps of the grid and of depthwise layers are written
-beside it (red slower, green faster than the better of cuDNN's two). Every part is a process of its
-own, and a layer that fails, or that --minutes leave no time for, has the reason in place of its
-times. docs/cuda_predictions.md says what to expect.
+depthwise, lines (one-dimensional kernels), tiles (algorithms of a few layers with more and less
+memory for spectra); all of them by default. docs/cuda_predictions.md says what to expect.
+
+'graphscale' is FFTConv with the algorithm that was measured to be the fastest; 'graphscale auto' is
+FFTConv with the algorithm of the cost model. cuDNN runs in benchmark mode, in NCHW and
+channels_last; the forward pass also runs in onnxruntime, as Conv and as FFTConv. Candidates in
+torch are replayed as CUDA graphs, without the time that Python takes to start kernels; 'graphscale
+eager' includes that time.
+
+Candidates take turns. Medians and minima of the turns and the relative error of each output against
+float64 go to results/fft_conv_cuda.json after each layer, with the copy bandwidth of the device,
+measured in the same process. Heat maps of the grid and of depthwise layers are written beside it:
+green where graphscale is faster than the better of cuDNN's two memory formats. Each part runs in a
+process of its own. A layer that fails, or for which --minutes leave no time, has the reason in
+place of its times.
 """
 
 from __future__ import annotations
@@ -52,10 +56,14 @@ from graphscale.layers.operator import OPERATORS
 RESULTS = Path(__file__).parent / "results"
 TURNS = 15
 TURN_SECONDS = 2e-3
-MOST_SECONDS = 3  # then there are fewer turns
-WARM_UP_SECONDS = 0.1
-EAGER = ("graphscale eager", "onnxruntime conv", "onnxruntime fft_conv")  # not as CUDA graphs
-PRECISIONS = {  # of both sides: type, whether tf32 is allowed
+MAX_SECONDS = 3  # for all turns of a layer; slow candidates have fewer turns
+SLOW_SECONDS = 0.1  # slower candidates have one call before the turns instead of two
+EAGER = (
+    "graphscale eager",
+    "onnxruntime conv",
+    "onnxruntime fft_conv",
+)  # called without a CUDA graph
+PRECISIONS = {  # the tensors' type, and whether products may be single TF32 ones
     "float32": (torch.float32, False),
     "tf32": (torch.float32, True),
     "bfloat16": (torch.bfloat16, False),
@@ -104,7 +112,7 @@ SPECTRA_MB = (16, 32, 64, 256, 1024)
 
 @contextlib.contextmanager
 def environment(**values: object) -> Iterator[None]:
-    """Environment variables that the library reads at every call."""
+    """Set environment variables, which the library reads at each call, for a while."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update({name: str(value) for name, value in values.items()})
     try:
@@ -118,6 +126,7 @@ def environment(**values: object) -> Iterator[None]:
 
 
 def seconds_of(run: Callable[[], object], repeats: int) -> float:
+    """Seconds per call on the GPU, by CUDA events."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -129,29 +138,29 @@ def seconds_of(run: Callable[[], object], repeats: int) -> float:
 
 
 def recorded(run: Callable[[], object]) -> Callable[[], object]:
-    """The same work on the GPU, as a CUDA graph."""
+    """A function that replays the work of `run` as a CUDA graph."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
     return graph.replay
 
 
-def times(alternatives: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
-    """Median and least seconds of each, taking turns."""
+def times(candidates: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
+    """Median and minimum of the seconds per call of each candidate; they take turns."""
     once = {}
-    for name, run in alternatives.items():
+    for name, run in candidates.items():
         first = seconds_of(run, 1)
-        run_again = 2 if first < WARM_UP_SECONDS else 1
+        run_again = 2 if first < SLOW_SECONDS else 1
         once[name] = min(seconds_of(run, 1) for _ in range(run_again))
     repeats = {name: max(1, min(100, round(TURN_SECONDS / each))) for name, each in once.items()}
     turn = sum(max(TURN_SECONDS, each) for each in once.values())
-    turns = max(3, min(TURNS, round(MOST_SECONDS / turn)))
-    seconds = {name: [] for name in alternatives}
+    turns = max(3, min(TURNS, round(MAX_SECONDS / turn)))
+    seconds = {name: [] for name in candidates}
     for _ in range(turns):
-        for name, run in alternatives.items():
+        for name, run in candidates.items():
             seconds[name].append(seconds_of(run, repeats[name]))
     return {
-        name: {"median": statistics.median(each), "least": min(each)}
+        name: {"median": statistics.median(each), "minimum": min(each)}
         for name, each in seconds.items()
     }
 
@@ -164,24 +173,24 @@ def copy_bandwidth() -> float:
 
 
 def fastest_algorithms(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, str]:
-    """Of each pass, measured among the cost model's candidates."""
+    """The fastest algorithm of each pass, measured among those that the cost model proposes."""
     chosen = {}
     for name, arguments in passes(layer, given).items():
-        algorithms = library.algorithms(name, arguments, layer.window) or ["auto"]
-        # The direct kernels take one thread per result: seconds, where they are no candidates.
+        algorithms = library.algorithms(name, arguments, layer.attributes) or ["auto"]
+        # The direct kernels, with one thread per result, take seconds where FFTs are better.
         algorithms = [
             algorithm
             for algorithm in algorithms
             if algorithm != "direct" or algorithm == algorithms[0]
         ]
-        ways = {}
+        candidates = {}
         for algorithm in algorithms:
             run = functools.partial(
-                OPERATORS[name], *arguments, **layer.window, algorithm=algorithm
+                OPERATORS[name], *arguments, **layer.attributes, algorithm=algorithm
             )
             run()
-            ways[algorithm] = recorded(run)
-        found = times(ways)
+            candidates[algorithm] = recorded(run)
+        found = times(candidates)
         chosen[name] = min(found, key=lambda algorithm, found=found: found[algorithm]["median"])
     return chosen
 
@@ -189,7 +198,7 @@ def fastest_algorithms(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[st
 def without_failing(
     runs: dict[str, Callable[[], object]], failed: dict[str, str], kind: str
 ) -> dict[str, Callable[[], object]]:
-    """The alternatives that run, as they are timed; ``failed`` gets the others' reasons."""
+    """The candidates that run, as CUDA graphs; ``failed`` gets the reason of each other one."""
     left = {}
     for name, run in runs.items():
         try:
@@ -198,7 +207,7 @@ def without_failing(
             left[name] = run
             if name not in EAGER:
                 left[name] = recorded(run)
-        except Exception as reason:  # another library's, of any kind
+        except Exception as reason:  # cuDNN's and onnxruntime's errors are of many kinds
             if name == "graphscale":
                 raise
             step = " as a graph" if name in left else ""
@@ -208,6 +217,7 @@ def without_failing(
 
 
 def measure(layer: Layer, precision: str) -> dict:
+    """The point of a layer: seconds of all candidates, forward and round trip, and errors."""
     dtype, tf32 = PRECISIONS[precision]
     torch.backends.cudnn.allow_tf32 = tf32
     given = tensors(layer, dtype)
@@ -229,7 +239,7 @@ def measure(layer: Layer, precision: str) -> dict:
                 try:
                     run = in_onnxruntime(layer, x, weight, tf32, algorithm)
                     sides[f"onnxruntime {name}"] = {"forward": run}
-                except Exception as reason:  # another library's, of any kind
+                except Exception as reason:  # onnxruntime's errors are of many kinds
                     point["failed"][f"onnxruntime {name}"] = str(reason)
         for kind in ("forward", "round_trip"):
             runs = {name: side[kind] for name, side in sides.items() if kind in side}
@@ -256,11 +266,11 @@ def measure(layer: Layer, precision: str) -> dict:
 
 
 def measure_tiles(layer: Layer) -> list[dict]:
-    """Every candidate of the cost model in tf32, and memory for the spectra of the dense ones."""
+    """The seconds of each algorithm in TF32; of the dense ones with little to much memory."""
     given = tensors(layer, torch.float32)
     points = []
     with environment(GRAPHSCALE_TF32=1):
-        algorithms = library.algorithms("FFTConv", given[:2], layer.window)
+        algorithms = library.algorithms("FFTConv", given[:2], layer.attributes)
         for algorithm in [each for each in algorithms if each != "direct"]:
             for megabytes in SPECTRA_MB if algorithm.startswith("dense") else SPECTRA_MB[-1:]:
                 with environment(GRAPHSCALE_CUDA_SPECTRA_MB=megabytes):
@@ -281,6 +291,7 @@ def measure_tiles(layer: Layer) -> list[dict]:
 
 
 def draw_all(folder: Path, part: str, points: list[dict]) -> None:
+    """Draw a heat map of the round trips' ratios for each precision."""
     for precision in PRECISIONS:
         done = [p for p in points if p["precision"] == precision and "round_trip" in p]
         if done:
@@ -291,7 +302,7 @@ def draw_all(folder: Path, part: str, points: list[dict]) -> None:
 
 
 def record(folder: Path, part: str, found: dict) -> None:
-    """Results of a part take the place of its former ones; nothing is half written."""
+    """Write a part's results in place of its earlier ones; the file is replaced as a whole."""
     path = folder / "fft_conv_cuda.json"
     folder.mkdir(parents=True, exist_ok=True)
     result = json.loads(path.read_text()) if path.is_file() else {}
@@ -302,8 +313,9 @@ def record(folder: Path, part: str, found: dict) -> None:
 
 
 def run_part(part: str, precisions: list[str], folder: Path, until: float) -> None:
+    """Measure a part in this process, until the time `until` at most."""
     torch.backends.cudnn.benchmark = True
-    # onnxruntime takes no default stream.
+    # onnxruntime cannot share torch's default stream.
     with torch.cuda.stream(torch.cuda.Stream()):
         bandwidth = copy_bandwidth()
         found = {
@@ -332,13 +344,13 @@ def run_part(part: str, precisions: list[str], folder: Path, until: float) -> No
                     seconds = point["forward"]["graphscale"]["median"]
                     point["share_of_copy"] = point["bytes"] / seconds / bandwidth
                     found["points"].append(point)
-            except Exception as reason:  # the other layers' results are worth having
+            except Exception as reason:  # the other layers are measured all the same
                 print(f"{layer!s:55} {precision:9} failed: {reason}", flush=True)
                 found["points"].append(
                     {"layer": str(layer), "precision": precision, "failed": str(reason)}
                 )
                 torch.cuda.empty_cache()
-                torch.cuda.synchronize()  # ends the part where the device is beyond use
+                torch.cuda.synchronize()  # raises, and so ends the part, on a broken device
             finally:
                 record(folder, part, found)
     if part in ("grid", "depthwise"):

@@ -1,4 +1,8 @@
-"""What benchmarks/fft_conv_cuda.py measures: layers, and the ways to convolve on a GPU."""
+"""The layers of benchmarks/fft_conv_cuda.py and the candidates that compute them on a GPU.
+
+`Layer` describes a convolution, `tensors` makes its inputs; `ours`, `cudnn` and `in_onnxruntime`
+return functions that run it; `error` compares an output with float64.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from graphscale.layers.operator import OPERATORS
 
 @dataclass(frozen=True)
 class Layer:
+    """A convolution with stride 1, equal sizes in all `dims` spatial dimensions."""
+
     batch: int
     in_channels: int
     out_channels: int
@@ -32,17 +38,18 @@ class Layer:
         )
 
     @property
-    def window(self) -> dict[str, object]:
+    def attributes(self) -> dict[str, object]:
         """FFTConv's attributes."""
         return {"group": self.groups, "pads": [self.pad] * (2 * self.dims)}
 
 
 def depthwise(batch: int, channels: int, size: int, kernel: int) -> Layer:
+    """A depthwise layer that keeps the image's size."""
     return Layer(batch, channels, channels, size, kernel, channels, kernel // 2)
 
 
 def tensors(layer: Layer, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x, weight and the gradient to y."""
+    """x, weight and the gradient to the output, normally distributed."""
     generator = torch.Generator("cuda").manual_seed(0)
     random = functools.partial(torch.randn, generator=generator, device="cuda")
     x = random(layer.batch, layer.in_channels, *[layer.size] * layer.dims)
@@ -55,7 +62,7 @@ def tensors(layer: Layer, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tenso
 
 
 def passes(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, tuple]:
-    """Operator and tensors of graphscale's three passes."""
+    """graphscale's operator for each of the three passes, and its inputs."""
     x, weight, grad = given
     return {
         "FFTConv": (x, weight, None),
@@ -65,9 +72,11 @@ def passes(layer: Layer, given: tuple[torch.Tensor, ...]) -> dict[str, tuple]:
 
 
 def ours(layer: Layer, given: tuple[torch.Tensor, ...], algorithms: dict[str, str]) -> dict:
+    """Functions that run forward, and all three passes, by FFTConv with these algorithms."""
+
     def run(names: list[str]) -> list[torch.Tensor]:
         return [
-            OPERATORS[n](*all_passes[n], **layer.window, algorithm=algorithms[n]) for n in names
+            OPERATORS[n](*all_passes[n], **layer.attributes, algorithm=algorithms[n]) for n in names
         ]
 
     all_passes = passes(layer, given)
@@ -78,6 +87,7 @@ def ours(layer: Layer, given: tuple[torch.Tensor, ...], algorithms: dict[str, st
 
 
 def cudnn(layer: Layer, given: tuple[torch.Tensor, ...], channels_last: bool) -> dict:
+    """Functions that run forward, and all three passes, by torch with cuDNN."""
     if channels_last:
         given = tuple(t.contiguous(memory_format=torch.channels_last) for t in given)
     x, weight, grad = given
@@ -101,14 +111,19 @@ def cudnn(layer: Layer, given: tuple[torch.Tensor, ...], channels_last: bool) ->
 def in_onnxruntime(
     layer: Layer, x, weight, tf32: bool, algorithm: str | None
 ) -> Callable[[], object]:
-    """Conv or, with an algorithm, FFTConv, on torch's stream and memory; float32."""
+    """A function that runs Conv, or FFTConv by an algorithm, in onnxruntime on torch's tensors."""
     import onnx
     import onnxruntime
 
     domain = "" if algorithm is None else "graphscale"
-    hint = {} if algorithm is None else {"algorithm": algorithm}
+    chosen = {} if algorithm is None else {"algorithm": algorithm}
     node = onnx.helper.make_node(
-        "FFTConv" if domain else "Conv", ["x", "w"], ["y"], domain=domain, **layer.window, **hint
+        "FFTConv" if domain else "Conv",
+        ["x", "w"],
+        ["y"],
+        domain=domain,
+        **layer.attributes,
+        **chosen,
     )
     value = functools.partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     initializer = onnx.numpy_helper.from_array(weight.cpu().numpy(), "w")
@@ -136,7 +151,7 @@ def in_onnxruntime(
 
 
 def error(y: torch.Tensor, layer: Layer, x, weight) -> float:
-    """Relative error (norm) of the first image against float64."""
+    """The relative error, in the norm, of the first image's output y, against float64."""
     convolve = (functional.conv1d, functional.conv2d)[layer.dims - 1]
     wanted = convolve(x[:1].double(), weight.double(), None, 1, layer.pad, 1, layer.groups)
     return ((y[:1].double() - wanted).norm() / wanted.norm()).item()

@@ -1,10 +1,10 @@
 """FFT convolution in torch on a CPU: python benchmarks/fft_conv_torch.py
 
-Parts can be named: inference (forward, without gradients, always the same weights), round_trip
-(forward and both gradients, weights that change from step to step), round_trip_grid (the same,
-kernel x channels); all of them by default. 'graphscale' is torch's layer after
-graphscale.layers.accelerate, 'graphscale auto' is FFTConv2d; the alternatives are torch's layer in
-either memory format. They take turns, as in fft_conv.py, whose layers these are; results go to
+Parts can be named: inference (forward without gradients, constant weights), round_trip (forward and
+both gradients, weights that change in each step), round_trip_grid (the same for kernel x channels);
+all of them by default. The layers are those of fft_conv.py. 'graphscale' is torch's layer after
+graphscale.layers.accelerate and 'graphscale auto' is FFTConv2d; they are compared with torch's
+layer in both memory formats. Candidates take turns. Medians and minima go to
 results/fft_conv_torch.json, a heat map to results/fft_conv_round_trip_grid.png.
 """
 
@@ -19,33 +19,36 @@ from turns import take_turns
 
 from graphscale.layers import FFTConv2d, accelerate
 
-# Not all: for 32 channels and 31x31 torch's gradient to the weights takes minutes.
+# Without the goal of 32 channels and 31x31, whose gradient to the weights takes torch minutes.
 ROUND_TRIPS = [*[each for each in GOALS if each.in_channels > 32], *NETWORKS]
 
 
 def convolutions(layer: Layer) -> dict[str, tuple[torch.nn.Module, torch.Tensor]]:
-    """By way, the layer with its weights and an image in its memory format."""
+    """Each candidate: the layer, and images in its memory format."""
     x, w = map(torch.from_numpy, make_tensors(layer))
     channels = layer.in_channels, layer.out_channels
     sizes = {"padding": layer.pad, "groups": layer.groups, "bias": False}
 
+    # All candidates have the same weights.
     def make(kind: type[torch.nn.Conv2d], memory_format: torch.memory_format):
         convolution = kind(*channels, layer.kernel, **sizes)
         convolution.weight = torch.nn.Parameter(w.clone(memory_format=memory_format))
         return convolution, x.to(memory_format=memory_format)
 
-    ways = {
+    candidates = {
         "graphscale": make(torch.nn.Conv2d, torch.contiguous_format),
         "graphscale auto": make(FFTConv2d, torch.contiguous_format),
         "torch": make(torch.nn.Conv2d, torch.contiguous_format),
     }
-    accelerate(ways["graphscale"][0])
+    accelerate(candidates["graphscale"][0])
     if layer.groups == 1:
-        ways["torch channels_last"] = make(torch.nn.Conv2d, torch.channels_last)
-    return ways
+        candidates["torch channels_last"] = make(torch.nn.Conv2d, torch.channels_last)
+    return candidates
 
 
 def inference(convolution: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    """A function that runs the forward pass without gradients."""
+
     def run() -> torch.Tensor:
         with torch.no_grad():
             return convolution(x)
@@ -54,7 +57,7 @@ def inference(convolution: torch.nn.Module, x: torch.Tensor) -> Callable[[], obj
 
 
 def step(convolution: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
-    """Forward and both gradients with new weights, as in training."""
+    """A function that changes the weights and runs forward and both gradients, as training does."""
     x = x.detach().requires_grad_()
     one = convolution.weight.data[0, 0, 0, 0]
 
@@ -66,9 +69,10 @@ def step(convolution: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
     return run
 
 
-def measure(layer: Layer, make_way: Callable) -> dict[str, object]:
-    ways = {name: make_way(*each) for name, each in convolutions(layer).items()}
-    return report(layer, take_turns(ways))
+def measure(layer: Layer, make_candidate: Callable) -> dict[str, object]:
+    """The point of a layer; `make_candidate` is `inference` or `step`."""
+    candidates = {name: make_candidate(*each) for name, each in convolutions(layer).items()}
+    return report(layer, take_turns(candidates))
 
 
 PARTS: dict[str, Callable[[], list[dict[str, object]]]] = {

@@ -1,4 +1,7 @@
-"""Heat maps of ratios: red slower, green faster."""
+"""Draws heat maps of ratios: green where graphscale is faster, red where it is slower.
+
+Ratios by row and column go in; a PNG file comes out.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 def draw(
     ratios: dict[tuple[int, int], float], rows: str, columns: str, title: str, path: Path
 ) -> None:
-    """A picture of ratios[row, column]; `rows` and `columns` name what distinguishes them."""
+    """Draw ratios[row, column] into the file `path`; `rows` and `columns` label the axes."""
     import matplotlib
 
     matplotlib.use("Agg")

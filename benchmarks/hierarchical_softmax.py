@@ -1,9 +1,9 @@
-"""HierarchicalSoftmax beside torch's losses: python benchmarks/hierarchical_softmax.py
+"""HierarchicalSoftmax against torch's losses: python benchmarks/hierarchical_softmax.py
 
-One step is loss, gradients and plain SGD. The alternatives take turns in one process; medians and
-minima are written to results/hierarchical_softmax.json. Targets follow Zipf's law, as words do;
-torch's AdaptiveLogSoftmaxWithLoss gets its usual cutoffs, a full softmax is a Linear and
-cross_entropy. Peak memory is not measured here. At a million classes a full softmax is left out.
+A training step is loss, gradients and plain SGD, for 10,000 to a million classes whose targets
+follow Zipf's law, as words do. It is compared with torch's AdaptiveLogSoftmaxWithLoss, and up to
+100,000 classes with a full softmax (Linear and cross_entropy). Candidates take turns in one
+process; medians and minima are written to results/hierarchical_softmax.json.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from graphscale.layers import HierarchicalSoftmax
 RESULTS = Path(__file__).parent / "results" / "hierarchical_softmax.json"
 FEATURES, BATCH = 256, 128
 CLASSES = (10_000, 100_000, 1_000_000)
-LARGEST_FULL = 100_000
+MAX_FULL = 100_000  # classes of a full softmax
 
 
 def step(module: nn.Module, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Callable:
-    """One training step of `module` on a batch."""
+    """A function that runs one training step of `module` on a batch."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
 
     def run(x: torch.Tensor, target: torch.Tensor) -> None:
@@ -38,7 +38,8 @@ def step(module: nn.Module, loss: Callable[[torch.Tensor, torch.Tensor], torch.T
     return run
 
 
-def alternatives(classes: int, frequencies: torch.Tensor) -> dict[str, Callable]:
+def candidates(classes: int, frequencies: torch.Tensor) -> dict[str, Callable]:
+    """The training step of each loss, by name."""
     sparse = HierarchicalSoftmax(FEATURES, classes, frequencies=frequencies, sparse=True)
     cutoffs = [classes // 50, classes // 10, classes // 2]
     adaptive = nn.AdaptiveLogSoftmaxWithLoss(FEATURES, classes, cutoffs)
@@ -46,7 +47,7 @@ def alternatives(classes: int, frequencies: torch.Tensor) -> dict[str, Callable]
         "HierarchicalSoftmax, sparse gradients": step(sparse, sparse),
         "AdaptiveLogSoftmaxWithLoss": step(adaptive, lambda x, t: adaptive(x, t).loss),
     }
-    if classes <= LARGEST_FULL:
+    if classes <= MAX_FULL:
         dense = HierarchicalSoftmax(FEATURES, classes, frequencies=frequencies)
         full = nn.Linear(FEATURES, classes)
         found["HierarchicalSoftmax"] = step(dense, dense)
@@ -62,7 +63,7 @@ def main() -> None:
         frequencies = 1 / torch.arange(1, classes + 1, dtype=torch.float64)
         target = torch.multinomial(frequencies[: 1 << 24], BATCH, replacement=True)
         x = torch.randn(BATCH, FEATURES)
-        runs = alternatives(classes, frequencies)
+        runs = candidates(classes, frequencies)
         times = take_turns({name: partial(run, x, target) for name, run in runs.items()}, 20.0)
         sizes = {"classes": classes, "features": FEATURES, "batch": BATCH}
         points.append({**sizes, "seconds": {name: asdict(each) for name, each in times.items()}})

@@ -1,14 +1,16 @@
-"""Every layer but FFTConv on a CPU beside its best alternatives: python benchmarks/layers.py
+"""The layers against their best alternatives on a CPU: python benchmarks/layers.py [layer ...]
 
-Layers can be named (python benchmarks/layers.py TemporalConv Maxout); all of them by default. The
-alternatives are torch's own layer or the best compositions of torch operators that we know, and in
-onnxruntime the same as ONNX's operators, and our operators' function bodies. All of them compute
-the same numbers, which is checked. They take turns in one process, on as many threads as the
-machine has cores; medians and minima are written to results/layers.json, in the place of the former
-ones of the same layers. With another number of --threads nothing is written. A ratio above 1 says
-that ours was that many times faster than the fastest alternative of that row. Where other work
-disturbs the machine the ratio of the minima is the better one. HierarchicalSoftmax has a benchmark
-of its own.
+Layers can be named, such as TemporalConv Maxout; all of them by default, except FFTConv and
+HierarchicalSoftmax, which have benchmarks of their own. The alternatives are, in torch, torch's own
+layer or the best composition of torch's operators known; in onnxruntime, the same made of ONNX's
+operators, and the function body of graphscale's operator. All candidates compute the same numbers,
+which is checked.
+
+Candidates take turns in one process, on as many threads as the machine has cores. Medians and
+minima replace those of the same layers in results/layers.json; with another number of --threads
+nothing is written. A ratio above 1 says how many times faster graphscale is than the fastest
+alternative; where other processes disturb the machine, the ratio of the minima is the more reliable
+one.
 """
 
 from __future__ import annotations
@@ -33,26 +35,32 @@ from turns import THREADS, record, take_turns
 import graphscale
 
 RESULTS = Path(__file__).parent / "results" / "layers.json"
-BUDGET = 1.0  # seconds per group of alternatives
+BUDGET = 1.0  # seconds for the turns of a row's candidates
 OURS = "graphscale"
 
 
 @dataclass
 class Row:
+    """The seconds of all candidates for one layer, size, runtime and kind of pass."""
+
     layer: str
     sizes: str
     where: str  # torch or onnxruntime
-    passes: str  # forward, or forward and backward
+    passes: str  # 'forward', or 'both': forward and backward
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def best(self, of: str = "median") -> str:
+        """The fastest alternative."""
         return min((n for n in self.seconds if n != OURS), key=lambda n: self.seconds[n][of])
 
     def ratio(self, of: str = "median") -> float:
+        """How many times faster graphscale is than the fastest alternative."""
         return self.seconds[self.best(of)][of] / self.seconds[OURS][of]
 
 
 def forward(module: torch.nn.Module, inputs: tuple) -> Callable:
+    """A function that runs the forward pass without gradients."""
+
     def run():
         with torch.no_grad():
             return module(*inputs)
@@ -61,7 +69,7 @@ def forward(module: torch.nn.Module, inputs: tuple) -> Callable:
 
 
 def both_passes(module: torch.nn.Module, inputs: tuple, grad: torch.Tensor) -> Callable:
-    """Forward, and the gradients of all parameters and of all floating-point inputs."""
+    """A function that runs forward and all gradients, to parameters and floating-point inputs."""
     inputs = tuple(
         x.detach().clone().requires_grad_() if x.is_floating_point() else x for x in inputs
     )
@@ -74,6 +82,7 @@ def both_passes(module: torch.nn.Module, inputs: tuple, grad: torch.Tensor) -> C
 
 
 def in_session(model: bytes, inputs: tuple, library: bool) -> Callable:
+    """A function that runs the model in onnxruntime, with graphscale's library or without it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
@@ -86,6 +95,7 @@ def in_session(model: bytes, inputs: tuple, library: bool) -> Callable:
 
 
 def exported(module: torch.nn.Module, inputs: tuple) -> bytes:
+    """The module as an ONNX model with function bodies."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "layer.onnx"
         graphscale.export(module.eval(), inputs, path)
@@ -94,62 +104,85 @@ def exported(module: torch.nn.Module, inputs: tuple) -> bytes:
 
 
 def first_array(result) -> np.ndarray:
+    """The first output, of torch or of onnxruntime."""
     first = result[0] if isinstance(result, (tuple, list)) else result
     return first.detach().numpy() if isinstance(first, torch.Tensor) else first
 
 
-def require_same(case: Case, ways: dict[str, Callable]) -> None:
-    wanted = first_array(ways[OURS]())
-    for name, way in ways.items():
-        got = first_array(way()).reshape(wanted.shape)
+def require_same(case: Case, candidates: dict[str, Callable]) -> None:
+    """Fail where a candidate's first output is not graphscale's."""
+    wanted = first_array(candidates[OURS]())
+    for name, run in candidates.items():
+        got = first_array(run()).reshape(wanted.shape)
         np.testing.assert_allclose(
             got, wanted, rtol=1e-3, atol=1e-4, err_msg=f"{case.layer}, {case.sizes}: {name}"
         )
 
 
 def measure(case: Case) -> list[Row]:
+    """The rows of a case: forward in torch, both passes in torch, forward in onnxruntime."""
     torch.manual_seed(0)
-    ours, inputs, others = case.make()
+    ours, inputs, alternatives = case.make()
     rows = []
 
-    def add(where: str, passes: str, ways: dict[str, Callable]) -> None:
-        times = take_turns(ways, BUDGET)
+    def add(where: str, passes: str, candidates: dict[str, Callable]) -> None:
+        times = take_turns(candidates, BUDGET)
         seconds = {name: asdict(each) for name, each in times.items()}
         rows.append(Row(case.layer, case.sizes, where, passes, seconds))
 
-    def prepared(name: str) -> tuple:
-        arrange = others[name].arrange
+    def arranged(name: str) -> tuple:
+        arrange = alternatives[name].arrange
         return inputs if arrange is None else arrange(*inputs)
 
-    ways = {OURS: forward(ours, inputs)}
-    ways |= {n: forward(o.module, prepared(n)) for n, o in others.items() if o.module}
-    if any(o.same for o in others.values()):
-        require_same(case, {n: w for n, w in ways.items() if n == OURS or others[n].same})
-    add("torch", "forward", ways)
+    candidates = {OURS: forward(ours, inputs)}
+    candidates |= {n: forward(o.module, arranged(n)) for n, o in alternatives.items() if o.module}
+    if any(o.same for o in alternatives.values()):
+        require_same(
+            case, {n: run for n, run in candidates.items() if n == OURS or alternatives[n].same}
+        )
+    add("torch", "forward", candidates)
     if case.gradient:
-        ways = {}
+        candidates = {}
         for name, module, given in [
             (OURS, ours, inputs),
-            *((n, o.module, prepared(n)) for n, o in others.items() if o.module and o.gradient),
+            *(
+                (n, o.module, arranged(n))
+                for n, o in alternatives.items()
+                if o.module and o.gradient
+            ),
         ]:
-            ways[name] = both_passes(module, given, torch.ones_like(forward(module, given)()))
-        add("torch", "both", ways)
+            candidates[name] = both_passes(module, given, torch.ones_like(forward(module, given)()))
+        add("torch", "both", candidates)
     if case.onnx:
         model = exported(ours, inputs)
-        ways = {OURS: in_session(model, inputs, True), "body": in_session(model, inputs, False)}
-        ways |= {n: in_session(o.onnx, prepared(n), False) for n, o in others.items() if o.onnx}
-        require_same(case, {n: w for n, w in ways.items() if n in (OURS, "body") or others[n].same})
-        add("onnxruntime", "forward", ways)
+        candidates = {
+            OURS: in_session(model, inputs, True),
+            "body": in_session(model, inputs, False),
+        }
+        candidates |= {
+            n: in_session(o.onnx, arranged(n), False) for n, o in alternatives.items() if o.onnx
+        }
+        require_same(
+            case,
+            {
+                n: run
+                for n, run in candidates.items()
+                if n in (OURS, "body") or alternatives[n].same
+            },
+        )
+        add("onnxruntime", "forward", candidates)
     return rows
 
 
 def as_point(row: Row) -> dict:
+    """The row as it is written to the results."""
     point = {name: value for name, value in asdict(row).items() if name != "layer"}
     ratios = {"ratio": row.ratio(), "ratio of minima": row.ratio("minimum")}
     return {**point, "best": row.best(), **ratios}
 
 
 def show(console: Console, rows: list[Row]) -> None:
+    """Print the rows as a table."""
     table = Table(title="Medians in milliseconds")
     for column in ("layer", "sizes", "where", "passes"):
         table.add_column(column)
@@ -189,7 +222,7 @@ def main() -> None:
             rows += measure(case)
     show(console, rows)
     if arguments.threads != THREADS:
-        return  # only tried out
+        return
     for layer in wanted:
         record(RESULTS, layer, [as_point(row) for row in rows if row.layer == layer])
 

@@ -1,4 +1,7 @@
-"""Peak memory of a process that does one thing."""
+"""Peak memory of the process that asks for it.
+
+A benchmark runs each candidate in a process of its own, which prints `peak` at its end.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from pathlib import Path
 
 
 def peak() -> int:
-    """Bytes that this process has held at most.
+    """Peak resident memory of this process in bytes (VmHWM of Linux' /proc/self/status).
 
-    Not getrusage's ru_maxrss, which counts what the parent held when it forked.
+    getrusage's ru_maxrss would include the memory that the parent process held when it forked.
     """
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))

@@ -1,13 +1,14 @@
 """Whole networks before and after acceleration on a CPU: python benchmarks/networks.py
 
-Parts can be named: inference (in onnxruntime, the file that torch.onnx.export writes against the
-same after `graphscale accelerate`), training (in torch, one step of forward, loss, backward and
-SGD, before and after graphscale.layers.accelerate; before in the faster of two memory formats);
-both by default. So can networks, with --networks, and batches, with --batches. Before and after
-take turns on as many threads as the machine has cores; medians and minima are written to
-results/networks.json, one entry per part, network and batch. Nothing that was measured before
-counts: how long measuring takes is recorded, too. Peak memory is that of a process of its own that
-opens the file and runs it.
+Parts can be named; both are measured by default. inference: the file that torch.onnx.export writes,
+in onnxruntime, before and after `graphscale accelerate`. training: one step of forward, loss,
+backward and SGD in torch, before and after graphscale.layers.accelerate; before, in the faster of
+two memory formats. --networks and --batches choose networks and batch sizes.
+
+Before and after take turns on as many threads as the machine has cores. Medians and minima are
+written to results/networks.json, one entry per part, network and batch, with the time that
+measuring the algorithms took, without any earlier measurements. Peak memory is that of a process of
+its own that opens the file and runs it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from zoo import NETWORKS as ZOO
 from zoo import build, export
 
 RESULTS = Path(__file__).parent / "results" / "networks.json"
-# Name: the zoo's networks as they are deployed and as they are trained.
+# By name: the network of tests/zoo for inference, and the one for training.
 NETWORKS = {
     "RepLKNet-31B": ("replknet_merged", "replknet_train"),
     "SLaK-T": ("slak_tiny", "slak_tiny"),
@@ -59,15 +60,17 @@ NETWORKS = {
     "U-Net": ("unet_transpose", "unet_transpose"),
 }
 BATCHES = {"inference": (1, 8), "training": (4,)}
-SECONDS = 10.0  # of turns
+SECONDS = 10.0  # for the turns of a network
 
 
-def pictures(name: str, batch: int) -> np.ndarray:
+def synthetic_images(name: str, batch: int) -> np.ndarray:
+    """Normally distributed images [batch, 3, H, W] of the network's input size."""
     size = ZOO[name].input_size
     return np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)
 
 
 def open_file(path: Path) -> onnxruntime.InferenceSession:
+    """Open an ONNX file with graphscale's library on all cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.log_severity_level = 3
@@ -75,8 +78,9 @@ def open_file(path: Path) -> onnxruntime.InferenceSession:
 
 
 def measure_inference(network: str, batch: int, folder: Path) -> dict[str, object]:
+    """The point of a network's file before and after `graphscale accelerate`."""
     name, _ = NETWORKS[network]
-    files = {way: folder / f"{way}.onnx" for way in ("before", "after")}
+    files = {state: folder / f"{state}.onnx" for state in ("before", "after")}
     model = load_model(export(name, "dynamo"))
     save_model(model, files["before"])
     started = time.perf_counter()
@@ -86,16 +90,16 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
     algorithms = [algorithm_of(node) for node in find_convolutions(model)]
     del model
 
-    x = pictures(name, batch)
-    sessions = {way: open_file(path) for way, path in files.items()}
-    outputs = {way: opened.run(None, {"image": x}) for way, opened in sessions.items()}
-    ways = {
-        way: lambda opened=opened: opened.run(None, {"image": x})
-        for way, opened in sessions.items()
+    x = synthetic_images(name, batch)
+    sessions = {state: open_file(path) for state, path in files.items()}
+    outputs = {state: opened.run(None, {"image": x}) for state, opened in sessions.items()}
+    candidates = {
+        state: lambda opened=opened: opened.run(None, {"image": x})
+        for state, opened in sessions.items()
     }
-    times = take_turns(ways, SECONDS)
-    del sessions, ways
-    memory = {way: peak_memory(path, name, batch) for way, path in files.items()}
+    times = take_turns(candidates, SECONDS)
+    del sessions, candidates
+    memory = {state: peak_memory(path, name, batch) for state, path in files.items()}
     return point(
         times,
         difference=max(map(relative_difference, outputs["before"], outputs["after"])),
@@ -107,22 +111,23 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
 
 
 def measure_training(network: str, batch: int, folder: Path) -> dict[str, object]:
+    """The point of a network's training step before and after accelerate."""
     _, name = NETWORKS[network]
-    x = torch.from_numpy(pictures(name, batch))
+    x = torch.from_numpy(synthetic_images(name, batch))
     before = build(name).train()
     after = accelerate(copy.deepcopy(before))
-    map_size = before(x[:2]).shape[2:]  # of a segmentation's classes; nothing of a picture's
+    map_size = before(x[:2]).shape[2:]  # one class per pixel for segmentation, per image otherwise
     target = torch.zeros(batch, *map_size, dtype=torch.int64)
     modules = {"before": before, "after": after}
-    steps = {way: step(module, x, target) for way, module in modules.items()}
-    torch.manual_seed(0)  # for the same dropout
+    steps = {state: step(module, x, target) for state, module in modules.items()}
+    torch.manual_seed(0)  # both steps draw the same dropout
     wanted = steps["before"]()
     torch.manual_seed(0)
     started = time.perf_counter()
     found = steps["after"]()
     tuning = time.perf_counter() - started
     depthwise = [each.kernel_size for each in convolutions_of(before) if each.groups > 1]
-    if max(map(max, depthwise), default=0) <= 13:  # larger ones take torch many seconds a step
+    if max(map(max, depthwise), default=0) <= 13:  # with larger ones a step takes many seconds
         channels_last = copy.deepcopy(before).to(memory_format=torch.channels_last)
         images = x.to(memory_format=torch.channels_last)
         steps["before, channels_last"] = step(channels_last, images, target)
@@ -136,13 +141,14 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
 
 
 def convolutions_of(module: torch.nn.Module) -> list[torch.nn.Conv2d]:
+    """All two-dimensional convolutions of the module."""
     return [each for each in module.modules() if isinstance(each, torch.nn.Conv2d)]
 
 
 def step(
     module: torch.nn.Module, x: torch.Tensor, target: torch.Tensor
 ) -> Callable[[], torch.Tensor]:
-    """A training step that returns the network's answer."""
+    """A function that runs one training step and returns the network's output."""
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-6)  # all targets are class 0
 
     def run() -> torch.Tensor:
@@ -156,11 +162,11 @@ def step(
 
 
 def point(times: dict[str, Times], **more: object) -> dict[str, object]:
-    """A point of the results; its ratios are of the fastest before to after."""
-    others = [each for way, each in times.items() if way != "after"]
+    """A point of the results; ratio is how many times faster after is than the fastest before."""
+    others = [each for state, each in times.items() if state != "after"]
     after = times["after"]
     return {
-        "seconds": {way: asdict(each) for way, each in times.items()},
+        "seconds": {state: asdict(each) for state, each in times.items()},
         "ratio": min(each.median for each in others) / after.median,
         "ratio_of_minima": min(each.minimum for each in others) / after.minimum,
         **more,
@@ -174,13 +180,15 @@ def peak_memory(path: Path, name: str, batch: int) -> int:
 
 
 def print_peak_memory(path: str, name: str, batch: str) -> None:
-    opened, x = open_file(Path(path)), pictures(name, int(batch))
+    """In the process of its own: run the file and print the peak."""
+    opened, x = open_file(Path(path)), synthetic_images(name, int(batch))
     for _ in range(3):
         opened.run(None, {"image": x})
     print(peak())
 
 
 def show(points: dict[tuple[str, str, int], dict]) -> None:
+    """Print the points as a table."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("part", "network"):
         table.add_column(column)
@@ -190,7 +198,7 @@ def show(points: dict[tuple[str, str, int], dict]) -> None:
         table.add_column(column, justify="right")
     for (part, network, batch), found in points.items():
         seconds = found["seconds"]
-        before = min(times["median"] for way, times in seconds.items() if way != "after")
+        before = min(times["median"] for state, times in seconds.items() if state != "after")
         memory = [f"{1e-6 * size:.0f}" for size in found.get("peak_memory", {}).values()]
         table.add_row(
             *(part, network, str(batch)),
@@ -234,7 +242,7 @@ def main() -> None:
     for each in track(chosen, console=Console(stderr=True), transient=True):
         part, network, batch = each
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["XDG_CACHE_HOME"] = folder  # measure anew, whatever was known
+            os.environ["XDG_CACHE_HOME"] = folder  # without earlier measurements
             points[each] = PARTS[part](network, batch, Path(folder))
         record(RESULTS, f"{part}, {network}, batch {batch}", [points[each]])
     show(points)

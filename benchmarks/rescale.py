@@ -1,13 +1,14 @@
-"""Time and memory of shrink and grow on large networks: python benchmarks/rescale.py.
+"""Time and memory of shrink and grow on large networks: python benchmarks/rescale.py
 
-Claims: a 550 MB VGG-19 shrinks and grows in under 10 s each with at most 2.5 times the file in
-memory; ResNet-152 and DenseNet-201 plan in under 3 s. Each command is run as a user runs it, in a
-process of its own; the medians of five runs and the operating system's peak memory are written to
-results/rescale.json.
+Claims: `graphscale shrink` and `grow` of a 550 MB VGG-19 take less than 10 s each and at most 2.5
+times the file's size in memory; planning takes less than 3 s for ResNet-152 and DenseNet-201. Each
+command runs as a user runs it, in a process of its own. Medians of five runs and the largest peak
+memory, as the operating system counts it, are written to results/rescale.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -41,6 +42,7 @@ def run(*arguments: str | Path) -> tuple[float, int]:
 
 
 def measure(claim: str, file: Path, *arguments: str | Path) -> dict[str, object]:
+    """Median seconds and largest peak of a command that works on `file`."""
     runs = [run(*arguments) for _ in range(RUNS)]
     seconds = statistics.median(second for second, _ in runs)
     peak = max(peak for _, peak in runs)
@@ -50,6 +52,7 @@ def measure(claim: str, file: Path, *arguments: str | Path) -> dict[str, object]
 
 
 def write_networks(folder: Path) -> None:
+    """Export the networks, with random weights, into `folder`."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from zoo import export
 
@@ -58,6 +61,12 @@ def write_networks(folder: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write-networks", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.write_networks:
+        write_networks(arguments.write_networks)
+        return
     results: dict[str, object] = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -66,8 +75,8 @@ def main() -> None:
         "runs": RUNS,
     }
     with tempfile.TemporaryDirectory() as folder:
-        # In a process of its own: a child's peak memory starts from its parent's.
-        subprocess.run([sys.executable, __file__, folder], check=True)
+        # In a process of its own: the peak memory of later child processes includes their parent's.
+        subprocess.run([sys.executable, __file__, "--write-networks", folder], check=True)
         files = {name: Path(folder) / f"{name}.onnx" for name in NETWORKS}
         vgg = files["vgg19"]
         results["vgg19 shrink"] = measure("vgg19 shrink", vgg, "shrink", vgg)
@@ -83,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    write_networks(Path(sys.argv[1])) if len(sys.argv) > 1 else main()
+    main()

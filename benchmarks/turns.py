@@ -1,6 +1,8 @@
-"""Alternatives that take turns in one process, so that all of them meet the same machine.
+"""Times candidates that take turns in one process, and writes results to a file.
 
-Medians and minima of the turns are kept: other work on the machine shows as a gap between them.
+Functions by name go in, the median and the minimum of their seconds come out. Candidates take turns
+so that all of them meet the same load of the machine; where median and minimum lie far apart, other
+processes disturbed the measurement. `record` writes results with device, versions and date.
 """
 
 from __future__ import annotations
@@ -17,39 +19,49 @@ from importlib.metadata import version
 from pathlib import Path
 
 THREADS = os.cpu_count() or 1
-TURNS = 15
-# Seconds of a call that has no other before it, which wakes threads and takes memory again that the
-# last way gave back.
-LONG_CALL = 5.0
-REST = 0.1  # seconds between alternatives, for the threads of the last one to stop spinning
+MAX_TURNS = 15
+TURN_SECONDS = 0.01  # in a turn, fast candidates are called for at least so long
+# Each turn starts with a call that is not counted, which wakes threads and allocates memory that
+# the last candidate freed; not where a call takes this many seconds.
+SLOW_SECONDS = 5.0
+REST = 0.1  # seconds between turns, in which the threads of the last candidate stop spinning
 
 
 @dataclass
 class Times:
-    median: float  # seconds
+    """Median and minimum of the turns, in seconds per call."""
+
+    median: float
     minimum: float
 
 
-def take_turns(ways: dict[str, Callable[[], object]], budget: float = 2.5) -> dict[str, Times]:
-    """Seconds per call of each way; fast ones are called several times in a turn."""
-    calls, taken, quick = {}, {name: [] for name in ways}, set()
-    for name, way in ways.items():
-        way()
+def take_turns(
+    candidates: dict[str, Callable[[], object]], budget: float = 2.5
+) -> dict[str, Times]:
+    """Seconds per call of each candidate; there are three turns at least.
+
+    Args:
+        candidates: Functions without arguments, by name.
+        budget: Seconds after which no further turn begins.
+    """
+    calls, taken, quick = {}, {name: [] for name in candidates}, set()
+    for name, run in candidates.items():
+        run()
         started = time.perf_counter()
-        way()
+        run()
         seconds = time.perf_counter() - started
-        calls[name] = max(1, int(0.01 / seconds))
-        if seconds < LONG_CALL:
+        calls[name] = max(1, int(TURN_SECONDS / seconds))
+        if seconds < SLOW_SECONDS:
             quick.add(name)
     started = time.perf_counter()
-    for turn in range(TURNS):
-        for name, way in ways.items():
+    for turn in range(MAX_TURNS):
+        for name, run in candidates.items():
             time.sleep(REST)
             if name in quick:
-                way()
+                run()
             begun = time.perf_counter()
             for _ in range(calls[name]):
-                way()
+                run()
             taken[name].append((time.perf_counter() - begun) / calls[name])
         if turn >= 2 and time.perf_counter() - started > budget:
             break
@@ -57,6 +69,7 @@ def take_turns(ways: dict[str, Callable[[], object]], budget: float = 2.5) -> di
 
 
 def processor() -> str:
+    """The processor's name."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":")[1].strip()
@@ -64,7 +77,7 @@ def processor() -> str:
 
 
 def record(file: Path, part: str, points: list) -> None:
-    """Put a part's points, with device, versions and date, in the place of its former ones."""
+    """Write a part's points with device, versions and date, in place of its earlier ones."""
     results = json.loads(file.read_text()) if file.exists() else {}
     results[part] = {
         "device": f"{processor()}, {THREADS} cores",

@@ -1,7 +1,7 @@
 """graphscale: kernel rescaling and fbcunn's layers for ONNX and torch.
 
-The public names below are imported on first use, so that ``import graphscale`` loads neither torch
-nor onnxruntime.
+This file lists the public names and the module that defines each. A name is imported when it is
+first used, so that ``import graphscale`` loads neither torch nor onnxruntime.
 """
 
 from __future__ import annotations

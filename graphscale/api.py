@@ -1,4 +1,9 @@
-"""plan, shrink and grow a model given as a path, as ONNX in memory or as a torch module."""
+"""`graphscale.plan`, `shrink` and `grow`, for every kind of model.
+
+In: the path of an ONNX file, an onnx.ModelProto, an onnx-ir model or a torch module. Each function
+calls `graphscale.rescaling` for ONNX models and `graphscale.modules` for torch modules, and returns
+the kind that it was given.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +36,32 @@ def plan(
     kernels: KernelTable | None = None,
     keep: Sequence[str] = (),
 ) -> Plan:
-    """What `shrink` would do to a model, without its weights being touched.
+    """The plan by which `shrink` would shrink a model; no weight is read or changed.
 
-    Arguments and errors as for `shrink`; a torch module may be on the meta device.
-    `plan(...).image_size` is the size of the images that the pre-train network takes.
+    Args:
+        model: As for `shrink`; a torch module may be on the meta device.
+        example_input: As for `shrink`, for a torch module.
+        input_size, kernels, keep: As for `shrink`.
+
+    Returns:
+        The plan: each layer's kernels, sizes and multiplications, and how each weight is resized.
+        `plan(...).image_size` is (height, width) of the images that the pre-train network takes.
+
+    Raises:
+        GraphScaleError: the model cannot be read or rescaled; says what to do.
+
+    Example:
+        >>> plan = graphscale.plan("model.onnx", kernels={3: 3})                  # doctest: +SKIP
+        >>> plan.image_size, plan.multiplications()["ratio"]                      # doctest: +SKIP
+        ((160, 160), 2.2)
     """
     if _is_module(model):
         from graphscale.modules.shrink import plan_module
 
         return plan_module(model, example_input, input_size=input_size, kernels=kernels, keep=keep)
-    return plan_model(load_model(model), input_size=input_size, kernels=kernels, keep=keep)
+    return plan_model(  # load_model has made or copied the graph: no other copy is needed
+        load_model(model), input_size=input_size, kernels=kernels, keep=keep, copy=False
+    )
 
 
 @overload
@@ -93,23 +114,35 @@ def shrink(
     """Derive the pre-train network of a target network (arXiv 1610.03623).
 
     Args:
-        model: A path, an onnx.ModelProto, an onnx-ir model, or a torch module together with
-            `example_input`.
-        input_size: Pre-train height and width, or 'target:pretrain'; of a model whose own size is
-            symbolic, the target's. By default the first convolution's ratio decides.
-        kernels: Target kernel size -> pre-train size, before the paper's table.
-        keep: Patterns of node or weight names whose kernels are left alone.
-        init: 'resize' the target's weights or draw 'fresh' ones; by default resized where the
-            target is trained.
-        seed: Of the fresh weights.
+        model: The target: a path, an onnx.ModelProto, an onnx-ir model, or a torch module together
+            with `example_input`. It is not changed.
+        example_input: Arguments of the torch module at the target's size: a tensor, a tuple of
+            arguments or a dict of keyword arguments.
+        input_size: Height and width of the pre-train network's images, or 'target:pretrain'. For a
+            model whose own size is symbolic, a single size is the target's. By default the ratio of
+            the first convolution's kernels decides.
+        kernels: Target kernel size -> pre-train kernel size; other sizes follow the paper's table.
+        keep: Names of nodes or weights whose kernels keep their sizes; * and ? match as in file
+            names.
+        init: 'resize' makes the weights from the target's, 'fresh' draws the resized layers'
+            weights; by default they are resized if the target looks trained.
+        seed: For fresh weights.
 
     Returns:
         The pre-train network with its plan: an onnx-ir model for an onnx-ir model, a torch module
-        for a torch module, else an onnx.ModelProto. Models have the plan in their metadata, modules
-        as `graphscale_plan`; `graphscale_plan.image_size` is the size of the images to train on.
+        for a torch module, otherwise an onnx.ModelProto. Models carry the plan in their metadata,
+        modules as the attribute `graphscale_plan`; `graphscale_plan.image_size` is the size of the
+        images to train on.
 
     Raises:
         GraphScaleError: the model cannot be read or rescaled; says what to do.
+
+    Example:
+        >>> import graphscale, torch
+        >>> target = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, padding=3), torch.nn.ReLU())
+        >>> pretrain = graphscale.shrink(target, torch.zeros(1, 3, 64, 64))
+        >>> pretrain[0].kernel_size, pretrain.graphscale_plan.image_size
+        ((5, 5), (46, 46))
     """
     if _is_module(model):
         from graphscale.modules.shrink import shrink_module
@@ -130,6 +163,7 @@ def shrink(
         keep=keep,
         init=init or "auto",
         seed=seed,
+        copy=False,
     )
     return pretrain if isinstance(model, ir.Model) else ir.to_proto(pretrain)
 
@@ -171,20 +205,27 @@ def grow(
     target: ModelLike | torch.nn.Module | None = None,
     resize: str = "bilinear",
 ) -> onnx.ModelProto | ir.Model | torch.nn.Module:
-    """Carry the weights of a trained pre-train network back into the target (Eq. 5).
+    """Grow a trained pre-train network into the target (Eq. 5 of arXiv 1610.03623).
 
     Args:
-        checkpoint: The pre-train network, as `shrink` takes models; or the state dict of a
-            pre-train module, also inside a trainer's checkpoint, together with `target`.
-        plan: The plan, or the file that shrink wrote, where the checkpoint has lost its own.
-        target: The target network, where neither has a plan.
+        checkpoint: The trained pre-train network, of any kind that `shrink` takes; or the state
+            dict of a pre-train module, also inside a trainer's checkpoint, together with `target`.
+        plan: The plan, or the file that `graphscale shrink` wrote, if the checkpoint has lost its
+            own.
+        target: The target network, if there is no plan, or for a state dict.
         resize: 'bilinear' (half-pixel centres), 'bicubic', 'nearest' or 'align-corners'.
 
     Returns:
-        The target's graph, node for node, with the grown weights; of the same kind as `checkpoint`.
+        The target with the grown weights, of the same kind as `checkpoint`: the target's graph,
+        node for node, or a module of the target's class. A state dict gives a torch module.
 
     Raises:
-        GraphScaleError: the checkpoint is of another network; names the weights.
+        GraphScaleError: there is no plan, or the checkpoint is of another network; names the
+            weights that do not fit.
+
+    Example:
+        >>> grown = graphscale.grow("checkpoint.onnx")                            # doctest: +SKIP
+        >>> onnx.save(grown, "grown.onnx")                                        # doctest: +SKIP
     """
     if isinstance(checkpoint, Mapping):
         from graphscale.modules.grow_state_dict import grow_state_dict
@@ -204,4 +245,5 @@ def grow(
 
 
 def _is_module(model: ModelLike | torch.nn.Module | None) -> TypeIs[torch.nn.Module]:
+    """Whether `model` is a torch module; found out without importing torch."""
     return any(base.__module__.startswith("torch.nn.modules") for base in type(model).__mro__)

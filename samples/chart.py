@@ -1,4 +1,7 @@
-"""The demo's plot: accuracy against training time, and kernels before and after growth."""
+"""The demo's plot: accuracy against training time, and kernels before and after growth.
+
+Records of both trainings and the kernels of one convolution go in; a PNG file comes out.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from training import Record
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-SHOWN = 8  # kernels
+MAX_KERNELS = 8  # in a row of the plot
 
 
 def draw(
@@ -21,14 +24,14 @@ def draw(
     growth: int,
     kernels: dict[str, torch.Tensor],
 ) -> None:
-    """Write a PNG.
+    """Draw both trainings and the kernels.
 
     Args:
-        path: The file.
-        scratch: The target trained from scratch.
-        rescaled: Shrink, train, grow, train on.
-        growth: Index of the entry of `rescaled` that was noted straight after growth.
-        kernels: Label -> weight (filters, channels, k, k) of one convolution, row by row.
+        path: The PNG file.
+        scratch: The record of the target trained from scratch.
+        rescaled: The record of shrink, train, grow, train on.
+        growth: The index of the entry of `rescaled` straight after growth.
+        kernels: The weight [filters, channels, k, k] of a convolution by label, a row for each.
     """
     figure = pyplot.figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1.1, 1])
@@ -54,7 +57,7 @@ def draw(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
 
-    grid = right.subplots(len(kernels), SHOWN)
+    grid = right.subplots(len(kernels), MAX_KERNELS)
     right.suptitle("first convolution")
     for row, (label, weight) in zip(grid, kernels.items()):
         row[0].set_ylabel(label)

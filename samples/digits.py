@@ -1,9 +1,10 @@
-"""Shrink, train, grow, train on; beside it the same target trained from scratch.
+"""Train one target network twice: from scratch, and by shrink, train, grow, train on.
 
     python samples/digits.py                    handwritten digits in clutter
     python samples/digits.py --images FOLDER    one sub-folder of images per class
 
-Everything is written into the folder demo/ (--output for another).
+A table and a plot compare accuracy and training time. All files are written into the folder demo/
+(--output for another).
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from training import Record, accuracy, train
 
 import graphscale
 
-# One schedule for both. Growth comes before the last drop of the learning rate, with two epochs
-# left at the rate that the pre-train network ended with.
+# The learning rate of each epoch, for both trainings. The network grows after GROWTH epochs: two
+# epochs follow at the rate at which the pre-train network ended, then one at the lowest rate.
 RATES = [0.05] * 5 + [0.01] * 4 + [0.001]
 GROWTH = 7
 
 
 def main() -> None:
-    """Run both trainings and show what came out."""
+    """Run both trainings and show their results."""
     options = _options()
     _quiet_exporter()
     torch.manual_seed(options.seed)
@@ -62,7 +63,7 @@ def main() -> None:
 def rescale(
     target: Path, data: LabelledImages, test: LabelledImages
 ) -> tuple[Record, dict[str, torch.Tensor]]:
-    """Shrink, train, grow, train on; the record, and the first convolution's weights on the way."""
+    """Shrink, train, grow, train on; return the record and the first kernels of each stage."""
     record = Record()
     started = time.perf_counter()
     _command("shrink", target)
@@ -90,14 +91,14 @@ def rescale(
 
 
 def _plan(target: Path) -> graphscale.Plan:
-    """What `graphscale shrink` wrote beside the pre-train network."""
+    """The plan that `graphscale shrink` wrote beside the pre-train network."""
     return graphscale.Plan.from_file(target.with_name("target.pretrain.plan.json"))
 
 
 def _command(*arguments: object) -> None:
     words = [str(each) for each in arguments]
     print("\n$ graphscale", *words, flush=True)
-    # -P: the package as installed, not a folder of its name in the working directory.
+    # -P: import the installed package, not a folder named graphscale in the working directory.
     if subprocess.run([sys.executable, "-P", "-m", "graphscale", *words]).returncode:
         raise SystemExit(f"graphscale {words[0]} failed; its message is above")
 
@@ -113,13 +114,15 @@ def _onnxruntime_accuracy(path: Path, test: LabelledImages) -> float:
 
 
 def _quiet_exporter() -> None:
-    """torch's exporter speaks of packages that it would like to see and of its own old calls."""
+    """Hide torch's notes on optional packages and on deprecated calls within its exporter."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Shrink, train, grow, train on.")
+    parser = argparse.ArgumentParser(
+        description="Train a network from scratch, and by shrink, train, grow, train on."
+    )
     parser.add_argument("--images", type=Path, help="a folder, one sub-folder of images per class")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="default: demo")
     parser.add_argument("--seed", type=int, default=0)

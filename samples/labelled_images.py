@@ -1,4 +1,7 @@
-"""The images: scikit-learn's handwritten digits in clutter, or a folder with images."""
+"""The demo's images: scikit-learn's handwritten digits in clutter, or those of a folder.
+
+`digits` and `folder` return a training set, a test set and the names of the classes.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch.nn import functional
 
 @dataclass
 class LabelledImages:
-    """Images (N, channels, size, size), float32 of about unit scale, and their classes (N)."""
+    """Images [N, channels, size, size], float32 of about unit variance, and classes [N], int64."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -27,8 +30,8 @@ class LabelledImages:
 def digits(size: int, count: int = 6000) -> tuple[LabelledImages, LabelledImages, list[str]]:
     """`count` training and 1,000 test images, and the names of the classes.
 
-    Each is one of scikit-learn's 1,797 scanned digits (8×8 pixels), enlarged, turned and placed at
-    random between pieces of other digits, under noise. Test images show other scans than
+    Each image shows one of scikit-learn's 1,797 scanned digits (8×8 pixels), enlarged, rotated and
+    placed at random between pieces of other digits, under noise. Test images show other scans than
     training images.
     """
     from sklearn.datasets import load_digits
@@ -74,6 +77,7 @@ def folder(path: Path, size: int) -> tuple[LabelledImages, LabelledImages, list[
 
 
 def _in_clutter(scans: torch.Tensor, labels: torch.Tensor, count: int, size: int) -> LabelledImages:
+    """`count` random scans with their labels, each with four pieces of other scans and noise."""
     chosen = torch.randint(len(scans), (count,))
     canvas = _placed(scans[chosen], size, zoom=_between(0.42, 0.6), shift=0.35)
     for _ in range(4):
@@ -87,7 +91,7 @@ def _in_clutter(scans: torch.Tensor, labels: torch.Tensor, count: int, size: int
 def _placed(
     scans: torch.Tensor, size: int, zoom: Callable[[int], torch.Tensor], shift: float
 ) -> torch.Tensor:
-    """Each scan turned by up to 30°, `zoom` times the canvas in size, up to `shift` off centre."""
+    """Each scan rotated by up to 30°, `zoom` times the canvas' size, up to `shift` off centre."""
     count = len(scans)
     angle = _between(-math.pi / 6, math.pi / 6)(count)
     rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
@@ -100,4 +104,5 @@ def _placed(
 
 
 def _between(low: float, high: float) -> Callable[[int], torch.Tensor]:
+    """A function that draws so many numbers uniformly from [low, high)."""
     return lambda count: low + (high - low) * torch.rand(count)

@@ -1,4 +1,4 @@
-"""The demo's table: what each way of training reached, and at what cost."""
+"""The demo's table: accuracy, seconds and multiplications of both trainings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphscale import Plan
 
 
 def show(plan: Plan, scratch: Record, rescaled: Record, growth: int) -> None:
-    """Print the table. `growth` is the index of the entry of `rescaled` straight after growth."""
+    """Print the table; `growth` is the index of the entry of `rescaled` straight after growth."""
     work = plan.multiplications()
     target, pretrain = (f"{work[each] / 1e6:.1f} M" for each in ("target", "pretrain"))
     small = median(rescaled.epoch_seconds[:growth])

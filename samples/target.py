@@ -11,7 +11,7 @@ SIZE = 64  # height and width of the target's images
 
 
 def target_network(channels: int, classes: int) -> nn.Module:
-    """Images (N, channels, 64, 64) -> class scores (N, classes)."""
+    """The network: images [N, channels, 64, 64] to class scores [N, classes]."""
     return nn.Sequential(
         *_block(channels, 16, kernel=7, stride=2),
         *_block(16, 32, kernel=5),
@@ -29,7 +29,7 @@ def target_network(channels: int, classes: int) -> nn.Module:
 
 
 def export(network: nn.Module, path: Path, channels: int) -> None:
-    """Write `network` as ONNX, for any batch."""
+    """Write `network` as an ONNX file for any batch size."""
     torch.onnx.export(
         network.eval(),
         (torch.zeros(2, channels, SIZE, SIZE),),

@@ -1,4 +1,8 @@
-"""Plain supervised training, with a record of accuracy against training seconds."""
+"""Plain supervised training that records accuracy and training seconds.
+
+`train` takes a network, images and a learning rate per epoch, changes the network's weights and
+adds an entry per epoch to a `Record`.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,14 @@ BATCH = 64
 
 @dataclass
 class Record:
-    """Test accuracy after each epoch, and the seconds of training up to there."""
+    """Test accuracy after each epoch, and the seconds of training since the start."""
 
     seconds: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
 
     def add(self, seconds: float, accuracy: float) -> None:
-        """Note `seconds` more and the accuracy reached."""
+        """Add an entry: `seconds` after the last one, the accuracy is `accuracy`."""
         self.seconds.append(seconds + (self.seconds[-1] if self.seconds else 0.0))
         self.accuracy.append(accuracy)
 
@@ -34,7 +38,7 @@ def train(
     rates: Sequence[float],
     record: Record,
 ) -> None:
-    """One epoch of SGD with Nesterov momentum per learning rate; tests are not in the time."""
+    """Train one epoch of SGD with Nesterov momentum per rate; testing is not in the seconds."""
     network.to(memory_format=torch.channels_last)
     images = data.images.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
@@ -61,7 +65,7 @@ def train(
 
 @torch.no_grad()
 def accuracy(network: torch.nn.Module, data: LabelledImages) -> float:
-    """The fraction of images that the network gets right."""
+    """The share of images whose class the network gets right."""
     network.eval()
     hits = [
         (network(images).argmax(1) == labels).sum().item()

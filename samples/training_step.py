@@ -2,8 +2,9 @@
 
     python samples/training_step.py
 
-A convolution over time reads toy sequences, and a hierarchical softmax tells which of 100 classes
-made them. The step is exported once; then onnxruntime trains without torch.
+The network reads noisy copies of 100 random sequences by a convolution over time, and a
+hierarchical softmax learns which of the 100 each one is. The training step is exported once; then
+onnxruntime trains without torch.
 """
 
 import tempfile
@@ -17,7 +18,7 @@ from graphscale.training.training_step import export_training_step
 
 
 class Reader(torch.nn.Module):
-    """Sequences [N, T, 8] to features [N, 32]."""
+    """The network: sequences [N, T, 8] to features [N, 32]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What benchmarks/layers.py measures: layers, sizes, and the best other ways to compute them."""
+"""What benchmarks/layers.py measures: layers, sizes, and alternatives that compute the same."""
 
 from . import (
     features,

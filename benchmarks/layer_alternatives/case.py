@@ -1,4 +1,7 @@
-"""What a case is: a layer, sizes, and other ways to compute the same."""
+"""A case of benchmarks/layers.py: a layer with its sizes, inputs and alternatives.
+
+`Case` describes what is measured; the other functions help to make alternatives for it.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,37 @@ from torch import Tensor, nn
 
 
 @dataclass
-class Other:
-    """Another way: a torch module, a model for onnxruntime, or both."""
+class Alternative:
+    """Computes the same as the layer: by a torch module, a model for onnxruntime, or both.
+
+    Attributes:
+        module: Called with the arranged inputs.
+        onnx: Run in onnxruntime with the arranged inputs.
+        arrange: Makes the inputs from the layer's, outside of the measured time; None for the same.
+        same: False where the result is arranged differently, or is only a part; it is not compared.
+        gradient: Whether the module's gradients are measured, too.
+    """
 
     module: nn.Module | None = None
     onnx: bytes | None = None
-    arrange: Callable | None = None  # makes this way's inputs of the layer's, untimed
-    same: bool = True  # False where the result is arranged differently, or is less
+    arrange: Callable | None = None
+    same: bool = True
     gradient: bool = True
 
 
 @dataclass
 class Case:
+    """`make` returns the layer's module, its inputs, and the alternatives by name."""
+
     layer: str
     sizes: str
-    make: Callable[[], tuple[nn.Module, tuple, dict[str, Other]]]
+    make: Callable[[], tuple[nn.Module, tuple, dict[str, Alternative]]]
     gradient: bool = True
     onnx: bool = True
 
 
 class Function(nn.Module):
-    """A function of inputs, and of the parameters that are given by name."""
+    """A function as a module: of inputs, and of parameters that it takes by name."""
 
     def __init__(self, function: Callable, **parameters: Tensor) -> None:
         super().__init__()
@@ -44,7 +57,7 @@ class Function(nn.Module):
 
 
 def one_node(op_type: str, inputs: tuple[Tensor, ...], *weights: Tensor, **attributes) -> bytes:
-    """A model of one ONNX node that takes `inputs` and has `weights` as constants."""
+    """An ONNX model of one node, with inputs like `inputs` and `weights` as constants."""
     value = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     names = [f"x{i}" for i in range(len(inputs))], [f"w{i}" for i in range(len(weights))]
     node = onnx.helper.make_node(op_type, [*names[0], *names[1]], ["y"], **attributes)
@@ -60,8 +73,10 @@ def one_node(op_type: str, inputs: tuple[Tensor, ...], *weights: Tensor, **attri
 
 
 def make_case(layer: str, make: Callable, sizes: str, *arguments, **options) -> Case:
+    """The case of `layer` that `make(*arguments)` makes; `sizes` is its text in the results."""
     return Case(layer, sizes, partial(make, *arguments), **options)
 
 
 def text_of(shape: tuple[int, ...]) -> str:
+    """'16 x 192' for (16, 192)."""
     return " x ".join(map(str, shape))

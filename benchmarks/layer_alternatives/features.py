@@ -1,4 +1,4 @@
-"""Layers over features: FeatureLPPooling, Maxout, CrossMapNormalization."""
+"""Cases of the layers over features: FeatureLPPooling, Maxout, CrossMapNormalization."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch.nn import functional
 
 from graphscale.layers import CrossMapNormalization, FeatureLPPooling, Maxout
 
-from .case import Function, Other, make_case, one_node, text_of
+from .case import Alternative, Function, make_case, one_node, text_of
 
 IMAGES = (16, 192, 28, 28)
 
 
 def feature_lp_pooling(shape, width, stride, power):
     features = (shape[1] - width) // stride + 1
-    others = {
-        "lp_pool": Other(
+    alternatives = {
+        "lp_pool": Alternative(
             Function(
                 (lambda x: functional.lp_pool1d(x.abs()[:, None], power, width, stride)[:, 0])
                 if len(shape) == 2
@@ -25,36 +25,36 @@ def feature_lp_pooling(shape, width, stride, power):
                 )[:, 0]
             )
         ),
-        "unfold and vector_norm": Other(
+        "unfold and vector_norm": Alternative(
             Function(lambda x: torch.linalg.vector_norm(x.unfold(1, width, stride), power, -1))
         ),
     }
     if width == stride and shape[1] % width == 0:
         split = (shape[0], features, width, *shape[2:])
         root = torch.sqrt if power == 2 else lambda s: s.pow(1 / power)
-        others["view, power, sum, root"] = Other(
+        alternatives["view, power, sum, root"] = Alternative(
             Function(
                 lambda x: root((x if power == 2 else x.abs()).reshape(split).pow(power).sum(2))
             )
         )
-        others["view and vector_norm"] = Other(
+        alternatives["view and vector_norm"] = Alternative(
             Function(lambda x: torch.linalg.vector_norm(x.reshape(split), power, 2))
         )
-    return FeatureLPPooling(width, stride, power), (torch.rand(shape) + 0.1,), others
+    return FeatureLPPooling(width, stride, power), (torch.rand(shape) + 0.1,), alternatives
 
 
 def maxout(shape, width):
     split = (shape[0], shape[1] // width, width, *shape[2:])
     if len(shape) == 2:
-        others = {
-            "max_pool1d": Other(Function(lambda x: functional.max_pool1d(x, width))),
-            "view and amax": Other(Function(lambda x: x.reshape(split).amax(2))),
+        alternatives = {
+            "max_pool1d": Alternative(Function(lambda x: functional.max_pool1d(x, width))),
+            "view and amax": Alternative(Function(lambda x: x.reshape(split).amax(2))),
         }
-        return Maxout(width), (torch.randn(shape),), others
-    others = {
-        "view and amax": Other(Function(lambda x: x.reshape(split).amax(2))),
-        "view and max": Other(Function(lambda x: x.reshape(split).max(2).values)),
-        "max_pool3d": Other(
+        return Maxout(width), (torch.randn(shape),), alternatives
+    alternatives = {
+        "view and amax": Alternative(Function(lambda x: x.reshape(split).amax(2))),
+        "view and max": Alternative(Function(lambda x: x.reshape(split).max(2).values)),
+        "max_pool3d": Alternative(
             Function(lambda x: functional.max_pool3d(x[:, None], (width, 1, 1))[:, 0]),
             one_node(
                 "MaxPool",
@@ -64,7 +64,7 @@ def maxout(shape, width):
             ),
             lambda x: (x[:, None],),
         ),
-        "AdaptiveMaxPool3d": Other(
+        "AdaptiveMaxPool3d": Alternative(
             Function(
                 lambda x: functional.adaptive_max_pool3d(
                     x[:, None], (shape[1] // width, *shape[2:])
@@ -72,8 +72,8 @@ def maxout(shape, width):
             )
         ),
     }
-    others["max_pool3d"].module.function = lambda x: functional.max_pool3d(x, (width, 1, 1))
-    return Maxout(width), (torch.randn(shape),), others
+    alternatives["max_pool3d"].module.function = lambda x: functional.max_pool3d(x, (width, 1, 1))
+    return Maxout(width), (torch.randn(shape),), alternatives
 
 
 def cross_map_normalization(shape, size):
@@ -90,8 +90,8 @@ def cross_map_normalization(shape, size):
         CrossMapNormalization(size, scale, power),
         (x,),
         {
-            "LocalResponseNorm": Other(nn.LocalResponseNorm(size, scale * size, power), lrn),
-            "squares, avg_pool3d, power": Other(Function(box)),
+            "LocalResponseNorm": Alternative(nn.LocalResponseNorm(size, scale * size, power), lrn),
+            "squares, avg_pool3d, power": Alternative(Function(box)),
         },
     )
 

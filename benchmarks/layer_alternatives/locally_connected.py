@@ -1,4 +1,4 @@
-"""LocallyConnected."""
+"""Cases of LocallyConnected, against unfold and a product per position."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch.nn import functional
 
 from graphscale.layers import LocallyConnected
 
-from .case import Function, Other, make_case
+from .case import Alternative, Function, make_case
 
 
 def locally_connected(batch, inner, outer, image, kernel):
     ours = LocallyConnected(inner, outer, (image, image), kernel, bias=False)
     places = image - kernel + 1
     weight = ours.weight.detach()
-    # A product per position with weights stored position after position: [P, C kH kW, F].
+    # One matrix product per position needs the weights by position: [P, C kH kW, F].
     by_position = weight.permute(1, 2, 3, 4, 5, 0).reshape(places * places, -1, outer)
 
     def einsum(x, weight):
@@ -31,8 +31,8 @@ def locally_connected(batch, inner, outer, image, kernel):
         ours,
         (torch.randn(batch, inner, image, image),),
         {
-            "unfold and einsum": Other(Function(einsum, weight=weight)),
-            "unfold and bmm": Other(Function(bmm, weight=by_position.contiguous())),
+            "unfold and einsum": Alternative(Function(einsum, weight=weight)),
+            "unfold and bmm": Alternative(Function(bmm, weight=by_position.contiguous())),
         },
     )
 

@@ -1,4 +1,4 @@
-"""Tables: LookupTable, WeightedLookupTable."""
+"""Cases of LookupTable and WeightedLookupTable, against torch's Embedding and EmbeddingBag."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional
 
 from graphscale.layers import LookupTable, WeightedLookupTable
 
-from .case import Case, Function, Other, make_case
+from .case import Alternative, Case, Function, make_case
 
 
 def indices_of(rows: int, shape: tuple[int, ...], skewed: bool) -> Tensor:
-    """Uniform, or by Zipf's law as words are."""
+    """Random indices: uniform, or where `skewed` by Zipf's law, as words are."""
     if not skewed:
         return torch.randint(0, rows, shape)
     frequency = 1 / torch.arange(1, rows + 1, dtype=torch.float64)
@@ -30,8 +30,8 @@ def lookup_table(rows, width, shape, skewed, sparse):
         ours,
         (indices,),
         {
-            "Embedding": Other(embedding, gather(rows, width, indices, ours.weight)),
-            "indexing": Other(
+            "Embedding": Alternative(embedding, gather(rows, width, indices, ours.weight)),
+            "indexing": Alternative(
                 Function(lambda i, weight: weight[i], weight=ours.weight), gradient=not sparse
             ),
         },
@@ -39,6 +39,7 @@ def lookup_table(rows, width, shape, skewed, sparse):
 
 
 def gather(rows: int, width: int, indices: Tensor, weight: Tensor) -> bytes:
+    """An ONNX model of one Gather."""
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Gather", ["weight", "indices"], ["y"])],
         "layer",
@@ -71,8 +72,8 @@ def weighted_lookup_table(rows, width, shape):
         ours,
         (indices, factors),
         {
-            "EmbeddingBag of one": Other(Function(bag, weight=table)),
-            "embedding and product": Other(Function(product, weight=table)),
+            "EmbeddingBag of one": Alternative(Function(bag, weight=table)),
+            "embedding and product": Alternative(Function(product, weight=table)),
         },
     )
 

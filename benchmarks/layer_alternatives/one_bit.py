@@ -1,4 +1,4 @@
-"""1-bit quantisation: OneBitQuantize, OneBitDequantize."""
+"""Cases of OneBitQuantize and OneBitDequantize, against numpy's packbits and torch's shifts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import Tensor
 from graphscale.layers import OneBitDequantize
 from graphscale.layers.one_bit import one_bit_quantize
 
-from .case import Function, Other, make_case
+from .case import Alternative, Function, make_case
 
 
 def one_bit_numpy(gradient: Tensor, residual: Tensor):
+    """Scales, words and the new residual, by numpy."""
     v = gradient.numpy() + residual.numpy()
     columns = v.shape[1]
     bits = v >= 0
@@ -26,6 +27,7 @@ def one_bit_numpy(gradient: Tensor, residual: Tensor):
 
 
 def one_bit_torch(gradient: Tensor, residual: Tensor):
+    """The same by torch's operators."""
     v = gradient + residual
     bits = v >= 0
     powers = torch.bitwise_left_shift(torch.tensor(1), torch.arange(32))
@@ -47,8 +49,8 @@ def one_bit_quantization(rows, columns):
         Function(_ours_one_bit),
         (torch.randn(rows, columns), torch.randn(rows, columns)),
         {
-            "numpy, packbits": Other(Function(one_bit_numpy)),
-            "torch, shifted sums": Other(Function(one_bit_torch)),
+            "numpy, packbits": Alternative(Function(one_bit_numpy)),
+            "torch, shifted sums": Alternative(Function(one_bit_torch)),
         },
     )
 
@@ -64,7 +66,7 @@ def one_bit_dequantization(rows, columns):
     return (
         OneBitDequantize(columns),
         (words, scales),
-        {"numpy, unpackbits": Other(Function(by_numpy))},
+        {"numpy, unpackbits": Alternative(Function(by_numpy))},
     )
 
 

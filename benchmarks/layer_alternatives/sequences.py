@@ -1,4 +1,4 @@
-"""Layers of sequences: TemporalConv, TemporalKMaxPool."""
+"""Cases of the layers over sequences: TemporalConv, TemporalKMaxPool."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from torch.nn import functional
 
 from graphscale.layers import TemporalConv, TemporalKMaxPool
 
-from .case import Case, Function, Other, make_case, one_node, text_of
+from .case import Alternative, Case, Function, make_case, one_node, text_of
 
 
 class Turned(nn.Module):
+    """Exchanges frames and features."""
+
     def forward(self, x):
         return x.mT
 
@@ -36,16 +38,16 @@ def temporal_conv(batch, frames, inner, outer, kernel, stride):
         ours,
         (x,),
         {
-            "Conv1d and transposes": Other(nn.Sequential(Turned(), conv, Turned())),
-            "Conv1d, features first": Other(conv, features_first, turned, same=False),
-            "unfold and Linear": Other(
+            "Conv1d and transposes": Alternative(nn.Sequential(Turned(), conv, Turned())),
+            "Conv1d, features first": Alternative(conv, features_first, turned, same=False),
+            "unfold and Linear": Alternative(
                 Function(
                     lambda x, weight, bias: functional.linear(unfolded(x), weight, bias),
                     weight=matrix,
                     bias=ours.bias,
                 )
             ),
-            "Linear of unfolded input": Other(
+            "Linear of unfolded input": Alternative(
                 Function(functional.linear, weight=matrix, bias=ours.bias),
                 one_node("Gemm", (unfolded(x).flatten(0, 1),), matrix, ours.bias, transB=1),
                 lambda x: (unfolded(x).flatten(0, 1).contiguous(),),
@@ -68,8 +70,8 @@ def temporal_k_max_pool(shape, k):
         TemporalKMaxPool(k),
         (torch.randn(shape),),
         {
-            "topk, sort, gather": Other(Function(by_topk)),
-            "the same, time last": Other(Function(by_topk_turned)),
+            "topk, sort, gather": Alternative(Function(by_topk)),
+            "the same, time last": Alternative(Function(by_topk_turned)),
         },
     )
 

@@ -1,9 +1,10 @@
-"""The first data set: letters and digits of the fonts on this machine, small, turned, in clutter.
+"""The data set: letters and digits of the fonts on this machine, small, rotated, in clutter.
 
-34 classes: the digits 2 to 9, and the 26 letters, upper and lower case alike (0 and 1 are left out,
-which no one can tell from O and l). Each 64×64 grey image shows one glyph, 15 to 28 pixels high,
-between pieces of other glyphs, under noise. Fonts are split by family: no family that is tested on
-is trained on. The same seed always gives the same images, on the same set of fonts.
+34 classes: the digits 2 to 9, and the 26 letters, upper and lower case as one class (0 and 1 are
+left out, since they look like O and l). Each 64×64 grey image shows one glyph, 15 to 28 pixels
+high, between pieces of other glyphs, under noise. Fonts are split by family, so that test images
+show families that no training image shows. The same seed gives the same images on the same set of
+fonts.
 
 Debian's font packages make a good set: see FONT_PACKAGES in README.md beside this file.
 """
@@ -22,7 +23,7 @@ SIZE = 64
 CLASSES = [*"23456789", *string.ascii_uppercase]
 _CHARACTERS = "23456789" + string.ascii_letters
 _RENDERED = 72  # pixels of the font's size; images are made smaller from it
-_TEST_SHARE = 4  # every fourth family
+_TEST_SHARE = 4  # one of so many families is for testing
 
 
 def glyphs(train: int, test: int, seed: int = 0) -> tuple[tuple, tuple]:
@@ -30,10 +31,10 @@ def glyphs(train: int, test: int, seed: int = 0) -> tuple[tuple, tuple]:
     families = _families()
     names = sorted(families)
     tested = [name for name in names if _is_tested(name)]
-    kept = [name for name in names if not _is_tested(name)]
-    print(f"{len(kept)} font families to train on, {len(tested)} others to test on")
+    trained = [name for name in names if not _is_tested(name)]
+    print(f"{len(trained)} font families to train on, {len(tested)} others to test on")
     return (
-        _images([families[name] for name in kept], train, seed),
+        _images([families[name] for name in trained], train, seed),
         _images([families[name] for name in tested], test, seed + 1),
     )
 
@@ -73,7 +74,7 @@ def _masks(path: Path) -> tuple[str, list[Image.Image]] | None:
             if min(mask.size) < 4 or max(mask.size) > 3 * _RENDERED:
                 return None
             masks.append(Image.frombytes("L", mask.size, bytes(mask)))
-    except Exception:  # a font that FreeType or fontTools cannot read is no font for us
+    except Exception:  # FreeType or fontTools cannot read it: leave the font out
         return None
     upper = masks[8 + 26 :]
     if len({mask.tobytes() for mask in upper}) < 26:
@@ -100,7 +101,7 @@ def _images(families: list[list[list[Image.Image]]], count: int, seed: int) -> t
         for _ in range(random.integers(3, 7)):
             _, mask = glyph()
             width, height = mask.size
-            cut = random.uniform(0.3, 0.6)  # a piece: nobody could take it for the glyph
+            cut = random.uniform(0.3, 0.6)  # a piece, which cannot be mistaken for the glyph
             if random.random() < 0.5:
                 mask = mask.crop((0, 0, max(1, int(width * cut)), height))
             else:
@@ -135,7 +136,7 @@ def _paste(
     ink: float,
     clear: bool = False,
 ) -> None:
-    """Draw a mask, `height` pixels high (its longer side), turned by up to 25°, around `place`."""
+    """Draw a mask, `height` pixels high (its longer side), rotated by up to 25°, around `place`."""
     scale = height / max(mask.size)
     size = [max(2, round(side * scale)) for side in mask.size]
     small = mask.resize(size, Image.Resampling.BOX, reducing_gap=None)
@@ -148,6 +149,6 @@ def _paste(
         return
     piece = piece[y0 - top : y1 - top, x0 - left : x1 - left]
     part = canvas[y0:y1, x0:x1]
-    if clear:  # the glyph to be told stands on ground of its own where clutter would cover it
+    if clear:  # clutter behind the glyph to recognise is darkened
         part *= 1 - 0.8 * (piece > 0.05)
     np.maximum(part, piece * ink, out=part)

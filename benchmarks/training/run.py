@@ -2,9 +2,9 @@
 
     python benchmarks/training/run.py                       everything that is still missing
     python benchmarks/training/run.py --networks resnet --variants target late --seeds 0
-    python benchmarks/training/summary.py                   tables and the picture
+    python benchmarks/training/summary.py                   tables and the figure
 
-A training that has its file is not run again; one that was interrupted goes on where it stopped.
+A training whose file exists is not run again; an interrupted one continues where it stopped.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ VARIANTS = {
 
 
 def main() -> None:
-    """Run what is missing."""
+    """Run the trainings whose files are missing."""
     options = _options()
     torch.set_num_threads(options.threads)
     data = _data(options.train, options.test)
@@ -114,7 +114,9 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
             flush=True,
         )
 
-    trainer = Trainer(networks, batches, recipe, training, folder, events=Events(finished=finished))
+    trainer = Trainer(
+        networks, batches, recipe, training, folder, events=Events(epoch_done=finished)
+    )
     trainer.run(folder.load())
     report = {
         "data": options.data,
@@ -140,7 +142,7 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
 
 
 def _short(stage: RecipeStage) -> RecipeStage:
-    """A table that leaves every kernel alone is written as one entry."""
+    """Write a table that leaves all kernels unchanged as one entry."""
     return replace(stage, kernels={0: 0}) if len(stage.kernels) > 8 else stage
 
 

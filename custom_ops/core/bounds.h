@@ -1,4 +1,4 @@
-// What results are clipped to: minimum 0 is a Relu.
+// The minimum and maximum to which a convolution clips its results; a minimum of 0 is a Relu.
 #pragma once
 
 #include <limits>

@@ -1,6 +1,6 @@
-// What a kernel may ask of its caller: threads, scratch memory and, on a GPU, a stream.
-// onnxruntime/ fills it from a session (thread pool, allocators, stream), torch/ from a call of the
-// C API. Kernels know nothing else of either.
+// What a kernel gets from its caller: threads, scratch memory and, on a GPU, a stream. onnxruntime/
+// fills it from a session (thread pool, allocators, stream), torch/ from a call of the C API;
+// kernels know nothing else of the two.
 #pragma once
 
 #include <atomic>
@@ -15,15 +15,15 @@ struct Context {
   // when all are done. Tasks must not throw (those of parallel_for may).
   void (*run_tasks)(void* owner, int64_t tasks, void (*body)(void* argument, int64_t task),
                     void* argument);
-  // Scratch memory, aligned to 64 bytes; null when there is none left. From any thread.
+  // Scratch memory, aligned to 64 bytes; null where none is left. May be called from any thread.
   void* (*allocate)(void* owner, size_t bytes);
   void (*release)(void* owner, void* memory);
-  void* owner;   // handed back to the functions above
+  void* owner;   // passed to the functions above
   int threads;   // how many tasks run at once; at least 1
   void* stream;  // cudaStream_t of the CUDA kernels; null on a CPU
 };
 
-// The same memory on one thread: for calls from inside a task.
+// A context with the same memory and one thread, for calls from inside a task.
 inline Context one_thread(const Context& context) {
   Context copy = context;
   copy.threads = 1;
@@ -61,7 +61,7 @@ void parallel_for(const Context& context, int64_t tasks, const Body& body) {
 template <typename Body>
 void parallel_ranges(const Context& context, int64_t count, int64_t grain, const Body& body) {
   if (count <= 0) return;
-  // Four pieces per thread: a delayed thread leaves its last ones to the others.
+  // Four pieces per thread, so that the other threads can take over those of a delayed one.
   const int64_t max_pieces = static_cast<int64_t>(context.threads) * 4;
   const int64_t pieces =
       count / grain < max_pieces ? (count / grain > 1 ? count / grain : 1) : max_pieces;
@@ -69,7 +69,7 @@ void parallel_ranges(const Context& context, int64_t count, int64_t grain, const
                [&](int64_t piece) { body(count * piece / pieces, count * (piece + 1) / pieces); });
 }
 
-// Scratch memory that is given back at the end of its scope. get() is null when none was left.
+// Scratch memory that is released at the end of its scope. get() is null where none was left.
 class Scratch {
  public:
   Scratch(const Context& context, size_t bytes)

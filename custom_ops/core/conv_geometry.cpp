@@ -23,7 +23,7 @@ Shape spatial_attribute(const Attributes& attributes, const char* name, size_t c
   return values;
 }
 
-// What the attributes alone say.
+// Checks of the attributes alone.
 struct Window {
   Shape stride, dilation, pads;
   std::string auto_pad;
@@ -40,7 +40,7 @@ Window window(const Attributes& attributes, size_t spatial) {
   fail("auto_pad is '" + result.auto_pad + "'; it must be NOTSET, VALID, SAME_UPPER or SAME_LOWER");
 }
 
-// What becomes of `in` positions along spatial dimension d: how many outputs, with which pads.
+// The number of outputs and the pads for `in` positions along spatial dimension d.
 struct AxisOutput {
   int64_t size, pad_begin, pad_end;
 };

@@ -22,8 +22,8 @@ struct ConvGeometry {
 // x [N, C, ...], weight [F, C / group, ...]; both shapes known.
 ConvGeometry conv_geometry(const Attributes& attributes, const Shape& x, const Shape& weight);
 
-// What y is clipped to, of FFTConv's attributes. The defaults are ONNX Clip's, and leave infinities
-// alone.
+// The attributes `minimum` and `maximum` of FFTConv, to which y is clipped. The defaults are those
+// of ONNX Clip; with them infinities stay.
 constexpr double kNoMinimum = std::numeric_limits<float>::lowest();
 constexpr double kNoMaximum = std::numeric_limits<float>::max();
 Bounds conv_bounds(const Attributes& attributes);
@@ -31,7 +31,7 @@ Bounds conv_bounds(const Attributes& attributes);
 // The shape of y in a shape function; x and weight are positions of inputs.
 Dims conv_output_dims(const ShapeCall& call, size_t x, size_t weight);
 
-// Gives an operator Conv's attributes but auto_pad, which the gradients do not have.
+// Adds the attributes of ONNX Conv to an operator, except auto_pad, which the gradients lack.
 Operator&& with_conv_attributes(Operator&& op);
 
 }  // namespace graphscale

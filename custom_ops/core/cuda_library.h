@@ -1,6 +1,6 @@
-// The CUDA kernels live in a library of their own, libgraphscale_cuda.so, next to this one. It is
-// opened when they are first asked for; where it or a GPU is missing there are only CPU kernels.
-// Nothing but this header ties the two together.
+// The CUDA kernels are in a library of their own, libgraphscale_cuda.so, next to this one. It is
+// opened at the first call for a GPU; where the library or a GPU is missing, there are CPU kernels
+// only. This header is the whole interface between the two.
 #pragma once
 
 #include <string>
@@ -12,8 +12,8 @@ namespace graphscale {
 
 // A kernel of the operator of that name for tensors in GPU memory, on Context::stream. It must not
 // synchronise (a CUDA graph may be recording), and Context::allocate gives GPU memory. prepack()
-// runs when a session is made, outside of any recording: it may synchronise and keeps memory of its
-// own.
+// runs when a session is made, while no CUDA graph is recorded: it may synchronise, and allocates
+// memory of its own.
 struct CudaKernel {
   const char* name;
   std::vector<Type> types;

@@ -1,6 +1,7 @@
 // What an operator is: names, types and documentation of its inputs, outputs and attributes, how
 // the output shapes follow, and its kernel. onnxruntime's glue, torch's C API and docs/operators.md
-// are all made from this one description; a kernel file ends in it and core/operators.cpp lists it.
+// are all made from this one description, which stands at the end of each kernel file;
+// core/operators.cpp lists them all.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 
 namespace graphscale {
 
-// Input that an operator cannot use. Thrown by shape functions and kernels (never inside a task of
-// parallel_for); the glue adds the node's name.
+// Thrown by shape functions and kernels for inputs that an operator cannot use, never inside a task
+// of parallel_for. onnxruntime/ and torch/ add the name of the node or operator.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
@@ -44,9 +45,8 @@ class Attributes {
   std::vector<std::pair<std::string, AttributeValue>> values_;
 };
 
-// What a shape function sees. Dimensions may be unknown while a model is loaded and are all known
-// when a kernel runs; ranks are always known. memory is null unless the values are there to be
-// read.
+// The arguments of a shape function. Ranks are always known; dimensions may be unknown while a
+// model is loaded, and are known when a kernel runs. memory is null where values cannot be read.
 struct ShapeCall {
   const Attributes& attributes;
   std::vector<Dims> inputs;         // empty for an input that was left out
@@ -61,7 +61,7 @@ struct ShapeCall {
   const std::vector<std::string>& input_names;
 };
 
-// What an operator prepacked once of its constant weights.
+// The result of prepacking the constant weights of an operator once.
 struct Prepacked {
   virtual ~Prepacked() = default;
   virtual size_t bytes() const = 0;
@@ -85,8 +85,8 @@ using Kernel = void (*)(const Call&);
 using PrepackFunction = std::unique_ptr<Prepacked> (*)(const Context&, const Attributes&, Type type,
                                                        const std::vector<Tensor>& inputs);
 
-// Values for the attribute `algorithm` that are worth measuring, cheapest by the cost model first.
-// The call's tensors have types and shapes only.
+// Values of the attribute `algorithm` that are worth measuring, the cost model's best first. The
+// tensors of this call have types and shapes, but no memory.
 using AlgorithmsFunction = std::vector<std::string> (*)(const Call&);
 
 struct Parameter {
@@ -118,7 +118,7 @@ class Operator {
   Operator&& optional_weight(std::string name, std::string meaning) &&;
   Operator&& output(std::string name, std::string meaning) &&;
   Operator&& output(std::string name, Type type, std::string meaning) &&;
-  // Only after all others; not present in a call that does not want it.
+  // After all required outputs; absent from calls that do not ask for it.
   Operator&& optional_output(std::string name, Type type, std::string meaning) &&;
   Operator&& attribute(std::string name, AttributeValue value, std::string meaning) &&;
   Operator&& required_attribute(std::string name, AttributeValue kind, std::string meaning) &&;

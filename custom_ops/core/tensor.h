@@ -1,5 +1,5 @@
 // Tensors as the kernels see them: element types (numbered as in ONNX), shapes whose dimensions may
-// still be unknown when a model is loaded, and a view of memory that somebody else owns.
+// still be unknown when a model is loaded, and a view of memory that the caller owns.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,7 @@ struct Accumulator<double> {
   using type = double;
 };
 
-// A dimension; when a model is loaded it may be unknown (value -1) and known by its name only.
+// A dimension. While a model is loaded it may be unknown (value -1), with or without a name.
 struct Dim {
   int64_t value = -1;
   std::string symbol;

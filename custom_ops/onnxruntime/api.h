@@ -1,5 +1,5 @@
-// The few things of onnxruntime's C interface that the glue uses, made safe: failed calls become
-// exceptions, exceptions become statuses, handles are given back at the end of their scope.
+// A safe form of the few functions of onnxruntime's C API that are used here: failed calls become
+// exceptions, exceptions become statuses, and handles are released at the end of their scope.
 #pragma once
 
 #include <onnxruntime_c_api.h>
@@ -12,7 +12,7 @@
 
 namespace graphscale::onnxruntime {
 
-// The lowest version of the interface that has all we call (scratch memory came with 1.18).
+// The lowest version of the API that has all functions used here (scratch memory came with 1.18).
 constexpr uint32_t kApiVersion = 18;
 
 inline const OrtApi* api = nullptr;  // set once by RegisterCustomOps

@@ -53,7 +53,8 @@ Attributes read_attributes(const Operator& op, const OrtKernelInfo* info) {
       attributes.set(known.name, std::move(*value));
       continue;
     }
-    // A failed read says nothing about why: another reader tells a wrong type from a missing value.
+    // A failed read gives no reason; reading the attribute as other types tells a wrong type from a
+    // missing value.
     for (size_t other = 0; other < std::size(kReaders); ++other) {
       if (other != kind && kReaders[other](info, name)) {
         fail("attribute '" + known.name + "' is " + kKinds[other] + "; it must be " + kKinds[kind]);

@@ -1,5 +1,5 @@
-// The callbacks that onnxruntime asks of a custom operator: names and types from the description,
-// shape inference, and kernels that call the operator's own.
+// The callbacks through which onnxruntime uses a custom operator: names and types from the
+// description, shape inference, and kernels that call the operator's own.
 #include "onnxruntime/custom_op.h"
 
 #include <atomic>
@@ -22,7 +22,7 @@ Shape known_shape(const OrtKernelInfo* info, size_t index) {
   return dimensions(shape);
 }
 
-// The kernel of one node. Several threads may be inside run() at once: it changes nothing here.
+// The kernel of one node. Several threads may be inside run() at once, so run() changes no member.
 struct Node {
   const CustomOp& custom_op;
   Attributes attributes;
@@ -68,7 +68,7 @@ struct Node {
     size_t wanted = 0;
     check(api->KernelContext_GetOutputCount(session, &wanted));
     for (size_t i = 0; i < shapes.size(); ++i) {
-      OrtValue* value = nullptr;  // stays null for an optional output that nobody wants
+      OrtValue* value = nullptr;  // stays null for an optional output that the node lacks
       if (i < wanted) {
         check(api->KernelContext_GetOutput(session, i, shapes[i].data(), shapes[i].size(), &value));
       }
@@ -108,7 +108,7 @@ const OrtTensorTypeAndShapeInfo* input_info(const OrtShapeInferContext* context,
   return info;
 }
 
-// A dimension that nothing is known of needs a name that no other has.
+// An unknown dimension needs a name of its own: onnxruntime takes equal names for equal sizes.
 std::string fresh_symbol() {
   static std::atomic<int64_t> count{0};
   return "graphscale_" + std::to_string(count++);
@@ -148,7 +148,8 @@ void infer(const CustomOp& op, OrtShapeInferContext* context) {
     if (info == nullptr) continue;
     if (op.op.inputs[i].is_variable) check(api->GetTensorElementType(info, &variable));
     const Shape values = dimensions(info);
-    if (values.empty()) return;  // a scalar looks like a tensor of unknown rank: nothing is known
+    if (values.empty())
+      return;  // the API gives no dimensions for scalars and for unknown ranks alike
     std::vector<const char*> symbols(values.size(), nullptr);
     check(api->GetSymbolicDimensions(info, symbols.data(), symbols.size()));
     for (size_t d = 0; d < values.size(); ++d) {
@@ -168,7 +169,7 @@ void infer(const CustomOp& op, OrtShapeInferContext* context) {
   }
 }
 
-// onnxruntime ignores (and leaks) a status from here; what is wrong is said when the node runs.
+// onnxruntime ignores (and leaks) a status returned here; errors are reported when the node runs.
 OrtStatus* ORT_API_CALL infer_shape(const OrtCustomOp* op, OrtShapeInferContext* context) {
   succeeded(guarded("", [&] { infer(self(op), context); }));
   return nullptr;

@@ -1,4 +1,5 @@
-// One operator for one element type and one execution provider, as onnxruntime wants to see it.
+// One operator for one element type and one execution provider, in the form that onnxruntime
+// registers.
 #pragma once
 
 #include "onnxruntime/api.h"

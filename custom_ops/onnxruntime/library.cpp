@@ -1,4 +1,4 @@
-// RegisterCustomOps: what SessionOptions.register_custom_ops_library calls.
+// RegisterCustomOps, the function that SessionOptions.register_custom_ops_library calls.
 #include <memory>
 #include <mutex>
 #include <vector>

@@ -7,7 +7,7 @@
 namespace graphscale::onnxruntime {
 namespace {
 
-// onnxruntime does not tell how many threads its pool has; the work is cut for all processors.
+// onnxruntime does not tell the size of its thread pool; work is divided for all processors.
 int thread_count() {
   static const int count = static_cast<int>(std::thread::hardware_concurrency());
   return count > 1 ? count : 1;
@@ -37,8 +37,7 @@ NodeMemory::NodeMemory(const OrtKernelInfo* info) {
 
 NodeMemory::~NodeMemory() { api->ReleaseAllocator(allocator_); }
 
-// GetScratchBuffer leaves its memory to the caller: it goes back to the allocator of the same
-// place.
+// The caller must free the memory of GetScratchBuffer, by the allocator it came from.
 void* NodeMemory::allocate(const OrtKernelContext* session, size_t bytes) const {
   void* memory = nullptr;
   if (!succeeded(api->KernelContext_GetScratchBuffer(session, place_, bytes, &memory))) {
@@ -80,7 +79,7 @@ Context session_context() {
   };
   context.release = [](void*, void* memory) { std::free(memory); };
   context.owner = nullptr;
-  context.threads = thread_count();  // algorithms are chosen as they will be for runs
+  context.threads = thread_count();  // the same algorithms are chosen as in later runs
   context.stream = nullptr;
   return context;
 }

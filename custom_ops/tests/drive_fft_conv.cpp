@@ -76,7 +76,7 @@ double dot(const float* a, const float* b, int64_t count) {
 
 double norm(const float* a, int64_t count) { return std::sqrt(dot(a, a, count)); }
 
-// `found`, what the cost model would take, all tiles of Winograd's, and `more` others that are
+// The algorithms `found` by the cost model, all Winograd tiles, and `more` other ones that are
 // supported.
 std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std::string> found,
                                     int more) {
@@ -117,7 +117,7 @@ std::vector<std::string> algorithms(const Problem& p, int pass, std::vector<std:
 
 int calls = 0;
 
-// All passes, each with its algorithms; returns how many went wrong.
+// Runs all passes by their algorithms; returns the number of failures.
 int drive(const Problem& p, Guard guard, const std::vector<std::string>& wanted, int more) {
   int failures = 0;
   const auto report = [&](int pass, const std::string& algorithm, const std::string& what) {

@@ -15,7 +15,7 @@
 namespace graphscale {
 namespace {
 
-// Its shape and, for integers, the values (repeated).
+// A tensor's shape and, for integers, its values (repeated).
 struct Input {
   Shape shape;
   std::vector<int64_t> integers = {};
@@ -192,7 +192,7 @@ bool has_nan(const Tensor& tensor) {
   }
 }
 
-// As torch/c_api.h wants it.
+// In the form of torch/c_api.h.
 void append(const Tensor& tensor, std::vector<int64_t>& numbers) {
   numbers.push_back(reinterpret_cast<intptr_t>(tensor.memory));
   numbers.push_back(tensor.present ? static_cast<int64_t>(tensor.type) : 0);
@@ -245,6 +245,20 @@ std::string run(const Case& one, Type variable, int threads, Guard guard) {
   } catch (const Error& error) {
     return error.what();
   }
+  // What the C API infers without values: the same shapes.
+  std::vector<int64_t> inferred(64);
+  char error[512] = "";
+  if (graphscale_infer_shapes(one.name, numbers.data(), static_cast<int32_t>(one.inputs.size()),
+                              given.data(), static_cast<int32_t>(given.size()), inferred.data(),
+                              static_cast<int32_t>(inferred.size()), error, sizeof(error)) != 0) {
+    return error;
+  }
+  const int64_t* at = inferred.data();
+  for (const Shape& shape : shapes) {
+    if (at[1] != static_cast<int64_t>(shape.size())) return "another rank was inferred";
+    if (!std::equal(shape.begin(), shape.end(), at + 2)) return "another shape was inferred";
+    at += 2 + shape.size();
+  }
   std::vector<Tensor> outputs;
   for (size_t i = 0; i < shapes.size(); ++i) {
     if (op.outputs[i].optional && one.without_optional_outputs) continue;
@@ -252,7 +266,6 @@ std::string run(const Case& one, Type variable, int threads, Guard guard) {
     append(outputs.back(), numbers);
   }
   const GraphScalePlace place{0, threads, nullptr, nullptr, nullptr};
-  char error[512] = "";
   graphscale_run(one.name, numbers.data(), static_cast<int32_t>(one.inputs.size()),
                  static_cast<int32_t>(outputs.size()), given.data(),
                  static_cast<int32_t>(given.size()), &place, error, sizeof(error));

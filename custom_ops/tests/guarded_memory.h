@@ -1,6 +1,6 @@
-// Memory whose first byte beyond is never there: at one end an inaccessible page, which catches
-// what a sanitizer does not see (masked vector instructions); at the other, poison where
-// AddressSanitizer is.
+// Memory that detects accesses beyond its ends: at one end by an inaccessible page, which also
+// catches what sanitizers miss (masked vector instructions); at the other by AddressSanitizer's
+// poison.
 #pragma once
 
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
-// A call: attributes and tensors are read into the kernels' types, inputs and outputs are checked,
-// and the kernel of the tensors' device runs. Exceptions become the error text of the C API.
+// Runs a call: reads attributes and tensors into the kernels' types, checks inputs and outputs, and
+// runs the kernel of the tensors' device. Exceptions become the error text of the C API.
 #include "torch/c_api.h"
 
 #include <algorithm>
@@ -187,6 +187,24 @@ std::string algorithms(const char* name, const int64_t* inputs, int32_t input_co
   return text;
 }
 
+// Types and shapes of the outputs as numbers, in the layout of c_api.h.
+std::vector<int64_t> output_shapes(const char* name, const int64_t* inputs, int32_t input_count,
+                                   const GraphScaleAttribute* attributes, int32_t attribute_count) {
+  const Operator& op = known_operator(name);
+  const Attributes read = read_attributes(op, attributes, attribute_count);
+  const Context nowhere{};  // nothing runs
+  const Call call = make_call(op, nowhere, read, inputs, input_count, 0);
+  const std::vector<Shape> shapes = infer_shapes(op, read, call.inputs, false);
+  std::vector<int64_t> numbers;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const Parameter& known = op.outputs[i];
+    numbers.push_back(static_cast<int64_t>(known.is_variable ? call.type : known.fixed));
+    numbers.push_back(static_cast<int64_t>(shapes[i].size()));
+    numbers.insert(numbers.end(), shapes[i].begin(), shapes[i].end());
+  }
+  return numbers;
+}
+
 std::string quoted(const std::string& text) {
   std::string result = "\"";
   for (const char c : text) {
@@ -273,6 +291,21 @@ int graphscale_algorithms(const char* name, const int64_t* inputs, int32_t input
     return 0;
   } catch (const std::exception& reason) {
     std::snprintf(answer, answer_size, "%s", reason.what());
+    return 1;
+  }
+}
+
+int graphscale_infer_shapes(const char* name, const int64_t* inputs, int32_t input_count,
+                            const GraphScaleAttribute* attributes, int32_t attribute_count,
+                            int64_t* outputs, int32_t capacity, char* error, size_t error_size) {
+  try {
+    const std::vector<int64_t> numbers =
+        graphscale::torch::output_shapes(name, inputs, input_count, attributes, attribute_count);
+    if (numbers.size() > static_cast<size_t>(capacity)) graphscale::fail("too many dimensions");
+    std::copy(numbers.begin(), numbers.end(), outputs);
+    return 0;
+  } catch (const std::exception& reason) {
+    std::snprintf(error, error_size, "%s", reason.what());
     return 1;
   }
 }

@@ -1,4 +1,4 @@
-// madvise(MADV_HUGEPAGE), where the system has it.
+// Calls madvise(MADV_HUGEPAGE) where the system has it.
 #include "torch/huge_pages.h"
 
 #include <sys/mman.h>

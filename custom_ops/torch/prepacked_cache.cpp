@@ -32,7 +32,7 @@ uint64_t mix(uint64_t state, uint64_t word) {
   return (((state << 23) | (state >> 41)) ^ word) * 0x9e3779b97f4a7c15u;
 }
 
-// Eight chains at once: each waits for its own products only.
+// Eight independent chains at once, so that their multiplications overlap.
 uint64_t fingerprint(const char* bytes, int64_t count) {
   constexpr int kChains = 8;
   uint64_t chains[kChains], words[kChains];
@@ -89,7 +89,7 @@ class PrepackedCache {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       Entry& entry = entries_[key];
-      // New values: remember their fingerprint only. Values seen before: use what was prepacked, or
+      // New values: store their fingerprint only. Values seen before: use the prepacked weights, or
       // prepack now.
       const bool is_new = entry.used == 0;
       const bool known = !is_new && entry.values == values;

@@ -1,6 +1,7 @@
-// What operators prepack of their weights (an FFTConv its spectra), kept between calls from Python:
-// in torch nobody says that weights are constant, so the first call with some values only remembers
-// a fingerprint of them, and from the second on what was prepacked is kept until the values change.
+// Prepacked weights (such as the spectra of FFTConv's weights), kept between calls from Python.
+// torch does not say whether weights are constant. So the first call with certain values stores a
+// fingerprint of them, the second one prepacks them, and later ones use that until the values
+// change.
 #pragma once
 
 #include <memory>
@@ -9,9 +10,9 @@
 
 namespace graphscale::torch {
 
-// What op.prepack_function makes of the call's weights, or null where that is not worth it (yet).
-// Kept are GRAPHSCALE_PREPACKED_MB megabytes at most (an environment variable; 512 without it), the
-// last used ones. From any thread.
+// The result of op.prepack_function for the call's weights; null where it has none, or at the first
+// call with these values. The cache holds at most GRAPHSCALE_PREPACKED_MB megabytes (an environment
+// variable; 512 by default) and drops the least recently used. May be called from any thread.
 std::shared_ptr<const Prepacked> keep_prepacked(const Operator& op, const Call& call);
 
 }  // namespace graphscale::torch

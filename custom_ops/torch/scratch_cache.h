@@ -6,11 +6,10 @@
 
 namespace graphscale::torch {
 
-// Aligned to 64 bytes; null when there is none left. From any thread.
+// Memory aligned to 64 bytes; null where none is left. May be called from any thread.
 void* take_scratch(size_t bytes);
 
-// Keeps what take_scratch gave for a later call, as long as not more than some hundred MiB lie
-// idle.
+// Takes memory of take_scratch back for a later call, or frees it where some hundred MiB lie idle.
 void return_scratch(void* memory);
 
 }  // namespace graphscale::torch

@@ -87,8 +87,8 @@ void forget_threads() {
 
 using OpenMp = void (*)(void (*body)(void*), void* argument, unsigned threads, unsigned flags);
 
-// What compilers call for "#pragma omp parallel", of the OpenMP library that torch brought: its
-// threads are awake between torch's operators, and would compete with threads of our own.
+// The function that compilers call for "#pragma omp parallel", in the OpenMP library that torch has
+// loaded. Its threads stay awake between torch's operators and would compete with other threads.
 OpenMp openmp() {
   static const auto found = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
   return found;
@@ -102,7 +102,7 @@ void run_on_threads(int threads, int64_t tasks, void (*body)(void* argument, int
   static_cast<void>(registered);
   Tasks work{body, argument, tasks};
   if (threads <= 1 || tasks <= 1) return Tasks::take(&work);
-  // A team of always the same size: OpenMP ends the threads that a smaller one has no use for.
+  // The team always has the same size: OpenMP ends the threads that a smaller team does not use.
   if (openmp() != nullptr && !forked) {
     return openmp()(Tasks::take, &work, static_cast<unsigned>(threads), 0);
   }

@@ -1,4 +1,7 @@
-"""graphscale accelerate: a model whose convolutions run the fastest way on this machine."""
+"""`graphscale accelerate`: rewrite convolutions that FFTConv computes faster on this machine.
+
+In: an ONNX file. Out: an accelerated ONNX file, and a table of measured times.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,19 @@ def add_parser(
         "accelerate",
         parents=[common],
         help="run convolutions by FFT where that is faster on this machine",
-        description="Measure each convolution in onnxruntime and with every algorithm of FFTConv "
-        "worth it, and rewrite those that FFTConv computes faster on this machine, alone and in "
-        "the whole model; the rest stay. The result also runs in an onnxruntime without "
-        "graphscale.",
+        description="Measure each convolution in onnxruntime and with the algorithms of FFTConv "
+        "that may be faster, on this machine. Convolutions that FFTConv computes faster, by "
+        "themselves and in the whole model, are rewritten. The result also runs in an onnxruntime "
+        "without graphscale.",
     )
     parser.add_argument("model", type=Path, help="an ONNX file")
     parser.add_argument("-o", "--output", type=Path, help="default: MODEL.accelerated.onnx")
-    parser.add_argument("--input-size", metavar="SIZE", help="where the model's own is symbolic")
-    parser.add_argument("--batch", type=int, help="where it is symbolic (default: 1)")
+    parser.add_argument(
+        "--input-size", metavar="SIZE", help="height and width, if the model's own are symbolic"
+    )
+    parser.add_argument(
+        "--batch", type=int, help="batch size, if the model's own is symbolic (default: 1)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="measure and show, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object, no tables")
     parser.set_defaults(run=run)
@@ -74,7 +81,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
 
 
 def _note_unused_batch(model: ir.Model, batch: int, terminal: Terminal) -> None:
-    """Say that --batch is for nothing where each input has a batch of its own."""
+    """Say that --batch has no effect on a model whose inputs all have a fixed batch."""
     from graphscale.passes.graph.graph_inputs import graph_inputs
 
     shapes = [value.shape for value in graph_inputs(model) if value.shape]

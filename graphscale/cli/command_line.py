@@ -1,9 +1,11 @@
-"""The graphscale command: hands the arguments to one command, and every error to one boundary.
+"""The command `graphscale`: parse the arguments, run a sub-command, report errors.
+
+In: command-line arguments. Out: an exit status. All errors are reported here and nowhere else.
 
 Exit status:
     0: done.
-    1: done, but standard output could not take what there is to show.
-    2: the input or an option cannot be used, or memory or a package is missing.
+    1: done, but the results could not be written to standard output.
+    2: the input or an option cannot be used, memory is not enough, or a package is missing.
     70: a fault of graphscale.
     130, 143, 129: interrupted by Ctrl-C, terminated, or the terminal closed.
 """
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _signals_raise():
             options.run(options, terminal, outputs)
         return 0
-    except BrokenPipeError:  # the reader of our output left, as head does
+    except BrokenPipeError:  # the program that reads our output has ended, as head does
         terminal.discard_output()
         return 0
     except UnshownError as error:
@@ -92,7 +94,7 @@ def _complain(terminal: Terminal, text: str, status: int) -> int:
 
 
 def _report_fault(terminal: Terminal, error: Exception) -> int:
-    """Two lines for an exception that is none of ours: what and where, and how to report it."""
+    """Report an exception that is no GraphScaleError: what and where, and whom to tell."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     terminal.complain(
         f"internal error: {type(error).__name__}: {error} "
@@ -108,7 +110,7 @@ def _report_fault(terminal: Terminal, error: Exception) -> int:
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: passes, as Ctrl-C does, every `except Exception` on its way."""
+    """SIGTERM or SIGHUP; like Ctrl-C, it is not caught by `except Exception`."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -117,7 +119,7 @@ class _TerminatedError(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Within the block SIGTERM and SIGHUP are exceptions, so that temporary files are removed."""
+    """A context in which SIGTERM and SIGHUP raise, so that temporary files are removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise _TerminatedError(number)
@@ -125,7 +127,7 @@ def _signals_raise() -> Iterator[None]:
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # nohup has set another
+            if signal.getsignal(number) is signal.SIG_DFL:  # not if nohup set a handler
                 before[number] = signal.signal(number, end)
     try:
         yield
@@ -135,9 +137,10 @@ def _signals_raise() -> Iterator[None]:
 
 
 def _open_closed_streams() -> bool:
-    """Give standard streams that are closed a place, lest a model file be opened in theirs.
+    """Open /dev/null for standard streams that are closed; returns whether standard output was.
 
-    Returns whether standard output was closed.
+    Otherwise the next file that is opened would get the stream's number, and messages would be
+    written into a model.
     """
     closed = []
     for number in (0, 1, 2):

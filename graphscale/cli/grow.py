@@ -1,4 +1,7 @@
-"""graphscale grow: the target network with a trained pre-train network's weights."""
+"""`graphscale grow`: carry a trained pre-train network's weights into the target network.
+
+In: an ONNX file, the checkpoint. Out: an ONNX file, the grown target, and a table of its weights.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def add_parser(
 
 
 def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> None:
-    """Grow a file, and run it beside the one it grew from where --check asks for it."""
+    """Grow a file and, with --check, compare the outputs of both networks."""
     from graphscale.cli.tables import show_growth
     from graphscale.core.model_files import load_model, save_model
     from graphscale.rescaling.fidelity import check_images, compare
@@ -100,7 +103,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
 
 
 def _check_report(fidelity: Fidelity) -> dict[str, object]:
-    """One output's line of "check"; its keys are a promise to scripts."""
+    """One entry of "check" in the JSON; scripts rely on its keys, so "pictures" stays."""
     report = asdict(fidelity)
     report["pictures"] = report.pop("images")
     return report

@@ -1,7 +1,7 @@
-"""What a command has written so far, told from the files themselves.
+"""Keep track of the files that a command writes, to say after an interruption which are complete.
 
-A file is complete as soon as it has its name (graphscale.core.files renames it last), so whether
-it has changed since the command began is the truth at every moment, also between two statements.
+graphscale.core.files writes a file under a temporary name and renames it at the end. So a file is
+complete if and only if the file under its final name has changed since the command began.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ class Outputs:
         self._before: dict[Path, tuple[int, int] | None] = {}
 
     def expect(self, *paths: Path) -> None:
-        """Note what stands at `paths` before they are written."""
+        """Remember the present state of the files at `paths`, before they are written.
+
+        Raises:
+            GraphScaleError: a path is no file name.
+        """
         for path in paths:
             if not path.name:
                 raise GraphScaleError(f"output {str(path)!r} is no file name; give one with -o")
             self._before[path] = _identity(path)
 
     def written(self) -> str:
-        """Which of the files are there anew, as the end of a sentence."""
+        """Which of the files have been written, as the end of a sentence."""
         done = [path for path, before in self._before.items() if _identity(path) != before]
         if not done:
             return "nothing was written"

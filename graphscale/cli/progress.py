@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, elsewhere a line every few seconds."""
+"""Show the progress of long work: a bar on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SECONDS = 5.0  # between two lines
 
 
 class Progress:
-    """A context in which work is shown; what it gives is told how much of how much is done.
+    """A context that shows progress. It yields a function to call with (amount done, total).
 
     Args:
-        what: The work, as 'measuring'.
-        unit: What is counted, as 'measurements'; bytes where it is None.
-        shown: Whether anything is to be seen.
+        what: The work, such as 'measuring'.
+        unit: What is counted, such as 'measurements'; None for bytes.
+        shown: With False nothing is printed.
     """
 
     def __init__(self, what: str, unit: str | None = None, shown: bool = True) -> None:
@@ -34,7 +34,7 @@ class Progress:
         self._ended = threading.Event()
 
     def __enter__(self) -> Callable[[int, int], None]:
-        """Starts the bar, or the thread that prints the lines."""
+        """Start the bar, or the thread that prints lines; returns the function to call."""
         self._started = time.monotonic()
         if self._shown and sys.stderr.isatty():
             counts: list[progress.ProgressColumn] = [progress.DownloadColumn()]
@@ -50,7 +50,7 @@ class Progress:
         return self._update
 
     def __exit__(self, *_: object) -> None:
-        """Takes the bar away."""
+        """Remove the bar, or stop the thread."""
         self._ended.set()
         if self._bar is not None:
             self._bar.stop()

@@ -1,4 +1,8 @@
-"""graphscale shrink: the pre-train network of a target, and its plan beside it."""
+"""`graphscale shrink`: derive the pre-train network of a target.
+
+In: an ONNX file, the target. Out: an ONNX file, the pre-train network, its plan beside it as
+.plan.json, and a table of the layers.
+"""
 
 from __future__ import annotations
 
@@ -39,29 +43,30 @@ def add_parser(
     parser.add_argument(
         "--input-size",
         metavar="SIZE",
-        help="pre-train height and width, as 160 or 160x128, or TARGET:PRETRAIN, as 224:160; for a "
-        "model whose own size is symbolic one size is the target's (default: the first "
-        "convolution's ratio decides)",
+        help="pre-train height and width, such as 160 or 160x128, or TARGET:PRETRAIN, such as "
+        "224:160; for a model whose own size is symbolic, a single size is the target's (default: "
+        "the ratio of the first convolution's kernels decides)",
     )
     parser.add_argument(
         "--kernels",
         metavar="TABLE",
-        help="kernel sizes, as 3:2,5:3, or a file with such a table; others follow the paper",
+        help="kernel sizes TARGET:PRETRAIN, such as 3:2,5:3, or a file with such a table; other "
+        "sizes follow the paper's table",
     )
     parser.add_argument(
         "--keep",
         metavar="PATTERN",
         action="append",
         default=[],
-        help="leave the kernels of layers (or weights) of this name alone; * and ? match; "
-        "may be repeated",
+        help="keep the kernel sizes of layers (or weights) of this name; * and ? match as in file "
+        "names; may be repeated",
     )
     parser.add_argument(
         "--init",
         choices=("resize", "fresh"),
         help="resize the target's weights or draw fresh ones (default: resize where it is trained)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of fresh weights (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="for fresh weights (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="show the plan, write nothing")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object instead of tables"
@@ -93,11 +98,17 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         dilated = _has_dilation(model)
         size, keep = options.input_size, options.keep
         if options.dry_run:
-            plan = plan_model(model, input_size=size, kernels=table, keep=keep)
+            plan = plan_model(model, input_size=size, kernels=table, keep=keep, copy=False)
         else:
             init = options.init or "auto"
             model, plan = shrink_model(
-                model, input_size=size, kernels=table, keep=keep, init=init, seed=options.seed
+                model,
+                input_size=size,
+                kernels=table,
+                keep=keep,
+                init=init,
+                seed=options.seed,
+                copy=False,
             )
         terminal.step(f"{len(plan.layers)} layers are planned and {len(plan.weights)} weights made")
         _check_patterns(options.model, options.keep, plan)
@@ -107,7 +118,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
                 file.flush()  # a disk too full for the plan gets no model either
                 save_model(model, output, working)
             terminal.step(f"{output} and {plan_path.name} are written")
-    if table and not dilated:  # of a dilated kernel, the size that it spans is looked up
+    if table and not dilated:  # a dilated kernel is looked up by the size that it spans
         _note_unused_kernels(table, plan, terminal)
     with terminal.showing(tables=not options.json) as console:
         if options.json:
@@ -147,7 +158,7 @@ def _has_dilation(model: ir.Model) -> bool:
 
 
 def _note_unused_kernels(table: Mapping[int, int], plan: Plan, terminal: Terminal) -> None:
-    """Say which sizes of --kernels no layer has."""
+    """Say which sizes of --kernels have no effect, because no layer has such a kernel."""
     sizes = {size for layer in plan.layers for size in layer.target_kernel}
     unused = [f"{target}:{pretrain}" for target, pretrain in table.items() if target not in sizes]
     if unused:

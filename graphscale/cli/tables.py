@@ -1,6 +1,7 @@
-"""What the commands show: tables for people, nothing of it computed here.
+"""The tables that commands print for people.
 
-Where the console's encoding is not UTF-8, arrows and crosses are written in ASCII.
+In: results of the library, such as a plan. Out: rich tables on a console; nothing is computed here.
+If the console's encoding is not UTF-8, arrows and crosses are printed in ASCII.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from graphscale.core.plan import Plan
 from graphscale.passes.grow.grow_graph import Growth
 from graphscale.rescaling.fidelity import Fidelity
 
-if TYPE_CHECKING:  # it imports torch, which the other commands do without
+if TYPE_CHECKING:  # train_folder imports torch, which the other commands do not need
     from graphscale.training.train_folder import TrainingResult
 
 _INIT = {
@@ -29,9 +30,12 @@ _IN_ASCII = str.maketrans({"→": "->", "←": "<-", "×": "x", "…": "...", "�
 
 
 def show_plan(plan: Plan, console: Console, written: str | None) -> None:
-    """Layer by layer kernels, sizes and multiplications before and after; totals; reasons.
+    """Print a plan: each layer's kernel, size and multiplications, before and after, and totals.
 
-    `written` names the files that were written, if any.
+    Args:
+        plan: The plan.
+        console: Where to print.
+        written: Names of the files that were written, or None.
     """
     names = ("layer", "kernel", "size", "multiplications", "ratio")
     table = _table(names, right=names[1:])
@@ -85,7 +89,7 @@ def show_growth(
     console: Console,
     written: str,
 ) -> None:
-    """What was resized and copied, how far the outputs differ, and the file that was written."""
+    """Print what was resized and copied, how far outputs differ (--check), and the file's name."""
     resized = {weight.name: weight for weight in plan.weights}
     table = _table(("weight", "kind", "pre-train shape", "target shape"))
     for name in growth.resized:
@@ -111,7 +115,7 @@ def show_growth(
 
 
 def show_acceleration(result: Acceleration, console: Console, written: str | None) -> None:
-    """Layer by layer the chosen path and the measured times; the whole model's; the file."""
+    """Print each layer's times and chosen path, the whole model's times, and the file's name."""
     names = ("layer", "kernel", "input", "before", "after", "path")
     table = _table(names, right=names[1:5])
     for layer in result.layers:
@@ -147,7 +151,7 @@ def _in_encoding(console: Console, text: str) -> str:
 
 
 def _say(console: Console, title: str, text: str, highlight: str = "") -> None:
-    """A line: its title in bold, and what is best to see of it in green."""
+    """Print a line: its title in bold, its text, and `highlight` in green."""
     line = Text.assemble(
         (title, "bold"), _in_encoding(console, text), (highlight, "bold green"), overflow="fold"
     )
@@ -172,7 +176,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def show_trainings(results: Sequence[TrainingResult], output: Path, console: Console) -> None:
-    """What each training reached and how long it took; with a baseline, what was saved."""
+    """Print each training's accuracy and duration and, with a baseline, how much was saved."""
     names = ("recipe", "accuracy", "best", "training", "epochs by image size")
     table = _table(names, right=names[1:4])
     for result in results:
@@ -207,7 +211,7 @@ def _duration(seconds: float) -> str:
 
 
 def _show_reasons(title: str, reasons: Iterable[tuple[str, str | None]], console: Console) -> None:
-    """Layers with their reasons, if any, as a table by reason."""
+    """Print the layers that have a reason, as a table with one row per reason."""
     layers: dict[str, list[str]] = {}
     for name, reason in reasons:
         if reason is not None:

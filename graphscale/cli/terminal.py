@@ -1,7 +1,7 @@
-"""Where commands print: results on standard output, all else on standard error.
+"""Printing for commands: results go to standard output, everything else to standard error.
 
-Standard output gets tables or one JSON object, in ASCII where its encoding is not UTF-8. Standard
-error gets the progress of long work, notes and complaints, each line with the program's name.
+Standard output gets tables or one JSON object, in ASCII if its encoding is not UTF-8. Standard
+error gets progress, notes and error messages; each line begins with the program's name.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from rich.console import Console
 
 from graphscale.cli.progress import Progress
 
-_WIDTH = 140  # columns, of tables in files and pipes
+_WIDTH = 140  # columns of tables in files and pipes
 
 
 class UnshownError(Exception):
-    """Standard output cannot take what is to be shown; says why."""
+    """The results cannot be written to standard output; the text says why."""
 
 
 class _Console(Console):
-    """rich ends the process where the reader has left; `main` knows better how."""
+    """A console that raises if the reader of a pipe has ended; rich's own ends the process."""
 
     def on_broken_pipe(self) -> None:
-        """Let `main` see the error."""
+        """Raise the error, which `main` handles."""
         raise BrokenPipeError
 
 
@@ -36,9 +36,9 @@ class Terminal:
     """Standard output and standard error, as a command sees them.
 
     Args:
-        quiet: Only complaints, and what --json asks for, are printed.
-        verbose: Steps are printed, too, and errors with their traceback.
-        closed: Standard output was closed when the command began.
+        quiet: Print only error messages, and the object of --json.
+        verbose: Also print each step, and the traceback of an error.
+        closed: Whether standard output was closed when the command began.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False, closed: bool = False) -> None:
@@ -52,11 +52,11 @@ class Terminal:
 
     @contextlib.contextmanager
     def showing(self, *, tables: bool = True) -> Iterator[Console]:
-        """The console for the results; --quiet drops them where they are tables.
+        """A context with the console for the results; --quiet suppresses tables, but no JSON.
 
         Raises:
             UnshownError: standard output is closed or full.
-            BrokenPipeError: its reader has left.
+            BrokenPipeError: the program that reads standard output has ended.
         """
         if self.quiet and tables:
             with open(os.devnull, "w") as nowhere:
@@ -75,29 +75,29 @@ class Terminal:
             raise UnshownError(f"standard output cannot be written ({reason})") from None
 
     def discard_output(self) -> None:
-        """Let what standard output could not take be forgotten; Python would try again at exit."""
+        """Discard what could not be written to standard output, or Python would try it at exit."""
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def working(self, what: str, unit: str | None = None) -> Progress:
-        """Shows how far long work has come, in bytes or in `unit`."""
+        """A context that shows the progress of the work `what`, in bytes or in `unit`."""
         return Progress(what, unit, shown=not self.quiet)
 
     def step(self, text: str) -> None:
-        """Say, with --verbose, what has been done after how many seconds."""
+        """With --verbose, print what has been done, and the seconds since the start."""
         if self.verbose:
             self.say(f"graphscale: {time.monotonic() - self._started:.1f} s: {text}")
 
     def note(self, text: str) -> None:
-        """Say what the user may not expect, though nothing is wrong."""
+        """Print something that the user may not expect, though it is no error."""
         if not self.quiet:
             self.say(f"graphscale: note: {text}")
 
     def complain(self, text: str) -> None:
-        """Say what went wrong, in one line."""
+        """Print an error message, in one line."""
         self.say(f"graphscale: {' '.join(text.split())}")
 
     def say(self, text: str) -> None:
-        """Print on standard error, where anybody listens there."""
+        """Print on standard error; errors in doing so are ignored."""
         with contextlib.suppress(OSError, ValueError):
             print(text, file=sys.stderr, flush=True)

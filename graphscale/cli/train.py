@@ -1,4 +1,8 @@
-"""`graphscale train`: shrink, train, grow and train on, from a folder of images."""
+"""`graphscale train`: train a network on a folder of images, with growth.
+
+In: an ONNX file or the name of a function that makes a torch module, and a folder of images. Out: a
+folder with the trained target, its curves, log and checkpoints, and a table of the results.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,14 @@ if TYPE_CHECKING:
 _EPILOG = """\
 recipes:
   late         smaller images, and smaller kernels above 3x3, at the full learning rate for 70 % of
-               the epochs; then the target, with the whole decay of the rate (default)
-  paper        smaller images and kernels up to one epoch before the first drop of the rate
-               (arXiv 1610.03623); needs --schedule steps
-  progressive  smaller images alone, growing in steps
+               the epochs; then the target, while the rate decays (default)
+  paper        smaller images and kernels until one epoch before the first drop of the rate
+               (arXiv 1610.03623), then the target; needs --schedule steps
+  progressive  smaller images alone, which become larger in steps
   target       the target alone
 
-A network from an ONNX file trains as the file says: an export in eval mode has no Dropout left and
-its BatchNormalization folded into the convolutions. Export for training with
+An ONNX file that was exported in evaluation mode has no Dropout, and its BatchNormalization is
+folded into the convolutions; neither is trained then. Export for training with
 torch.onnx.export(network.train(), ..., optimize=False), or give module:callable.
 """
 
@@ -38,7 +42,7 @@ def add_parser(
         parents=[common],
         help="train a network on a folder of images: shrink, train, grow, train on",
         description="Train a network on a folder of images. The pre-train network is derived from "
-        "the target, trained, grown in place, and the target trained on, by a recipe.",
+        "the target, trained, and grown in place; then the target is trained. A recipe says when.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,7 +64,7 @@ def add_parser(
     )
     parser.add_argument("--baseline", action="store_true", help="train the target alone as well")
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the training in the output folder"
+        "--resume", action="store_true", help="continue the training in the output folder"
     )
     _add_training(parser.add_argument_group("training"))
     _add_images(parser.add_argument_group("images"))
@@ -69,8 +73,10 @@ def add_parser(
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--epochs", type=int, default=30, help="of all stages (default: 30)")
-    group.add_argument("--rate", type=float, help="learning rate (default: 0.1, AdamW 0.001)")
+    group.add_argument(
+        "--epochs", type=int, default=30, help="of all stages together (default: 30)"
+    )
+    group.add_argument("--rate", type=float, help="learning rate (default: 0.1; for AdamW 0.001)")
     group.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")
     group.add_argument("--momentum", type=float, default=0.9, help="of SGD (default: 0.9)")
     group.add_argument(
@@ -80,15 +86,24 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
         help="how the rate decays (default: cosine); steps at 50, 80 and 90 %% of the epochs",
     )
     group.add_argument(
-        "--warm-up", type=float, default=1.0, metavar="EPOCHS", help="of the rate (default: 1)"
+        "--warm-up",
+        type=float,
+        default=1.0,
+        metavar="EPOCHS",
+        help="of the learning rate (default: 1)",
     )
     group.add_argument("--weight-decay", type=float, default=5e-4, help="default: 0.0005")
     group.add_argument(
-        "--weight-decay-until", type=int, metavar="EPOCH", help="no weight decay from then on"
+        "--weight-decay-until",
+        type=int,
+        metavar="EPOCH",
+        help="no weight decay after so many epochs",
     )
     group.add_argument("--label-smoothing", type=float, default=0.0, help="default: 0")
     group.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32")
-    group.add_argument("--contiguous", action="store_true", help="no channels_last memory format")
+    group.add_argument(
+        "--contiguous", action="store_true", help="do not use the channels_last memory format"
+    )
     group.add_argument("--compile", action="store_true", help="use torch.compile")
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
@@ -99,10 +114,15 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--image-size",
         metavar="SIZE",
-        help="the target's height and width, as 224 or 224x192; of a file, where it leaves it open",
+        help="the target's height and width, such as 224 or 224x192; needed for module:callable, "
+        "and for a file that leaves them open",
     )
     group.add_argument(
-        "--channels", type=int, choices=(1, 3), default=3, help="of module:callable (default: 3)"
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        default=3,
+        help="of the input, for module:callable (default: 3)",
     )
     group.add_argument(
         "--augmentation",
@@ -110,11 +130,13 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
         default="crop-flip",
         help="random parts of the images, mirrored or not (default: crop-flip)",
     )
-    group.add_argument("--workers", type=int, help="processes that decode (default: all cores)")
+    group.add_argument(
+        "--workers", type=int, help="processes that decode images (default: all cores)"
+    )
 
 
 def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> None:
-    """Train as the parsed `options` say, and show what came out."""
+    """Train, and show the results."""
     from graphscale.cli.tables import show_trainings
     from graphscale.cli.training_progress import TrainingProgress
     from graphscale.training.train_folder import train_folder

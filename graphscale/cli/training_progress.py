@@ -1,4 +1,8 @@
-"""How far a training has come: a bar on a terminal, a line per epoch, and what a signal does."""
+"""Show the progress of `graphscale train`, and stop the training at a signal.
+
+On a terminal there is a bar; everywhere a line per epoch is printed. Ctrl-C and SIGTERM let the
+trainer write a checkpoint and stop.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,10 @@ from graphscale.training.trainer import Events, Interrupted, Trainer
 
 
 class TrainingProgress:
-    """A context that shows a training; Ctrl-C and SIGTERM stop it after the step at hand.
+    """A context that shows a training, and yields the `Notices` for `train_folder`.
 
-    A second signal, or one before the first step, ends the command at once.
+    Ctrl-C and SIGTERM stop the training after the current step. A second signal, or one before the
+    training has begun, ends the command at once.
     """
 
     def __init__(self, terminal: Terminal) -> None:
@@ -41,7 +46,7 @@ class TrainingProgress:
         self._task = self._bar.add_task("", total=None, visible=False, speed="")
 
     def __enter__(self) -> Notices:
-        """Starts the bar and takes the signals."""
+        """Start the bar and install the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._stop)
@@ -50,7 +55,7 @@ class TrainingProgress:
         return Notices(self._say, self._checked, events, self._set_trainer)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """Gives the signals back; one that stopped the training is passed on."""
+        """Restore the signal handlers, and raise again the signal that stopped the training."""
         self._bar.stop()
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -62,7 +67,7 @@ class TrainingProgress:
         self._trainer = trainer
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._trainer is None or self._trainer.stop:  # nothing to save, or asked twice
+        if self._trainer is None or self._trainer.stop:  # nothing to save, or a second signal
             self._before[number](number, frame)
         else:
             self._received, self._trainer.stop = number, True

@@ -17,7 +17,7 @@ import onnx_ir as ir
 import torch
 
 from graphscale.convert.network import Network, Source
-from graphscale.convert.node import Node
+from graphscale.convert.node import NodeView
 from graphscale.convert.operators import TRANSLATIONS, Translation
 from graphscale.convert.tensors import to_torch, torch_dtype
 from graphscale.convert.tracing import ProgramValue, Tracer, is_program_value
@@ -241,7 +241,7 @@ class _Importer:
         _check_operators([node], self._name)
         translation = TRANSLATIONS[_domain(node), node.op_type]
         opset = self._opsets.get(_domain(node), 1)
-        view = Node(node, opset, self._tracer, self._name, self._dtype, self._run)
+        view = NodeView(node, opset, self._tracer, self._name, self._dtype, self._run)
         inputs = [None if value is None else self._values.get(value) for value in node.inputs]
         while inputs and node.inputs[len(inputs) - 1] is None:
             inputs.pop()
@@ -265,7 +265,7 @@ class _Importer:
         for value, result in zip(node.outputs, results):
             self._values[value] = result
 
-    def _evaluate(self, translation: Translation, node: Node, inputs: list) -> list | None:
+    def _evaluate(self, translation: Translation, node: NodeView, inputs: list) -> list | None:
         """Compute the node's results now, once per batch size; None if the program must do it."""
         varies = any(isinstance(value, _Varying | ProgramValue) for value in inputs)
         runs = []
@@ -281,7 +281,7 @@ class _Importer:
         combined = [_combined(samples) for samples in zip(*runs)]
         return None if any(value is None for value in combined) else combined
 
-    def _trace(self, translation: Translation, node: Node, inputs: list) -> list:
+    def _trace(self, translation: Translation, node: NodeView, inputs: list) -> list:
         """Record the node's results as steps of the program."""
 
         def numbers(value: Any) -> Any:
@@ -292,7 +292,7 @@ class _Importer:
         arguments = _numbered(translation, inputs, numbers, lambda value: self._tensor(value, node))
         return _unpacked(translation.function(node, *arguments), node.output_count)
 
-    def _symbolic(self, value: _Varying, node: Node) -> Any:
+    def _symbolic(self, value: _Varying, node: NodeView) -> Any:
         """The elements of `value` as Python numbers or steps of the program.
 
         Each is fitted by slope * batch + offset; what no such line fits is refused.
@@ -317,7 +317,7 @@ class _Importer:
         number = self._tracer.batch if slope == 1 else self._tracer.batch * slope
         return number + offset if offset else number
 
-    def _tensor(self, value: Any, node: Node | None = None) -> Any:
+    def _tensor(self, value: Any, node: NodeView | None = None) -> Any:
         """`value` as a translation takes it: a tensor or a step of the program."""
         if isinstance(value, torch.Tensor):
             return _converted(value, self._dtype)

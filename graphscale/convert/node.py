@@ -1,7 +1,7 @@
 """The view of an ONNX node that a translation gets: attributes, and ways to extend the program.
 
 In: an onnx-ir node, the tracer that records the torch program, and how `load` was called. The
-importer makes one `Node` per ONNX node and hands it to the operator's translation.
+importer makes one `NodeView` per ONNX node and hands it to the operator's translation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graphscale.convert.tracing import Tracer
 
 
-class Node:
+class NodeView:
     """One ONNX node while it is translated.
 
     Args:

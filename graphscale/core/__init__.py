@@ -1,1 +1,1 @@
-"""What every room stands on: errors, model files, the plan, resampling, runtime."""
+"""The lowest floor, which every other package uses: errors, files, plan, resampling, runtime."""

@@ -1,7 +1,7 @@
 """Make the sparse tensors of a model dense, in the message that was read from its file.
 
-ONNX lets a file hold a weight as its non-zero numbers and their places. onnx-ir, in which the rest
-of graphscale works, drops such weights; so they are spread out before.
+ONNX lets a file hold a weight as its non-zero numbers and their places. onnx-ir, with which the
+rest of graphscale works, drops such weights. They are therefore made dense before it reads them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from onnx import numpy_helper
 
 from graphscale.core.errors import GraphScaleError
 
-# A sparse tensor of a few bytes can stand for one of any size. Weights that are worth storing as
-# sparse ones are a hundred times larger when dense; what is larger than both limits is refused.
+# A sparse tensor of a few bytes can stand for a dense one of any size. Real weights grow a
+# hundredfold when they are made dense; a tensor that would exceed both limits is refused.
 _MAX_BYTES = 1 << 26
 _MAX_GROWTH = 4096
 
@@ -92,7 +92,7 @@ def _dense(sparse: onnx.SparseTensorProto, source: str) -> onnx.TensorProto:
             f"{source}: the sparse tensor {name!r} of {len(values)} numbers would take "
             f"{size:.3g} bytes as a dense one; store it as a dense one"
         )
-    # Places are given as coordinates, a row for each number, or counted in the flat tensor.
+    # Places are either coordinates, a row for each number, or positions in the flattened tensor.
     flat = places.ndim == 1
     bounds = np.asarray([prod(shape)] if flat else shape)
     rows = places.reshape(-1, 1) if flat else places

@@ -1,6 +1,8 @@
-"""Take the large tensors out of a model while it is serialized, so that their bytes can stay away.
+"""Take the large tensors out of an onnx-ir model while it is serialized.
 
-Serializing a model with its weights would hold each of them in memory twice or more.
+Serializing a model with its weights would hold each weight in memory twice or more. Inside the
+block of `detached` the model holds references instead, which serialize to a few bytes, and the
+caller has the list of the tensors.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ def node_tensors(graph: ir.Graph | ir.Function) -> Iterator[tuple[ir.Node, str, 
 def detached(
     model: ir.Model, location: str, offsets: list[int] | None = None
 ) -> Iterator[list[ir.TensorProtocol]]:
-    """Inside the block the model's large tensors are mere references to `location`.
+    """Let the model's large tensors be references to `location` inside the block.
 
-    The i-th of them, as yielded, refers to offsets[i], or to i itself without `offsets`.
+    Yields the tensors. The i-th one's reference has the offset offsets[i], or i without `offsets`.
     """
     tensors: list[ir.TensorProtocol] = []
 

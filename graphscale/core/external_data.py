@@ -1,6 +1,7 @@
-"""Find the tensors that a model refers to, in its own file or beside it, as views of mapped files.
+"""Find the numbers of external tensors, in the model's own file or in data files beside it.
 
-A view takes no memory until its numbers are read.
+In goes a tensor that refers to a place in a file; out comes a tensor whose numbers are a view of
+the memory-mapped file. A view takes no memory until its numbers are read.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class ExternalData:
         self._files: dict[str, mmap.mmap | bytes] = {INLINE: inline}
 
     def resolve(self, tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
-        """`tensor`, or what it refers to as a view.
+        """Return `tensor`, or for an external one a tensor that views its file.
 
         Raises:
             GraphScaleError: the file is missing, too short, or stands outside the model's folder.
@@ -72,9 +73,10 @@ class ExternalData:
         return map_file(path, f"{path}: external data cannot be read ({{}}); copy it again")
 
     def _inside(self, path: Path) -> bool:
-        """Whether links lead to a file in the model's folder, or in that of the file it links to.
+        """Whether `path`, with all links followed, is beside the model.
 
-        Caches of downloaded models are folders of links into one folder of files.
+        Where the model itself is a link, the folder that it leads to is right, too: caches of
+        downloaded models hold folders of links, which lead into one folder of files.
         """
         folders = [self._folder.resolve()]
         if self._model is not None:
@@ -86,7 +88,7 @@ def map_file(path: Path, message: str) -> mmap.mmap | bytes:
     """The bytes of a regular file, mapped rather than read.
 
     Raises:
-        GraphScaleError: `message`, with the reason in the place of {}.
+        GraphScaleError: the file cannot be read; the text is `message`, the reason put for {}.
     """
     try:
         check_regular(path)

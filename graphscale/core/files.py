@@ -1,4 +1,7 @@
-"""Regular files only, and written so that a full disk, an error or Ctrl-C leaves what was there."""
+"""Read and write regular files only, and replace a file only when the new one is complete.
+
+A full disk, an error or Ctrl-C leaves the old file as it was.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +36,13 @@ def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
 
 
 def check_regular(path: Path) -> None:
-    """Raise OSError for a pipe, a device or a folder, which reading would wait for or never end."""
+    """Raise OSError for a pipe, a device or a folder: reading one may wait or go on for ever."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
 
 
 def check_writable(path: Path) -> None:
-    """Raise at once what `replacing` would raise in the end, after long work."""
+    """Raise now what `replacing` would raise later, so that no work is lost."""
     path = Path(os.path.realpath(path))
     with _refusals(path), _temporary(path):
         pass
@@ -47,6 +50,7 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def _refusals(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the block into a GraphScaleError about `path`."""
     try:
         yield
     except OSError as error:
@@ -58,6 +62,7 @@ def _refusals(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path`, which is removed after the block unless it was renamed."""
     if path.exists():
         if not path.is_file():  # renaming would put a file in the place of a device or a folder
             raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no file")
@@ -68,9 +73,9 @@ def _temporary(path: Path) -> Iterator[BinaryIO]:
     try:
         yield file
     finally:
-        with contextlib.suppress(OSError):  # what no flush could write, closing cannot either
+        with contextlib.suppress(OSError):  # closing flushes again: a full disk was reported before
             file.close()
-        with contextlib.suppress(FileNotFoundError):  # renamed: it is complete
+        with contextlib.suppress(FileNotFoundError):  # a complete file has been renamed
             os.unlink(file.name)
 
 

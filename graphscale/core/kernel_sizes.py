@@ -1,4 +1,4 @@
-"""Which pre-train kernel a target kernel gets: Table 1 of arXiv 1610.03623 and a rule beyond it."""
+"""The pre-train size of each target kernel: Table 1 of arXiv 1610.03623, and a rule for others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ KernelTable = Mapping[int, int]
 TABLE_1: KernelTable = {1: 1, 3: 2, 5: 3, 7: 5, 11: 7}
 
 _WANTED_RATIO = 1.5
-# What changing between odd and even costs, as a difference of log ratios: an odd kernel has a
-# centre pixel, an even one moves the sampling grid by half a pixel. 9 becomes 7 rather than 6.
+# Cost of a change between odd and even, as a difference of log ratios: an odd kernel has a centre
+# pixel, an even one moves the sampling grid by half a pixel. 9 becomes 7 rather than 6.
 _PARITY_COST = 0.16
 
 
@@ -34,9 +34,10 @@ def pretrain_size(target: int, table: KernelTable | None = None) -> int:
 def pretrain_dilation(
     target: int, dilation: int, size: int, table: KernelTable | None = None
 ) -> int:
-    """The dilation that scales the pixels which a dilated kernel spans like an undilated kernel.
+    """The dilation at which `size` taps replace `target` taps at `dilation`.
 
-    `target` taps at `dilation` become `size` taps at the returned dilation.
+    The number of pixels that the kernel spans is scaled as an undilated kernel of that size would
+    be.
     """
     if dilation == 1 or size == 1:
         return dilation
@@ -52,7 +53,7 @@ def pretrain_dilation(
 
 
 def parse_kernel_table(text: str) -> dict[int, int]:
-    """The table written as '3:2,5:3', or one 'target:pretrain' or 'target pretrain' per line.
+    """Parse a table such as '3:2,5:3', or with one 'target:pretrain' or 'target pretrain' a line.
 
     Raises:
         GraphScaleError: an entry is not two positive numbers, or the second is the larger.

@@ -1,4 +1,8 @@
-"""Read and write ONNX models through onnx-ir, leaving large weights on disk until they are used."""
+"""Read and write ONNX models; large weights stay on disk until they are used.
+
+In goes a path, an onnx message or an onnx-ir model; out comes an onnx-ir model whose weights are
+views of memory-mapped files. Writing streams one weight after another.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +110,7 @@ def _from_proto(
     proto = with_dense_tensors(proto, name)
     logger = logging.getLogger("onnx_ir")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # what it warns of is an error of ours, in one sentence
+    logger.setLevel(logging.ERROR)  # its warnings would repeat the errors that are raised below
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir raises errors of many kinds

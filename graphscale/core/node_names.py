@@ -1,8 +1,8 @@
-"""Names for nodes that have none, so that messages can name them, and their removal afterwards.
+"""Name the nodes that have no name, so that messages can name them, and remove the names again.
 
-ONNX nodes need no names. While graphscale works on a model, a node without one bears the name of
-its first output, which is unique and which viewers show. What graphscale writes keeps the nodes as
-they were: without names.
+ONNX nodes need no names. While graphscale works on a model, a node without one has the name of its
+first output, which is unique and which viewers show. Before a model is written the names are
+removed, so that its nodes are as they were.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-_GIVEN = "graphscale.given_name"  # in the metadata of a node, which are not written to files
+_GIVEN = "graphscale.given_name"  # key in a node's `meta`, which is not written to files
 
 
 def node_name(node: ir.Node) -> str:
@@ -36,7 +36,7 @@ def name_nodes(model: ir.Model) -> list[str]:
 
 
 def forget_given_names(model: ir.Model) -> None:
-    """Take the names away again that `name_nodes` gave."""
+    """Remove the names that `name_nodes` gave."""
     for node in _nodes(model):
         if node.meta.pop(_GIVEN, None) == node.name and node.name:
             node.name = ""
@@ -44,7 +44,7 @@ def forget_given_names(model: ir.Model) -> None:
 
 @contextlib.contextmanager
 def without_given_names(model: ir.Model) -> Iterator[None]:
-    """Inside the block the nodes that `name_nodes` named have no names."""
+    """Remove the names that `name_nodes` gave, for the time of the block."""
     named = [node for node in _nodes(model) if node.meta.get(_GIVEN, "") == node.name != ""]
     names = [node.name for node in named]
     for node in named:

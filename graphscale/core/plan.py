@@ -1,14 +1,15 @@
 """The plan: everything that shrink decided about a network.
 
 `shrink` makes it, the pre-train model carries it in its metadata as JSON, and `grow` follows it
-back to the target network.
+back to the target network. Here are its parts, as dataclasses, and their way to JSON and back;
+reading checks every field, because a plan may come from anywhere.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import prod
 from pathlib import Path
 
@@ -16,14 +17,17 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular, replacing
+from graphscale.core.json_fields import JsonError, JsonObject, entries, integer, size
 from graphscale.core.state_dicts import METADATA_KEY, plans
 
 FORMAT = 2  # of the JSON; a plan of any other format is refused
+WEIGHT_KINDS = ("kernel", "interface", "table")  # see WeightPlan
+INITIALIZATIONS = ("resize", "fresh", "")  # see Plan.init
 
 
 @dataclass
 class InputPlan:
-    """A graph input: its shapes in both networks; symbolic dimensions are names."""
+    """The shapes of a graph input in both networks; symbolic dimensions are names."""
 
     name: str
     target: list[int | str]
@@ -151,11 +155,12 @@ class Plan:
         inputs: Shapes of the graph inputs.
         layers: Every convolution and fully-connected layer.
         weights: Weights that are resized; all others are copied.
-        constants: Constants that hold shapes and differ between the networks: not learned.
-        init: What the resized weights start from: 'resize', 'fresh', or '' where none were made.
+        constants: Constants that hold shapes and differ between the networks; not weights.
+        init: Where the weights come from: 'resize' (the target's, resized), 'fresh' (drawn), or ''
+            for a plan without weights.
         grids: Sampling grids of the feature maps, by tensor name.
-        folded: Weights that nodes computed and that are initializers now.
-        resolved_ifs: If nodes in whose place the branch stands that shapes decide.
+        folded: Weights that nodes computed in the file and that are initializers now.
+        resolved_ifs: If nodes that were replaced by a branch, because shapes decide which one.
         target: The target network without its learned weights (serialized, compressed, base64).
     """
 
@@ -180,7 +185,8 @@ class Plan:
         if image is None:
             return ()
         channels_last = image.pretrain[1:2] != image.target[1:2]
-        return tuple(image.pretrain[1:-1] if channels_last else image.pretrain[2:])
+        spatial = image.pretrain[1:-1] if channels_last else image.pretrain[2:]
+        return tuple(size for size in spatial if isinstance(size, int))
 
     def multiplications(self, ops: Sequence[str] | None = None) -> dict[str, float]:
         """{target, pretrain, ratio} of all layers, or of those whose operator is in `ops`."""
@@ -213,11 +219,14 @@ class Plan:
         """The plan written by `to_json`; `name` is what errors call it.
 
         Raises:
-            GraphScaleError: no plan, or one of another format.
+            GraphScaleError: no plan, a plan of another format, or a field that no plan has; names
+                the field.
         """
         try:
             data = json.loads(text)
-            version = data.pop("format")
+            if not isinstance(data, dict) or "format" not in data:
+                raise JsonError("it has no 'format'")
+            version = integer(data.pop("format"), "format", 0)
             if version > FORMAT:
                 raise GraphScaleError(
                     f"{name}: written by a newer graphscale (format {version}); upgrade graphscale"
@@ -228,21 +237,11 @@ class Plan:
                     f"{FORMAT}); shrink the target again, or grow with the target network "
                     "(--target)"
                 )
-            return cls(
-                inputs=[_input(each) for each in data["inputs"]],
-                layers=[LayerPlan(**each) for each in data["layers"]],
-                weights=[_weight(each) for each in data["weights"]],
-                constants=data["constants"],
-                init=data["init"],
-                grids={k: [_grid(each) for each in v] for k, v in data["grids"].items()},
-                folded=data["folded"],
-                resolved_ifs=data["resolved_ifs"],
-                target=_text(data["target"]),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            return _read_plan(data)
+        except (ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise GraphScaleError(
-                f"{name}: not a graphscale plan ({type(error).__name__}: {error}); "
-                "give the .plan.json that shrink wrote"
+                f"{name}: not a graphscale plan ({reason}); give the .plan.json that shrink wrote"
             ) from None
 
     @classmethod
@@ -282,45 +281,108 @@ class Plan:
         model.metadata_props[METADATA_KEY] = self.to_json()
 
 
-def _input(data: dict) -> InputPlan:
-    entry = InputPlan(**data)
-    if len(entry.target) != len(entry.pretrain):
-        raise ValueError(f"input shapes {entry.target} and {entry.pretrain}")
-    for size in (*entry.target, *entry.pretrain):
-        if not isinstance(size, str):
-            _size(size)
-    return entry
+# Reading: each function takes an entry of the JSON with its place, checks every field, and raises
+# JsonError for one that a plan written by `to_json` cannot have.
 
 
-def _weight(data: dict) -> WeightPlan:
-    factors = [[_factor(each) for each in dim] for dim in data["factors"]]
-    if data["kind"] not in ("kernel", "interface", "table"):
-        raise ValueError(f"{data['kind']!r} is no kind of weight")
-    return WeightPlan(_text(data["name"]), data["kind"], factors)
+def _names(kind: type) -> list[str]:
+    return [each.name for each in fields(kind)]
 
 
-def _factor(data: dict | list) -> Factor:
+def _read_plan(data: object) -> Plan:
+    plan = JsonObject(data, "", _names(Plan))
+    return Plan(
+        inputs=plan.list("inputs", _read_input),
+        layers=plan.list("layers", _read_layer),
+        weights=plan.list("weights", _read_weight),
+        constants=plan.texts("constants"),
+        init=plan.text("init", INITIALIZATIONS),
+        grids=_read_grids(plan.get("grids")),
+        folded=plan.texts("folded"),
+        resolved_ifs=plan.texts("resolved_ifs"),
+        target=plan.text("target"),
+    )
+
+
+def _read_input(data: object, place: str) -> InputPlan:
+    entry = JsonObject(data, place, _names(InputPlan))
+    target = entry.list("target", _read_input_size)
+    pretrain = entry.list("pretrain", _read_input_size)
+    # A size that is a number in the target is one in the pre-train network; a symbolic one may
+    # have become a number, but not another name.
+    same_names = all(
+        after == before for before, after in zip(target, pretrain) if isinstance(after, str)
+    )
+    if len(target) != len(pretrain) or not same_names:
+        raise JsonError(f"{place} has shapes of the two networks that do not belong together")
+    return InputPlan(entry.text("name"), target, pretrain)
+
+
+def _read_input_size(data: object, place: str) -> int | str:
+    return data if isinstance(data, str) else size(data, place)
+
+
+def _read_layer(data: object, place: str) -> LayerPlan:
+    layer = JsonObject(data, place, _names(LayerPlan))
+    found = LayerPlan(
+        name=layer.text("name"),
+        weight=layer.text("weight"),
+        op=layer.text("op"),
+        target_kernel=layer.sizes("target_kernel"),
+        pretrain_kernel=layer.sizes("pretrain_kernel"),
+        target_size=layer.sizes("target_size"),
+        pretrain_size=layer.sizes("pretrain_size"),
+        target_multiplications=layer.integer("target_multiplications", 0),
+        pretrain_multiplications=layer.integer("pretrain_multiplications", 0),
+        left_unscaled=layer.optional_text("left_unscaled"),
+    )
+    ranks = {len(found.target_kernel), len(found.pretrain_kernel)}
+    ranks_of_maps = {len(found.target_size), len(found.pretrain_size)}
+    if len(ranks) > 1 or len(ranks_of_maps) > 1:
+        raise JsonError(f"{place} has different numbers of spatial axes in the two networks")
+    return found
+
+
+def _read_weight(data: object, place: str) -> WeightPlan:
+    weight = JsonObject(data, place, _names(WeightPlan))
+    factors = weight.list("factors", _read_factors)
+    return WeightPlan(weight.text("name"), weight.text("kind", WEIGHT_KINDS), factors)
+
+
+def _read_factors(data: object, place: str) -> list[Factor]:
+    return [_read_factor(*entry) for entry in entries(data, place)]
+
+
+def _read_factor(data: object, place: str) -> Factor:
     if isinstance(data, dict):
-        return JoinedFactor([[_factor(each) for each in part] for part in data["parts"]])
-    target, pretrain = data
-    return _size(target), _size(pretrain)
+        joined = JsonObject(data, place, _names(JoinedFactor))
+        return JoinedFactor(joined.list("parts", _read_factors))
+    sizes = [size(*entry) for entry in entries(data, place)]
+    if len(sizes) != 2:
+        raise JsonError(f"{place} has {len(sizes)} sizes, not that of the target and the pre-train")
+    return sizes[0], sizes[1]
 
 
-def _size(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r} is no size")
-    return value
+def _read_grids(data: object) -> dict[str, list[GridPlan]]:
+    if not isinstance(data, dict):
+        raise JsonError("grids is not an object")
+    return {
+        tensor: [_read_grid_plan(*entry) for entry in entries(plans, f"grids[{tensor!r}]")]
+        for tensor, plans in data.items()
+    }
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
+def _read_grid_plan(data: object, place: str) -> GridPlan:
+    plan = JsonObject(data, place, _names(GridPlan))
+    target, pretrain = (
+        _read_grid(plan.get(network), plan.place(network)) for network in ("target", "pretrain")
+    )
+    return GridPlan(plan.integer("dimension", 0), target, pretrain, plan.number("phase"))
 
 
-def _grid(data: dict) -> GridPlan:
-    target, pretrain = (Grid(**data[key]) for key in ("target", "pretrain"))
-    return GridPlan(data["dimension"], target, pretrain, data["phase"])
+def _read_grid(data: object, place: str) -> Grid:
+    grid = JsonObject(data, place, _names(Grid))
+    return Grid(grid.number("origin"), grid.number("pitch"), grid.integer("size", 1))
 
 
 def _layer_report(layer: LayerPlan) -> dict:

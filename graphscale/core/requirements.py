@@ -1,4 +1,4 @@
-"""Packages that only a part of graphscale needs, and the sentence for where one is missing."""
+"""The error for a package that only a part of graphscale needs and that is not installed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ _INSTALL = {
 
 
 class MissingPackageError(GraphScaleError, ImportError):
-    """A package is not installed that this part of graphscale needs; says which and how."""
+    """A package that this part of graphscale needs is not installed; says how to install it."""
 
 
 def missing_package(error: ImportError, user: str) -> ImportError:
-    """`error`, or where it is about one of those packages, what `user` needs in one sentence."""
+    """The error to raise for a failed import.
+
+    `error` itself, unless onnxruntime or torch is missing: then one sentence that says that `user`
+    (as in 'a session') needs it, and how to install it.
+    """
     package = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or package not in _INSTALL:
         return error

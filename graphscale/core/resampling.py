@@ -1,10 +1,10 @@
 """The linear maps that resize kernels, in closed form (Eq. 5 and 6 of arXiv 1610.03623).
 
-Growth along one axis from k̃ to k taps is a k×k̃ matrix G: the rows interpolate between the pre-train
-taps, and the whole is multiplied by k̃/k (below one), so that the kernel's response to a constant
-picture is kept. Over all spatial axes the amplitudes multiply to the paper's (k̃/k)². Shrinking uses
-the pseudo-inverse of G: of all pre-train kernels it gives the one whose growth is nearest to the
-target kernel, so growing and shrinking again returns exactly the same weights.
+Growth along one axis from k̃ to k taps is a k×k̃ matrix G. Its rows interpolate between the pre-train
+taps, and the matrix is multiplied by the amplitude k̃/k (below one), so that the kernel's response
+to a constant image stays the same. Over two spatial axes the amplitudes multiply to the paper's
+(k̃/k)². Shrinking uses the pseudo-inverse of G: it gives the pre-train kernel whose growth is
+nearest to the target kernel, and shrinking what was grown returns exactly the same weights.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def shrink_matrix(target: int, pretrain: int, method: str = "bilinear") -> np.nd
 
 
 def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+    """Keys' cubic convolution kernel, of two pixels' radius."""
     x = np.abs(distance)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)

@@ -17,8 +17,10 @@ import onnx_ir as ir
 from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, dimension_sizes, factor_sizes
 from graphscale.core.resampling import growth_matrix, interpolation_matrix, shrink_matrix
 
-_BLOCK = 1 << 22  # numbers resized at once
-_LARGEST_KRONECKER = 1024  # rows of a matrix that resizes two axes in one product
+_BLOCK = 1 << 22  # numbers that are resized at once
+# Rows of the Kronecker product of neighbouring axes' matrices up to which one product with it takes
+# the place of one product per axis: the matrix is small, and numpy has fewer calls to make.
+_MAX_KRONECKER_ROWS = 1024
 
 # (target, pre-train) sizes of an axis -> the matrix that resizes it.
 _Matrix = Callable[[int, int], np.ndarray]
@@ -27,10 +29,10 @@ _Matrix = Callable[[int, int], np.ndarray]
 def grow_tensor(
     tensor: ir.TensorProtocol, plan: WeightPlan, method: str, *, squared: bool = False
 ) -> ir.TensorProtocol:
-    """The target weight of a pre-train weight; computed when it is written.
+    """The target weight of a pre-train weight; its numbers are computed when they are read.
 
-    With `squared`, every entry of the matrices is squared: the map of the variances of independent
-    taps, for the second moments that optimizers keep.
+    With `squared`, every entry of the matrices is squared. This is how the variances of independent
+    taps grow, and is used for the second moments that optimizers keep.
     """
     table = plan.kind == "table"
 
@@ -45,7 +47,7 @@ def grow_tensor(
 
 
 def shrink_tensor(tensor: ir.TensorProtocol, plan: WeightPlan, method: str) -> ir.TensorProtocol:
-    """The pre-train weight whose growth is nearest to a target weight; computed when written."""
+    """The pre-train weight whose growth is nearest to a target weight; computed when it is read."""
     table = plan.kind == "table"
 
     def matrix(target: int, pretrain: int) -> np.ndarray:
@@ -75,13 +77,15 @@ def _lazy(
 def _resize(
     array: np.ndarray, factors: Sequence[Factor], matrix: _Matrix, given: int
 ) -> np.ndarray:
-    """`array`, which has one axis for each factor, at the other network's sizes."""
+    """Resize `array`, which has one axis for each factor, to the other network's sizes."""
     joined = [axis for axis, each in enumerate(factors) if isinstance(each, JoinedFactor)]
     if not joined:
         return apply(array, [None if a == b else matrix(a, b) for a, b in factors])
     axis = joined[0]
     factor = factors[axis]
-    # Each part of a joined axis is resized by itself: it stands on a map of its own.
+    # Each part of a joined axis belongs to a map of its own, so each is cut out, its factors become
+    # axes, it is resized by itself, and the results are joined again. The recursion handles further
+    # joined axes, also inside a part.
     ends = list(accumulate(dimension_sizes(part)[given] for part in factor.parts))
     resized = []
     for part, piece in zip(factor.parts, np.split(array, ends[:-1], axis), strict=True):
@@ -94,9 +98,10 @@ def _resize(
 
 
 def apply(array: np.ndarray, matrices: list[np.ndarray | None]) -> np.ndarray:
-    """`array` with a matrix applied along each axis that has one.
+    """Multiply `array` by a matrix along each axis that has one.
 
-    Computed in float32 (float64 arrays in float64) and returned in the array's own dtype.
+    Computed in float32 (float64 arrays in float64) and returned in the array's own dtype. Blocks
+    along the first axis bound the memory that the copies take.
     """
     dtype = np.float64 if array.dtype == np.float64 else np.float32
     steps = _steps(matrices)
@@ -110,6 +115,7 @@ def apply(array: np.ndarray, matrices: list[np.ndarray | None]) -> np.ndarray:
         blocks = [slice(None)]
     for block in blocks:
         part = array[block].astype(dtype)
+        # Each step is one product: the axes before it are a batch, the axes behind it columns.
         for first, count, step in steps:
             lead, trail = part.shape[:first], part.shape[first + count :]
             flat = part.reshape(prod(lead), step.shape[1], prod(trail))
@@ -131,7 +137,7 @@ def _steps(matrices: list[np.ndarray | None]) -> list[tuple[int, int, np.ndarray
         axes = list(group)
         if not resized:
             continue
-        if prod(matrices[axis].shape[0] for axis in axes) <= _LARGEST_KRONECKER:
+        if prod(matrices[axis].shape[0] for axis in axes) <= _MAX_KRONECKER_ROWS:
             whole = matrices[axes[0]]
             for axis in axes[1:]:
                 whole = np.kron(whole, matrices[axis])

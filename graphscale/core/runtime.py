@@ -1,4 +1,4 @@
-"""onnxruntime with graphscale's operators."""
+"""Open models in onnxruntime with graphscale's operators, and say where the library is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-# onnxruntime refuses options in which a library was registered twice, and cannot be asked.
+# Options that have the library. onnxruntime refuses to register it in the same options twice, and
+# does not tell whether it is registered.
 _REGISTERED: weakref.WeakSet[onnxruntime.SessionOptions] = weakref.WeakSet()
 
 
@@ -81,7 +82,11 @@ def _file(path: str | os.PathLike[str]) -> str:
 
 
 def _usable(provider: str) -> bool:
-    """A CUDA build of onnxruntime lists CUDA on machines without a GPU, too, and then complains."""
+    """Whether a listed provider can work here.
+
+    A CUDA build of onnxruntime lists CUDA on machines without a GPU, too, and warns when it is
+    asked for.
+    """
     return provider != "CUDAExecutionProvider" or any(
         os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/dxg")
     )

@@ -14,9 +14,10 @@ from graphscale.core.node_names import without_given_names
 from graphscale.core.well_formed import check_nodes, check_order
 
 _STRIPPED = "#stripped"  # external-data location of the weights left out
-# Graphs are repetitive and shrink to a twentieth. Text that swells beyond both limits is none.
+# A compressed graph is about a twentieth of its size. Text that unpacks to more than the larger of
+# these limits is damaged or hostile, and refused.
 _MAX_BYTES = 1 << 26
-_MAX_GROWTH = 50
+_MAX_GROWTH = 50  # times the compressed bytes
 
 
 def strip(model: ir.Model) -> str:

@@ -1,7 +1,8 @@
 """Find plans in torch checkpoints: state dicts, and the dicts that trainers put them into.
 
 A pre-train module's state dict carries its plan in `_metadata`, where torch keeps the versions of
-modules: `torch.save` writes it, and no key of the state dict is taken. Knows nothing of torch.
+modules: `torch.save` writes it, and it takes no key of the state dict. In goes what `torch.load`
+returned; out come the state dicts in it, with their plans. This file does not import torch.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class StateDict:
 
     Attributes:
         path: The keys that lead to it.
-        prefix: What stands before the names of the pre-train module's weights, such as 'module.'.
+        prefix: The prefix of the names of the pre-train module's weights, such as 'module.'.
         plan: The plan as JSON, or None where there is none.
         values: The state dict itself.
     """

@@ -1,4 +1,8 @@
-"""Find out at once, and say in one sentence, what is wrong with a model that was just read."""
+"""Check a model that was just read: names, order of nodes, and tensors.
+
+Each check raises GraphScaleError with one sentence that names the file and the place, or returns.
+The passes rely on these properties.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +57,7 @@ def _undefined(graph: ir.Graph | ir.Function) -> ir.Value | None:
 
 
 def checked_tensor(tensor: ir.TensorProtocol | None, name: str) -> ir.TensorProtocol | None:
-    """`tensor`, whose shape and type must fit its bytes."""
+    """Return `tensor`; raise where its shape and type do not fit its bytes."""
     if tensor is None:
         return None
     sizes = list(tensor.shape.numpy())
@@ -78,7 +82,7 @@ def checked_tensor(tensor: ir.TensorProtocol | None, name: str) -> ir.TensorProt
 
 
 def _has_numbers(tensor: ir.TensorProtocol) -> bool:
-    """Whether the message of a tensor holds numbers; onnx-ir takes those left out for zeros."""
+    """Whether the message of a tensor holds numbers; where it has none, onnx-ir reads zeros."""
     if not isinstance(tensor, ir.serde.TensorProtoTensor) or tensor.size == 0:
         return True
     proto = tensor.raw
@@ -87,7 +91,7 @@ def _has_numbers(tensor: ir.TensorProtocol) -> bool:
 
 
 def check_nodes(model: ir.Model, name: str) -> None:
-    """Raise for names that are no text (protobuf hands them on as bytes) and untyped attributes."""
+    """Raise for names that are not UTF-8 (bytes in protobuf) and for attributes without a type."""
     nodes = [
         node for graph in (model.graph, *model.functions.values()) for node in graph.all_nodes()
     ]

@@ -1,9 +1,15 @@
-"""The protobuf wire format of ONNX files, as far as large tensors need it.
+"""Take large tensors out of serialized ONNX models, and put them back, without parsing the models.
 
-Parsing a model with protobuf holds every weight in memory two or three times. The two functions
-here let weights stay where they are: `detach` reads a file without its large tensors and leaves
-external-data references into that same file in their place; `attach` turns such references back
-into inline data whose bytes the caller streams.
+Parsing a model with protobuf holds every weight in memory two or three times. Here weights stay
+where they are: `detach` takes the bytes of a file and returns them without the large tensors, which
+become external-data references into that same file. `attach` takes such bytes and returns pieces in
+which the references are inline data again, whose bytes the caller streams.
+
+In protobuf's wire format a message is a sequence of fields. A field is a key, which holds the
+field's number and its wire type, and a value: a varint (7 bits per byte, the lowest first, the top
+bit set in all bytes but the last), 4 or 8 bytes, or a length and as many bytes. A message in a
+message is such bytes, so that a message that becomes shorter or longer changes the length of every
+message around it.
 """
 
 from __future__ import annotations
@@ -12,7 +18,11 @@ from collections.abc import Callable, Iterator
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
-# Message -> {field number: message that the field holds}, for all ways that lead to a TensorProto.
+_VARINT_BITS = 7  # per byte
+_MAX_VARINT_BITS = 70  # of ten bytes, which hold 64 bits
+
+# Message -> {field number: message that the field holds}, for all paths from a ModelProto to a
+# TensorProto (onnx.proto numbers the fields).
 _CHILDREN = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor"},
@@ -20,11 +30,12 @@ _CHILDREN = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
 }
-_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14  # fields of TensorProto
 _MAX_DEPTH = 100  # of messages in messages; protobuf's own limit
 _SMALL = 1024  # bytes; a message below this size cannot hold a tensor worth detaching
 
-Piece = bytes | memoryview | int  # an int stands for the bytes of the tensor of that number
+# A part of a serialized model; an integer i stands for the bytes of the i-th tensor.
+Piece = bytes | memoryview | int
 
 
 class WireError(ValueError):
@@ -42,6 +53,7 @@ def detach(data: memoryview, location: str) -> bytes:
     """
 
     def tensor(start: int, end: int) -> list[Piece] | None:
+        """A TensorProto that refers to its raw data instead of holding them."""
         for number, _, value, stop in _fields(data, start, end):
             if number == _RAW_DATA and stop - value >= _SMALL:
                 kept = [
@@ -66,10 +78,12 @@ def attach(skeleton: bytes, location: str, sizes: list[int]) -> list[Piece]:
     data = memoryview(skeleton)
 
     def tensor(start: int, end: int) -> list[Piece] | None:
+        """A TensorProto that holds raw data instead of a reference."""
         kept: list[Piece] = []
         entries: dict[bytes, bytes] = {}
         for number, first, value, stop in _fields(data, start, end):
             if number == _EXTERNAL_DATA:
+                # A StringStringEntryProto: field 1 is the key, field 2 the value.
                 texts = {n: bytes(data[v:s]) for n, _, v, s in _fields(data, value, stop)}
                 entries[texts.get(1, b"")] = texts.get(2, b"")
             elif number != _DATA_LOCATION:
@@ -97,22 +111,33 @@ def _rewrite(
     sizes: list[int] | None = None,
     depth: int = 0,
 ) -> list[Piece] | None:
-    """The message at data[start:end] with its tensors replaced; None where nothing changes."""
+    """The message at data[start:end] with its tensors replaced; None where nothing changes.
+
+    Args:
+        data: The serialized model.
+        start, end: Where the message stands in it.
+        message: Its kind, a key of `_CHILDREN` or 'tensor'.
+        tensor: Called with start and end of each TensorProto; returns what takes its place, if
+            anything does.
+        sizes: Bytes of the tensors that pieces stand for; None from `detach`.
+        depth: How many messages are around this one.
+    """
     if message == "tensor":
         return tensor(start, end)
     if depth > _MAX_DEPTH:
         raise WireError(f"messages in messages, more than {_MAX_DEPTH} deep")
-    # `attach` must look into small messages too: its tensors are mere references by now.
+    # `attach` (with sizes) looks into small messages, too, because its tensors are references.
     smallest = 0 if sizes is not None else _SMALL
     children = _CHILDREN[message]
     pieces: list[Piece] = []
-    done = start
+    done = start  # all before it is among the pieces
     for number, first, value, stop in _fields(data, start, end):
         if number not in children or stop - value < smallest:
             continue
         inner = _rewrite(data, value, stop, children[number], tensor, sizes, depth + 1)
         if inner is None:
             continue
+        # What stands between the last change and this one, then the changed message's new length.
         pieces += [data[done:first], _key(number, _BYTES) + _varint(size_of(inner, sizes or []))]
         pieces += inner
         done = stop
@@ -145,14 +170,15 @@ def _fields(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    """The number that starts at byte `at`, and the place behind it."""
     result = shift = 0
-    while at < end and shift < 70:
+    while at < end and shift < _MAX_VARINT_BITS:
         byte = data[at]
         at += 1
         result |= (byte & 0x7F) << shift
         if byte < 0x80:
             return result, at
-        shift += 7
+        shift += _VARINT_BITS
     raise WireError(f"unfinished number at byte {at}")
 
 

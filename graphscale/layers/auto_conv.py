@@ -214,7 +214,7 @@ class _Automatic:
     ) -> Tensor:
         dilations, group, kernel_shape, pads, strides = attributes
         spatial = len(strides)
-        if pads[:spatial] != pads[spatial:]:  # torch's own convolution needs equal pads
+        if pads[:spatial] != pads[spatial:]:  # torch's own convolution pads both ends equally
             reversed_pairs = [pads[i + d] for d in reversed(range(spatial)) for i in (0, spatial)]
             x, pads = functional.pad(x, reversed_pairs), [0] * 2 * spatial
         attributes = (dilations, group, kernel_shape, pads, strides)

@@ -67,7 +67,8 @@ def tree_clusters(vectors: Tensor, num_clusters: int) -> Tensor:
         num_clusters: How many clusters.
 
     Example:
-        >>> HierarchicalSoftmax(512, len(table), clusters=tree_clusters(table, 200))
+        >>> tree_clusters(torch.tensor([[5.0], [-5.0], [6.0], [-4.0]]), 2)
+        tensor([0, 1, 0, 1])
     """
     count = len(vectors)
     _check(count, num_clusters)
@@ -81,7 +82,7 @@ def tree_clusters(vectors: Tensor, num_clusters: int) -> Tensor:
         order = piece[torch.argsort(centred @ direction, stable=True)]
         pieces += [order[: len(order) // 2], order[len(order) // 2 :]]
     clusters = torch.empty(count, dtype=torch.int64, device=vectors.device)
-    # Numbered by their first class, so that the result does not hang on the order of halving.
+    # Numbered by their first class, so that the numbers do not depend on the order of halving.
     for number, piece in enumerate(sorted(pieces, key=lambda piece: int(piece.min()))):
         clusters[piece] = number
     return clusters

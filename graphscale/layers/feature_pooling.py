@@ -236,7 +236,7 @@ def _backward_maxout(ctx, grad: Tensor):
     return maxout_grad(grad, x, *ctx.attributes), None, None
 
 
-# The gradient is linear in grad, and does not change with x but where the maximum moves.
+# The gradient is linear in grad; x only decides to which feature of a window grad goes.
 def _setup_context_maxout_gradient(ctx, inputs, output: Tensor) -> None:
     _, x, *ctx.attributes = inputs
     ctx.save_for_backward(x)

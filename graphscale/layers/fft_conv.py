@@ -360,7 +360,8 @@ class FFTConv2d(nn.Conv2d):
 
     Example:
         >>> layer = FFTConv2d(64, 64, 31, padding=15, groups=64)
-        >>> layer.load_state_dict(torch_layer.state_dict())
+        >>> relative = torch.nn.Conv2d(64, 64, 31, padding=15, groups=64)
+        >>> _ = layer.load_state_dict(relative.state_dict())
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -347,8 +347,8 @@ class HierarchicalSoftmax(nn.Module):
             loss of such a target is not-a-number instead.
 
     Example:
-        >>> softmax = HierarchicalSoftmax(512, 50_000, frequencies=counts)
-        >>> softmax(hidden, words).backward()
+        >>> softmax = HierarchicalSoftmax(64, 10_000, frequencies=1 / torch.arange(1, 10_001))
+        >>> softmax(torch.randn(32, 64), torch.randint(10_000, (32,))).backward()
     """
 
     def __init__(
@@ -428,7 +428,7 @@ class HierarchicalSoftmax(nn.Module):
             self.class_row,
             self.cluster_start,
         )
-        sparse = self.sparse and not is_transformed()  # torch.func knows dense gradients only
+        sparse = self.sparse and not is_transformed()  # torch.func needs dense gradients
         if sparse and torch.is_grad_enabled() and not torch.compiler.is_exporting():
             loss = _SparseLoss.apply(self.ignore_index, *tensors)
         else:
@@ -477,7 +477,9 @@ class TopClasses(nn.Module):
     x [..., D] gives log-probabilities [..., k] and int64 classes [..., k], the best first.
 
     Example:
-        >>> graphscale.export(TopClasses(softmax, 5), (hidden,), "classes.onnx")
+        >>> log_prob, classes = TopClasses(HierarchicalSoftmax(64, 1000), k=5)(torch.randn(2, 64))
+        >>> classes.shape
+        torch.Size([2, 5])
     """
 
     def __init__(self, softmax: HierarchicalSoftmax, k: int) -> None:

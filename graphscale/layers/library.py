@@ -1,8 +1,8 @@
 """Calls the compiled kernel library from torch, through its C API (custom_ops/torch/c_api.h).
 
 Tensors and attributes go in; `run` writes an operator's outputs, `algorithms` lists what can be
-measured, `describe` tells all operators. The C API takes data pointers and no torch types, so that
-one build of the library serves every version of torch.
+measured. The C API takes data pointers and no torch types, so that one build of the library serves
+every version of torch. What needs no torch stands in `graphscale/core/c_api.py`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
+from graphscale.core.c_api import attribute_array, describe, open_library
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.runtime import get_library_path
 
 # As ONNX numbers its element types.
 ONNX_TYPES = {
@@ -33,22 +32,6 @@ _ErrorText = ctypes.c_char * 1024
 _ERROR_SIZE = ctypes.c_size_t(ctypes.sizeof(_ErrorText))
 _NO_DEVICE = contextlib.nullcontext()
 _CPU = torch.device("cpu")
-
-
-class _Attribute(ctypes.Structure):
-    """GraphScaleAttribute of c_api.h."""
-
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("kind", ctypes.c_int32),
-        ("count", ctypes.c_int32),
-        ("integer", ctypes.c_int64),
-        ("number", ctypes.c_double),
-        ("text", ctypes.c_char_p),
-        ("integers", ctypes.POINTER(ctypes.c_int64)),
-    ]
-
-
 _LEFT_OUT = (0, 0, 0)  # an input that is left out: no memory, no type, no dimensions
 _Allocate = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)
 _Release = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -67,23 +50,6 @@ class _Place(ctypes.Structure):
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(get_library_path())
-    library.graphscale_describe.restype = ctypes.c_char_p
-    library.graphscale_cuda_error.restype = ctypes.c_char_p
-    return library
-
-
-def describe() -> list[dict]:
-    """Describe every operator of the library: name, summary, inputs, outputs, attributes, types.
-
-    Each input and output has the keys "name", "type", "meaning", "optional" and "trainable":
-    whether training changes this input.
-    """
-    return json.loads(_library().graphscale_describe().decode())
-
-
-@functools.cache
 def trainable_inputs(name: str) -> tuple[int, ...]:
     """Positions of the inputs of operator ``name`` that training changes: weights and biases.
 
@@ -95,7 +61,7 @@ def trainable_inputs(name: str) -> tuple[int, ...]:
 
 def cuda_error() -> str:
     """Why the CUDA kernels cannot be used; empty where they can."""
-    return _library().graphscale_cuda_error().decode()
+    return open_library().graphscale_cuda_error().decode()
 
 
 def run(
@@ -120,7 +86,7 @@ def run(
     device = _common_device(name, given)
     error = _ErrorText()
     with _current(device):
-        failed = _library().graphscale_run(
+        failed = open_library().graphscale_run(
             name.encode(),
             _numbers(name, given),
             len(inputs),
@@ -148,7 +114,7 @@ def algorithms(
     device = _common_device(name, inputs)
     answer = _ErrorText()
     with _current(device):
-        failed = _library().graphscale_algorithms(
+        failed = open_library().graphscale_algorithms(
             name.encode(),
             _numbers(name, inputs),
             len(inputs),
@@ -165,7 +131,7 @@ def algorithms(
 
 
 def _common_device(name: str, tensors: Sequence[torch.Tensor | None]) -> torch.device:
-    """The device of all tensors; the CPU, where most calls run, is recognised soonest."""
+    """The one device of all tensors; raises GraphScaleError for two. A CPU is found fastest."""
     for tensor in tensors:
         if tensor is not None and not tensor.is_cpu:
             return _common_gpu(name, tensors)
@@ -206,32 +172,6 @@ def _numbers(name: str, tensors: Sequence[torch.Tensor | None]) -> bytes:
 @functools.cache
 def _packer(count: int) -> struct.Struct:
     return struct.Struct(f"{count}q")
-
-
-def attribute_array(
-    names: tuple[str, ...], values: Iterable[int | float | str | Sequence[int]]
-) -> ctypes.Array:
-    """Pack attributes for `run`."""
-    values = [tuple(value) if type(value) is list else value for value in values]
-    return _constant_attributes(names, *values)
-
-
-# Cached: calls of a layer have the same attributes, and the library only reads them.
-@functools.lru_cache(maxsize=4096, typed=True)
-def _constant_attributes(names: tuple[str, ...], *values) -> ctypes.Array:
-    array = (_Attribute * len(names))()
-    for entry, name, value in zip(array, names, values):
-        entry.name = name.encode()
-        if isinstance(value, int):
-            entry.kind, entry.integer = 0, value
-        elif isinstance(value, float):
-            entry.kind, entry.number = 1, value
-        elif isinstance(value, str):
-            entry.kind, entry.text = 2, value.encode()
-        else:
-            entry.kind, entry.count = 3, len(value)
-            entry.integers = (ctypes.c_int64 * len(value))(*value)
-    return array
 
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager:

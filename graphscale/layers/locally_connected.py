@@ -203,7 +203,7 @@ class LocallyConnected(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x [N, in_channels, *image_size]."""
         y = locally_connected(x, self.weight, list(self.stride))
-        # Under autocast y has its lower type, the bias has not.
+        # Under autocast y is float16 or bfloat16, but the bias is float32.
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:

@@ -297,7 +297,7 @@ class LookupTable(nn.Module):
             with torch.no_grad():
                 # Called for its side effect: it shortens the rows in the table.
                 functional.embedding(indices, self.weight, None, self.max_norm, self.norm_type)
-        sparse = self.sparse and not is_transformed()  # torch.func needs dense ones
+        sparse = self.sparse and not is_transformed()  # torch.func needs dense gradients
         if self._torch_is_faster(indices):
             try:
                 return functional.embedding(indices, self.weight, sparse=sparse)

@@ -206,7 +206,7 @@ def refresh_computed_weights(module: nn.Module) -> None:
 
 
 def _magnitude(source: str) -> str | None:
-    """Name of weight_norm's magnitudes, where the name `source` can be that of its directions."""
+    """Name of weight_norm's magnitudes if `source` is named like its directions, else None."""
     if source.endswith(".original1"):  # torch.nn.utils.parametrizations.weight_norm
         return source.removesuffix("1") + "0"
     return source.removesuffix("_v") + "_g" if source.endswith("_v") else None

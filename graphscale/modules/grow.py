@@ -121,7 +121,7 @@ def grown_tensors(
 ) -> dict[str, torch.Tensor]:
     """The grown tensors of the weights that the plan resizes, and of their companions.
 
-    A shared weight stands under each of its names.
+    A shared weight is listed under each of its names.
 
     Args:
         given: All tensors of the pre-train network by name.
@@ -180,7 +180,7 @@ def _fill_target(result: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None
 def _grow_network(
     network: Network, plan: Plan | None, target: ModelLike | nn.Module | None, resize: str
 ) -> nn.Module:
-    """Grow an imported network: into `target`, or the module in whose place it stands, if any."""
+    """Grow an imported network: into `target`, or into the module that it replaces, if any."""
     is_module = isinstance(target, nn.Module)
     grown, _, _ = grow_model(
         save(network), plan=plan, target=None if is_module else target, resize=resize

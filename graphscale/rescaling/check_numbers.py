@@ -1,4 +1,4 @@
-"""Refuse weights that a diverged training has left."""
+"""Refuse models whose weights hold NaN, as a training that diverged leaves them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_numbers(model: ir.Model) -> None:
         if not tensor.dtype.is_floating_point():
             continue
         array = tensor.numpy()
-        if 0 in array.strides:  # one number spread over the whole tensor
+        if 0 in array.strides:  # a fill: one number in memory for the whole tensor
             array = array.reshape(-1)[:1]
         flat = array.reshape(-1)
         for start in range(0, flat.size, _BLOCK):

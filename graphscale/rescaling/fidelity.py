@@ -1,7 +1,7 @@
-"""Run the pre-train and the grown network on the same images, each at its own size.
+"""Compare the outputs of the pre-train and the grown network on the same images.
 
-Goes in: the two model files, their plan, and images (`check_images` reads or draws them). Comes
-out: how far each output of the one is from the other's.
+In go the two model files, their plan, and images, which `check_images` reads or draws. Each network
+gets them at its own size. Out comes, for each output, how far the two networks are apart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Fidelity:
     Attributes:
         output: Its name.
         difference: Norm of the difference relative to the norm of the pre-train output.
-        correlation: Of all the numbers.
+        correlation: Pearson's, over all numbers of the outputs.
         agreement: Share of images with the same largest class; None where there are no classes.
         images: How many were run.
     """

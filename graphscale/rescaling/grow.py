@@ -1,4 +1,8 @@
-"""Grow a trained pre-train network: the target's graph with its weights resized (Eq. 5)."""
+"""Grow a trained pre-train network back to its target network (Eq. 5 of arXiv 1610.03623).
+
+In go the checkpoint, and its plan or target where it does not carry a plan; out comes the target's
+graph with the checkpoint's weights, resized where the plan says so.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,9 @@ def grow_model(
     target: ModelLike | None = None,
     resize: str = "bilinear",
 ) -> tuple[ir.Model, Growth, Plan]:
-    """The grown model, what was done, and the plan that was followed; arguments as for `grow`.
+    """Grow `checkpoint`; returns the grown model, what was done, and the plan that was followed.
+
+    Arguments as for `graphscale.grow`.
 
     Raises:
         GraphScaleError: there is no plan, or the checkpoint is of another network.
@@ -48,7 +54,7 @@ def grow_model(
 def _find_plan(
     checkpoint: ir.Model, plan: Plan | str | os.PathLike | None, target: ModelLike | None
 ) -> Plan:
-    """The plan given, else the checkpoint's own, else the one that leads from the target to it."""
+    """Find the plan: the one given, else the checkpoint's own, else one derived from the target."""
     if isinstance(plan, str | os.PathLike):
         return Plan.from_file(plan)
     if plan is not None:
@@ -56,7 +62,7 @@ def _find_plan(
     try:
         plan = Plan.of(checkpoint)
     except GraphScaleError:
-        if target is None:  # a plan that cannot be read, of another version say
+        if target is None:  # with a target, a plan of another version is not needed
             raise
     if plan is not None:
         return plan
@@ -70,7 +76,11 @@ def _find_plan(
 
 
 def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:
-    """The plan that leads from `target` to a network of the checkpoint's sizes."""
+    """Derive the plan that leads from `target` to a network of the checkpoint's sizes.
+
+    The checkpoint's input gives the input size, its kernels the table of kernel sizes, and kernels
+    of the target's shape are kept. `target` is changed.
+    """
     value = graph_inputs(checkpoint)[0]
     shape = list(value.shape or [])
     sizes = [shape[i] for i in spatial_positions(value, len(shape)) if isinstance(shape[i], int)]
@@ -84,4 +94,4 @@ def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:
     }
     kept = [name for name, shape in given.items() if len(shape) > 2 and own.get(name) == shape]
     size = InputSize(pretrain=tuple(sizes)) if sizes else None
-    return plan_model(target, input_size=size, kernels=table, keep=kept)
+    return plan_model(target, input_size=size, kernels=table, keep=kept, copy=False)

@@ -1,4 +1,4 @@
-"""The sizes a user gives for the network's input, and the shapes that follow from them."""
+"""Parse the input sizes that a user gives, and derive the shapes of a model's inputs from them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from graphscale.passes.spatial.analyze import spatial_positions
 
 @dataclass(frozen=True)
 class InputSize:
-    """Heights and widths of the input in the target and in the pre-train network; None: not given.
+    """Heights and widths of the input in the target and in the pre-train network.
 
-    One number stands for all axes.
+    None stands for sizes that are not given; one number stands for all axes.
     """
 
     target: tuple[int, ...] | None = None
@@ -73,8 +73,8 @@ def has_fixed_size(model: ir.Model) -> bool:
 def input_shapes(model: ir.Model, size: InputSize, batch: int = 1) -> dict[str, list[int]]:
     """Concrete target shapes of all graph inputs; a symbolic batch becomes `batch`.
 
-    The sizes given are those of the images: of the inputs with the most heights and widths. Others,
-    such as the first state of a recurrent layer, have the sizes that the model says.
+    `size` is the size of the images, which are the inputs with the most spatial dimensions. Other
+    inputs, such as the first state of a recurrent layer, have the sizes that the model declares.
 
     Raises:
         GraphScaleError: a height or width is symbolic and `size` does not give it.

@@ -1,8 +1,8 @@
 """Plan how a network is rescaled: the passes in their order.
 
-In goes a target model with the user's wishes, out comes its `Plan`. `derive` does the work for both
-`plan_model` and `shrink_model`, on a copy of the graph: the model given is left as it is, and no
-weight is copied or read.
+In goes a target model with the user's wishes, out comes its `Plan`. `prepare` and then `derive` do
+the work for both `plan_model` and `shrink_model`, on a copy of the graph unless the caller gives
+its model away. No weight is copied or read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Target:
         size: The input sizes that the user gave.
         shapes: Shapes of the graph inputs.
         resolved_ifs, folded, skeleton: As `resolved_ifs`, `folded` and `target` of `Plan`.
-        copies: The constants that were made from others, to be merged again.
+        copies: What `SplitConstants` has made, for `MergeConstants`.
     """
 
     model: ir.Model
@@ -68,20 +68,28 @@ def plan_model(
     input_size: Size = None,
     kernels: KernelTable | None = None,
     keep: Sequence[str] = (),
+    copy: bool = True,
 ) -> Plan:
-    """What `shrink_model` would do to `model`, which is left as it is; arguments as there."""
-    _, plan = derive(prepare(model, input_size), kernels, keep)
+    """Plan what `shrink_model` would do to `model`; arguments and errors as there."""
+    _, plan = derive(prepare(model, input_size, copy), kernels, keep)
     return plan
 
 
-def prepare(model: ir.Model, input_size: Size = None) -> Target:
-    """Copy the graph of `model` and normalize it.
+def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Target:
+    """Make a target network ready to be analyzed: normalize it and fold its computed weights.
+
+    Args:
+        model: The target network.
+        input_size: As for `shrink_model`.
+        copy: Work on a copy of the graph. Without, `model` itself is changed: its caller has no
+            further use for it, and the time of the copy is saved.
 
     Raises:
         GraphScaleError: the input size does not fit the model, or a node cannot be computed.
     """
     source = model.meta.get("source", "the model")
-    model = model.clone()
+    if copy:
+        model = model.clone()
     model.meta["source"] = source
     normalize(model)
     size = InputSize.parse(input_size, has_fixed_size(model))
@@ -99,7 +107,8 @@ def derive(
 ) -> tuple[ir.Model, Plan]:
     """Turn the target's model into the pre-train network; returns it with its plan.
 
-    The weights that change shape are the target's, resized when they are read.
+    The weights that change shape become the target's, resized; their numbers are computed when they
+    are read.
 
     Raises:
         GraphScaleError: the model cannot be rescaled; names the node.
@@ -126,7 +135,7 @@ def derive(
         for value, weight in weights.items()
     }
     for value, tensor in resized.items():
-        set_tensor(value, _zeros(tensor))  # shapes are all that is looked at for now
+        set_tensor(value, _zeros(tensor))  # the checks below read shapes only
     changed = ShrinkGraph(analysis, geometry)(model).names
     shapes = {value.name: geometry.shape(analysis.of(value)) for value in graph_inputs(model)}
     check_shapes(analysis, geometry, shapes)
@@ -172,6 +181,7 @@ def _input_sizes(
 
 
 def _describe_inputs(analysis: SpatialAnalysis, geometry: Geometry) -> list[InputPlan]:
+    """The shapes of the graph inputs in both networks."""
     plans = []
     for value in graph_inputs(analysis.model):
         target = [size if isinstance(size, int) else str(size) for size in value.shape]

@@ -1,4 +1,8 @@
-"""Shrink a target network: the pre-train network with its weights, and the plan that leads back."""
+"""Shrink a target network.
+
+In go the target network and the user's wishes; out come the pre-train network with its weights,
+which are the target's resized or fresh ones, and the plan that leads back.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +29,9 @@ def shrink_model(
     keep: Sequence[str] = (),
     init: str = "auto",
     seed: int = 0,
+    copy: bool = True,
 ) -> tuple[ir.Model, Plan]:
-    """The pre-train network of `model`, which is left as it is, and its plan.
+    """Make the pre-train network of `model`, and the plan that leads back.
 
     Args:
         model: The target network.
@@ -36,6 +41,7 @@ def shrink_model(
         init: 'resize' the target's weights or draw 'fresh' ones; 'auto' resizes where the target is
             trained.
         seed: Of the fresh weights.
+        copy: Leave `model` as it is. Without, it becomes the pre-train network.
 
     Returns:
         The pre-train network, which carries the plan in its metadata, and the plan.
@@ -45,7 +51,7 @@ def shrink_model(
     """
     if init not in INITIALIZATIONS:
         raise GraphScaleError(f"unknown initialisation {init!r}; use resize or fresh")
-    target = prepare(model, input_size)
+    target = prepare(model, input_size, copy)
     check_numbers(target.model)
     untrained = init == "auto" and not is_trained(target.model)
     pretrain, plan = derive(target, kernels, keep)

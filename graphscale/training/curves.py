@@ -1,6 +1,7 @@
-"""One picture of one or several trainings: accuracy over epochs and over hours.
+"""Plot one or several trainings: accuracy over epochs and over hours.
 
-As Figures 4 to 10 of arXiv 1610.03623 show it. Growth is a mark on the line.
+In: the epoch records of each training. Out: a PNG file in the manner of Figures 4 to 10 of arXiv
+1610.03623, with a ring on the line where the network has grown.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from graphscale.training.run_folder import EpochRecord
 
 
 def draw_curves(runs: Mapping[str, Sequence[EpochRecord]], path: Path) -> None:
-    """Write a PNG with a line per training.
+    """Write a PNG with one line per training.
 
     Args:
-        runs: What a training is called -> its epochs.
-        path: The file.
+        runs: Label of the training -> its epochs.
+        path: The file to write.
     """
     import matplotlib
 

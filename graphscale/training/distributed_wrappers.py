@@ -1,7 +1,8 @@
-"""Let DistributedDataParallel follow the growth of the parameters that it reduces.
+"""Give DistributedDataParallel a new reducer after the parameters inside it have grown.
 
-Its reducer lays gradients out in buckets of the parameters' old sizes and hooks into the old
-gradient accumulators; without a new reducer, gradients would silently no longer be averaged.
+The reducer keeps gradients in buckets of the parameters' old sizes, and its hooks are on their old
+gradient accumulators. Without a new one, gradients would no longer be averaged, and nothing would
+say so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from graphscale.core.errors import GraphScaleError
 
 
 def parallel_wrappers(module: nn.Module, given: nn.Module) -> list[DistributedDataParallel]:
-    """Every DistributedDataParallel in this process that holds `module`, first those in `given`.
+    """Every DistributedDataParallel in this process that wraps `module`.
+
+    Args:
+        module: The module that will grow.
+        given: What the user gave to `grow_`, which may be such a wrapper.
 
     Raises:
         GraphScaleError: the module or a wrapper cannot grow in place; says what to do.
@@ -29,7 +34,8 @@ def parallel_wrappers(module: nn.Module, given: nn.Module) -> list[DistributedDa
         )
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return []
-    # A wrapper need not be in what was given: Lightning wraps the LightningModule around it.
+    # The wrapper may be around what was given, as Lightning's is around the LightningModule; it
+    # can be found among all objects only.
     found = [each for each in given.modules() if isinstance(each, DistributedDataParallel)]
     for each in gc.get_objects():
         if issubclass(type(each), DistributedDataParallel) and not any(each is w for w in found):
@@ -50,10 +56,10 @@ def parallel_wrappers(module: nn.Module, given: nn.Module) -> list[DistributedDa
 
 
 def renew(wrapper: DistributedDataParallel) -> None:
-    """Make the wrapper's reducer again, for the parameters as they are now; on every rank.
+    """Rebuild the wrapper's reducer for the present parameters; must be called on every rank.
 
-    The wrapper stays the same object. It takes the way of unpickling, which builds the reducer
-    from the wrapper's own settings; communication hooks are registered again.
+    The wrapper stays the same object. Its own __setstate__, which pickle calls, builds the reducer
+    from the wrapper's settings; communication hooks are registered again.
     """
     hooks = list(wrapper._comm_hooks)
     state = wrapper.__getstate__()

@@ -1,7 +1,7 @@
 """`grow_`: turn a pre-train network into its target within the same module object.
 
 In: the module, its optimizers and weight averages. Out: the same objects, with the target's sizes.
-First everything is computed, then assigned; an error leaves all of them as they were.
+Everything is computed before anything is assigned, so that an error leaves all of them unchanged.
 """
 
 from __future__ import annotations
@@ -64,29 +64,30 @@ def grow_(
     """Grow a trained pre-train network in place: `graphscale.grow` for a running training loop.
 
     The module stays the same object with the same `Parameter` objects, so optimizers, learning
-    rate schedulers, GradScaler, hooks, loggers and torch.compile wrappers go on with it. A compiled
-    module compiles once more; with `dynamic=False`, or torch takes the image size for a symbol and
-    makes slower code. Memory formats, devices, frozen and shared weights stay as they are. Weights
-    equal those of `graphscale.grow` bit for bit.
+    rate schedulers, GradScaler, hooks, loggers and torch.compile wrappers continue to work. A
+    compiled module compiles once more; compile it with `dynamic=False`, because otherwise torch
+    makes the image size symbolic and the code slower. Memory formats, devices, frozen and shared
+    weights stay as they are. The weights equal those of `graphscale.grow` bit for bit.
 
-    Gradients of all parameters are dropped: call it between an optimizer step and the next
-    backward. Every DistributedDataParallel around the module gets a new reducer, so call it on
-    every rank. BatchNorm statistics are those of the pre-train network;
-    `torch.optim.swa_utils.update_bn(loader, module)` estimates them again, which matters where the
-    grown module is evaluated before it is trained further.
+    The gradients of all parameters are dropped: call `grow_` between an optimizer step and the next
+    backward pass. Every DistributedDataParallel around the module gets a new reducer, so call it on
+    every rank. BatchNorm statistics are still those of the pre-train network; if you evaluate the
+    grown module before training it further, estimate them again by
+    `torch.optim.swa_utils.update_bn(loader, module)`.
 
     Args:
-        module: What `shrink` returned, on the way of its training; also inside wrappers, or as the
-            one shrunk part of a larger module.
-        plan: The plan, or its file, where the module does not have it as `graphscale_plan`.
+        module: What `shrink` returned, before or during training; also inside wrappers, or as the
+            only shrunk part of a larger module.
+        plan: The plan, or its file, if the module does not have it as `graphscale_plan`.
         to: A later stage of `GrowthStages`; by default the target.
-        optimizers: Those that train the module. SGD's momentum and Adam's first moments grow by
-            the weights' linear map, second moments (Adam, RMSprop, Adagrad, Adadelta) by the
-            squared one. A parameter's state that has no rule is reset, with a warning.
+        optimizers: The optimizers that train the module. SGD's momentum and Adam's first moments
+            grow by the weights' linear map, second moments (Adam, RMSprop, Adagrad, Adadelta) by
+            the squared one. The state of a parameter is reset, with a warning, if it holds a tensor
+            for which there is no rule.
         averages: Copies of the module that average its weights, such as
             torch.optim.swa_utils.AveragedModel or timm's ModelEmaV3; they grow likewise.
-        optimizer_state: 'resize', or 'reset' for resized weights to start without state.
-        resize: As for `grow`.
+        optimizer_state: 'resize', or 'reset' to let resized weights start without state.
+        resize: 'bilinear' (half-pixel centres), 'bicubic', 'nearest' or 'align-corners'.
         amplitude: 'response' keeps each kernel's response to a constant image (Eq. 5); 'norm'
             keeps each filter's norm where a BatchNorm follows, and scales its running statistics
             with it: the same function, and the effective learning rate stays what it was.
@@ -96,7 +97,7 @@ def grow_(
 
     Raises:
         GraphScaleError: there is no plan, the module or an average is not the plan's pre-train
-            network, or an optimizer belongs to another module. All are left as they were.
+            network, or an optimizer belongs to another module. Nothing is changed then.
 
     Example:
         >>> import torch, graphscale
@@ -132,24 +133,28 @@ def grow_(
 
 
 def copies_of(module: nn.Module, averages: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
-    """The copies of `module` inside what averages its weights.
+    """The copy of `module` in each of `averages`.
 
     Raises:
-        GraphScaleError: an average holds none.
+        GraphScaleError: an average holds no copy of the module, or several.
     """
     return [_copy_of(module, each) for each in _each(averages, nn.Module)]
 
 
 @dataclass
 class _Growth:
-    """All that is assigned to one module.
+    """Everything that will be assigned to one module.
+
+    Exactly one of `graph`, `stage` and `program` is set.
 
     Attributes:
-        maps: The parameters that change, with the maps of their optimizer state.
-        tensors: New contents of parameters and buffers.
-        graph: The traced target, whose numbers the layers take; None for what has no such layers.
-        stage: The stage whose numbers the layers take instead.
-        program: The target network, of a module that is an imported graph.
+        module: The module.
+        maps: The parameters that change, with the maps by which their optimizer state grows.
+        tensors: Parameter or buffer -> its new content.
+        plan: The module's new plan; None if it becomes the target.
+        graph: The traced target, from which the layers get their sizes.
+        stage: The later stage, from whose template the layers get their sizes.
+        program: For an imported graph, the imported target, whose program the module gets.
     """
 
     module: nn.Module
@@ -162,16 +167,17 @@ class _Growth:
 
 
 def _each(given: object, kind: type) -> Sequence:
+    """One object or several, as a list."""
     if isinstance(given, kind) or not isinstance(given, Iterable):
         return [given]
     return list(given)
 
 
 def pretrain_part(module: nn.Module) -> nn.Module:
-    """The one part of `module` that carries a plan: mostly the module inside its wrappers.
+    """The one part of `module` that carries a plan, usually the module inside its wrappers.
 
     Raises:
-        GraphScaleError: there is none, or several.
+        GraphScaleError: no part carries a plan, or several do.
     """
     found = [part for part in module.modules() if ATTRIBUTE in vars(part)]
     name = type(unwrapped(module)).__name__
@@ -188,7 +194,7 @@ def pretrain_part(module: nn.Module) -> nn.Module:
 
 
 def _copy_of(module: nn.Module, average: object) -> nn.Module:
-    """The copy of `module` inside what averages its weights."""
+    """The copy of `module` inside `average`, a copy or a wrapper of one."""
     root = average if isinstance(average, nn.Module) else getattr(average, "ema", None)
     parts = [] if root is None else [p for p in root.modules() if type(p) is type(module)]
     parts = [part for part in parts if ATTRIBUTE in vars(part)] or parts[:1]
@@ -209,12 +215,12 @@ def _growth(
     resize: str,
     amplitude: str,
 ) -> _Growth:
-    """What growing does to one module; the module is only read."""
+    """Compute what growing will assign to one module; the module is not changed."""
     own = {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
     }
-    if isinstance(module, Network):  # what it does not hold as a weight, its new program does
+    if isinstance(module, Network):  # its new program holds the other resized tensors as constants
         maps = {name: each for name, each in maps.items() if name in own}
     for name, each in maps.items():
         _check_weight(module, own.get(name), each)
@@ -228,7 +234,7 @@ def _growth(
     )
     tensors = {own[name]: each(own[name]) for name, each in maps.items()}
     tensors = {old: like(new, old, channels_last) for old, new in tensors.items()}
-    for name in maps:  # what stands beside a kernel that is computed, such as weight_norm's norms
+    for name in maps:  # companions of computed kernels, such as weight_norm's magnitudes
         companions = resized_companions(name, own[name], tensors[own[name]], own)
         buffers |= {own[other]: value for other, value in companions.items()}
     learned = {own[n]: each for n, each in maps.items() if isinstance(own[n], nn.Parameter)}
@@ -264,7 +270,7 @@ def _check_weight(module: nn.Module, tensor: torch.Tensor | None, weight_map: We
 def _norm_kept(
     plan: Plan, maps: dict[str, WeightMap], own: dict[str, torch.Tensor]
 ) -> tuple[dict[str, WeightMap], dict[torch.Tensor, torch.Tensor]]:
-    """Maps that keep the norms of filters before a BatchNorm, and its statistics scaled alike."""
+    """Maps that keep the norms of filters before a BatchNorm, and its scaled statistics."""
     maps, buffers = dict(maps), {}
     kernels = kernels_before_batch_norm(plan)
     for name in maps.keys() & kernels.keys():
@@ -286,7 +292,7 @@ def _norm_kept(
 def _target_network(
     network: Network, plan: Plan, to: GrowthStage | None, resize: str, maps: dict[str, WeightMap]
 ) -> Network:
-    """The imported target whose program an imported pre-train network takes."""
+    """The imported target, whose program an imported pre-train network gets."""
     if to is not None:
         raise GraphScaleError(
             "a network that is an imported graph grows to the target only, not to a stage; leave "
@@ -316,7 +322,7 @@ def _commit(growths: Sequence[_Growth], states: Sequence[NewState]) -> None:
                     edit_layers(growth.module, growth.graph)
                 except CannotEditError as reason:
                     raise GraphScaleError(
-                        f"{type(growth.module).__name__} cannot take the target's numbers: "
+                        f"{type(growth.module).__name__} cannot take the target's sizes: "
                         f"{reason}; use graphscale.grow with a module of the target as target"
                     ) from None
             elif growth.stage is not None:
@@ -341,7 +347,7 @@ def _commit(growths: Sequence[_Growth], states: Sequence[NewState]) -> None:
 
 @contextmanager
 def _restored_on_error(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Put layers, hooks and weights back as they were if the block raises."""
+    """A context that restores layers, hooks and weights if an error is raised in it."""
     saved = []
     for module in modules:
         for layer in module.modules():
@@ -364,10 +370,10 @@ def _restored_on_error(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 def _forget_accumulator(parameter: nn.Parameter) -> None:
-    """Let autograd make a new node for the parameter's gradient.
+    """Let autograd make a new node that accumulates the parameter's gradient.
 
-    The old one knows the old shape and lives as long as any old loss tensor, or the reducer of
-    DistributedDataParallel. Autograd drops it where `.data` changes its type.
+    The old node has the old shape, and lives as long as an old loss tensor or a reducer of
+    DistributedDataParallel refers to it. Autograd drops it when the dtype of `.data` changes.
     """
     content = parameter.data
     other = torch.float64 if content.dtype != torch.float64 else torch.float32

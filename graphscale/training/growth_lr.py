@@ -1,7 +1,8 @@
-"""The learning rate around growth: as scheduled, or restarted, with or without a warm-up.
+"""`GrowthLR`: the learning rate before and after growth.
 
-In: a `GrowthSchedule`, an optimizer and perhaps a torch scheduler. Out: a scheduler with torch's
-interface, which is stepped after the growth schedule.
+In: a `GrowthSchedule`, an optimizer and optionally a torch scheduler. Out: a scheduler with torch's
+interface, which is stepped after the growth schedule. After growth the rate goes on as scheduled or
+starts again at its initial height, with or without a warm-up.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ DECAYS: dict[str, Decay] = {
 
 
 class GrowthLR(LRScheduler):
-    """Steps a torch scheduler, and takes the rate over when the network has grown.
+    """A learning rate scheduler that knows when the network grows.
+
+    Before growth it steps `scheduler`. After growth it goes on so, or takes over the rate itself.
+    While the growth schedule holds the rate (`extra_until_drop`), the rate does not change.
 
     Args:
         schedule: The growth schedule; call its `step` before this one's.
-        optimizer: Whose rates are set.
-        scheduler: A torch or timm scheduler for the rate up to growth (and after it, if `after` is
-            'scheduled'); None keeps the rate as it is.
-        after: 'scheduled' goes on with `scheduler`; 'restart' starts again at the initial rate when
-            the network becomes the target, and decays over what is left of the training.
-        height: Of the restart, as a part of the initial rate.
-        decay: Of the restart: 'linear' to zero, 'cosine', 'steps' (1, 0.2 and 0.02 in thirds),
-            'constant', or a function of the progress (0 to 1) that gives a factor.
-        warmup: Units after each growth over which the rate rises linearly to its height.
-
-    While the schedule holds the rate (`extra_until_drop`), nothing changes.
+        optimizer: The optimizer whose rates are set.
+        scheduler: A torch or timm scheduler for the rate until growth (and after it, if `after` is
+            'scheduled'); with None the rate is constant.
+        after: 'scheduled' goes on with `scheduler`; 'restart' sets the rate to its initial value
+            when the network becomes the target, and lets it decay over the rest of the training.
+        height: Rate at the restart, as a share of the initial rate.
+        decay: How the rate decays after the restart: 'linear' to zero, 'cosine', 'steps' (1, 0.2
+            and 0.02 in thirds), 'constant', or a function from progress (0 to 1) to a factor.
+        warmup: For how many units after each growth the rate rises linearly to its height.
 
     Raises:
         GraphScaleError: an unknown `after` or `decay`.
@@ -75,7 +77,7 @@ class GrowthLR(LRScheduler):
         decay: str | Decay = "linear",
         warmup: int = 0,
     ) -> None:
-        # Not LRScheduler's own, which would step the rate and wrap the optimizer.
+        # LRScheduler's own __init__ is not called: it would step the rate and wrap the optimizer.
         if after not in ("scheduled", "restart"):
             raise GraphScaleError(f"unknown after {after!r}; use scheduled or restart")
         if isinstance(decay, str) and decay not in DECAYS:
@@ -90,18 +92,18 @@ class GrowthLR(LRScheduler):
         groups = self.optimizer.param_groups
         self.base_lrs = [float(group.get("initial_lr", group["lr"])) for group in groups]
         self.last_epoch = 0
-        # The rates without the warm-up's factor: most torch schedulers compute the next rate from
-        # the last one.
+        # The rates without the warm-up's factor. Torch's schedulers mostly compute the next rate
+        # from the optimizer's present one, so that must be put back before they step.
         self._planned = [float(group["lr"]) for group in groups]
         self._last_lr = list(self._planned)
 
     def step(self, *args: Any, **kwargs: Any) -> None:
-        """Set the rates of the next unit; arguments go to the scheduler."""
+        """Set the rates of the next unit; the arguments are passed to the scheduler's `step`."""
         self.last_epoch += 1
         self._step("step", *args, **kwargs)
 
     def step_update(self, *args: Any, **kwargs: Any) -> None:
-        """After a batch, for timm's schedulers, which have this method beside `step`."""
+        """Call after a batch with timm's schedulers, which have this method besides `step`."""
         self._step("step_update", *args, **kwargs)
 
     def refresh(self) -> None:
@@ -125,11 +127,11 @@ class GrowthLR(LRScheduler):
         return list(self._last_lr)
 
     def get_lr(self) -> list[float]:
-        """As `get_last_lr`."""
+        """The same as `get_last_lr`; torch's interface has both."""
         return self.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with the torch scheduler's."""
+        """The state, which includes the torch scheduler's."""
         return {
             "last_epoch": self.last_epoch,
             "base_lrs": list(self.base_lrs),
@@ -139,7 +141,7 @@ class GrowthLR(LRScheduler):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; the optimizer loads its rates itself."""
+        """Continue from `state`; the optimizer's own state dict holds its rates."""
         self.last_epoch = state["last_epoch"]
         self.base_lrs = list(state["base_lrs"])
         self._planned = list(state["planned"])

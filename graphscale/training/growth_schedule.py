@@ -1,8 +1,9 @@
-"""When to grow: a schedule that any training loop can follow, deterministic and resumable.
+"""`GrowthSchedule`: grow a module at the right time in any training loop.
 
-In: the pre-train module, the length of the training, and when to grow. The loop tells it of every
-unit of training (`step`); it grows the module in place, with the optimizers, and knows the image
-size of the moment. The learning rate is `GrowthLR`'s.
+In: the pre-train module, the length of the training, and when to grow. The loop calls `step` after
+each epoch or batch. Out: the module is grown in place, with its optimizers, when it is time;
+`image_size` is the size of the images that it takes. The schedule is deterministic and can be saved
+and resumed. The learning rate is set by `GrowthLR`.
 """
 
 from __future__ import annotations
@@ -22,29 +23,30 @@ from graphscale.training.image_size import ResizeInputs, SharedImageSize
 
 @dataclass(frozen=True)
 class BeforeDrop:
-    """Grow `units` before the learning rate first drops: the paper's choice, with 1 or 2.
+    """Grow `units` before the learning rate first drops; the paper uses 1 or 2 epochs.
 
     Attributes:
-        milestones: When the rate drops, or a scheduler that has `milestones`, as MultiStepLR.
-        units: How long before.
+        milestones: Units after which the rate drops, or a scheduler that has `milestones`, such as
+            MultiStepLR.
+        units: How many units before the first drop.
     """
 
     milestones: Any
     units: int = 1
 
     def position(self) -> int:
-        """After how many units to grow."""
+        """The number of units after which to grow."""
         return min(getattr(self.milestones, "milestones", self.milestones)) - self.units
 
 
 @dataclass(frozen=True)
 class Plateau:
-    """Grow when the validation score has not become better for `patience` scores.
+    """Grow when the validation score has stopped improving.
 
     Attributes:
-        patience: Scores without a new best one.
-        min_delta: What counts as better.
-        latest: Grow after this share of training in any case.
+        patience: Grow after so many scores without a new best one.
+        min_delta: A score counts as better if it differs from the best by more than this.
+        latest: Grow after this share of the training in any case.
     """
 
     patience: int = 2
@@ -58,36 +60,35 @@ When = int | float | BeforeDrop | Plateau
 class GrowthSchedule:
     """Grows a pre-train network during training.
 
-    A unit is whatever `step` is called after: an epoch or a batch.
+    The loop calls `step` after each *unit* of training, an epoch or a batch; all times are counted
+    in units. Under DistributedDataParallel every rank must pass the same scores.
 
     Args:
         module: What `shrink` returned, or the module of `GrowthStages`; also inside wrappers, or as
-            the one shrunk part of a larger module.
-        total: Units of the whole training.
-        grow_at: When to grow: after so many units (int), after a share of them (float), or
-            `BeforeDrop` or `Plateau`. A list for several stages, the last one for the target.
-        later: The later stages, one fewer than `grow_at` has entries.
-        optimizers: As for `grow_`; can also be set later, as the attribute.
-        averages: As for `grow_`; can also be set later, as the attribute.
-        extra_until_drop: After the last growth, go on at the same learning rate until the
-            validation score first drops (section 5.2 of arXiv 1610.03623), for so many units at
-            most; training becomes longer by that.
+            the only shrunk part of a larger module.
+        total: Number of units of the whole training.
+        grow_at: When to grow: after so many units (int), after a share of them (float), or as
+            `BeforeDrop` or `Plateau` say. For several stages a list, whose last entry is for the
+            growth to the target.
+        later: The later stages; one fewer than `grow_at` has entries.
+        optimizers: As for `grow_`; may be set later, as the attribute.
+        averages: As for `grow_`; may be set later, as the attribute.
+        extra_until_drop: At most so many extra units are added after the last growth, at the same
+            learning rate, until the validation score first drops (section 5.2 of arXiv 1610.03623).
         higher_is_better: Whether a larger score is a better one.
-        shared_size: A `SharedImageSize` to keep at the current size.
-        resize_inputs: Resize the images that the module is given by a hook (`ResizeInputs`), so
-            that nothing else of a loop must change.
+        shared_size: A `SharedImageSize` that follows the image size.
+        resize_inputs: Let a hook (`ResizeInputs`) resize the images that the module is given, so
+            that the rest of the loop need not change.
         options: Further options of `grow_`.
 
     Attributes:
-        position: Units done.
-        extra: Units of them that were added by `extra_until_drop`.
-        grown_at: At which positions the module has grown.
-        holding: Whether the learning rate stands still.
+        position: Number of units done, with extra ones.
+        extra: Number of extra units done, of `extra_until_drop`.
+        grown_at: The positions at which the module has grown.
+        holding: Whether extra units are being done, in which the learning rate does not change.
 
     Raises:
-        GraphScaleError: the module has no plan, or growth would lie outside the training.
-
-    Under DistributedDataParallel every rank needs the same scores.
+        GraphScaleError: the module has no plan, or a time of growth lies outside the training.
 
     Example:
         >>> import torch, graphscale
@@ -148,7 +149,7 @@ class GrowthSchedule:
         if resize_inputs:
             hook = ResizeInputs(self.image_size)
             for each in (self.module, *self._copies()):
-                each.register_forward_pre_hook(hook, prepend=True)  # before the size is checked
+                each.register_forward_pre_hook(hook, prepend=True)  # before CheckImageSize
         self._tell_size()
 
     @property
@@ -158,12 +159,12 @@ class GrowthSchedule:
 
     @property
     def grown(self) -> bool:
-        """Whether the module is the target."""
+        """Whether the module has become the target."""
         return len(self.grown_at) == len(self._when)
 
     @property
     def since_growth(self) -> int | None:
-        """Units since the last growth, without extra ones; None before the first."""
+        """Units since the last growth, without extra ones; None before the first growth."""
         return self.position - self.extra - self.grown_at[-1] if self.grown_at else None
 
     @property
@@ -172,21 +173,24 @@ class GrowthSchedule:
         return self.position - self.extra >= self.total
 
     def __iter__(self) -> Iterator[int]:
-        """The units that are left; the body of the loop calls `step` once for each."""
+        """Iterate over the units that are left; the loop's body must call `step` once for each."""
         while not self.finished:
             before = self.position
             yield before
             if self.position == before:
                 raise GraphScaleError(
-                    "the schedule was not told of the unit of training; call schedule.step() at "
-                    "the end of the loop's body"
+                    "schedule.step() was not called in this pass of the loop; call it at the end "
+                    "of the loop's body"
                 )
 
     def step(self, score: float | None = None) -> bool:
-        """Note a unit of training, and the validation score where there is one; grow if it is time.
+        """Count a unit of training as done, and grow the module if it is time.
+
+        Args:
+            score: The validation score after this unit, if there is one.
 
         Returns:
-            Whether the module has grown.
+            Whether the module has grown now.
         """
         if self.holding:
             self.extra += 1
@@ -201,7 +205,11 @@ class GrowthSchedule:
         return False
 
     def grow(self) -> None:
-        """Grow to the next stage now, whatever the schedule says."""
+        """Grow to the next stage now, even before its time.
+
+        Raises:
+            GraphScaleError: the module is the target already, or `grow_` raises it.
+        """
         if self.grown:
             raise GraphScaleError("the module is grown already; there is no further stage")
         stage = len(self.grown_at)
@@ -219,7 +227,7 @@ class GrowthSchedule:
         self._tell_size()
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on, as plain numbers."""
+        """The state of the schedule, as numbers and lists of numbers."""
         return {
             "position": self.position,
             "extra": self.extra,
@@ -231,13 +239,13 @@ class GrowthSchedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken.
+        """Continue from `state`; load the schedule first, then the module and the optimizers.
 
-        A module that had grown by then is grown now, so that its weights and its optimizers' state
-        can be loaded: load the schedule first, then the module and the optimizers.
+        If the module had grown when the state was saved, it is grown now, so that its weights and
+        the optimizers' state fit.
 
         Raises:
-            GraphScaleError: the module has grown further than the state.
+            GraphScaleError: the module has grown more often than the state says.
         """
         if len(self.grown_at) > len(state["grown_at"]):
             raise GraphScaleError(
@@ -292,7 +300,7 @@ class GrowthSchedule:
         self._last = score
 
     def _tell_size(self) -> None:
-        """Give the size of the moment to workers and hooks; hooks go when the target is reached."""
+        """Give workers and hooks the current image size; at the target, remove the hooks."""
         if self.shared_size is not None:
             self.shared_size.set(self.image_size)
         for module in (self.module, *self._copies()):
@@ -305,7 +313,7 @@ class GrowthSchedule:
 
 
 def _position(when: When, total: int) -> int | Plateau:
-    """When to grow as a number of units; a plateau is not known before."""
+    """The number of units after which to grow; a Plateau stays one, since its time is unknown."""
     if isinstance(when, Plateau):
         return when
     if isinstance(when, BeforeDrop):

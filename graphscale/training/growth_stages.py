@@ -1,7 +1,8 @@
-"""Several stages of growth: a chain of pre-train networks of one target.
+"""`GrowthStages`: several pre-train networks of one target, for growing in several steps.
 
-In: the target and the options of each stage. Out: the first pre-train network, and for every later
-stage a template without weights, whose numbers `grow_(module, to=stage)` gives to the layers.
+In: the target and the options of each stage. Out: the pre-train module of the first stage, and for
+each later stage a template without weights. `grow_(module, to=stage)` gives the layers of the
+module the sizes of the template's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from graphscale.core.plan import Plan
 from graphscale.modules.edit_layers import CropOutput, PadInput
 from graphscale.modules.shrink import shrink_module
 
-# torch's files of the layers whose sizes follow a plan, and their one private attribute that does.
+# The modules of torch that define layers whose sizes a plan may change, and the only private
+# attribute of such layers that depends on a size.
 _SIZED = tuple(
     f"torch.nn.modules.{name}"
     for name in ("conv", "pooling", "padding", "upsampling", "linear", "normalization")
@@ -33,8 +35,8 @@ class GrowthStage:
     """A pre-train network on the way to the target.
 
     Attributes:
-        plan: Its plan.
-        template: The module at this stage, its weights on the meta device.
+        plan: The plan that leads from this network to the target.
+        template: A module of this network's sizes, with its weights on the meta device.
     """
 
     plan: Plan
@@ -42,7 +44,7 @@ class GrowthStage:
 
     @classmethod
     def of(cls, module: nn.Module) -> GrowthStage:
-        """The stage whose network `module` is, as `shrink` made it."""
+        """The stage of the pre-train network `module`, which `shrink` returned."""
         return cls(module.graphscale_plan, _template(module))
 
 
@@ -52,16 +54,16 @@ class GrowthStages:
     Args:
         target: A torch module.
         example_input: As for `shrink`.
-        options: Options of `shrink` for each stage, in the order of training; sizes and kernels may
-            only grow.
+        options: Options of `shrink` for each stage, in the order of training. From stage to stage,
+            image sizes and kernels may only become larger.
 
     Attributes:
         module: The pre-train network of the first stage, to be trained.
-        later: The further stages, for `grow_(module, to=...)`; growth without `to` leads from any
-            of them to the target.
+        later: The other stages, for `grow_(module, to=...)`. Without `to`, `grow_` leads from any
+            stage to the target.
 
     Raises:
-        GraphScaleError: a stage cannot be shrunk in place.
+        GraphScaleError: no stage is given, or the target's class cannot take the sizes of a stage.
 
     Example:
         >>> import torch, graphscale
@@ -85,18 +87,17 @@ class GrowthStages:
         for each in modules:
             if len(modules) > 1 and isinstance(each, Network):
                 raise GraphScaleError(
-                    f"{type(target).__name__} cannot take the numbers of a stage; grow it in one "
-                    "step"
+                    f"{type(target).__name__} cannot take the sizes of a stage; grow it in one step"
                 )
         self.module = modules[0]
         self.later = [GrowthStage.of(each) for each in modules[1:]]
 
 
 def copy_layer_sizes(module: nn.Module, template: nn.Module) -> None:
-    """Give the layers of `module` the kernel sizes, paddings and hooks of `template`'s.
+    """Give the layers of `module` the kernel sizes, paddings and hooks of the template's layers.
 
     Raises:
-        GraphScaleError: the modules have other layers.
+        GraphScaleError: the template has a layer of another class, or one that the module lacks.
     """
     layers = dict(module.named_modules())
     for path, source in template.named_modules():
@@ -109,7 +110,7 @@ def copy_layer_sizes(module: nn.Module, template: nn.Module) -> None:
         if not any(kind.__module__ in _SIZED for kind in type(source).__mro__):
             continue
         for key, value in vars(source).items():
-            plain = not key.startswith("_") and key != "training" and _is_numbers(value)
+            plain = not key.startswith("_") and key != "training" and _is_setting(value)
             if plain or key in _PRIVATE:
                 setattr(layer, key, copy.copy(value))
         for hooks, kind in (("_forward_pre_hooks", PadInput), ("_forward_hooks", CropOutput)):
@@ -125,14 +126,15 @@ def copy_layer_sizes(module: nn.Module, template: nn.Module) -> None:
                     register(copy.copy(hook))
 
 
-def _is_numbers(value: object) -> bool:
+def _is_setting(value: object) -> bool:
+    """Whether an attribute of a layer is a number, a text, None or a sequence of numbers."""
     if isinstance(value, tuple | list):
         return all(each is None or isinstance(each, int | float) for each in value)
     return value is None or isinstance(value, int | float | str)
 
 
 def _template(module: nn.Module) -> nn.Module:
-    """A copy of the module that takes no memory for weights."""
+    """A copy of the module with all tensors on the meta device, where they take no memory."""
     memo = {}
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(

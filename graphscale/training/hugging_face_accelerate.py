@@ -1,7 +1,7 @@
-"""Growth in Hugging Face Accelerate: its checkpoints on either side of growth.
+"""Growth with Hugging Face Accelerate: checkpoints from before and after growth.
 
-The loop is the plain one of `GrowthSchedule`; only `accelerator.save_state` and `load_state` need
-to know that the module changes its sizes.
+The training loop is an ordinary one with a `GrowthSchedule`. Only `accelerator.save_state` and
+`load_state` must know that the module changes its sizes; `keep_growth` sees to that.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ _FILE = "graphscale_growth.json"
 
 
 def keep_growth(accelerator: Any, schedule: GrowthSchedule) -> None:
-    """Let `accelerator.save_state` write the schedule, and `load_state` grow the module first.
+    """Let `accelerator.save_state` save the schedule, and `load_state` grow the module first.
 
-    Accelerate loads weights before anything else; a checkpoint from after growth would not fit the
-    module that `shrink` returns. A `GrowthLR` is registered by `register_for_checkpointing`.
+    Accelerate loads weights before anything else, and weights from after growth do not fit the
+    module that `shrink` returns. A `GrowthLR` needs `accelerator.register_for_checkpointing`.
+
+    Args:
+        accelerator: An `accelerate.Accelerator`.
+        schedule: The schedule that grows the module.
 
     Raises:
-        GraphScaleError: when a state is loaded that was saved without this.
+        GraphScaleError: by `load_state`, if the state was saved without `keep_growth`.
 
     Example:
         >>> from accelerate import Accelerator                                    # doctest: +SKIP

@@ -1,9 +1,11 @@
-"""Batches of images out of a folder, at the size that the training has at the moment.
+"""Batches of images for `graphscale train`, at the current image size.
 
-Every random choice is drawn from a generator that is seeded by (seed, epoch, image), so that a
-training that was interrupted, or has another number of worker processes, sees the same images. The
-size is shared with the worker processes: after growth they decode at the new size, without being
-started anew.
+In: the files of a folder (`FolderBatches`) or tensors (`TensorBatches`). Out: batches of images
+float32 (N, C, H, W) and labels int64 (N) on the network's device.
+
+Every random choice is drawn from a generator seeded by (seed, epoch, image), so a training that was
+interrupted, or has another number of worker processes, sees the same images. Worker processes share
+the size: after growth they decode at the new size without a restart.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ AUGMENTATIONS = ("crop-flip", "crop", "none")
 
 @dataclass(frozen=True)
 class Normalization:
-    """What turns 8-bit values into the network's input: (value / 255 - mean) / deviation."""
+    """Turns 8-bit values into the network's input: (value / 255 - mean) / deviation per channel."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, C, H, W) -> float32 of the same shape, on the same device."""
+        """Normalise images: uint8 (N, C, H, W) -> float32 of the same shape, on their device."""
         shape = (1, -1, 1, 1)
         scale = 1 / (255 * torch.tensor(self.deviation, device=images.device)).view(shape)
         shift = (torch.tensor(self.mean) / torch.tensor(self.deviation)).to(images.device)
@@ -38,11 +40,11 @@ class Normalization:
 
 
 class FolderImages(torch.utils.data.Dataset):
-    """Image i of a folder as a uint8 tensor (C, H, W) with its label, at the size of the moment.
+    """A data set: image i as a uint8 tensor (C, H, W) of the current size, with its label.
 
-    For training, a part of the image is cut out at random (8 to 100 percent of its area, aspect 3/4
-    to 4/3, as for ImageNet since Inception) and mirrored every other time; for validation the
-    middle is taken, 7/8 of the shorter side.
+    For training, a random part of the image is cut out (`smallest_share` to 100 % of its area,
+    aspect 3/4 to 4/3, as for ImageNet since Inception) and mirrored with probability 1/2. For
+    validation it is the middle, 7/8 of the shorter side.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class FolderImages(torch.utils.data.Dataset):
         return len(self.files)
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        """The image of `place`, an (epoch, index) of `ResumableOrder`."""
+        """The image and label for an (epoch, index) of `ResumableOrder`."""
         from PIL import Image, ImageOps
 
         epoch, index = place
@@ -83,7 +85,7 @@ class FolderImages(torch.utils.data.Dataset):
             box = _middle(image.size, width / height, share=1.0)
         else:
             box = _random_part(image.size, width / height, self.smallest_share, random)
-        # reducing_gap lets Pillow shrink by whole numbers first, which is faster and as good.
+        # reducing_gap lets Pillow first reduce by a whole factor, which is faster and as good.
         image = image.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
         if self.augmentation == "crop-flip" and random.random() < 0.5:
             image = ImageOps.mirror(image)
@@ -92,7 +94,10 @@ class FolderImages(torch.utils.data.Dataset):
 
 
 def _middle(size: tuple[int, int], aspect: float, share: float = 0.875) -> tuple[float, ...]:
-    """The largest box of this aspect in the middle of an image, times `share`."""
+    """The box (left, top, right, bottom) of this aspect in the middle of an image.
+
+    Its sides are `share` of those of the largest such box.
+    """
     width, height = size
     across = min(width, height * aspect) * share
     down = across / aspect
@@ -103,6 +108,11 @@ def _middle(size: tuple[int, int], aspect: float, share: float = 0.875) -> tuple
 def _random_part(
     size: tuple[int, int], aspect: float, smallest: float, random: np.random.Generator
 ) -> tuple[float, ...]:
+    """A random box (left, top, right, bottom) inside an image of this size.
+
+    Its area is at least `smallest` of the image's; its aspect is 3/4 to 4/3 times `aspect`. If ten
+    draws do not fit into the image, it is the largest box in the middle.
+    """
     width, height = size
     for _ in range(10):
         area = width * height * random.uniform(smallest, 1.0)
@@ -115,9 +125,16 @@ def _random_part(
 
 
 class ResumableOrder(torch.utils.data.Sampler):
-    """(epoch, index) of all images, in a new order in each epoch.
+    """A sampler: (epoch, index) for every image, in a new random order in each epoch.
 
-    `start` leaves out the images that were seen before a stop.
+    Args:
+        count: Number of images.
+        seed: For the orders.
+        shuffle: With False the order is that of the images.
+
+    Attributes:
+        epoch: The epoch whose order is drawn; set it before iterating.
+        start: Number of images to skip, which were used before an interruption.
     """
 
     def __init__(self, count: int, seed: int, shuffle: bool = True) -> None:
@@ -143,14 +160,14 @@ class FolderBatches:
     """Batches of a folder's images, decoded and augmented by worker processes.
 
     Args:
-        train, validation: (file, label) of each image.
+        train, validation: (file, label) for each image.
         channels: 1 or 3.
         batch: Images in a batch.
         augmentation: 'crop-flip', 'crop' or 'none'.
-        normalization: What turns 8-bit values into the network's input.
+        normalization: Mean and deviation of the channels.
         workers: Processes that decode; 0 decodes in this one.
         device: Where the network is.
-        seed: Of the order and of all random parts.
+        seed: For the order and all random choices.
     """
 
     def __init__(
@@ -188,7 +205,7 @@ class FolderBatches:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full batches; what is left of the images waits for another epoch's order."""
+        """Number of full batches; the remaining images of an epoch's order are left out."""
         return self._order.count // self._batch
 
     def training(self, epoch: int, start: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -209,11 +226,11 @@ class TensorBatches:
     """Batches of images in memory; smaller sizes are made on the device, with antialiasing.
 
     Args:
-        train, validation: (images, labels): float32 (N, C, H, W) as the target takes them, and
+        train, validation: (images, labels): float32 (N, C, H, W) of the target's size, and
             int64 (N).
         batch: Images in a batch.
         device: Where the network is.
-        seed: Of the order.
+        seed: For the order.
     """
 
     def __init__(

@@ -1,11 +1,12 @@
-"""A folder of images, one sub-folder per class, checked before the training starts.
+"""Read a folder of images, one sub-folder per class, and check it before the training starts.
 
-Two layouts are read: FOLDER/train/CLASS/* with FOLDER/val/CLASS/*, or FOLDER/CLASS/*, of which
-every fifth file (by a hash of its name, so that the choice never changes) is kept for validation.
+In: a path. Two layouts are known: FOLDER/train/CLASS/* with FOLDER/val/CLASS/*; or FOLDER/CLASS/*,
+of which about every fifth file is kept for validation, chosen by a hash of its name, so that the
+choice never changes.
 
-`check_images` decodes every file once. A file that cannot be used is an error that names it, at the
-start and not after an hour; what the files say that matters for training (sizes, grey or colour,
-mean and deviation of the channels) is returned.
+Out: the files with their labels (`read_folder`), and statistics for the training (`check_images`).
+The check decodes every file once, so that a file that cannot be used is reported at the start and
+not after an hour.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _CHECKED_SIZE = 64  # pixels; statistics are taken of images reduced to about th
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The files of a folder.
+    """The images of a folder.
 
     Attributes:
         root: The folder.
-        classes: Their names, sorted; a label is an index into them.
-        train, validation: (file, label) of each image, sorted by file.
+        classes: The names of the classes, sorted; a label is an index into this tuple.
+        train, validation: (file, label) for each image, class by class, sorted by file.
     """
 
     root: Path
@@ -49,12 +50,12 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """What a look at every image found.
+    """Statistics over all images.
 
     Attributes:
-        mean, deviation: Of each channel, of values between 0 and 1.
-        grey: How many images have no colour.
-        smallest: Height or width of the smallest image, whichever is less.
+        mean, deviation: Of each channel, with values between 0 and 1.
+        grey: Number of images without colour.
+        smallest: The smallest height or width of any image, in pixels.
     """
 
     mean: tuple[float, ...]
@@ -65,7 +66,7 @@ class ImageStatistics:
 
 @dataclass
 class _Sums:
-    """Of one part of the images: sums over pixels, per channel."""
+    """Sums over the pixels of some images, per channel, or the reason why one cannot be used."""
 
     pixels: int = 0
     sums: np.ndarray = field(default_factory=lambda: np.zeros(3))
@@ -76,11 +77,11 @@ class _Sums:
 
 
 def read_folder(root: str | Path) -> ImageFolder:
-    """The images under `root`.
+    """List the images under `root`.
 
     Raises:
-        GraphScaleError: no such folder, fewer than two classes, an empty class, or other classes in
-            training than in validation.
+        GraphScaleError: there is no such folder, it has fewer than two classes or an empty class,
+            or train/ and val/ have different classes.
     """
     root = Path(root)
     if not root.is_dir():
@@ -130,7 +131,7 @@ def _read_classes(folder: Path) -> tuple[tuple[str, ...], tuple[tuple[Path, int]
         if not found:
             raise GraphScaleError(
                 f"{folder / name}: holds no image ({', '.join(sorted(SUFFIXES))}); "
-                "fill the class or take its folder away"
+                "add images or remove the folder"
             )
         files += [(file, label) for file in found]
     return tuple(names), tuple(files)
@@ -141,12 +142,17 @@ def _is_held_out(file: Path) -> bool:
     return digest[0] % _VALIDATION_SHARE == 0
 
 
-def open_image(path: Path, channels: int, least: int | None = None):
-    """The image of a file as Pillow has it: turned as its EXIF says, in 1 or 3 channels, 8 bits.
+def open_image(path: Path, channels: int, min_size: int | None = None):
+    """Open an image file as a Pillow image of 1 or 3 channels and 8 bits.
 
-    Grey becomes colour and colour grey as `channels` wants it; 16-bit images are scaled down to 8
-    bits; transparency is laid on white. With `least` a JPEG may be decoded at a fraction of its
-    size, as long as both sides keep `least` pixels, which is several times faster.
+    The image is rotated as its EXIF data says. Grey images become colour ones, or the other way
+    round; 16-bit values are scaled to 8 bits; transparent pixels are blended with white.
+
+    Args:
+        path: The file.
+        channels: 1 or 3.
+        min_size: If given, a JPEG may be decoded at a fraction of its size as long as both sides
+            have at least so many pixels, which is several times faster.
 
     Raises:
         GraphScaleError: the file is no image, is damaged, or is larger than Pillow's limit against
@@ -158,8 +164,8 @@ def open_image(path: Path, channels: int, least: int | None = None):
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if least is not None:
-                    image.draft(None, (least, least))
+                if min_size is not None:
+                    image.draft(None, (min_size, min_size))
                 image.load()
                 turned = ImageOps.exif_transpose(image)
                 return _with_channels(turned, channels)
@@ -169,7 +175,7 @@ def open_image(path: Path, channels: int, least: int | None = None):
         reason = f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     except (OSError, ValueError, SyntaxError, MemoryError) as error:
         reason = f"it is damaged or unreadable ({' '.join(str(error).split())[:120]})"
-    raise GraphScaleError(f"{path}: cannot be trained on: {reason}; mend it or take it away")
+    raise GraphScaleError(f"{path}: cannot be trained on: {reason}; repair or remove the file")
 
 
 def _with_channels(image, channels: int):
@@ -193,6 +199,12 @@ def check_images(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ImageStatistics:
     """Decode every file once.
+
+    Args:
+        files: (file, label) for each image.
+        channels: 1 or 3.
+        workers: Number of processes.
+        progress: Is called with (files done, files in all).
 
     Raises:
         GraphScaleError: a file cannot be used; names it and says why.

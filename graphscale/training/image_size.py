@@ -1,7 +1,8 @@
-"""Feed a network images of the size of the moment.
+"""Give a network images of the current size: the pre-train size before growth, then the target's.
 
-Three ways, which can be combined: resize a batch on its device, resize whatever a module is given
-in front of it, or let the DataLoader's workers make small images in the first place.
+There are three ways, which can be combined: `resize_batch` resizes a batch on its device;
+`ResizeInputs` resizes the images in a hook of the module; with `SharedImageSize` the DataLoader's
+workers make images of the right size in the first place.
 """
 
 from __future__ import annotations
@@ -18,14 +19,19 @@ from graphscale.core.errors import GraphScaleError
 def resize_batch(
     images: torch.Tensor, size: int | Sequence[int], mode: str = "bilinear"
 ) -> torch.Tensor:
-    """Images (N, C, H, W) at another height and width, on their device.
+    """Resize images (N, C, H, W) to another height and width, on their device.
 
-    'bilinear' and 'bicubic' are antialiased, as Pillow resizes; 'nearest' (its exact form) is for
-    label maps. Images of the wanted size are returned as they are. Dtypes are kept; integers are
-    rounded. Memory formats are kept.
+    Args:
+        images: Of any dtype, which is kept (integers are rounded), as is the memory format.
+        size: Height and width, or one number for both.
+        mode: 'bilinear' or 'bicubic', antialiased as Pillow does it, or 'nearest' (torch's
+            'nearest-exact') for label maps.
+
+    Returns:
+        The resized images; `images` itself if it has the size already.
 
     Raises:
-        GraphScaleError: the tensor has no four dimensions.
+        GraphScaleError: the tensor does not have four dimensions.
 
     Example:
         >>> import torch
@@ -36,7 +42,7 @@ def resize_batch(
     if images.ndim != 4:
         raise GraphScaleError(
             f"resize_batch takes images (N, C, H, W), not a tensor of shape {list(images.shape)}; "
-            "resize it before it is fed, to the schedule's image_size"
+            "resize the network's inputs yourself to the schedule's image_size"
         )
     height_width = (size, size) if isinstance(size, int) else tuple(size)
     if tuple(images.shape[2:]) == height_width:
@@ -58,9 +64,9 @@ def resize_batch(
 class ResizeInputs:
     """Forward pre-hook: resizes the images that a module is given to `size` (height, width).
 
-    It lets a training or validation loop that always feeds images of the target's size run
-    unchanged. What is no image (N, C, H, W) passes. Register it with prepend=True: a pre-train
-    module checks the size of its images in a hook of its own.
+    With it, a training or validation loop that always passes images of the target's size need not
+    change. Only the first argument is resized, and only if it is a tensor (N, C, H, W). Register
+    the hook with prepend=True, because a pre-train module checks the size in a hook of its own.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -75,12 +81,12 @@ class ResizeInputs:
 
 
 class SharedImageSize:
-    """The image size of the moment, shared between processes.
+    """The current image size, shared between processes.
 
-    A data set or transform that holds it sees in every worker what the training process sets, also
-    with persistent workers and any start method, so small images are decoded and augmented small.
-    Images that workers have prefetched keep their size; `resize_batch` or `ResizeInputs` brings
-    them to the new one.
+    A data set or transform that holds it sees, in every worker, the size that the training process
+    sets, also with persistent workers and any start method. So small images are decoded and
+    augmented at their small size. Images that workers have prefetched keep the old size; resize
+    them by `resize_batch` or `ResizeInputs`.
 
     Args:
         size: Height and width, or one number for both.
@@ -102,26 +108,26 @@ class SharedImageSize:
         self.set(size)
 
     def set(self, size: int | Sequence[int]) -> None:
-        """Give every process another size."""
+        """Set the size, for every process."""
         height, width = (size, size) if isinstance(size, int) else size
         self._word[0] = height << 32 | width
 
     @property
     def height(self) -> int:
-        """The height now."""
+        """The current height."""
         return self.size[0]
 
     @property
     def width(self) -> int:
-        """The width now."""
+        """The current width."""
         return self.size[1]
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) now."""
+        """The current (height, width)."""
         word = int(self._word[0])
         return word >> 32, word & 0xFFFFFFFF
 
     def __deepcopy__(self, memo: dict) -> SharedImageSize:
-        """Itself: a copy of a data set follows the same size."""
+        """The object itself, so that a copy of a data set shares the size."""
         return self

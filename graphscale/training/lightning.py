@@ -1,8 +1,8 @@
 """Growth in Lightning: a callback.
 
-In: a LightningModule that holds a shrunk network. The callback makes a `GrowthSchedule`, grows at
-the start of the epoch whose time has come, and lets Lightning's checkpoints resume on either side
-of growth.
+In: a LightningModule that holds a shrunk network. Out: the network is grown at the start of the
+right epoch of `trainer.fit`. The callback makes a `GrowthSchedule`, and lets `fit` resume from
+checkpoints from before and after growth.
 """
 
 from __future__ import annotations
@@ -30,25 +30,27 @@ except ImportError as error:
 class GrowthCallback(pl.Callback):
     """Grows the network of a LightningModule during `trainer.fit`.
 
-    The unit is the epoch. Optimizers, Lightning's learning rate schedulers, WeightAveraging
-    callbacks and the DistributedDataParallel of strategy 'ddp' follow. `fit(ckpt_path=...)` resumes
-    from checkpoints before and after growth, with the LightningModule as it was at the start.
+    Times are counted in epochs. The optimizers, Lightning's learning rate schedulers,
+    WeightAveraging callbacks and the DistributedDataParallel of strategy 'ddp' are adapted to the
+    grown network. `fit(ckpt_path=...)` resumes from checkpoints from before and after growth; give
+    it a LightningModule with the network as `shrink` returned it.
 
     Args:
         network: Attribute path of the shrunk network in the LightningModule, such as 'model'.
         grow_at, later, higher_is_better, shared_size, options: As for `GrowthSchedule`.
-        total: Epochs of the training; by default the trainer's `max_epochs`.
-        monitor: The logged validation score, for `grow_at=Plateau(...)`.
-        after, height, decay, warmup: As for `GrowthLR`, which takes the place of every scheduler
-            that `configure_optimizers` returns.
+        total: Number of epochs; by default the trainer's `max_epochs`.
+        monitor: Name of the logged validation score, for `grow_at=Plateau(...)`.
+        after, height, decay, warmup: As for `GrowthLR`, which is put around every scheduler that
+            `configure_optimizers` returns.
         resize_inputs: Resize the images that the network is given, so that the data need not
-            change. With False the batches must have `callback.schedule.image_size`.
+            change. With False, batches must have the size `callback.schedule.image_size`.
 
     Attributes:
         schedule: The `GrowthSchedule`, from `setup` on.
 
     Raises:
-        GraphScaleError: lightning is missing, or the network has no plan.
+        GraphScaleError: by `trainer.fit`, if the network is not found or has no plan, the number of
+            epochs is unknown, the score is not logged, or the strategy spawns processes.
 
     Example:
         >>> from lightning.pytorch import Trainer                                 # doctest: +SKIP
@@ -94,11 +96,11 @@ class GrowthCallback(pl.Callback):
         self._loaded: Callable | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the schedule, and see to it that a checkpoint finds a module of its sizes."""
+        """Make the schedule, and a hook that grows the module before a checkpoint is loaded."""
         if stage != "fit":
             return
-        # Of these Lightning loads the trained weights into the module of the starting process,
-        # which has not grown; that would fail when all the training is done.
+        # With such strategies Lightning finally loads the trained weights into the module of the
+        # main process. That module has not grown, so loading would fail after all the training.
         if "MultiProcessing" in type(trainer.strategy.launcher).__name__:
             raise GraphScaleError(
                 "GrowthCallback does not work with strategies that spawn or fork processes, such "
@@ -128,13 +130,13 @@ class GrowthCallback(pl.Callback):
             pl_module.on_load_checkpoint = on_load_checkpoint
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the hook of `setup` away."""
+        """Remove the hook that `setup` made."""
         if self._loaded is not None:
             vars(pl_module).pop("on_load_checkpoint", None)
             self._loaded = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the optimizers, and put `GrowthLR` around the schedulers."""
+        """Give the schedule the optimizers, and put `GrowthLR` around the rate schedulers."""
         schedule = self._made()
         schedule.optimizers = list(trainer.optimizers)
         schedule.averages = self._averages(trainer)
@@ -153,7 +155,7 @@ class GrowthCallback(pl.Callback):
             ]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the schedule of the epochs that are done; it grows when it is time."""
+        """Step the schedule for the epochs that are done; it grows the network when it is time."""
         schedule = self._made()
         while schedule.position < trainer.current_epoch:
             score, self._score = self._score, None
@@ -162,7 +164,7 @@ class GrowthCallback(pl.Callback):
             rates.refresh()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the score; Lightning writes checkpoints after this."""
+        """Keep the score for the schedule; Lightning writes checkpoints after this call."""
         if self.monitor is not None and not trainer.sanity_checking:
             if self.monitor not in trainer.callback_metrics:
                 raise GraphScaleError(
@@ -177,7 +179,7 @@ class GrowthCallback(pl.Callback):
         return {"schedule": schedule, "score": self._score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the checkpoint was written; grows a module that had grown."""
+        """Continue from a checkpoint; grows the network if it had grown by then."""
         self._score = state_dict["score"]
         if self.schedule is not None and state_dict["schedule"] is not None:
             self.schedule.load_state_dict(state_dict["schedule"])

@@ -1,7 +1,8 @@
-"""Carry an optimizer's state over the growth of parameters.
+"""Grow the state that optimizers keep per parameter: momenta and second moments.
 
 In: optimizers and, for each grown parameter, its `WeightMap`. Out: the new state of those
-parameters, as a list of assignments that cannot fail; nothing is touched before.
+parameters, as a list. `grown_states` changes nothing; `put_states` assigns the list and cannot
+fail.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from torch.optim import Optimizer
 from graphscale.core.errors import GraphScaleError
 from graphscale.training.weight_maps import WeightMap
 
-# State of torch's and timm's optimizers that has the parameter's shape, by how it grows.
+# Keys of state tensors that have the parameter's shape, in torch's and timm's optimizers, by how
+# they grow: by the weights' linear map, by the squared map, or by the root of the squared map.
 LINEAR = frozenset(
     {
         *("momentum_buffer", "exp_avg", "grad_avg", "ax"),  # SGD, Adam, RMSprop, ASGD
@@ -29,7 +31,7 @@ SQUARED = frozenset(
         *("exp_avg_var", "max_exp_avg_var"),  # AdaBelief
     }
 )
-ROOT_SQUARED = frozenset({"exp_inf"})  # Adamax: the size of the gradient, not its square
+ROOT_SQUARED = frozenset({"exp_inf"})  # Adamax: the gradient's absolute value, not its square
 
 _WRAPPED = ("optimizer", "base_optimizer", "_base_optimizer")  # where wrappers hold the optimizer
 
@@ -40,7 +42,7 @@ def plain_optimizer(optimizer: object) -> Optimizer:
     """The torch optimizer inside wrappers, such as Accelerate's, Lightning's and timm's Lookahead.
 
     Raises:
-        GraphScaleError: it is none, or one whose state is not kept per parameter.
+        GraphScaleError: it is no torch optimizer, or it does not keep its state per parameter.
     """
     inner = optimizer
     while True:
@@ -67,13 +69,16 @@ def grown_states(
     parameters: Iterable[torch.nn.Parameter],
     mode: str,
 ) -> list[NewState]:
-    """(optimizer, parameter, its new state or None for no state) for every grown parameter.
+    """The new state of every grown parameter in every optimizer.
 
     Args:
-        optimizers: Plain torch optimizers.
-        maps: The grown parameters.
-        parameters: All of the module's, to tell an optimizer of another module.
+        optimizers: Torch optimizers, without wrappers.
+        maps: The grown parameters, with their maps.
+        parameters: All parameters of the module, to recognise an optimizer of another module.
         mode: 'resize' or 'reset'.
+
+    Returns:
+        (optimizer, parameter, its new state, or None for no state) for each.
 
     Raises:
         GraphScaleError: an optimizer holds none of the module's parameters.
@@ -125,7 +130,7 @@ def _is_elementwise(value: object, parameter: torch.Tensor) -> bool:
 
 
 def _unknown(state: Mapping[str, object], parameter: torch.Tensor) -> list[str]:
-    """Names of tensors that neither are numbers nor have a rule."""
+    """Keys of the state's tensors that have more than one element and no rule of growth."""
     names = []
     for key, value in state.items():
         if isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
@@ -162,7 +167,7 @@ def _grown(state: Mapping, parameter: torch.Tensor, weight_map: WeightMap) -> di
 def _fresh(
     optimizer: Optimizer, group: Mapping, state: Mapping, weight_map: WeightMap
 ) -> dict | None:
-    """State of a parameter that was never stepped; torch's Adagrad makes it when constructed."""
+    """The state of a parameter before its first step: none, but for torch's Adagrad."""
     if not isinstance(optimizer, torch.optim.Adagrad):
         return None
     accumulated = state["sum"].new_full(weight_map.after, group["initial_accumulator_value"])
@@ -172,7 +177,7 @@ def _fresh(
 def like(new: torch.Tensor, old: torch.Tensor, channels_last: bool = False) -> torch.Tensor:
     """`new` in the memory format of `old`.
 
-    A kernel that both formats describe (one channel, one tap) follows `channels_last`.
+    Where `old` fits both formats (one channel or one tap), `channels_last` decides.
     """
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     wanted = formats.get(new.ndim)

@@ -14,19 +14,22 @@ from graphscale.core.errors import GraphScaleError
 
 KINDS = ("steps", "linear", "cosine")
 
-# Where 'steps' drops unless told otherwise: half, four fifths and nine tenths of the way, to a
-# fifth, a twenty-fifth and a hundredth of the full height.
+# Default drops of 'steps', as (share of the training, factor): the rate falls to 0.2, 0.04 and
+# 0.01 of its full height.
 _DROPS = ((0.5, 0.2), (0.8, 0.2), (0.9, 0.25))
 
 
 @dataclass(frozen=True)
 class RateSchedule:
-    """A learning rate schedule.
+    """How the learning rate of a training changes.
 
     Attributes:
         kind: 'steps', 'linear' (to zero) or 'cosine' (to zero).
-        warm_up: Share of the training over which the rate rises linearly from near zero.
-        drops: For 'steps': (share of the training, factor) of each drop.
+        warm_up: Share of the training over which the rate first rises linearly from near zero.
+        drops: For 'steps': (share of the training, factor) for each drop.
+
+    Raises:
+        GraphScaleError: the kind is unknown.
     """
 
     kind: str = "cosine"
@@ -44,7 +47,7 @@ class RateSchedule:
         return self.decay(progress)
 
     def decay(self, progress: float) -> float:
-        """The same without the warm-up: what is left of the full height at `progress`."""
+        """The rate at `progress` without the warm-up, as a share of its full height."""
         progress = min(max(progress, 0.0), 1.0)
         if self.kind == "linear":
             return 1 - progress
@@ -53,7 +56,7 @@ class RateSchedule:
         return math.prod(factor for share, factor in self.drops if progress >= share - 1e-9)
 
     def milestones(self, epochs: int) -> tuple[int, ...]:
-        """Epochs before which the rate drops; empty for kinds that decay all the time."""
+        """The epochs after which the rate drops; empty for kinds without drops."""
         if self.kind != "steps":
             return ()
         return tuple(round(share * epochs) for share, _ in self.drops)

@@ -1,16 +1,16 @@
-"""Recipes: which network is trained at which image size, until when, and when the rate decays.
+"""The recipes of `graphscale train`: which network is trained on which images, and for how long.
 
 A recipe is a list of stages. The last stage trains the target itself; each stage before it trains a
 network that `shrink` derives from the target, with smaller images and, if its kernel table says so,
-smaller kernels. Between two stages the network grows in place. The recipes by name:
+smaller kernels. Between two stages the network grows in place. `recipe(name)` gives one of these:
 
 - ``target``: the target alone, the baseline.
-- ``paper``: smaller kernels and images up to one epoch before the first drop of the learning rate
+- ``paper``: smaller kernels and images until one epoch before the first drop of the learning rate
   (arXiv 1610.03623, section 5), then the target; the rate follows its schedule throughout.
 - ``late``: smaller images, and smaller kernels above 3×3, for most of the training at the full
   rate; then the target, with the whole decay of the rate in the epochs that are left.
-- ``progressive``: smaller images alone, growing in steps to the full size, which the last fifth of
-  the training sees ('progressive resizing').
+- ``progressive``: smaller images alone, which become larger in steps; in the last fifth of the
+  training they have their full size ('progressive resizing').
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ _LEAVE_3: Mapping[int, int] = {3: 3}
 
 @dataclass(frozen=True)
 class RecipeStage:
-    """One part of a training.
+    """One part of a training, in which the network and the image size stay the same.
 
     Attributes:
-        until: The share of all epochs at which the stage ends; 1 for the last.
-        kernels: Target kernel size -> pre-train kernel size, before the paper's table, as `shrink`
-            takes it.
-        scale: Image size as a share of the target's; None takes the size that `shrink` chooses
-            from the first kernel.
-        target: Whether the stage trains the target itself (then the other two have no meaning).
+        until: The share of all epochs at which the stage ends; 1 for the last stage.
+        kernels: Target kernel size -> pre-train kernel size, as for `shrink`; other sizes follow
+            the paper's table.
+        scale: Image size as a share of the target's; None leaves the size to `shrink`.
+        target: Whether the stage trains the target itself; `kernels` and `scale` are not used then.
     """
 
     until: float
@@ -49,13 +48,12 @@ class Recipe:
     """A training as a list of stages.
 
     Attributes:
-        name: What the command line calls it.
+        name: Its name on the command line.
         stages: In their order; the last one trains the target.
-        decay: 'throughout', when the schedule of the learning rate runs over all epochs, or
-            'after growth', when the rate stays at its full height until the target is reached and
-            the whole schedule runs over the epochs that are left.
-        before_first_drop: Epochs before the first drop of the rate at which the first stage ends,
-            in place of its `until` (the paper's rule); None where the share decides.
+        decay: 'throughout': the learning rate's schedule runs over all epochs. 'after growth': the
+            rate stays at its full height until the last stage, over which the schedule runs.
+        before_first_drop: If given, the first stage ends so many epochs before the first drop of
+            the rate (the paper's rule), and its `until` is not used.
     """
 
     name: str
@@ -64,13 +62,11 @@ class Recipe:
     before_first_drop: int | None = None
 
     def ends(self, epochs: int, milestones: tuple[int, ...] = ()) -> list[int]:
-        """The epoch before which each stage ends: whole numbers up to `epochs`.
-
-        Every stage but those before an earlier end has at least one epoch.
+        """The number of epochs after which each stage ends; each stage has at least one epoch.
 
         Args:
             epochs: Of the whole training.
-            milestones: Epochs at which the rate drops, for recipes that grow before the first one.
+            milestones: The epochs after which the rate drops, for `before_first_drop`.
 
         Raises:
             GraphScaleError: the training has fewer epochs than the recipe has stages, or the recipe
@@ -91,8 +87,8 @@ class Recipe:
             shares[0] = milestones[0] - self.before_first_drop
         ends: list[int] = []
         for index, share in enumerate(shares):
-            least = ends[-1] + 1 if ends else 1
-            ends.append(min(max(round(share), least), epochs - (len(shares) - 1 - index)))
+            first = ends[-1] + 1 if ends else 1
+            ends.append(min(max(round(share), first), epochs - (len(shares) - 1 - index)))
         return ends
 
 
@@ -126,7 +122,7 @@ def recipe(name: str) -> Recipe:
     """The recipe of this name.
 
     Raises:
-        GraphScaleError: there is none; names those that there are.
+        GraphScaleError: there is no such recipe; lists those that exist.
     """
     if name not in RECIPES:
         raise GraphScaleError(f"unknown recipe {name!r}; use one of {', '.join(RECIPES)}")

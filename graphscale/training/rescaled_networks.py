@@ -1,4 +1,7 @@
-"""The networks of a recipe's stages, derived from one target and grown in place."""
+"""The networks of a recipe's stages: shrunk from one target, and grown from stage to stage.
+
+In: the target, an example input and a recipe. Out: the network and the image size of each stage.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from graphscale.training.recipes import Recipe
 
 
 class RescaledNetworks:
-    """Shrinks a target for each stage of a recipe, and grows between them.
+    """Shrinks a target for each stage of a recipe, and grows networks between stages.
 
     Args:
-        target: The target network; left as it is.
+        target: The target network; it is not changed.
         example: A float tensor (1, C, H, W) of the target's size.
-        recipe: The stages.
-        seed: Of fresh weights.
+        recipe: The recipe.
+        seed: For fresh weights.
     """
 
     def __init__(
@@ -47,16 +50,16 @@ class RescaledNetworks:
         return self._sizes[stage]
 
     def first(self, stage: int) -> nn.Module:
-        """A stage's network; its weights are the target's, resized where kernels are smaller."""
+        """A new network for a stage, with weights as `shrink` makes them from the target's."""
         if self.recipe.stages[stage].target:
             return copy.deepcopy(self.target)
         return self._shrunk(stage, self.target)
 
     def grow(self, network: nn.Module, stage: int, optimizer: torch.optim.Optimizer) -> nn.Module:
-        """The next stage's network, the same object wherever that is possible.
+        """Grow a stage's network to the next stage's; in place if possible.
 
-        Between two stages before the target, a network that was made from a graph is grown to the
-        target and shrunk again; it is another object then.
+        An imported graph can only grow to the target. For a stage before the target it is grown to
+        the target and shrunk again, and the result is another object.
         """
         following = self.recipe.stages[stage + 1]
         if following.target:

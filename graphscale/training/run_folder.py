@@ -1,10 +1,12 @@
-"""The folder of one training: options, checkpoints, logs, results; every file is replaced whole.
+"""The folder of one training, with its options, checkpoints, logs and results.
 
-options.json      how the training was started
+A file is replaced only when the new one is complete, so that an interruption damages none. Files:
+
+options.json      the options with which the training was started
 log.csv           one line per epoch
-tensorboard/      the same for TensorBoard, where that package is installed
-last.pt, best.pt  checkpoints (torch.save; weights, optimizer, random states, history)
-result.json       the history and what it amounts to
+tensorboard/      the same for TensorBoard, if that package is installed
+last.pt, best.pt  checkpoints (torch.save; weights, optimizer, random states, epochs so far)
+result.json       all epochs, the accuracy reached and the seconds of training
 model.onnx        the trained target
 curves.png        accuracy over epochs and over hours
 """
@@ -27,18 +29,20 @@ from graphscale.core.files import replacing
 
 @dataclass
 class EpochRecord:
-    """One epoch.
+    """The results of one epoch.
 
     Attributes:
         epoch: Its number, from 1 on.
-        stage: Index of the recipe's stage; `image_size` is its height.
-        rate: Learning rate at its end.
-        train_loss, train_accuracy: Means over its images, while it ran.
-        loss, accuracy: On the validation images, at this stage's size.
+        stage: Index of the recipe's stage, from 0 on.
+        image_size: Height of the stage's images.
+        rate: Learning rate at the end of the epoch.
+        train_loss, train_accuracy: Means over the training images of the epoch.
+        loss, accuracy: On the validation images, at the stage's image size.
         images_per_second: In training.
-        seconds: Of training so far, all epochs, growth included and validation left out.
-        processor_seconds: The same as the processor counts them.
-        straight_after_growth: Validation accuracy between growth and this epoch; None otherwise.
+        seconds: Of training since the start, over all epochs, with growth and without validation.
+        processor_seconds: The same in processor time (all threads) of this process.
+        straight_after_growth: Validation accuracy between growth and this epoch, if the network
+            grew before this epoch; otherwise None.
     """
 
     epoch: int
@@ -63,10 +67,10 @@ class RunFolder:
         self._writer = None
 
     def create(self, options: Mapping[str, Any]) -> None:
-        """Make the folder and note how the training is started.
+        """Make the folder, and write the training's options into it.
 
         Raises:
-            GraphScaleError: a training stands there already, or the folder cannot be made.
+            GraphScaleError: the folder holds a training already, or it cannot be made.
         """
         if (self.path / "last.pt").exists():
             raise GraphScaleError(
@@ -82,7 +86,7 @@ class RunFolder:
         self.write_json("options.json", options)
 
     def options(self) -> dict[str, Any]:
-        """What `create` noted.
+        """The options that `create` wrote.
 
         Raises:
             GraphScaleError: there is no training in the folder.
@@ -101,15 +105,15 @@ class RunFolder:
             file.write((json.dumps(data, indent=1, default=str) + "\n").encode())
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint; the file of that name is replaced when the new one is complete."""
+        """Write a checkpoint by torch.save."""
         with replacing(self.path / name) as (file,):
             torch.save(dict(state), file)
 
     def load(self, name: str = "last.pt") -> dict[str, Any] | None:
-        """A checkpoint, or None where there is none yet.
+        """Read a checkpoint onto the CPU; None if there is none yet.
 
         Raises:
-            GraphScaleError: the file is damaged.
+            GraphScaleError: the file is damaged or no checkpoint.
         """
         path = self.path / name
         if not path.exists():
@@ -123,7 +127,7 @@ class RunFolder:
             ) from None
 
     def log(self, records: Sequence[EpochRecord]) -> None:
-        """Write all epochs so far as a table, and the last one for TensorBoard."""
+        """Write all epochs so far to log.csv, and the last one for TensorBoard."""
         text = io.StringIO()
         names = list(EpochRecord.__dataclass_fields__)
         writer = csv.DictWriter(text, names, lineterminator="\n")

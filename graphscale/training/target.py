@@ -1,4 +1,8 @@
-"""The target of `graphscale train`: an ONNX file, or a function that makes a torch module."""
+"""Read the target network of `graphscale train`.
+
+In: the path of an ONNX file, or the name of a function that makes a torch module. Out: the module
+and an example input, after a check that it classifies images into the right number of classes.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,9 @@ class Target:
     """A network to train.
 
     Attributes:
-        network: The module; from an ONNX file what `graphscale.load` makes of it.
+        network: The module; for an ONNX file, the one that `graphscale.load` returned.
         example: A float32 tensor (1, C, H, W) of its input's size.
-        from_onnx: Whether it came from an ONNX file, in whose graph the weights are saved again.
+        from_onnx: Whether it came from an ONNX file; then the weights are saved into that graph.
         hints: Signs that the file's exporter dropped what training needs, such as Dropout.
     """
 
@@ -44,14 +48,14 @@ def read_target(
 
     Args:
         model: Path of an ONNX file, or 'module:callable'. The callable returns a torch module; it
-            is given num_classes if it has such a parameter.
-        classes: How many classes the images have.
-        image_size: Height and width; needed where the file leaves them open, and for a callable.
-        channels: Of the input of a callable's module; a file says it itself.
+            is called with num_classes if it has such a parameter.
+        classes: Number of classes of the images.
+        image_size: Height and width; needed for a callable, and for a file that leaves them open.
+        channels: Channels of the input, for a callable; a file states them itself.
 
     Raises:
-        GraphScaleError: there is no such file or callable, it takes something else than images, or
-            it has another number of classes.
+        GraphScaleError: there is no such file or callable, the network does not take one tensor of
+            images, or it has another number of classes.
     """
     if ":" in model and not Path(model).exists():
         target = _from_callable(model, classes, image_size, channels)

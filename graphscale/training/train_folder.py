@@ -1,4 +1,8 @@
-"""Train a target network on a folder of images by a recipe: what `graphscale train` does."""
+"""`train_folder`: train a target network on a folder of images by a recipe, as `graphscale train`.
+
+In: a network, a folder of images, an output folder and options. Out: the trained target, and in the
+output folder model.onnx, curves.png, result.json, the log and the checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +41,10 @@ class FolderOptions:
     Attributes:
         batch: Images in a batch.
         augmentation: 'crop-flip', 'crop' or 'none'.
-        image_size: The target's height and width, where the network leaves it open.
-        channels: 1 or 3, of a network that is made by a callable.
-        workers: Processes that decode; None takes as many as there are processors.
-        device: 'cpu', 'cuda' …; None takes a GPU if there is one.
+        image_size: The target's height and width, for a network that leaves them open.
+        channels: 1 or 3, for a network that a callable makes.
+        workers: Processes that decode images; None for one per processor core.
+        device: 'cpu', 'cuda' …; None for a GPU if there is one, else the CPU.
     """
 
     batch: int = 64
@@ -53,10 +57,10 @@ class FolderOptions:
 
 @dataclass
 class TrainingResult:
-    """What a training came to.
+    """The result of one training.
 
     Attributes:
-        recipe: Its name.
+        recipe: Name of the recipe.
         records: One per epoch.
         output: The folder with the trained target as model.onnx.
         network: The trained target.
@@ -69,21 +73,28 @@ class TrainingResult:
 
     @property
     def accuracy(self) -> float:
-        """On the validation images, after the last epoch."""
+        """Accuracy on the validation images after the last epoch, from 0 to 1."""
         return self.records[-1].accuracy
 
     @property
     def seconds(self) -> float:
-        """Of training, growth included and validation left out."""
+        """Seconds of training, with growth and without validation."""
         return self.records[-1].seconds
 
 
 @dataclass
 class Notices:
-    """What is told while a folder is trained on; each does nothing unless it is set."""
+    """Functions that `train_folder` calls to report its progress; by default they do nothing.
 
-    said: Callable[[str], None] = lambda text: None
-    checked: Callable[[int, int], None] = lambda done, total: None
+    Attributes:
+        message: Is called with a line of text for the user.
+        images_checked: Is called with (images checked, images in all).
+        events: The functions that the training loop calls.
+        trainer: Is called with each `Trainer` before it runs, and with None after it.
+    """
+
+    message: Callable[[str], None] = lambda text: None
+    images_checked: Callable[[int, int], None] = lambda done, total: None
     events: Events = field(default_factory=Events)
     trainer: Callable[[Trainer | None], None] = lambda trainer: None
 
@@ -105,20 +116,21 @@ def train_folder(
     Args:
         model: Path of an ONNX file, or 'module:callable'.
         data: A folder with a sub-folder of images per class, or with train/ and val/ of these.
-        output: The folder of the training: checkpoints, logs, model.onnx, curves.png.
+        output: The folder to write to; see `run_folder`.
         recipe_name: 'late', 'paper', 'progressive' or 'target'.
         options: How the network is trained.
         folder_options: How the images are read.
-        baseline: Whether the target alone is trained as well, in `output`/baseline.
-        resume: Go on with the training in `output`, with the options that it was started with.
-        notices: What is told on the way.
+        baseline: Also train the target alone, in the sub-folder baseline of `output`.
+        resume: Continue the training in `output`, with the options that it was started with; other
+            arguments are not used then.
+        notices: Functions that are called on the way.
 
     Returns:
-        One result, or two with `baseline`: the recipe's first.
+        The recipe's result and, with `baseline`, the baseline's after it.
 
     Raises:
         GraphScaleError: the network, an image or an option cannot be used; says what to do.
-        Interrupted: the training was stopped and can be resumed.
+        Interrupted: the training was stopped; it can be resumed.
     """
     notices = notices or Notices()
     folder = RunFolder(output)
@@ -136,7 +148,7 @@ def train_folder(
         str(model), len(images.classes), folder_options.image_size, folder_options.channels
     )
     for hint in target.hints:
-        notices.said(f"{model}: {hint}")
+        notices.message(f"{model}: {hint}")
     batches, normalization = _batches(images, target, options, folder_options, notices)
     if not resume:
         folder.create(
@@ -192,7 +204,7 @@ def _train(
     notices: Notices,
 ) -> TrainingResult:
     networks = RescaledNetworks(target.network, target.example, chosen, options.seed)
-    notices.said(f"recipe {chosen.name}")
+    notices.message(f"recipe {chosen.name}")
     trainer = Trainer(
         networks,
         batches,
@@ -214,7 +226,7 @@ def _train(
 def _write_model(
     network: nn.Module, target: Target, normalization: Normalization, path: Path
 ) -> None:
-    """The trained target as ONNX, the normalisation of its input noted in its metadata."""
+    """Write the trained target as an ONNX file."""
     import graphscale
 
     network = copy.deepcopy(network).cpu().eval()
@@ -242,17 +254,22 @@ def _batches(
     workers = folder_options.workers
     if workers is None:
         workers = len(os.sched_getaffinity(0))
-    notices.said(
+    notices.message(
         f"{len(images.train)} training and {len(images.validation)} validation images of "
         f"{len(images.classes)} classes"
     )
     found = check_images(
-        [*images.train, *images.validation], target.channels, max(workers, 1), notices.checked
+        [*images.train, *images.validation],
+        target.channels,
+        max(workers, 1),
+        notices.images_checked,
     )
     if found.grey and target.channels == 3:
-        notices.said(f"{found.grey} images have no colour")
+        notices.message(f"{found.grey} images have no colour")
     if found.smallest < max(target.example.shape[2:]):
-        notices.said(f"the smallest image has {found.smallest} pixels and is enlarged for training")
+        notices.message(
+            f"the smallest image has {found.smallest} pixels and is enlarged for training"
+        )
     normalization = Normalization(found.mean, found.deviation)
     batches = FolderBatches(
         images.train,

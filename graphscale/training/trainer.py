@@ -1,9 +1,12 @@
-"""The loop of `graphscale train`: shrink, train, grow in place, train on, by a recipe.
+"""The training loop of `graphscale train`.
 
-`Trainer.run` goes through the recipe's stages. Between two stages the network grows and the image
-size that the data loaders share is set anew. After each epoch, and every few minutes, everything
-that decides what comes next (weights, optimizer, random states, place in the epoch) is written; on
-a CPU a training that was killed goes on bit for bit from there.
+In: networks (`RescaledNetworks`), batches of images, a recipe and options. Out: the trained target,
+and a record of each epoch.
+
+`Trainer.run` goes through the recipe's stages. Between two stages it grows the network and sets the
+image size that the data loaders share. After each epoch, and every few minutes, it writes a
+checkpoint of everything on which the rest of the training depends (weights, optimizer, random
+states, place in the epoch). On a CPU, a training that was killed continues from it bit for bit.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import Recipe
 from graphscale.training.run_folder import EpochRecord, RunFolder
 
-_CHECKPOINT_SECONDS = 300  # the most that a killed training loses, an epoch's rest apart
+_CHECKPOINT_SECONDS = 300  # between checkpoints inside an epoch: what a killed training loses
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,22 @@ class TrainingOptions:
     """How a network is trained; the defaults are those of `graphscale train`.
 
     Attributes:
-        epochs: Of the whole training, all stages together.
-        rate: Full height of the learning rate.
-        schedule: How the rate decays.
+        epochs: Number of epochs of the whole training, all stages together.
+        rate: The learning rate at its full height.
+        schedule: How the learning rate changes.
         optimizer: 'sgd' (Nesterov momentum) or 'adamw'.
         momentum: Of SGD.
-        weight_decay: Of all weights with more than one dimension.
-        weight_decay_until: The epoch from which on there is none (the paper's 29 of 55), or None.
+        weight_decay: For weights with more than one dimension.
+        weight_decay_until: Number of epochs after which there is no weight decay (29 of 55 in the
+            paper), or None.
         label_smoothing: Of the cross entropy.
-        precision: 'float32', 'bfloat16' or 'float16' (with a scaled loss).
-        channels_last: Memory format of weights and images.
-        compile: Whether torch.compile compiles each stage's network.
-        seed: Of the order of the images and of every random choice.
+        precision: 'float32', or torch.autocast's 'bfloat16' or 'float16' (with a scaled loss).
+        channels_last: Whether weights and images are in torch.channels_last.
+        compile: Whether each stage's network is compiled by torch.compile.
+        seed: For the order of the images and every random choice.
+
+    Raises:
+        GraphScaleError: there is no epoch, or the optimizer or precision is unknown.
     """
 
     epochs: int = 30
@@ -73,23 +80,24 @@ class TrainingOptions:
 
 
 class Networks(Protocol):
-    """Where the networks of a training come from."""
+    """What the loop needs of the networks; `RescaledNetworks` provides it."""
 
     def size(self, stage: int) -> tuple[int, int]:
         """Height and width of a stage's images."""
 
     def first(self, stage: int) -> nn.Module:
-        """A stage's network with the weights that a training starts from."""
+        """A new network for a stage."""
 
     def grow(self, network: nn.Module, stage: int, optimizer: torch.optim.Optimizer) -> nn.Module:
-        """The network of the stage after `stage`, with the weights of `network` carried over.
+        """Grow `network` of stage `stage` to the next stage.
 
-        Where it is the same object, `optimizer` goes on with it; else a new one is made.
+        If the result is `network` itself, its `optimizer` has been grown, too, and is used further;
+        otherwise the loop makes a new optimizer.
         """
 
 
 class Batches(Protocol):
-    """Where the images come from."""
+    """What the loop needs of the data; `FolderBatches` and `TensorBatches` provide it."""
 
     size: SharedImageSize
 
@@ -104,32 +112,42 @@ class Batches(Protocol):
 
     @property
     def batches_per_epoch(self) -> int:
-        """How many batches an epoch has."""
+        """Number of batches in an epoch."""
 
 
 @dataclass
 class Events:
-    """What the loop tells a person, each a function that does nothing unless it is set."""
+    """Functions that the loop calls to report its progress; by default they do nothing.
 
-    started: Callable[[int, int, tuple[int, int]], None] = lambda stage, epoch, size: None
-    stepped: Callable[[int, int, int], None] = lambda epoch, batch, batches: None
-    finished: Callable[[EpochRecord], None] = lambda record: None
+    Attributes:
+        stage_started: Is called with (stage, epoch, (height, width)) when a stage begins.
+        batch_done: Is called with (epoch, batches done in it, batches in an epoch).
+        epoch_done: Is called with the record of the epoch.
+    """
+
+    stage_started: Callable[[int, int, tuple[int, int]], None] = lambda stage, epoch, size: None
+    batch_done: Callable[[int, int, int], None] = lambda epoch, batch, batches: None
+    epoch_done: Callable[[EpochRecord], None] = lambda record: None
 
 
 class Interrupted(Exception):
-    """The training was stopped; a checkpoint is written."""
+    """The training was stopped by `Trainer.stop`; a checkpoint has been written."""
 
 
 class Trainer:
     """One training.
 
     Args:
-        networks, batches: Where networks and images come from.
-        recipe: The stages.
-        options: How each is trained.
-        folder: Where checkpoints and logs are written; None writes nothing.
-        device: Where the network is trained.
-        events: What is told on the way.
+        networks, batches: The networks of the stages, and the data.
+        recipe: The recipe with the stages.
+        options: How the networks are trained.
+        folder: For checkpoints and logs; with None nothing is written.
+        device: The device of the networks.
+        events: Functions that are called on the way.
+
+    Attributes:
+        records: One per epoch that is done.
+        stop: Set it to True, in a signal handler for example, to stop after the current step.
     """
 
     def __init__(
@@ -151,11 +169,11 @@ class Trainer:
         self.events = events or Events()
         self.ends = recipe.ends(options.epochs, options.schedule.milestones(options.epochs))
         self.records: list[EpochRecord] = []
-        self.stop = False  # set from a signal handler: the loop stops after the step at hand
+        self.stop = False
         self._stage = 0
-        self._place = (0, 0)  # the epoch and the batch in it that come next
+        self._place = (0, 0)  # the next epoch, and the next batch in it
         self._seconds = self._processor_seconds = 0.0
-        self._epoch_sums = [0.0, 0.0, 0.0]  # loss, hits and images of the epoch so far
+        self._epoch_sums = [0.0, 0.0, 0.0]  # sums over the epoch so far: losses, hits, images
         self._after_growth: float | None = None
         self._best = -1.0
         self._saved_at = time.monotonic()
@@ -166,11 +184,11 @@ class Trainer:
     # --- the loop ---------------------------------------------------------------------------------
 
     def run(self, checkpoint: dict[str, Any] | None = None) -> nn.Module:
-        """Train from the start, or from a checkpoint; returns the trained target.
+        """Train from the start or from a checkpoint, and return the trained target.
 
         Raises:
-            Interrupted: `stop` was set; the checkpoint last.pt is written.
-            GraphScaleError: the loss is no longer a finite number; says at which step.
+            Interrupted: `stop` was set; the checkpoint last.pt has been written.
+            GraphScaleError: the loss is no longer a finite number; says in which epoch.
         """
         seed_all(self.options.seed)
         if checkpoint is None:
@@ -184,12 +202,13 @@ class Trainer:
                 self._grow()
             if batch == 0 and epoch in (0, *self.ends):
                 size = self.networks.size(self._stage)
-                self.events.started(self._stage, epoch, size)
+                self.events.stage_started(self._stage, epoch, size)
             self._epoch(epoch, batch)
             epoch, batch = self._place
         return self.network
 
     def _epoch(self, epoch: int, start: int) -> None:
+        """Train one epoch from the batch `start` on, validate, and write the records."""
         count = self.batches.batches_per_epoch
         self.network.train()
         batches = self.batches.training(epoch, start)
@@ -198,7 +217,7 @@ class Trainer:
                 images, labels = next(batches)
                 self._step(epoch + index / count, images, labels)
             self._place = (epoch, index + 1)
-            self.events.stepped(epoch, index + 1, count)
+            self.events.batch_done(epoch, index + 1, count)
             late = time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS
             if self.stop or (late and index + 1 < count):
                 self._save("last.pt")
@@ -232,14 +251,15 @@ class Trainer:
                 self._best = accuracy
                 self._save("best.pt")
             self._save("last.pt")
-        self.events.finished(record)
+        self.events.epoch_done(record)
 
-    def _step(self, moment: float, images: torch.Tensor, labels: torch.Tensor) -> None:
-        rate = self._rate(moment)
+    def _step(self, epochs: float, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """One optimizer step after `epochs` epochs."""
+        rate = self._rate(epochs)
         decays = self.options.weight_decay_until
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-            if decays is not None and moment >= decays:
+            if decays is not None and epochs >= decays:
                 group["weight_decay"] = 0.0
         images = images.contiguous(memory_format=self._format)
         with self._autocast():
@@ -250,7 +270,7 @@ class Trainer:
         value = loss.item()
         if not np.isfinite(value):
             raise GraphScaleError(
-                f"the loss is {value} at epoch {int(moment) + 1}, learning rate {rate:.3g}: the "
+                f"the loss is {value} at epoch {int(epochs) + 1}, learning rate {rate:.3g}: the "
                 "training has diverged; give a smaller --rate or a longer --warm-up"
             )
         self._optimizer.zero_grad()
@@ -278,12 +298,13 @@ class Trainer:
     # --- stages -----------------------------------------------------------------------------------
 
     def _begin(self, network: nn.Module, stage: int) -> None:
+        """Start a stage with a new network and a new optimizer."""
         self._enter(network, stage)
         self._call = torch.compile(self.network) if self.options.compile else self.network
         self._optimizer = self._new_optimizer(self.network)
 
     def _enter(self, network: nn.Module, stage: int) -> None:
-        """Let the stage's network and image size be those of the training."""
+        """Make `network` and the stage's image size the current ones."""
         self._stage = stage
         self.batches.size.set(self.networks.size(stage))
         self._format = (
@@ -303,7 +324,7 @@ class Trainer:
         self._after_growth = self._validate()[1]
 
     def _new_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        """Weight decay is for kernels and matrices, not for biases and normalisation."""
+        """The optimizer; weight decay is for kernels and matrices, not biases or normalisation."""
         trained = [each for each in network.parameters() if each.requires_grad]
         groups = [
             {"params": [each for each in trained if each.ndim > 1]},
@@ -316,16 +337,16 @@ class Trainer:
         momentum = self.options.momentum
         return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, **options)
 
-    def _rate(self, moment: float) -> float:
-        """The learning rate at `moment` epochs."""
+    def _rate(self, done: float) -> float:
+        """The learning rate after `done` epochs."""
         epochs, schedule = self.options.epochs, self.options.schedule
         if self.recipe.decay == "throughout" or len(self.ends) == 1:
-            return self.options.rate * schedule.at(moment / epochs)
+            return self.options.rate * schedule.at(done / epochs)
         grown = self.ends[-2]
-        if moment < grown:
-            share = moment / (schedule.warm_up * epochs) if schedule.warm_up else 1.0
+        if done < grown:
+            share = done / (schedule.warm_up * epochs) if schedule.warm_up else 1.0
             return self.options.rate * min(max(share, 1e-3), 1.0)
-        return self.options.rate * schedule.decay((moment - grown) / (epochs - grown))
+        return self.options.rate * schedule.decay((done - grown) / (epochs - grown))
 
     # --- checkpoints ------------------------------------------------------------------------------
 

@@ -1,4 +1,8 @@
-"""A whole training step as one ONNX graph: forward, loss, gradients and SGD update."""
+"""Export a whole training step as one ONNX graph: forward, loss, gradients and SGD update.
+
+In: a module, a loss module and example tensors. Out: an ONNX file, with which a runtime without
+torch can train the module.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ from graphscale.layers.export import export
 from graphscale.layers.fft_conv import fft_conv_grad_input, fft_conv_grad_weight
 
 _ATEN = torch.ops.aten
-# What torch's exporter writes wrongly in training: of losses it takes the weight that a mean is
-# divided by as 1, and of batch normalisation the running statistics.
+# torch's exporter is wrong about these in training, so they are decomposed before: a loss divides
+# its mean by 1 instead of the sum of weights, batch normalisation uses the running statistics.
 _WRITTEN_WRONGLY = [
     _ATEN.nll_loss_forward,
     _ATEN.nll_loss2d_forward,
@@ -41,7 +45,7 @@ def _convolution_backward(
 
 
 def _decompositions() -> dict[torch._ops.OperatorBase, Callable]:
-    """torch's own, of gradients and of what its exporter writes wrongly; convolutions' are ours."""
+    """torch's decompositions of gradients and of `_WRITTEN_WRONGLY`, ours of convolutions."""
     every = core_aten_decompositions()
     gradients = {op: every[op] for op in every if "backward" in str(op)}
     return {
@@ -58,13 +62,25 @@ def export_training_step(
     path: str | os.PathLike[str],
     learning_rate: float,
 ) -> list[str]:
-    """Write a model that takes (x, target, parameters) and gives (loss, updated parameters).
+    """Write an ONNX model of one training step by SGD.
 
-    ``example`` is (x, target), whose shapes the model keeps; ``loss(module(x), target)`` is what is
-    minimised, by p - learning_rate * gradient. Parameters of ``module`` and of ``loss`` come as
-    inputs and outputs of the model, in the order of the names that are returned; a training loop
-    feeds the outputs back. Buffers, such as BatchNorm's running statistics, stay what they are.
-    Raises GraphScaleError when torch cannot export the step, or a gradient is sparse.
+    The model takes (x, target, *parameters) and returns (loss, *updated parameters). It minimises
+    ``loss(module(x), target)`` by p - learning_rate * gradient. A training loop feeds the updated
+    parameters back. Buffers, such as BatchNorm's running statistics, are constants.
+
+    Args:
+        module: The network.
+        loss: A module that returns a scalar for the network's output and the target. Its parameters
+            are trained, too.
+        example: (x, target), whose shapes and dtypes the model fixes.
+        path: The file to write.
+        learning_rate: A constant of the model.
+
+    Returns:
+        The names of the parameters, in the order of the model's inputs and outputs.
+
+    Raises:
+        GraphScaleError: torch cannot export the step, or a gradient is sparse.
     """
     network = nn.ModuleDict({"module": module, "loss": loss})
     names = [name for name, value in network.named_parameters() if value.requires_grad]

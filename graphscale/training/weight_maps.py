@@ -1,7 +1,7 @@
-"""The linear maps that carry weights, and what optimizers remember of them, to a larger network.
+"""The linear maps by which weights and their optimizer state grow to a larger network.
 
-In: a plan (or the plans of two stages). Out: one `WeightMap` per weight that is resized, which maps
-the weight itself, a momentum (the same map) or a second moment (the squared map).
+In: a plan, or the plans of two stages. Out: one `WeightMap` per resized weight. It maps the weight
+itself, a momentum (by the same map) or a second moment (by the squared map).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from graphscale.core.skeleton import restore
 
 @dataclass(frozen=True)
 class WeightMap:
-    """The linear map of one weight; what `graphscale.grow` does to it, times a factor per row.
+    """The linear map of one weight: growth as by `graphscale.grow`, then a factor per filter.
 
     Attributes:
-        name: The parameter.
-        before, after: Its shapes.
-        weight: How it is resized, or None for a weight that is only scaled.
-        resize: The method, as for `grow`.
-        scale: A factor per row (first dimension) of the result, or None.
+        name: Name of the parameter.
+        before, after: Its shapes before and after.
+        weight: How it is resized; None for a weight that is only scaled.
+        resize: The method of interpolation, as for `grow`.
+        scale: A factor per filter (first dimension) of the result, or None.
     """
 
     name: str
@@ -39,10 +39,10 @@ class WeightMap:
     scale: torch.Tensor | None = None
 
     def __call__(self, tensor: torch.Tensor, squared: bool = False) -> torch.Tensor:
-        """The mapped tensor, in its dtype and on its device.
+        """Map a tensor of shape `before` to one of shape `after`, of the same dtype and device.
 
-        With `squared`, each matrix entry and scale is squared: that is how the variances of
-        independent taps map, so second moments stay positive and follow the amplitude squared.
+        With `squared`, every entry of the matrices and of `scale` is squared. The variances of
+        independent taps map so; second moments stay positive and scale as squared gradients do.
         """
         result = tensor.detach()
         if self.weight is not None:
@@ -56,15 +56,18 @@ class WeightMap:
         return result
 
     def scaled(self, scale: torch.Tensor) -> WeightMap:
-        """The same map, times a factor per row."""
+        """The same map with a factor per filter, in place of the one that it has."""
         return replace(self, scale=scale)
 
 
 def growth_maps(plan: Plan, resize: str, until: Plan | None = None) -> dict[str, WeightMap]:
-    """The map of every resized weight, from the plan's pre-train network to its target.
+    """The map of every resized weight, by name, from the plan's pre-train network to the target.
 
-    With `until`, the plan of a later stage of the same target, the maps lead to the pre-train
-    network of that plan: both sizes come from the plans, so a kernel of 2 grows to 3 directly.
+    Args:
+        plan: The plan of the present pre-train network.
+        resize: The method of interpolation, as for `grow`.
+        until: The plan of a later stage of the same target. With it the maps lead to that stage's
+            pre-train network directly, without the target in between.
 
     Raises:
         GraphScaleError: the plans are not of one target, or a weight would become smaller.
@@ -74,7 +77,7 @@ def growth_maps(plan: Plan, resize: str, until: Plan | None = None) -> dict[str,
 
 
 def norm_scale(weight: torch.Tensor, weight_map: WeightMap) -> torch.Tensor:
-    """The factor per filter (first dimension) that gives the mapped weight its old norm."""
+    """The factor per filter (first dimension) by which the grown weight keeps its norm, float64."""
     grown = weight_map(weight.detach().double()).flatten(1).norm(dim=1)
     norms = weight.detach().double().flatten(1).norm(dim=1)
     return torch.where(grown > 0, norms / grown, torch.ones_like(norms))
@@ -82,7 +85,7 @@ def norm_scale(weight: torch.Tensor, weight_map: WeightMap) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ScaledWithKernel:
-    """What follows a convolution's scale: its biases, and the statistics of its BatchNorms."""
+    """Names of the tensors to scale with a kernel: its biases, its BatchNorms' statistics."""
 
     biases: frozenset[str]
     means: frozenset[str]
@@ -90,10 +93,10 @@ class ScaledWithKernel:
 
 
 def kernels_before_batch_norm(plan: Plan) -> dict[str, ScaledWithKernel]:
-    """The kernels whose outputs go to a BatchNorm and nowhere else, by weight name.
+    """The kernels whose outputs go to BatchNorms and nowhere else, by weight name.
 
-    Scaling such a filter, its bias and its running statistics together leaves the network's
-    function as it is.
+    Scaling such a filter together with its bias and the running statistics does not change the
+    network's function.
     """
     found: dict[str, ScaledWithKernel | None] = {}
     for node in restore(plan.target).graph:
@@ -103,7 +106,7 @@ def kernels_before_batch_norm(plan: Plan) -> dict[str, ScaledWithKernel]:
         uses = list(node.outputs[0].uses())
         follows = [use.node for use in uses if use.node.op_type == "BatchNormalization"]
         if len(follows) != len(uses) or not uses or node.outputs[0].is_graph_output():
-            found[names[1]] = None  # the weight may be shared with a layer that is normalized
+            found[names[1]] = None  # also if another layer with this weight has a BatchNorm
             continue
         other = found.get(names[1], ScaledWithKernel(frozenset(), frozenset(), frozenset()))
         if other is not None:
@@ -121,7 +124,7 @@ def _map(weight: WeightPlan, resize: str) -> WeightMap:
 
 
 def _between(plan: Plan, until: Plan) -> list[WeightPlan]:
-    """Weight plans whose 'target' is the pre-train network of `until`."""
+    """Weight plans from the pre-train network of `plan` to that of `until`, as their target."""
     first: Mapping[str, WeightPlan] = {weight.name: weight for weight in plan.weights}
     then: Mapping[str, WeightPlan] = {weight.name: weight for weight in until.weights}
     result = []
@@ -136,7 +139,7 @@ def _between(plan: Plan, until: Plan) -> list[WeightPlan]:
 
 
 def _whole(factors: list[list[Factor]]) -> list[list[Factor]]:
-    """Factors that keep the target's sizes, as of a weight that a stage does not resize."""
+    """Factors of a weight that is not resized: both sizes are the target's."""
 
     def whole(factor: Factor) -> Factor:
         if isinstance(factor, JoinedFactor):

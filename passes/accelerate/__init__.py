@@ -1,5 +1,5 @@
-"""Find the convolutions that FFT could compute (`find_convolutions`) and let FFTConv compute them.
+"""Find the convolutions that FFTConv could compute, and turn them into FFTConv.
 
-`rewrite_convolutions` turns nodes into FFTConv and back, `fuse_activations` lets them take the Relu
-or Clip behind them along.
+`find_convolutions` lists them, `rewrite_convolutions` turns nodes into FFTConv and back, and
+`fuse_activations` fuses the Relu or Clip behind a node into it.
 """

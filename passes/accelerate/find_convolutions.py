@@ -1,4 +1,8 @@
-"""List the convolutions that FFT could compute, with everything their speed depends on."""
+"""List the convolutions that FFTConv could compute, with all that their speed depends on.
+
+In goes a model with its shapes; out come nodes, the `ConvolutionProblem` that each one solves, and
+for unsuitable nodes the reason.
+"""
 
 from __future__ import annotations
 

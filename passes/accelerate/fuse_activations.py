@@ -1,7 +1,7 @@
-"""Let FFTConv do what a Relu or Clip behind it does, and back.
+"""Fuse a Relu or Clip into the FFTConv before it, or split it off again.
 
-onnxruntime does so for its own Conv, but not for operators that it does not know. FFTConv's
-attributes `minimum` and `maximum` are the bounds that it clips its output to.
+onnxruntime fuses activations into its own Conv, but not into operators that it does not know.
+FFTConv clips its output to its attributes `minimum` and `maximum`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _FIRST_WITH_CAST_LIKE = 15  # opset, in which the operator's body can clip
 
 
 def bounds_of(node: ir.Node) -> tuple[float, float]:
-    """What an FFTConv node clips its output to."""
+    """The bounds that an FFTConv node clips its output to."""
     attributes = node.attributes
     return attributes.get_float("minimum", _MINIMUM), attributes.get_float("maximum", _MAXIMUM)
 
 
 class FuseActivations(ir.passes.InPlacePass):
-    """Let FFTConv nodes take over the Relu or Clip that alone reads their outputs.
+    """Fuse into each FFTConv node the Relu or Clip that is the only reader of its output.
 
-    The result names the nodes that do. Where the output is read by more than the activation, or
-    clipped already, the activation stays.
+    The result names the nodes that were changed. Where the output has other readers, or is clipped
+    already, the activation stays.
 
     Args:
         nodes: FFTConv nodes of the model that the pass is called with.
@@ -117,7 +117,7 @@ def _split(node: ir.Node) -> bool:
 
 
 def _bounds_of_activation(node: ir.Node) -> tuple[float, float] | None:
-    """What a Relu or Clip clips to; None of other nodes, or where that is not constant."""
+    """The bounds of a Relu or Clip; None of other nodes, and of bounds that are not constant."""
     if node.domain != "":
         return None
     if node.op_type == "Relu":
@@ -139,6 +139,7 @@ def _bounds_of_activation(node: ir.Node) -> tuple[float, float] | None:
 
 
 def _drop_unused(constant: ir.Value | None) -> None:
+    """Remove a constant that nothing reads any more."""
     if constant is None or constant.uses() or constant.is_graph_output():
         return
     if constant.is_initializer():

@@ -1,4 +1,4 @@
-"""Let convolutions run as FFTConv: the same inputs and attributes, in graphscale's domain."""
+"""Turn Conv nodes into FFTConv and back: same inputs and attributes, in graphscale's domain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def algorithm_of(node: ir.Node) -> str | None:
 class RewriteConvolutions(ir.passes.InPlacePass):
     """Turn nodes into FFTConv with an algorithm, or, for None, into Conv; the result names them.
 
-    An FFTConv takes the Relu or Clip behind it along, a Conv gives it back.
+    A Relu or Clip behind a node is fused into an FFTConv, and split off from a Conv.
 
     Args:
         algorithms: Conv and FFTConv nodes of the model that the pass is called with, each with its

@@ -1,5 +1,5 @@
-"""What all passes need to know and do in one graph.
+"""What several passes need in order to read or change one graph.
 
-Looking: `graph_inputs`, `weight_source`, `infer_shapes`, `evaluate_node`. Changing:
-`add_initializer`, `replace_node`, `free_names`; `rewrite_result` is what a pass returns.
+Reading: `graph_inputs`, `weight_source`, `infer_shapes`, `evaluate_node`. Changing:
+`add_initializer`, `replace_node`, `free_names`. `rewrite_result` is what a rewriting pass returns.
 """

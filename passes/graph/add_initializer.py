@@ -13,10 +13,14 @@ _FIRST_WITH_FREE_INITIALIZERS = 4  # IR version; before it each initializer was 
 def add_initializer(
     model: ir.Model, name: str, array: np.ndarray, names: FreeNames | None = None
 ) -> ir.Value:
-    """Register `array` as an initializer called `name`.
+    """Register `array` as an initializer called `name`; a taken name gets a number appended.
 
-    With `names`, which a caller that adds many initializers makes once, a number is appended where
-    the name is taken. Without them the model is walked through to find out.
+    Args:
+        model: The model, which is changed in place.
+        name: The wished name.
+        array: The numbers.
+        names: The names that are taken. A caller that adds many initializers makes them once;
+            without them, each call walks through the whole model.
     """
     free = (names or FreeNames.for_values(model)).free(name)
     return register_initializer(model, free, array)

@@ -1,4 +1,7 @@
-"""The value of one node whose inputs are known numbers or known shapes."""
+"""Compute the outputs of one node whose inputs are known numbers or known shapes.
+
+ONNX's reference implementation computes them, so that each operator means what ONNX defines.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,20 @@ from onnx.reference import ReferenceEvaluator
 
 from graphscale.core.errors import GraphScaleError
 
-# onnx's reference implementation has these operators from this opset on. Before, they meant the
-# same for the types that they had.
+# The reference implementation has these operators from this opset on. Older versions of the
+# operators mean the same, for fewer types.
 _IMPLEMENTED_FROM = {"QuantizeLinear": 19, "DequantizeLinear": 19}
 
 
 def evaluate_node(
     model: ir.Model, node: ir.Node, values: Sequence[np.ndarray | None]
 ) -> list[np.ndarray]:
-    """The outputs of `node` for its inputs' `values` (None for an input left out).
+    """Compute the outputs of `node` for its inputs' `values` (None for an input left out).
 
     Raises:
-        GraphScaleError: the node does not take these values; names it.
+        GraphScaleError: the node cannot be computed for these values; names it.
     """
+    # With names that depend on the place alone, equal nodes have equal text and share an evaluator.
     proto = ir.serde.serialize_node(node)
     proto.ClearField("metadata_props")
     proto.name = proto.doc_string = ""
@@ -46,7 +50,7 @@ def evaluate_node(
 
 
 def constant_of(node: ir.Node) -> np.ndarray:
-    """What a Constant node holds."""
+    """The numbers that a Constant node holds."""
     ((name, attribute),) = node.attributes.items()
     if name == "value":
         return attribute.value.numpy()
@@ -55,7 +59,7 @@ def constant_of(node: ir.Node) -> np.ndarray:
 
 
 def shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
-    """What a Shape or Size node makes of a tensor of `shape`."""
+    """The output of a Shape or Size node that reads a tensor of `shape`."""
     if node.op_type == "Size":
         return np.asarray(int(np.prod(shape)), np.int64)
     start = node.attributes.get_int("start", 0)
@@ -65,7 +69,7 @@ def shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:
 
 @lru_cache(maxsize=1024)
 def _evaluator(node: bytes, opset: int, ir_version: int) -> tuple[ReferenceEvaluator, list[str]]:
-    """The evaluator of one node; equal nodes, of which exports are full, share it."""
+    """The evaluator of one node, and its inputs' names; exports hold many equal nodes."""
     proto = NodeProto.FromString(node)
     names = [name for name in proto.input if name]
     graph = helper.make_graph(

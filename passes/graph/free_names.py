@@ -1,4 +1,4 @@
-"""Names for new values or nodes: given a wish, a name that nothing else bears."""
+"""Give new values or nodes names that nothing else in the model has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import onnx_ir as ir
 
 
 class FreeNames:
-    """The names that are taken. Making it costs one walk, each new name a constant time."""
+    """The names that are taken.
+
+    Making this costs one walk through the model, each new name a constant time.
+    """
 
     def __init__(self, taken: Iterable[str | None]) -> None:
         self._taken = {name for name in taken if name}
@@ -16,11 +19,11 @@ class FreeNames:
 
     @classmethod
     def for_values(cls, model: ir.Model) -> FreeNames:
-        """For new values of `model`; names inside branches and loops are taken, too."""
+        """The names of all values of `model`, those inside branches and loops included."""
         return cls(_value_names(model))
 
     def free(self, name: str) -> str:
-        """`name`, with a number appended where it is taken: 'w', 'w.2', 'w.3' …; taken now."""
+        """Take and return `name`, or the next free one of 'name.2', 'name.3' …"""
         chosen, number = name, self._last.get(name, 1)
         while chosen in self._taken:
             number += 1
@@ -37,6 +40,7 @@ class FreeNames:
 
 
 def _value_names(model: ir.Model) -> Iterator[str | None]:
+    """The names of all values, graph by graph."""
     pending = [model.graph]  # rather than recursion, which deep nests would exhaust
     while pending:
         graph = pending.pop()

@@ -1,45 +1,66 @@
-"""Output shapes of graphscale's own operators, whose function bodies ONNX cannot see through."""
+"""Infer the outputs of graphscale's own operators, of which ONNX's shape inference knows nothing.
+
+In go a node and the types of its inputs, out come its outputs' element types and shapes. They are
+those of the operator's C++ description, which the compiled library is asked for. Models without
+such operators need no library.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 
+import onnx
 import onnx_ir as ir
 
-Shape = tuple[int, ...]
+from graphscale.core import c_api
+from graphscale.core.errors import GraphScaleError
+
+_DOMAIN = "graphscale"
+# The kinds of attributes that the library's operators have.
+_KINDS = (
+    ir.AttributeType.INT,
+    ir.AttributeType.FLOAT,
+    ir.AttributeType.STRING,
+    ir.AttributeType.INTS,
+)
 
 
-def _pool_features(node: ir.Node, x: Shape) -> Shape:
-    stride = node.attributes.get_int("stride", 1)
-    return (x[0], (x[1] - node.attributes["width"].as_int()) // stride + 1, *x[2:])
+def is_layer(node: ir.Node) -> bool:
+    """Whether a node's operator is one of the compiled library's.
+
+    Raises:
+        GraphScaleError: the node is in graphscale's domain, but there is no library to ask.
+    """
+    return node.domain == _DOMAIN and node.op_type in c_api.operator_names()
 
 
-def _pool_frames(node: ir.Node, x: Shape) -> Shape:
-    share = node.attributes.get_float("k_dynamic", 0.0)
-    return (x[0], max(node.attributes["k"].as_int(), math.ceil(share * x[1] - 1e-4)), x[2])
+def infer_layer(
+    node: ir.Node, types: Mapping[ir.Value, onnx.TypeProto]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """ONNX element type and shape of each output of a node that `is_layer`.
 
+    Args:
+        node: The node.
+        types: At least of all its inputs; every dimension is known.
 
-def _convolve_frames(node: ir.Node, x: Shape, weight: Shape) -> Shape:
-    stride = node.attributes.get_int("stride", 1)
-    return (x[0], (x[1] - weight[1]) // stride + 1, weight[0])
-
-
-_SHAPES: dict[str, Callable[..., Shape]] = {
-    "FeatureLPPooling": _pool_features,
-    "Maxout": _pool_features,
-    "CrossMapNormalization": lambda node, x: x,
-    "TemporalKMaxPool": _pool_frames,
-    "TemporalConv": _convolve_frames,
-    "LookupTable": lambda node, weight, indices: (*indices, weight[1]),
-    "WeightedLookupTable": lambda node, weight, indices: (*indices, weight[1]),
-    "LocallyConnected": lambda node, x, weight: (x[0], *weight[:3]),
-}
-
-
-def layer_shape(node: ir.Node, inputs: Sequence[Shape]) -> Shape | None:
-    """The shape of every output of `node`; None where it is none of these operators."""
-    shape = _SHAPES.get(node.op_type) if node.domain == "graphscale" else None
-    if shape is None:
-        return None
-    return shape(node, *inputs[: shape.__code__.co_argcount - 1])
+    Raises:
+        GraphScaleError: the inputs do not fit the operator; names the node.
+    """
+    inputs: list[tuple[int, list[int]] | None] = []
+    for value in node.inputs:
+        if value is None:
+            inputs.append(None)
+            continue
+        kind = types[value].tensor_type
+        inputs.append((kind.elem_type, [dim.dim_value for dim in kind.shape.dim]))
+    attributes = {
+        name: attribute.value
+        for name, attribute in node.attributes.items()
+        if attribute.type in _KINDS
+    }
+    try:
+        return c_api.infer_shapes(node.op_type, inputs, attributes)
+    except GraphScaleError as error:
+        raise GraphScaleError(
+            f"node {node.name!r}: {error}; check the model or give another --input-size"
+        ) from None

@@ -1,6 +1,7 @@
-"""Shapes in the sequence operators that torch's dynamo exporter writes for split and chunk.
+"""Infer the shapes of sequences, which torch's dynamo exporter writes for split and chunk.
 
-A sequence's shapes are those of its tensors, in `InferredShapes.sequences`.
+In goes a node that makes or reads a sequence. The shapes of a sequence's tensors are recorded in
+`InferredShapes.sequences`, those of single tensors in `InferredShapes.shapes`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def infer_sequence(node: ir.Node, inference: ShapeInference) -> bool:
-    """Record what a sequence operator gives; False for any other operator."""
+    """Record the outputs of a sequence operator; returns False for any other operator."""
     rule = _RULES.get(node.op_type) if node.domain == "" else None
     if rule is None:
         return False

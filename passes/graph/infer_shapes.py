@@ -1,8 +1,9 @@
 """Infer every tensor's shape at a given input size, and every value that shapes alone decide.
 
-ONNX's own per-node shape inference does the work; shape arithmetic (Shape, Gather, Concat, Mul …)
-is evaluated with ONNX's reference implementation, so that Reshape, Resize, Slice and their kind get
-the numbers they are really fed, however an exporter wrote them.
+In go a model and the shapes of its inputs, out come `InferredShapes`. ONNX's own per-node shape
+inference does the work. Shape arithmetic (Shape, Gather, Concat, Mul …) is evaluated with ONNX's
+reference implementation, so that Reshape, Resize, Slice and other operators with shape operands get
+the numbers that they have at run time, however an exporter wrote them.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, shape_of
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.graph.infer_layer_shapes import layer_shape
+from graphscale.passes.graph.infer_layer_shapes import infer_layer, is_layer
 from graphscale.passes.graph.infer_sequences import infer_sequence
 
 _MAX_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
+_MAX_OPERAND = 1024  # elements of a constant that can matter for a shape: sizes, axes, pads
 
 # Operators whose outputs have the shapes that another operator gives the same inputs.
 _EQUIVALENTS = {
-    ("graphscale", "FFTConv"): ("", "Conv"),
     ("com.microsoft", "FusedConv"): ("", "Conv"),
     ("com.microsoft", "Gelu"): ("", "Relu"),
     ("com.microsoft", "QuickGelu"): ("", "Relu"),
@@ -33,7 +34,7 @@ _EQUIVALENTS = {
     ("", "MeanVarianceNormalization"): ("", "Relu"),
 }
 
-_CONVOLUTIONS = ("Conv", "ConvTranspose", "FFTConv", "FusedConv")
+_CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv")
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 
 
@@ -43,7 +44,7 @@ class InferredShapes:
 
     Attributes:
         shapes: Shape of each tensor, all dimensions known.
-        constants: Values decided by shapes and constants alone, such as a Reshape's target.
+        constants: Values that follow from shapes and constants alone, such as a Reshape's target.
         sequences: Shapes of the tensors in each sequence.
     """
 
@@ -74,7 +75,11 @@ def infer_shapes(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> 
 
 
 class ShapeInference:
-    """Infers shapes node after node, for callers that change the graph on the way.
+    """Infers shapes node by node, for callers that change the graph on the way.
+
+    Args:
+        model: The model.
+        input_shapes: The shape of each input that a caller feeds.
 
     Attributes:
         found: What is known after the nodes that were visited.
@@ -114,6 +119,7 @@ class ShapeInference:
         """
         constants = self.found.constants
         known = [value is None or value in constants for value in node.inputs]
+        # Either the node's values are known, or only the shapes of its outputs are inferred.
         if node.op_type == "Constant" and node.domain == "":
             values = [constant_of(node)]
         elif node.op_type in ("Shape", "Size") and node.domain == "":
@@ -136,7 +142,7 @@ class ShapeInference:
                 constants[output] = array
 
     def _visit_branches(self, node: ir.Node) -> None:
-        """Infer an If that the data decides: both branches must give the same shapes."""
+        """Infer an If whose condition depends on the data: both branches must give equal shapes."""
         branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
         for branch in branches:
             for value in branch.initializers.values():
@@ -151,7 +157,7 @@ class ShapeInference:
 
 
 def _small(node: ir.Node, found: InferredShapes) -> bool:
-    """Whether evaluating `node` gives shape arithmetic rather than a tensor of weights."""
+    """Whether the values of `node`, whose inputs are known, are cheap to compute and to keep."""
     if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
         sizes = found.constants[node.inputs[-1]]
         return sizes.size == 0 or float(np.prod(sizes.astype(float))) <= _MAX_CONSTANT
@@ -159,11 +165,12 @@ def _small(node: ir.Node, found: InferredShapes) -> bool:
 
 
 def _random(node: ir.Node) -> bool:
+    """Whether a node draws other numbers each time."""
     return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
 
 
 def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
-    """Infer a node whose values only a run would tell, by its operator's own definition."""
+    """Infer the output shapes of a node whose values depend on the data."""
     found = inference.found
     inputs = [value for value in node.inputs if value is not None]
     for value in inputs:
@@ -174,11 +181,11 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
             )
     if node.op_type in _CONVOLUTIONS:
         _check_kernel(node, found)
-    shape = layer_shape(node, [found.shapes[value] for value in inputs])
-    if shape is not None:
-        first = inference.types[inputs[0]].tensor_type.elem_type
-        for output, kind in zip(node.outputs, (first, onnx.TensorProto.INT64)):  # value and index
-            inference.record(output, kind, shape)
+    if is_layer(node):
+        for output, (elem_type, sizes) in zip(node.outputs, infer_layer(node, inference.types)):
+            if any(size < 0 for size in sizes):
+                raise _depends_on_data(node, output)
+            inference.record(output, elem_type, sizes)
         return
     types = _output_types(model, node, inference)
     for output in node.outputs:
@@ -199,7 +206,7 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
 
 
 def _check_kernel(node: ir.Node, found: InferredShapes) -> None:
-    """Raise where a convolution's kernel does not fit its input, which ONNX does not always see."""
+    """Raise where a convolution's kernel does not fit its input; ONNX lets some cases pass."""
     x, kernel = found.shapes[node.inputs[0]], found.shapes[node.inputs[1]]
     if len(kernel) != len(x) or len(x) < 3 or 0 in kernel:
         raise GraphScaleError(
@@ -211,7 +218,7 @@ def _check_kernel(node: ir.Node, found: InferredShapes) -> None:
 def _output_types(
     model: ir.Model, node: ir.Node, inference: ShapeInference
 ) -> dict[str, onnx.TypeProto]:
-    """What ONNX's own inference says about the outputs of `node`, by their names."""
+    """Types of the outputs of `node`, by name, as ONNX's own inference gives them."""
     try:
         proto = ir.serde.serialize_node(node)
     except Exception:
@@ -236,11 +243,10 @@ def _output_types(
             proto.ClearField("attribute")
             proto.attribute.extend(known)
         constants = inference.found.constants
-        # Of constants only small ones can matter: they are sizes, axes and the like.
         numbers = {
             value.name: onnx.numpy_helper.from_array(constants[value], value.name)
             for value in inputs
-            if value in constants and constants[value].size <= 1024
+            if value in constants and constants[value].size <= _MAX_OPERAND
         }
         return onnx.shape_inference.infer_node_outputs(
             schema,
@@ -264,9 +270,10 @@ def _output_types(
 
 
 def _without_empty_windows(node: ir.Node, before: Sequence[int], shape: list[int]) -> list[int]:
-    """`shape` less the windows that would start in the padding at the end.
+    """The output `shape` of a pooling without the windows that would start in the end padding.
 
-    ONNX's shape inference counts them before opset 22; no runtime computes them.
+    Before opset 22, ONNX's shape inference counts such windows in ceil_mode; no runtime computes
+    them.
     """
     rank = len(before) - 2
     strides = node.attributes.get_ints("strides", [1] * rank)

@@ -1,4 +1,4 @@
-"""Put several nodes in the place of one: a function's body for its call, a branch for its If."""
+"""Replace one node by several: a function's call by its body, an If by one of its branches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def replace_node(node: ir.Node, nodes: Sequence[ir.Node], results: Sequence[ir.V
     """Insert `nodes` behind `node`, let readers of its outputs read `results`, and remove it.
 
     A result that one of `nodes` computes takes the name of the output that it replaces, so that
-    readers find what they read under the same name. A walk over the graph that stands at `node`
-    comes to `nodes` next.
+    readers find what they read under the same name. A loop over the graph's nodes that has reached
+    `node` continues with `nodes`.
     """
     graph = node.graph
     inserted = list(nodes)

@@ -1,4 +1,10 @@
-"""Which initializer, or Constant node, a value comes from, through nodes that only rearrange it."""
+"""Find the weight that a node reads, behind nodes that only rearrange it.
+
+Exporters put a Transpose, a Cast or an Unsqueeze between an initializer and its reader. In goes the
+value that is read; out comes the value that holds the weight, an initializer or the output of a
+Constant node. `dims_at_source` carries what is known about the dimensions of the one back to the
+dimensions of the other.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +15,15 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 
-# Operators that hand a weight on without computing anything from it.
+# Operators that only rearrange or convert the numbers of a weight.
 _REARRANGING = {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze"}
 
 
 def weight_source(value: ir.Value | None) -> ir.Value | None:
-    """The initializer or Constant output behind `value`; None where it is computed or fed."""
+    """The initializer or Constant output behind `value`.
+
+    None where the value is computed from others, or fed by the caller.
+    """
     while value is not None:
         if value.is_initializer() and value.const_value is not None:
             return value
@@ -48,14 +57,21 @@ def set_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
 def dims_at_source(
     value: ir.Value, dims: Sequence, constants: Mapping[ir.Value, np.ndarray]
 ) -> tuple:
-    """The per-dimension entries `dims` of `value`, carried back to its source's dimensions.
+    """Carry `dims`, an entry for each dimension of `value`, back to its source's dimensions.
 
-    A dimension of one element that a Squeeze has dropped on the way gets the entry (). `constants`
-    are the numbers of the constants, among them the axes of Squeeze and Unsqueeze.
+    Args:
+        value: A value whose source is a weight.
+        dims: An entry for each of its dimensions.
+        constants: Numbers of the model's constants, among them the axes of Squeeze and Unsqueeze.
+
+    Returns:
+        An entry for each dimension of the source. A dimension of one element that a Squeeze has
+        dropped has the entry ().
     """
     dims = tuple(dims)
     while not value.is_initializer() and value.producer().op_type in _REARRANGING:
         node = value.producer()
+        # Undo what the node does to the dimensions, and go on at its input.
         if node.op_type == "Transpose":
             order = node.attributes.get_ints("perm", list(range(len(dims)))[::-1])
             back = [()] * len(dims)

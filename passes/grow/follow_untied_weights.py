@@ -1,9 +1,9 @@
-"""Give the target the weights of its own that a checkpoint's layers have got.
+"""Untie the weights of a target network as they are untied in a trained checkpoint.
 
 torch's exporters merge equal small tensors of untrained networks, and training unties them
-(`UntieWeights`). A target whose layers still share such a tensor must not lose what each of them
-learned: where the checkpoint's layer reads a weight of another name than the same layer of the
-target, the target's layer gets that weight.
+(`UntieWeights`): each layer of the checkpoint has a weight of its own where layers of the target
+still share one. Each of these layers of the target gets a weight of the checkpoint's name, so that
+`grow_graph` can fill it with what the layer has learned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class FollowUntiedWeights(ir.passes.InPlacePass):
 
     Args:
         checkpoint: The trained network. Its layers are found by the names of their outputs.
-        constants: Names of the checkpoint's constants that hold shapes: no weights.
+        constants: Names of the checkpoint's constants that hold shapes and are not weights.
     """
 
     def __init__(self, checkpoint: ir.Model, constants: Collection[str]) -> None:
@@ -54,7 +54,7 @@ class FollowUntiedWeights(ir.passes.InPlacePass):
                         names.hand_over(mine, "_merged")
                     register_initializer(model, theirs.name, theirs.const_value.numpy())
                     added.append(theirs.name)
-                    if identity is not None:  # it stood for the merged weight
+                    if identity is not None:  # it only gave the merged weight another name
                         mine.replace_all_uses_with(known[theirs.name])
                         model.graph.remove(identity, safe=True)
                         continue

@@ -1,7 +1,12 @@
-"""Fill the target network with a checkpoint's weights, resized where the plan says so."""
+"""Fill the target network with a checkpoint's weights, resized where the plan says so.
+
+In go the target's graph (as the plan carries it, without weights), the trained pre-train network
+and the plan; the graph gets its weights, and `Growth` lists what was done with each.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,19 +14,19 @@ import onnx_ir as ir
 
 from graphscale.core.detached_tensors import node_tensors
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.plan import Plan
+from graphscale.core.plan import Plan, WeightPlan
 from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import is_stripped
 from graphscale.passes.grow.follow_untied_weights import FollowUntiedWeights
 from graphscale.passes.grow.match_weights import match_weights, tensors_by_name
 
-# Operators whose inputs, all but the first, are settings and no weights.
+# Operators whose inputs, all but the first, are settings rather than weights.
 _WITH_SETTINGS = ("Resize", "Upsample", "Clip", "Pad", "Dropout")
 
 
 @dataclass
 class Growth:
-    """What growth did, as names of the target's weights.
+    """What was done, as names of the target's weights.
 
     Attributes:
         resized: Weights that were grown.
@@ -48,6 +53,7 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     growth = Growth(untied=FollowUntiedWeights(checkpoint, plan.constants)(target).names)
     resized = {weight.name: weight for weight in plan.weights}
     tensors = tensors_by_name(target)
+    _check_plan(resized, tensors)
     settings = _settings(target)
     learned = {
         name: tuple(resized[name].pretrain_shape)
@@ -80,7 +86,21 @@ def grow_graph(target: ir.Model, checkpoint: ir.Model, plan: Plan, method: str) 
     return growth
 
 
+def _check_plan(
+    resized: Mapping[str, WeightPlan], tensors: Mapping[str, ir.TensorProtocol]
+) -> None:
+    """Raise where the plan grows a weight to another shape than its target network has."""
+    for name, weight in resized.items():
+        if name in tensors and weight.target_shape != list(tensors[name].shape.numpy()):
+            raise GraphScaleError(
+                f"the plan grows weight {name!r} to the shape {weight.target_shape}, but in its "
+                f"target network it has the shape {list(tensors[name].shape.numpy())}; give the "
+                "plan that shrink wrote"
+            )
+
+
 def _learned(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor can have been trained."""
     return tensor.dtype.is_floating_point()
 
 

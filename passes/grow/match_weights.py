@@ -1,4 +1,8 @@
-"""Find a checkpoint's tensor for each weight: by name, else by place in the graph and shape."""
+"""Find the checkpoint's tensor for each weight of the target.
+
+Weights are matched by name and shape, and those that an exporter renamed by their place in the
+graph and their shape. In go both networks and the wanted shapes, out come pairs of names.
+"""
 
 from __future__ import annotations
 

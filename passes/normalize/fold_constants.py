@@ -1,8 +1,9 @@
 """Turn weights that nodes compute from constants into initializers of the same name.
 
 Some exporters and test models write a weight as ConstantOfShape, or as arithmetic on initializers.
-Such a weight cannot be resized where it stands. Nodes that only rearrange a weight (Transpose,
-Identity, Cast …) are left alone: resizing reaches through them.
+Only an initializer can be resized, so the numbers are computed and take the place of these nodes.
+Nodes that only rearrange a weight (Transpose, Identity, Cast …) are left alone, because
+`weight_source` finds the initializer behind them.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import weight_source
 
-# Where operators read a kernel, which is folded however it is computed.
+# Which inputs of these operators are weights. A weight is folded whatever nodes compute it.
 _PRODUCTS = {
     **dict.fromkeys(["Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm"], (1,)),
     **dict.fromkeys(["MatMul", "Einsum"], (0, 1)),
 }
-# Operators whose constant operands are folded, too, where they are mere fills; in all others they
-# are sizes, bounds and scales.
+# Operators whose constant operands are weights, too, where they are fills (one number repeated).
+# Constant operands of all other operators are sizes, bounds and scales, and are not folded.
 _SCALING = {
     *("Add", "Mul", "Sub", "Div", "PRelu", "BatchNormalization", "InstanceNormalization"),
     *("LayerNormalization", "GroupNormalization", "RMSNormalization"),
 }
-_MAX_ELEMENTS = 1 << 31  # of a fill; a few bytes of text must not ask for all of the memory
+_MAX_ELEMENTS = 1 << 31  # of a ConstantOfShape, of which a few bytes can ask for all the memory
 
 
 class FoldConstants(ir.passes.InPlacePass):
@@ -102,7 +103,7 @@ def _dtype(value: ir.Value | None) -> ir.DataType | None:
 
 
 def _fold(model: ir.Model, value: ir.Value, names: FreeNames) -> ir.Value:
-    """Put an initializer in the place of `value`; it bears the name from now on."""
+    """Replace `value` by an initializer that takes over its name."""
     array = _compute(model, value)
     initializer = register_initializer(model, names.hand_over(value, "_unfolded"), array)
     value.replace_all_uses_with(initializer, replace_graph_outputs=True)

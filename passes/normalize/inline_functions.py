@@ -1,7 +1,7 @@
-"""Put the bodies of model-local functions in the place of their calls.
+"""Replace the calls of model-local functions by the functions' bodies.
 
-Passes look at operators, and a function hides the ones that it is made of. graphscale's own
-operators stay single nodes: their bodies are for runtimes that do not have the library.
+Passes look at operators, and a function hides the operators that it is made of. graphscale's own
+operators stay single nodes: the functions of that name are for runtimes without the library.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from graphscale.passes.graph.replace_node import replace_node
 from graphscale.passes.graph.rewrite_result import RewriteResult
 
 _OWN_DOMAIN = "graphscale"
-# Functions that call each other twice, ten deep, are a thousand times larger than their text. What
-# grows beyond the larger of these limits is an accident or an attack, and is refused.
+# Functions that call each other twice, ten deep, become a thousand times as many nodes as the file
+# holds. A model that would exceed the larger of these limits is damaged or hostile, and refused.
 _MAX_NODES = 100_000
 _MAX_GROWTH = 50  # times the nodes that the file holds
 
@@ -110,7 +110,7 @@ class _Inliner:
 
     def inline(self, graph: ir.Graph) -> None:
         """Inline all calls in `graph` and in the graphs inside its nodes."""
-        for node in graph:  # the walk comes to the nodes of a body next, and to calls among them
+        for node in graph:  # continues with the nodes of an inlined body, and inlines calls there
             function = self._functions.get(node.op_identifier())
             if function is None:
                 for inner in _graphs_of(node):
@@ -135,6 +135,7 @@ class _Inliner:
             replace_node(node, body, results)
 
     def _check_call(self, node: ir.Node, function: ir.Function) -> None:
+        """Raise where a call has more inputs or outputs than the function."""
         if len(node.inputs) > len(function.inputs) or len(node.outputs) > len(function.outputs):
             raise GraphScaleError(
                 f"{self._source}: node {node.name!r} does not fit the function "
@@ -142,7 +143,7 @@ class _Inliner:
             )
 
     def _check_opsets(self, function: ir.Function) -> None:
-        """Take the function's operator sets over; they must mean the same as the model's."""
+        """Add the function's operator sets to the model; raise where the two define differently."""
         if function.identifier() in self._checked:
             return
         self._checked.add(function.identifier())

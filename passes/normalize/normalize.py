@@ -3,9 +3,9 @@
     model = load_model(path)         # sparse weights are dense, the domain ai.onnx is ""
     form = normalize(model)          # in place
 
-Afterwards the model calls no functions but graphscale's own operators, its open sizes are symbolic,
-and each node has a name. Weights keep their names. `forget_given_names` takes the nodes' new names
-away before a model is written; what grow restores never had them.
+Afterwards the model calls no functions except graphscale's own operators, its open sizes are
+symbolic, and each node has a name. Weights keep their names. `forget_given_names` removes the
+nodes' new names before a model is written; the target that the plan carries never has them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Put the taken branch in the place of each If whose condition shapes alone decide.
+"""Replace each If whose condition follows from shapes alone by the branch that is taken.
 
-The older torch exporter writes such an If where a Squeeze may or may not be needed.
+torch's older exporter writes such an If where a dimension may have to be squeezed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ResolveStaticIfs(ir.passes.InPlacePass):
         inference = ShapeInference(model, self._input_shapes)
         names = FreeNames.for_values(model)
         resolved = []
-        for node in model.graph:  # the walk comes to the nodes of a branch next, and to Ifs in it
+        for node in model.graph:  # continues with the nodes of a taken branch, and with Ifs there
             if _is_if(node):
                 waiting -= 1
                 condition = inference.found.constants.get(node.inputs[0])
@@ -69,6 +69,7 @@ def _inline(
     inference: ShapeInference,
     names: FreeNames,
 ) -> None:
+    """Move the nodes and initializers of `branch` into the graph, in the place of its If."""
     results, inner = list(branch.outputs), list(branch)
     branch.outputs.clear()
     for value in list(branch.initializers.values()):

@@ -1,9 +1,9 @@
 """Give each reader of a shared integer constant one of its own, and merge equal ones again.
 
-Exporters merge equal integers: one [2] is a Slice's start here and an axis there. Whoever changes
-the start must not move the axis. Shrinking therefore works on a graph in which each reader has a
-copy, and afterwards merges the copies whose numbers are still the same. What grow restores is the
-graph before the split.
+Exporters merge equal integers: one constant [2] can be a Slice's start and another operator's axis.
+A change of the start must not change the axis. Shrinking therefore works on a graph in which each
+reader has a copy, and afterwards merges the copies whose numbers are still equal. The target that
+the plan carries is the graph before the split.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class MergeConstants(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> RewriteResult:
         """Merge in place."""
         merged = []
+        # By original and numbers, the constant that all copies with these numbers become.
         kept: dict[tuple[ir.Value, bytes], ir.Value] = {}
         for copy, original in self._copies.items():
             if copy.graph is None:
@@ -81,6 +82,7 @@ class MergeConstants(ir.passes.InPlacePass):
 
 
 def _constants(model: ir.Model) -> list[ir.Value]:
+    """The initializers, and the outputs of Constant nodes."""
     nodes = [node for node in model.graph if node.op_type == "Constant" and node.domain == ""]
     return [*model.graph.initializers.values(), *(node.outputs[0] for node in nodes)]
 
@@ -105,6 +107,6 @@ def _numbers(value: ir.Value) -> np.ndarray | None:
 
 
 def _bytes(value: ir.Value) -> bytes:
-    """What tells constants apart."""
+    """A key that is equal for constants of equal shape and numbers."""
     numbers = _numbers(value)
     return b"" if numbers is None else repr((numbers.shape, numbers.tolist())).encode()

@@ -1,9 +1,10 @@
 """Give each layer its own biases and normalisation weights where an exporter merged equal ones.
 
 torch's exporters keep one copy of equal small tensors. In an untrained network all biases are zeros
-and all BatchNormalization scales are ones, so layers that have nothing in common come out sharing
-one tensor, even as bias and running mean at once, and could not be trained apart. Such tensors are
-told from weights that are shared on purpose by being constant fills.
+and all BatchNormalization scales are ones. Unrelated layers are therefore exported with one shared
+tensor, sometimes as bias and running mean at once, and training would change it for all of them. A
+tensor that holds one number repeated (a fill) is taken for merged; any other shared tensor is
+shared on purpose.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SLOTS = {
 
 
 class UntieWeights(ir.passes.InPlacePass):
-    """Undo the merging; the result names the new initializers."""
+    """Give each layer that reads a merged weight its own; the result names the new initializers."""
 
     def call(self, model: ir.Model) -> RewriteResult:
         """Untie in place."""
@@ -51,15 +52,17 @@ class UntieWeights(ir.passes.InPlacePass):
 
 
 def _is_fill(tensor: ir.TensorProtocol | None) -> bool:
+    """Whether a tensor is one floating-point number repeated."""
     if tensor is None or not tensor.dtype.is_floating_point() or len(tensor.shape) == 0:
         return False
     array = tensor.numpy()
-    # The first few numbers tell nearly every trained weight, so that the rest need not be read.
+    # Nearly every trained weight differs in its first few numbers: the rest need not be read.
     first = array.flat[:64]
     return array.size > 0 and bool((first == first[0]).all() and (array == first[0]).all())
 
 
 def _slot(node: ir.Node, index: int) -> str | None:
+    """What torch calls input `index` of a node, if it is one of `_SLOTS`."""
     return _SLOTS.get(node.op_type, {}).get(index) if node.domain == "" else None
 
 
@@ -82,12 +85,14 @@ def _untie_readers(
     model: ir.Model, value: ir.Value, order: Mapping[ir.Node, int], names: FreeNames
 ) -> list[str]:
     """Give each layer that reads `value` itself its own copy, except one layer."""
+    # Readers by layer and input: two nodes of one layer keep sharing.
     places: dict[Hashable, list[tuple[ir.Node, int]]] = {}
     readers = [use for use in value.uses() if use.node in order and _slot(*use)]
     for node, index in sorted(readers, key=lambda use: (order[use.node], use.idx)):
         places.setdefault((_layer(node), index), []).append((node, index))
     if len(places) < 2:
         return []
+    # The layer that the weight is named after keeps it, or else the first one.
     owner = next(
         (key for key, uses in places.items() if value.name.endswith(f".{_slot(*uses[0])}")),
         next(iter(places)),
@@ -107,7 +112,7 @@ def _untie_readers(
 
 
 def _layer(node: ir.Node) -> Hashable:
-    """Nodes that share a kernel, which is no fill, are one layer applied several times."""
+    """What tells layers apart: the kernel, where nodes share one, for they are one layer then."""
     kernel = node.inputs[1]
     if 1 in _SLOTS[node.op_type] or kernel is None or _is_fill(kernel.const_value):
         return node
@@ -115,7 +120,7 @@ def _layer(node: ir.Node) -> Hashable:
 
 
 def _name(node: ir.Node, index: int) -> str:
-    """What the exporter would have called the weight: by the layer's other weights, or the node."""
+    """A name like the exporter's: after the layer's other weights, or else after the node."""
     role = _slot(node, index)
     for other, value in enumerate(node.inputs):
         stem, dot, last = ("" if value is None else value.name or "").rpartition(".")

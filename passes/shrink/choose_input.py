@@ -1,4 +1,7 @@
-"""Choose the pre-train input size: the target's divided by the first convolution's ratio."""
+"""Choose the pre-train input size: the target's divided by the first convolution's ratio.
+
+In go the analysis, the chosen kernels and one size of an input; out come its pre-train pixels.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import SpatialSize
 
-_USUAL_RATIO = 1.5  # where no kernel says another
+_USUAL_RATIO = 1.5  # where no kernel is scaled; the ratios of the paper's kernels are near it
 _TOLERANCE = 0.075  # how far a size that divides well may be from the ideal one
 
 
 def choose_input(analysis: SpatialAnalysis, kernels: ChosenKernels, size: SpatialSize) -> int:
     """Pre-train pixels of an input's size.
 
-    The first scaled convolution's ratio decides (231·7/11 = 147, 224·5/7 = 160). Where that is no
-    whole number, the nearest multiple of as much of the network's total stride as divides the
-    target's size, if one lies within 7.5 %: 224 with 3×3 kernels becomes 160, which halves five
-    times without a remainder, rather than 149.
+    The first scaled convolution's ratio decides (231·7/11 = 147, 224·5/7 = 160). Where the result
+    is no whole number, a size is preferred that the network's strides divide without a remainder:
+    the nearest multiple, within 7.5 %, of the greatest common divisor of the total stride and the
+    target's size, or else of a half of it, and so on. 224 with 3×3 kernels becomes 160, which can
+    be halved five times, rather than 149.
     """
     needed = analysis.divisor(size)
     pixels = _choose(analysis, kernels, size)
@@ -52,7 +56,7 @@ def _first_kernel(analysis: SpatialAnalysis, kernels: ChosenKernels, axis: int) 
 
 
 def _total_stride(analysis: SpatialAnalysis, axis: int) -> int:
-    """The largest product of strides on a way from the input."""
+    """The largest product of strides on any path from the input."""
     reached: dict[SpatialSize, int] = {}
     for mappings in analysis.mappings.values():
         for mapping in mappings:

@@ -50,8 +50,13 @@ def choose_kernels(
 ) -> ChosenKernels:
     """Choose kernels by `table`, the paper's and the rule beyond it.
 
-    `keep` holds patterns (as in file names) of node or weight names to leave alone. A kernel that
-    covers its whole map is decided by the map's size later: it is a fully-connected interface.
+    Args:
+        analysis: Of the target network.
+        table: Target kernel size -> pre-train size; sizes that it lacks follow the paper's table.
+        keep: Patterns (as in file names) of the names of nodes or weights to leave alone.
+
+    A kernel that covers its whole map becomes as large as the map in the pre-train network, which
+    `solve_geometry` decides: it is a fully-connected interface.
     """
     target = {
         node: tuple(analysis.shape(node.inputs[1])[2:])
@@ -99,7 +104,7 @@ def _choose(
 def _shared_choices(
     choices: Mapping[ir.Node, _Choice], target: Mapping[ir.Node, _Kernel]
 ) -> dict[ir.Node, _Choice]:
-    """The choices of convolutions that share a weight: it is kept where they disagree."""
+    """The choices of convolutions that share a weight: its kernel stays where they disagree."""
     users: dict[ir.Value, list[ir.Node]] = {}
     for node in choices:
         held = weight_source(node.inputs[1])
@@ -114,6 +119,7 @@ def _shared_choices(
 
 
 def _reason_to_keep(node: ir.Node, target: _Kernel, keep: Sequence[str]) -> str | None:
+    """Why a convolution keeps its kernel whatever the table says, if there is a reason."""
     weight = weight_source(node.inputs[1])
     if weight is None:
         return "its weight is computed while the network runs"
@@ -128,6 +134,7 @@ def _reason_to_keep(node: ir.Node, target: _Kernel, keep: Sequence[str]) -> str 
 def _reason_unchanged(
     target: _Kernel, mappings: Sequence[SpatialMapping], table: KernelTable | None
 ) -> str:
+    """Why the table leaves a kernel as it is."""
     if not mappings:
         return "its map does not follow the input size"
     if all(pretrain_size(size, table) == size for size in target):

@@ -1,4 +1,8 @@
-"""Describe every layer with weights in both networks, with its multiplications (Eq. 3)."""
+"""Describe every layer with weights in both networks, with its multiplications (Eq. 3).
+
+In go the analysis, the chosen kernels and the solved geometry; out come the `LayerPlan`s. The rules
+of the operators say what a layer is, and how often its weight is multiplied with.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import Dims, target_size
 from graphscale.passes.spatial.geometry import Geometry
-from graphscale.passes.spatial.registry import convolution_rule
+from graphscale.passes.spatial.registry import ConvolutionRule, MatrixProductRule, find_rule
 
 
 def describe_layers(
@@ -22,26 +26,32 @@ def describe_layers(
     """One entry per convolution and fully-connected layer, in the order of the graph."""
     layers = []
     for node in analysis.model.graph:
-        if node in kernels.target:
-            layers.append(_convolution(node, analysis, kernels, geometry))
-        elif node.op_type in ("Gemm", "MatMul"):
-            layer = _fully_connected(node, analysis, geometry)
-            if layer is not None:
-                layers.append(layer)
+        rule = find_rule(node)
+        if isinstance(rule, ConvolutionRule):
+            layers.append(_convolution(node, rule, analysis, kernels, geometry))
+        elif isinstance(rule, MatrixProductRule):
+            index = rule.weight_input(node)
+            if index is not None:  # products of two computed tensors, as in attention, are no layer
+                layers.append(_fully_connected(node, rule, index, analysis, geometry))
     return layers
 
 
 def _target(dims: Dims) -> list[int]:
+    """Shape in the target network, as `Geometry.shape` gives the one in the pre-train network."""
     return [target_size(dim) for dim in dims]
 
 
 def _convolution(
-    node: ir.Node, analysis: SpatialAnalysis, kernels: ChosenKernels, geometry: Geometry
+    node: ir.Node,
+    rule: ConvolutionRule,
+    analysis: SpatialAnalysis,
+    kernels: ChosenKernels,
+    geometry: Geometry,
 ) -> LayerPlan:
     after = analysis.of(node.outputs[0])
     weight = analysis.shape(node.inputs[1])
     kernel = kernels.target[node], geometry.kernels[node]
-    visited = convolution_rule(node).visited(node, analysis)
+    visited = rule.visited(node, analysis)
     counts = [
         weight[0] * weight[1] * prod(taps) * prod(shape(visited)[2:])
         for taps, shape in zip(kernel, (_target, geometry.shape))
@@ -62,21 +72,18 @@ def _convolution(
 
 
 def _fully_connected(
-    node: ir.Node, analysis: SpatialAnalysis, geometry: Geometry
-) -> LayerPlan | None:
-    """A product with a weight; products of two activations have none and are no layer."""
-    for index in (1, 0):
-        held = weight_source(node.inputs[index])
-        if held is not None:
-            break
-    else:
-        return None
+    node: ir.Node,
+    rule: MatrixProductRule,
+    index: int,
+    analysis: SpatialAnalysis,
+    geometry: Geometry,
+) -> LayerPlan:
+    """A product with a weight, which is input `index`."""
+    held = weight_source(node.inputs[index])
     rows, after = analysis.of(node.inputs[1 - index]), analysis.of(node.outputs[0])
     scaled = any(weight.node is node for weight in analysis.weights)
-    transposed = node.op_type == "Gemm" and node.attributes.get_int(
-        ("transA", "transB")[1 - index], 0
-    )
-    position = -2 if (index == 1) == bool(transposed) else -1
+    position = rule.summed(node, 1 - index) if len(rows) > 1 else -1  # of a vector, the only one
+    # Each number of the output, for one image, is a sum over the dimension at `position`.
     inner = [shape(rows)[position] for shape in (_target, geometry.shape)]
     outer = [prod(shape(after)[1:]) for shape in (_target, geometry.shape)]
     return LayerPlan(

@@ -1,4 +1,4 @@
-"""Draw fresh weights for a pre-train network."""
+"""Draw fresh weights for a pre-train network, and find out whether a target is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of, weight_source
-from graphscale.passes.spatial.registry import convolution_rule
+from graphscale.passes.spatial.registry import product_rule
 
 _NORMALIZATIONS = {
     "BatchNormalization": (1, 0, 0, 1),  # scale, bias, mean, variance
@@ -14,14 +14,13 @@ _NORMALIZATIONS = {
     "LayerNormalization": (1, 0),
     "GroupNormalization": (1, 0),
 }
-_FULLY_CONNECTED = ("Gemm", "MatMul")
 
 
 def is_trained(model: ir.Model) -> bool:
-    """Whether the weights carry anything learned, as far as they show it.
+    """Whether the weights look trained.
 
-    They do not where every kernel is one number repeated, or where all BatchNormalization
-    statistics are the mean 0 and variance 1 that every framework starts from.
+    A network counts as untrained where every kernel is one number repeated, or where all
+    BatchNormalization statistics are mean 0 and variance 1, from which every framework starts.
     """
     statistics = [
         tensor_of(weight_source(node.inputs[index])).numpy()
@@ -38,11 +37,16 @@ def is_trained(model: ir.Model) -> bool:
 
 
 def initialize(model: ir.Model, names: set[str] | None, seed: int) -> list[str]:
-    """Draw kernels and fully-connected weights anew; returns their names.
+    """Draw kernels and fully-connected weights anew, in place; returns their names.
 
-    Normal numbers of variance 2 / fan-in (He et al. 2015), for the shapes that the weights have.
-    With `names`, only those weights are drawn; without, all are, biases are set to zero and
-    normalisation layers to the identity.
+    The numbers are normal with variance 2 / fan-in (He et al. 2015). They are drawn when they are
+    read, each weight from a seed of its own.
+
+    Args:
+        model: The pre-train network.
+        names: The weights to draw. With None, all are drawn, biases become zero, and normalization
+            layers the identity.
+        seed: Of all the weights together.
     """
     generator = np.random.default_rng(seed)
     drawn = []
@@ -73,37 +77,24 @@ def _weights(model: ir.Model) -> dict[ir.Value, int]:
     """The kernels and fully-connected weights with their fan-in."""
     weights: dict[ir.Value, int] = {}
     for node in model.graph:
-        if not _is_product(node):
+        rule = product_rule(node)
+        index = None if rule is None else rule.weight_input(node)
+        if index is None:
             continue
-        for index in (1, 0) if node.op_type == "MatMul" else (1,):
-            value = weight_source(node.inputs[index])
-            if value is None or not tensor_of(value).dtype.is_floating_point():
-                continue
-            shape = list(tensor_of(value).shape.numpy())
-            weights.setdefault(value, _fan_in(node, shape))
-            break
+        value = weight_source(node.inputs[index])
+        tensor = tensor_of(value)
+        if tensor.dtype.is_floating_point():
+            fan_in = rule.fan_in(node, index, list(tensor.shape.numpy()))
+            weights.setdefault(value, fan_in)
     return weights
 
 
-def _is_product(node: ir.Node) -> bool:
-    return node.op_type in _FULLY_CONNECTED or convolution_rule(node) is not None
-
-
-def _fan_in(node: ir.Node, shape: list[int]) -> int:
-    rule = convolution_rule(node)
-    if rule is not None:
-        return rule.fan_in(node, shape)
-    if node.op_type == "Gemm":
-        return shape[1] if node.attributes.get_int("transB", 0) else shape[0]
-    return shape[-2] if len(shape) > 1 else shape[0]
-
-
 def _reset(node: ir.Node) -> None:
-    """Biases to zero, normalisation to the identity."""
+    """Set the biases of a node to zero, a normalization to the identity."""
     if node.op_type in _NORMALIZATIONS:
         fills = dict(enumerate(_NORMALIZATIONS[node.op_type], start=1))
-    elif _is_product(node):
-        fills = {2: 0}
+    elif product_rule(node) is not None:
+        fills = {2: 0}  # the bias
     else:
         return
     for index, fill in fills.items():

@@ -1,4 +1,7 @@
-"""Record where every feature map's pixels stand in the image, in both networks."""
+"""Record where every feature map's pixels stand in the image, in both networks.
+
+In go the analysis and the solved geometry; out come the plan's `GridPlan`s, by tensor name.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from graphscale.passes.spatial.geometry import Geometry, frames, phase
 
 
 def plan_grids(analysis: SpatialAnalysis, geometry: Geometry) -> dict[str, list[GridPlan]]:
-    """The grids of what mappings produce and of what joins maps; all other tensors share theirs."""
+    """The grids of the outputs of mappings and joins.
+
+    The output of any other operator has the grids of its input, which are not repeated.
+    """
     images = frames(geometry.inputs)
     plans: dict[str, list[GridPlan]] = {}
     for node in analysis.model.graph:

@@ -1,4 +1,7 @@
-"""List every weight that changes shape, with the factors of its dimensions in both networks."""
+"""List every weight that changes shape, with the factors of its dimensions in both networks.
+
+In go the analysis, the chosen kernels and the solved geometry; out come the `WeightPlan`s.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def plan_weights(
 
 
 def _factors(dim: Dim, sizes: Sizes) -> list[Factor]:
-    """(target, pre-train) sizes of a dimension's factors; of joined maps those of each map."""
+    """(target, pre-train) sizes of a dimension's factors; joined maps are one `JoinedFactor`."""
     factors: list[Factor] = []
     for factor in dim:
         if factor.parts:

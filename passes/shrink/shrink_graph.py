@@ -1,6 +1,7 @@
 """Write the solved geometry into the graph: attributes, shape constants and declared shapes.
 
-What is written into a node is told by its operator's rule.
+In go the analyzed model and its geometry; the model becomes the pre-train network. Each operator's
+rule writes its own nodes. `check_shapes` then infers all shapes again and compares.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from graphscale.passes.spatial.rewriter import Rewriter
 
 
 class ShrinkGraph(ir.passes.InPlacePass):
-    """Turn the graph that was analyzed into the pre-train graph; the weights are another step's.
+    """Turn the analyzed graph into the pre-train graph; the weights are left to the caller.
 
     Args:
-        analysis: Of the model that the pass is applied to.
-        geometry: What was solved for it.
+        analysis: The analysis of the model that the pass is applied to.
+        geometry: The geometry that was solved for it.
     """
 
     def __init__(self, analysis: SpatialAnalysis, geometry: Geometry) -> None:
@@ -62,7 +63,8 @@ def check_shapes(
     inferred = infer_shapes(analysis.model, input_shapes)
     for value, dims in analysis.dims.items():
         if weight_source(value) is not None or value in analysis.inferred.constants:
-            continue  # weights; and what follows from shapes, whose readers are looked at
+            # Of constants the readers' outputs are compared: a wrong one shows there.
+            continue
         planned = tuple(geometry.shape(dims))
         found = inferred.shapes.get(value, planned)
         if found != planned:

@@ -1,7 +1,7 @@
-"""What an analysis has found out about the heights and widths of a graph.
+"""The result of analyzing the heights and widths of a graph.
 
-`analyze` makes it, from the rules of the operators; the passes that shrink a network read it and
-change nothing in it.
+`analyze` makes a `SpatialAnalysis` with the rules of the operators; the passes that shrink a
+network read it and change nothing in it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SpatialWeight:
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """A graph with its shapes in the target network: what rules and passes look values up in."""
+    """A graph with its shapes in the target network, in which rules and passes look values up."""
 
     model: ir.Model
     inferred: InferredShapes
@@ -67,9 +67,10 @@ class SpatialAnalysis(GraphFacts):
         dims: Each tensor's dimensions.
         mappings: The mappings of each node, in topological order.
         producers, consumers: The mappings that end and start at a size.
-        anchored: Sizes that something besides mappings fixes: an output, an interface, one pixel.
+        anchored: Sizes that are fixed by something besides mappings: they belong to an output of
+            the graph or to an interface, or are one pixel.
         interfaces: Sizes that a weight sums over.
-        unmoved: The parameters of operators, by dimension, on axes that no input size moves.
+        unmoved: The parameters of operators, by dimension, where no input size moves the dimension.
         covering: Operators whose window covers the whole map on a dimension, and that map's size.
         weights: Weights that hold spatial sizes.
     """
@@ -90,6 +91,6 @@ class SpatialAnalysis(GraphFacts):
         return tuple(fixed(size) for size in self.shape(value)) if dims is None else dims
 
     def divisor(self, size: SpatialSize) -> int:
-        """What a size must be a multiple of: its readers cut it into blocks or strided slices."""
+        """The number that a size must be a multiple of, for readers that cut it into blocks."""
         readers = self.consumers.get(size, ())
         return lcm(*(mapping.target.divisor(size.target) for mapping in readers))

@@ -31,8 +31,8 @@ def analyze(model: ir.Model, inferred: InferredShapes) -> SpatialAnalysis:
     """
     analyzer = Analyzer(model, inferred)
     refusal = _follow(analyzer)
-    # Which inputs are images shows only once sizes have been followed as far as the convolutions;
-    # where some are not, everything is followed again with these standing still.
+    # Only after sizes have been followed to the convolutions is it known which inputs are images.
+    # Where some are not, all sizes are followed again, and those of these inputs stay fixed.
     apart = analyzer.apart_from_maps()
     if apart and len(apart) < analyzer.source_count():
         analyzer = Analyzer(model, inferred, standing_still=apart)
@@ -60,7 +60,7 @@ def spatial_positions(value: ir.Value, rank: int) -> range:
 
 
 def _follow(analyzer: Analyzer) -> GraphScaleError | None:
-    """Apply every node's rule; returns the first refusal, behind which sizes are fixed."""
+    """Apply every node's rule; returns the first refusal. Outputs of refused nodes are fixed."""
     refusal = None
     for value in graph_inputs(analyzer.model):
         analyzer.feed(value, spatial_positions(value, len(analyzer.shape(value))))

@@ -1,4 +1,4 @@
-"""The analysis while it is being made: what the rules of operators read, and where they record.
+"""The analysis while it is being made, which the rules of operators read and add to.
 
 A rule gives the dimensions of its node's outputs (`dims`), made from those of the inputs (`of`). It
 records a mapping for each dimension that it resizes (`resize`, `spread`) and the weights that stand
@@ -111,6 +111,7 @@ class Analyzer(GraphFacts):
         return self._map(node, dimension, None, result, parameters)
 
     def _map(self, node: ir.Node, dimension: int, source, result, parameters) -> Dim:
+        """Record a mapping; returns the dimension that it gives."""
         mapping = SpatialMapping(node, dimension, source, result, parameters)
         self._mappings.setdefault(node, []).append(mapping)
         return following(result)
@@ -132,7 +133,11 @@ class Analyzer(GraphFacts):
     def cover(
         self, node: ir.Node, dimension: int, size: SpatialSize, parameters: Parameters, summed: bool
     ) -> None:
-        """Record a window that takes in a whole map; `summed`: by a weight, as an interface."""
+        """Record a window that covers a whole map.
+
+        `summed` says whether a weight sums over it, as a fully-connected interface does; a pooling
+        does not.
+        """
         self._covering.setdefault(node, {})[dimension] = size
         self._unmoved.setdefault(node, {})[dimension] = parameters
         self._anchored.append(size)
@@ -145,7 +150,7 @@ class Analyzer(GraphFacts):
             self._maps.extend(sizes_in(dim))
 
     def anchor(self, dims: Dims) -> None:
-        """Record that a graph output, say, fixes the sizes in these dimensions."""
+        """Record that the sizes in these dimensions are fixed, by an output of the graph say."""
         for dim in dims:
             self._anchored.extend(f.spatial_size for f in dim if f.spatial_size is not None)
 
@@ -177,7 +182,7 @@ class Analyzer(GraphFacts):
         if any(moves(dim) for dim in dims):
             self.add_weight(node, value, dims, summed=False)
 
-    # --- what is made of it -----------------------------------------------------------------------
+    # --- the result -------------------------------------------------------------------------------
 
     def apart_from_maps(self) -> frozenset[ir.Value]:
         """The inputs and spread maps that no mapping or tie connects with a map.
@@ -185,6 +190,7 @@ class Analyzer(GraphFacts):
         A map is what a convolution or a pooling reads. The initial state of a recurrent layer, for
         example, has three dimensions like a signal, but no convolution reads it.
         """
+        # A search through sizes that mappings connect, from those of maps on.
         neighbours: dict[SpatialSize, set[SpatialSize]] = defaultdict(set)
         for mappings in self._mappings.values():
             for mapping in mappings:
@@ -211,7 +217,7 @@ class Analyzer(GraphFacts):
 
     def finish(self) -> SpatialAnalysis:
         """The analysis, in which every size stands for all that were tied to it."""
-        resolved: dict[int, Dim] = {}
+        resolved: dict[int, Dim] = {}  # by identity: many tensors share a dimension
 
         def resolve(dim: Dim) -> Dim:
             if id(dim) not in resolved:

@@ -2,7 +2,7 @@
 
 Each dimension is a tuple of factors in row-major order: a plain dimension has one factor, a
 flattened C·H·W has three, a dimension of size one has none. A factor is a fixed size, a spatial
-size that the input size decides, or the sum of several dimensions (a Concat of flattened maps).
+size that follows the input size, or the sum of several dimensions (a Concat of flattened maps).
 """
 
 from __future__ import annotations
@@ -50,7 +50,13 @@ Sizes = Mapping[SpatialSize, int]
 
 @dataclass(frozen=True)
 class DimensionFactor:
-    """A factor of a dimension: `size` in the target network, and what decides it."""
+    """A factor of a dimension.
+
+    Attributes:
+        size: Its size in the target network.
+        spatial_size: The spatial size that it is, if it is one.
+        parts: The dimensions whose sum it is, if it is a sum.
+    """
 
     size: int
     spatial_size: SpatialSize | None = None
@@ -80,7 +86,7 @@ def fixed(size: int) -> Dim:
 
 
 def following(size: SpatialSize) -> Dim:
-    """A dimension that is a spatial size; one pixel is always one pixel."""
+    """A dimension that is a spatial size; a size of one pixel is one in both networks."""
     return (DimensionFactor(size.target, size),) if size.target > 1 else ()
 
 
@@ -100,7 +106,7 @@ def moves(dim: Dim) -> bool:
 
 
 def single_size(dim: Dim) -> SpatialSize | None:
-    """The spatial size that a dimension is, if it is nothing else."""
+    """The spatial size of a dimension that has no other factor; None of other dimensions."""
     if len(dim) == 1 and dim[0].spatial_size is not None:
         return dim[0].spatial_size.root
     return None
@@ -131,10 +137,15 @@ def tie_dims(first: Dim, second: Dim) -> bool:
 
 
 def regroup(dims: Iterable[Dim], shape: Sequence[int]) -> Dims | None:
-    """The dimensions of a tensor reshaped to `shape`; None where a size would have to be cut."""
+    """The dimensions of a tensor reshaped to `shape`; None where a spatial size would be cut.
+
+    A reshape keeps the numbers in row-major order, and so the factors: [C, H, W] becomes [C·H·W]
+    with the factors C, H, W. Only a fixed size may be cut in two, as channels into groups.
+    """
     factors = [factor for dim in dims for factor in dim]
     result = []
     for size in shape:
+        # Take factors from the front until their product is the size of this dimension.
         dim: list[DimensionFactor] = []
         rest = size
         while rest > 1:
@@ -145,6 +156,7 @@ def regroup(dims: Iterable[Dim], shape: Sequence[int]) -> Dims | None:
                 dim.append(factor)
                 rest //= factor.size
             elif not factor.moves and factor.size % rest == 0:
+                # The factor reaches into the next dimension: put its remainder back.
                 dim.append(DimensionFactor(rest))
                 factors.insert(0, DimensionFactor(factor.size // rest))
                 rest = 1

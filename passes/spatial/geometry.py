@@ -1,4 +1,7 @@
-"""The solved geometry: what every size, operator and sampling grid is in the pre-train network."""
+"""The solved geometry: the sizes, parameters and sampling grids of the pre-train network.
+
+`solve_geometry` makes it; the rewriter and the plan are made from it.
+"""
 
 from __future__ import annotations
 

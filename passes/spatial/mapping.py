@@ -20,7 +20,7 @@ from graphscale.core.kernel_sizes import KernelTable, pretrain_dilation, pretrai
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.dimensions import SpatialSize
 
-# Costs are in the unit of one pixel of a map that stands one pixel off: what the solver compares.
+# Costs that the solver compares (see passes/shrink/solve_geometry.py); their unit is arbitrary.
 PADDING_COST = 0.3  # per pixel of padding away from the target's, scaled with the kernel
 ASYMMETRY_COST = 1.0  # unequal padding: torch and cuDNN need a separate Pad
 
@@ -44,7 +44,7 @@ class Change:
 
 
 class Parameters(ABC):
-    """An operator's numbers on one axis, in one network. Subclasses are frozen dataclasses."""
+    """An operator's parameters on one axis, in one network. Subclasses are frozen dataclasses."""
 
     @abstractmethod
     def grid(self, grid: Grid, size: int) -> Grid:
@@ -52,7 +52,7 @@ class Parameters(ABC):
 
     @abstractmethod
     def options(self, target: Change, size: int, wanted: frozenset[int]) -> Iterator[Option]:
-        """Ways from an input of `size` pixels to one of the `wanted` output sizes.
+        """The ways to get from an input of `size` pixels to one of the `wanted` output sizes.
 
         `self` holds what is decided already (the pre-train kernel); `target` is what the options
         are compared with for their cost.
@@ -65,24 +65,24 @@ class Parameters(ABC):
 
     @property
     def downsampling(self) -> int:
-        """By what the map becomes smaller: the total of a network chooses the input size."""
+        """The factor by which the map becomes smaller; `choose_input` multiplies all of them."""
         return 1
 
     def divisor(self, size: int) -> int:
-        """What the input must be a multiple of, where it has `size` pixels in the target."""
+        """The number that the input, of `size` pixels in the target, must be a multiple of."""
         return 1
 
     def grid_over(self, whole: int, size: int) -> Grid | None:
         """The output's grid where the operator has no input map and `whole` is the image's size.
 
-        None where nothing says where its pixels stand.
+        None where the operator does not say where its pixels stand.
         """
         return None
 
 
 @dataclass(frozen=True)
 class KernelParameters(Parameters):
-    """What convolutions, transposed convolutions and pooling have on one axis."""
+    """The parameters of convolutions, transposed convolutions and pooling on one axis."""
 
     kernel: int
     stride: int

@@ -8,7 +8,7 @@ class with an `analyze` method in a file of `rules/` and register it:
         def analyze(self, node, analyzer):
             analyzer.keep(node)
 
-`rules/resize.py` is a short example of a rule that changes sizes and writes numbers back.
+`rules/resize.py` is a short example of a rule that changes sizes and writes them into its node.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.dimensions import Dims
 
 if TYPE_CHECKING:
@@ -38,20 +39,50 @@ class Rule(ABC):
             GraphScaleError: the node uses heights or widths in a way that cannot be followed.
         """
 
-    def write(self, node: ir.Node, rewriter: Rewriter) -> None:  # noqa: B027 (most write nothing)
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:  # noqa: B027 (few rules need it)
         """Change the node's attributes and constant inputs to those of the pre-train network."""
 
 
-class ConvolutionRule(Rule):
+class ProductRule(Rule):
+    """A rule of an operator that multiplies by a weight: a convolution or a matrix product.
+
+    Attributes:
+        weight_inputs: Which inputs can be the weight, the usual one first.
+    """
+
+    weight_inputs: tuple[int, ...]
+
+    def weight_input(self, node: ir.Node) -> int | None:
+        """Which input is the weight; None for a product of two computed tensors."""
+        held = (i for i in self.weight_inputs if weight_source(node.inputs[i]) is not None)
+        return next(held, None)
+
+    @abstractmethod
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
+        """How many products a sum has, for a weight of `shape` at this input (He et al. 2015)."""
+
+
+class ConvolutionRule(ProductRule):
     """A rule of an operator whose second input is a kernel that a smaller one can replace."""
+
+    weight_inputs = (1,)
 
     @abstractmethod
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
         """The map at whose every pixel the kernel is multiplied with once (Eq. 3)."""
 
+
+class MatrixProductRule(ProductRule):
+    """A rule of an operator that multiplies two matrices: a fully-connected layer, or attention."""
+
+    weight_inputs = (1, 0)
+
     @abstractmethod
-    def fan_in(self, node: ir.Node, shape: list[int]) -> int:
-        """How many numbers a sum is made of, for a kernel of this shape (He et al. 2015)."""
+    def summed(self, node: ir.Node, index: int) -> int:
+        """Position, from the end, of the dimension of input `index` that is summed over."""
+
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
+        return shape[self.summed(node, index)] if len(shape) > 1 else shape[0]
 
 
 _RULES: dict[tuple[str, str], Rule] = {}
@@ -74,6 +105,12 @@ def register(*operators: str, domain: str = "") -> Callable[[type[Rule]], type[R
 def find_rule(node: ir.Node) -> Rule | None:
     """The rule of a node's operator, if there is one."""
     return _RULES.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type))
+
+
+def product_rule(node: ir.Node) -> ProductRule | None:
+    """The rule of a node that is a convolution or a matrix product; None for all other nodes."""
+    rule = find_rule(node)
+    return rule if isinstance(rule, ProductRule) else None
 
 
 def convolution_rule(node: ir.Node) -> ConvolutionRule | None:

@@ -1,4 +1,8 @@
-"""The graph while it is turned into the pre-train graph: what rules write with."""
+"""The graph while it becomes the pre-train graph, which the rules of operators write into.
+
+A rule reads the pre-train sizes and parameters of its node here, and sets its attributes, its
+constant inputs (`constants.demand`) or a Pad before it.
+"""
 
 from __future__ import annotations
 

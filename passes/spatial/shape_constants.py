@@ -1,8 +1,10 @@
 """Change the constants that hold shapes, however an exporter wrote them.
 
-A shape operand may be one initializer, a Constant node, or a Concat of single numbers of which some
-are computed from Shape nodes. `demand` carries the wanted numbers back to the constants behind them
-and leaves alone what follows from shapes by itself.
+A shape operand (a Reshape's target, a Slice's start) may be one initializer, a Constant node, or a
+Concat of single numbers, some of which are computed from Shape nodes. In go the numbers that an
+operand must hold in the pre-train network. `demand` carries them back, through the nodes in
+between, to the constants that they come from, and changes those. Numbers that are computed from
+Shape nodes change by themselves when the shapes do.
 """
 
 from __future__ import annotations
@@ -16,30 +18,35 @@ from graphscale.passes.graph.add_initializer import add_initializer
 from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, shape_of
 from graphscale.passes.graph.infer_shapes import InferredShapes
 
+# Operators that hand the numbers on in the same order.
 _TRANSPARENT = {"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape"}
 
 
 class ShapeConstants:
     """The edits to one model's shape constants.
 
+    Args:
+        model: The model, which is edited in place.
+        inferred: Its shapes and constants in the target network.
+
     Attributes:
         changed: Names of the constants whose numbers differ from the target's.
     """
 
-    def __init__(self, model: ir.Model, measured: InferredShapes) -> None:
+    def __init__(self, model: ir.Model, inferred: InferredShapes) -> None:
         self.model = model
-        self.measured = measured
+        self.inferred = inferred
         self.changed: list[str] = []
         self._wanted: dict[ir.Value, np.ndarray] = {}
 
     def demand(self, node: ir.Node, index: int, wanted: np.ndarray, freeze: bool = False) -> None:
-        """Let input `index` of `node` hold `wanted`.
+        """Make input `index` of `node` hold `wanted` in the pre-train network.
 
-        What is computed from Shape nodes is trusted to follow, or with `freeze` made a constant
-        (right where no batch size can be among the numbers).
+        Numbers that are computed from Shape nodes are left to follow the shapes. With `freeze` they
+        are replaced by a constant, which is right where no batch size can be among them.
         """
         value = node.inputs[index]
-        current = self.measured.constants.get(value)
+        current = self.inferred.constants.get(value)
         if current is None:
             return
         wanted = np.asarray(wanted).reshape(current.shape).astype(current.dtype)
@@ -47,25 +54,29 @@ class ShapeConstants:
             self._replace(node, index, value, wanted)
             return
         if np.array_equal(current, wanted) and value not in self._wanted:
-            self._wanted[value] = wanted
+            self._wanted[value] = wanted  # another reader may not change it any more
             return
         producer = value.producer()
+        # Either the constant is reached, or the demand goes on to the producer's inputs.
         if producer is None or producer.op_type == "Constant":
             self._set(node, index, value, wanted)
         elif producer.op_type in _TRANSPARENT:
-            source = self.measured.constants[producer.inputs[0]]
+            source = self.inferred.constants[producer.inputs[0]]
             self.demand(producer, 0, wanted.reshape(source.shape))
         elif producer.op_type == "Concat":
-            at = 0
+            at = 0  # each part gets its piece of the wanted numbers
             for position, part in enumerate(producer.inputs):
-                size = self.measured.constants[part].size
+                size = self.inferred.constants[part].size
                 self.demand(producer, position, wanted[at : at + size])
                 at += size
-        elif not _follows_shapes(value):
+        elif not _follows_shapes(value):  # computed from constants by other arithmetic
             self._replace(node, index, value, wanted)
 
     def computed(self, value: ir.Value, sizes: Callable[[ir.Value], list[int]]) -> np.ndarray:
-        """What a shape operand amounts to in the pre-train network, where tensors have `sizes`."""
+        """Compute the numbers of a shape operand in the pre-train network.
+
+        `sizes` gives the pre-train shape of a tensor, for the Shape nodes behind the operand.
+        """
         node = value.producer()
         if node is None:
             return value.const_value.numpy()
@@ -77,6 +88,7 @@ class ShapeConstants:
         return evaluate_node(self.model, node, given)[value.index()]
 
     def _set(self, node: ir.Node, index: int, value: ir.Value, wanted: np.ndarray) -> None:
+        """Change the constant `value`, or give this reader one of its own where readers differ."""
         earlier = self._wanted.get(value)
         if earlier is not None and not np.array_equal(earlier, wanted):
             self._replace(node, index, value, wanted)
@@ -88,6 +100,7 @@ class ShapeConstants:
         if producer is None:
             value.const_value = tensor
             return
+        # A Constant node holds its numbers in one of five attributes.
         ((name, _),) = producer.attributes.items()
         if name == "value":
             producer.attributes[name] = ir.AttrTensor(name, tensor)
@@ -101,7 +114,7 @@ class ShapeConstants:
             producer.attributes[name] = ir.AttrFloat32s(name, wanted.tolist())
 
     def _replace(self, node: ir.Node, index: int, value: ir.Value, wanted: np.ndarray) -> None:
-        """Give this reader a constant of its own: others want other numbers of `value`."""
+        """Give one reader a constant of its own in the place of `value`."""
         initializer = add_initializer(
             self.model, f"{value.name}.pretrain", np.ascontiguousarray(wanted)
         )

@@ -178,14 +178,14 @@ def test_groups_of_equal_layers_are_tried_one_by_one(model_file, monkeypatch):
         return found
 
     monkeypatch.setattr("graphscale.acceleration.choose_layers.measure_seconds", measure)
-    told = []
+    reports = []
     rewritten = graphscale.accelerate(
-        onnx.load(model_file), progress=lambda done, total: told.append((done, total))
+        onnx.load(model_file), progress=lambda done, total: reports.append((done, total))
     )
     assert not trials
     assert [node.op_type for node in rewritten.graph.node] == ["Conv", *["FFTConv"] * 3]
-    assert told[-1][0] == told[-1][1]
-    assert told == sorted(told)
+    assert reports[-1][0] == reports[-1][1]
+    assert reports == sorted(reports)
 
 
 def test_algorithms_of_fftconv_nodes_are_chosen_anew(model_file, fft_wins, monkeypatch):

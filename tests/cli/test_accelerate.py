@@ -1,4 +1,4 @@
-"""graphscale accelerate: its options and its table; what it measures is tests/acceleration's."""
+"""graphscale accelerate: its options and its table. Measuring is tested in tests/acceleration."""
 
 from __future__ import annotations
 
@@ -10,20 +10,12 @@ import pytest
 
 from graphscale.acceleration.accelerate_model import Acceleration, LayerChoice
 from graphscale.cli.command_line import main
-from tests.zoo.handmade import classic
 
 SLOW = LayerChoice("conv_0", [5, 5], [1, 3, 64, 64], "onnxruntime", {"onnxruntime": 0.25})
 FAST = LayerChoice(
     "conv_4", [3, 3], [1, 16, 32, 32], "direct", {"onnxruntime": 0.02, "direct": 0.001}
 )
 LEFT = LayerChoice("conv_7", [3, 3], [1, 16, 16, 16], reason="it is too small")
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    path = tmp_path / "target.onnx"
-    onnx.save(classic(17), path)
-    return path
 
 
 @pytest.fixture

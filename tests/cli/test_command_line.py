@@ -1,4 +1,4 @@
-"""What holds for every command: exit status, standard streams, signals, and faults of ours."""
+"""Every command: exit status, standard streams, signals, and faults of graphscale."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ import onnx
 import pytest
 
 from graphscale.cli.command_line import main
-from tests.zoo.handmade import classic
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    path = tmp_path / "target.onnx"
-    onnx.save(classic(17), path)
-    return path
 
 
 def run(*arguments: object, before: str = "", **options) -> subprocess.CompletedProcess[str]:
@@ -170,7 +162,7 @@ def test_handlers_of_the_process_are_as_before(target: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-# --- faults of ours, and what is missing ----------------------------------------------------------
+# --- faults of graphscale, and missing packages ---------------------------------------------------
 
 
 def test_a_fault_of_ours_is_reported_as_such(target: Path, monkeypatch, capsys) -> None:
@@ -210,3 +202,13 @@ def test_memory_that_is_not_there(target: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
     assert main(["shrink", str(target)]) == 2
     assert capsys.readouterr().err == "graphscale: not enough memory for this model\n"
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def test_unknown_options_exit_with_2(target: Path, capsys) -> None:
+    for arguments in (["shrink"], ["shrink", str(target), "--init", "zero"], ["melt", "x"], []):
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 2

@@ -1,4 +1,4 @@
-"""Compare an imported model with onnxruntime."""
+"""Helpers that compare an imported model with onnxruntime: build a model, run it in both."""
 
 import numpy as np
 import onnx

@@ -92,7 +92,7 @@ class Pooled(nn.Sequential):
 
 
 def test_shrink_train_grow(tmp_path):
-    """FFTConv is shrunk and grown like a Conv, whatever layers of ours lie between."""
+    """FFTConv is shrunk and grown like a Conv, with graphscale's other layers in between."""
     path, small_path, trained = (tmp_path / f"{name}.onnx" for name in ("target", "small", "ckpt"))
     module, x = Pooled().eval(), torch.randn(2, 3, 64, 64)
     graphscale.export(module, (x,), path, dynamic_shapes=[{0: torch.export.Dim("N")}])

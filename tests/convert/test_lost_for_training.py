@@ -1,4 +1,4 @@
-"""Signs of an export in evaluation mode."""
+"""lost_for_training finds the signs of an export in evaluation mode, and no others."""
 
 import torch
 from torch import nn

@@ -54,7 +54,7 @@ def backend_cases() -> dict[str, list]:
 
 
 def with_fixed_numbers(model: onnx.ModelProto, inputs: list) -> tuple[onnx.ModelProto, list]:
-    """The model with those inputs as initializers that must be known before it runs."""
+    """The model with initializers for those inputs that must be known before it runs."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     node = model.graph.node[0]
     entry = TRANSLATIONS[node.domain, node.op_type]

@@ -1,4 +1,4 @@
-"""The registry of translations: entries of graphscale's own operators, and of a user's."""
+"""The registry of translations: graphscale's own operators, and a user's."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_each_operator_of_the_library_says_which_inputs_are_trained(name):
 
 
 def test_trained_inputs_are_those_of_fbcunn():
-    """Weights and biases by hand, to hold the description itself."""
+    """The inputs are written out here, to check the library's description."""
     expected = {
         "FFTConv": (1, 2),
         "LocallyConnected": (1,),

@@ -86,7 +86,7 @@ def test_gradients_of_roi_align():
     ],
 )
 def test_deform_conv(options, groups, masked, bias):
-    """By ONNX's reference implementation: onnxruntime has no kernel of it in every version."""
+    """Against ONNX's reference implementation, because some onnxruntimes have no kernel of it."""
     group, parts = groups
     weights = {"w": random(6, 4 // group, 3, 2)} | ({"b": random(6)} if bias else {})
     pads, strides = options.get("pads", [0] * 4), options.get("strides", [1, 1])

@@ -1,4 +1,4 @@
-"""Imported networks train as torch's own do."""
+"""Imported networks train as the torch modules from which they were exported."""
 
 import copy
 

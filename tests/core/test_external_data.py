@@ -1,4 +1,4 @@
-"""Tensors in other files are found beside the model, and nowhere else."""
+"""Tensors in data files are found in the model's folder, and refused outside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which kernel becomes which: the paper's Table 1, the rule beyond it, dilation, users' tables."""
+"""Pre-train sizes of kernels: the paper's Table 1, the rule for others, dilation, user tables."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_the_users_table_comes_first() -> None:
 
 @pytest.mark.parametrize("dilation", [2, 3, 4, 6, 12])
 @pytest.mark.parametrize("target", [3, 5, 7])
-def test_dilated_kernels_are_scaled_by_their_effective_extent(target: int, dilation: int) -> None:
+def test_dilated_kernels_are_scaled_by_their_effective_size(target: int, dilation: int) -> None:
     size = pretrain_size(target)
     new = pretrain_dilation(target, dilation, size)
     effective, wanted = (target - 1) * dilation + 1, pretrain_size((target - 1) * dilation + 1)

@@ -1,4 +1,4 @@
-"""Models read and written: as onnx reads them, with weights wherever they may stand."""
+"""Models are read and written as by onnx, with weights in the file, beside it or in nodes."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_large_models_are_written_with_external_data(tmp_path: Path, monkeypatch
     save_model(load_model(model), tmp_path / "a.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "a.onnx.data"]
     assert (tmp_path / "a.onnx").stat().st_size < 50_000
-    picture = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
+    image = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32)
     expected, result = (
         onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"]).run(
-            None, {"image": picture}
+            None, {"image": image}
         )[0]
         for source in (model.SerializeToString(), str(tmp_path / "a.onnx"))
     )
@@ -181,13 +181,13 @@ def test_float16_networks_run_after_shrinking_and_growing() -> None:
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
         (entry,) = session.get_inputs()
-        picture = np.ones([2, *entry.shape[1:]], np.float16)
-        assert np.isfinite(session.run(None, {"image": picture})[0]).all()
+        image = np.ones([2, *entry.shape[1:]], np.float16)
+        assert np.isfinite(session.run(None, {"image": image})[0]).all()
 
 
 @pytest.mark.slow
 def test_a_model_over_2_gib(tmp_path: Path) -> None:
-    """Its weights are a hole in the file, so that it is quickly made."""
+    """The weights are a hole in a sparse file, which is made quickly."""
     g = Graph()
     x = g.op("Relu", g.conv("image", 3, 128, 5, 5, strides=[2, 2], pads=[2] * 4))
     x = g.op("Flatten", x)

@@ -82,25 +82,71 @@ def test_the_report_keeps_its_keys() -> None:
     assert layer["multiplications"] == {"target": 90, "pretrain": 20}
 
 
+def changed(path: list[str | int], value: object) -> str:
+    """The example as JSON with another value at one place."""
+    data = json.loads(example().to_json())
+    inner = data
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return json.dumps(data)
+
+
 @pytest.mark.parametrize(
-    ("path", "value"),
+    ("path", "value", "message"),
     [
-        (("weights", 0, "factors", 0, 0, 0), 1.5),
-        (("weights", 0, "factors", 0, 0, 1), [1]),
-        (("weights", 0, "factors", 0, 0, 1), 0),
-        (("weights", 0, "kind"), 3),
-        (("weights", 0, "name"), None),
-        (("inputs", 0, "target"), []),
-        (("inputs", 0, "pretrain", 2), -4),
-        (("target",), 5),
+        (["format"], "2", "format is a text, not a whole number"),
+        (["format"], True, "format is True, not a whole number"),
+        (["inputs"], {}, "inputs is an object, not a list"),
+        (["inputs", 0], "x", r"inputs\[0\] is a text, not an object"),
+        (["inputs", 0, "target"], [], r"inputs\[0\] has shapes .* do not belong together"),
+        (["inputs", 0, "pretrain", 0], "m", r"inputs\[0\] has shapes .* do not belong together"),
+        (["inputs", 0, "pretrain", 2], 0, r"inputs\[0\]\.pretrain\[2\] is 0, not between 1"),
+        (["inputs", 0, "target", 1], 3.5, r"inputs\[0\]\.target\[1\] is a number \(3\.5\), not"),
+        (["inputs", 0, "target", 1], 1 << 64, r"target\[1\] is 1844\d+, not between 1 and 2\^63"),
+        (["layers", 0, "name"], None, r"layers\[0\]\.name is None, not a text"),
+        (["layers", 0, "odd"], 1, r"layers\[0\] has the unknown field 'odd'"),
+        (["layers", 0, "target_kernel"], [3], r"layers\[0\] has different numbers of spatial axes"),
+        (["layers", 0, "target_multiplications"], -1, r"target_multiplications is -1, not between"),
+        (["layers", 0, "left_unscaled"], 5, r"layers\[0\]\.left_unscaled is a number, not a text"),
+        (["weights", 0, "factors"], 5, r"weights\[0\]\.factors is a number, not a list"),
+        (["weights", 0, "factors", 0, 0, 0], 1.5, r"factors\[0\]\[0\]\[0\] is a number \(1\.5\)"),
+        (["weights", 0, "factors", 0, 0, 1], [1], r"factors\[0\]\[0\]\[1\] is a list, not a whole"),
+        (["weights", 0, "factors", 0, 0], [1], r"factors\[0\]\[0\] has 1 sizes"),
+        (["weights", 0, "factors", 1, 0], {}, r"factors\[1\]\[0\] has no 'parts'"),
+        (["weights", 0, "factors", 1, 0, "parts", 0], 1, r"parts\[0\] is a number, not a list"),
+        (["weights", 0, "kind"], 3, r"weights\[0\]\.kind is a number, not a text"),
+        (["weights", 0, "kind"], "odd", r"kind is none of 'kernel', 'interface', 'table'"),
+        (["constants"], [1], r"constants\[0\] is a number, not a text"),
+        (["init"], "odd", "init is none of 'resize', 'fresh', ''"),
+        (["grids"], [], "grids is not an object"),
+        (["grids", "c"], 1, r"grids\['c'\] is a number, not a list"),
+        (["grids", "c", 0, "phase"], float("nan"), r"phase is a number \(nan\), not a finite"),
+        (["grids", "c", 0, "target", "size"], "1", r"target\.size is a text, not a whole number"),
+        (["target"], 5, "target is a number, not a text"),
     ],
 )
-def test_damaged(path: tuple, value: object) -> None:
+def test_each_field_is_checked(path: list[str | int], value: object, message: str) -> None:
+    pattern = rf"^a\.json: not a graphscale plan \(.*{message}.*\); give the \.plan\.json"
+    with pytest.raises(graphscale.GraphScaleError, match=pattern):
+        Plan.from_json(changed(path, value), "a.json")
+
+
+@pytest.mark.parametrize("text", ["", "5", "[]", "{}", "[" * 100_000, "{", "é", b"\xff\xfe\xff"])
+def test_other_texts_are_refused(text: str | bytes) -> None:
+    with pytest.raises(graphscale.GraphScaleError, match=r"^a\.json: not a graphscale plan \("):
+        Plan.from_json(text, "a.json")
+
+
+def test_factors_in_factors_too_deep_are_refused() -> None:
+    data = json.loads(changed(["weights", 0, "factors"], "HERE"))
+    nest = '[{"parts":[' * 20_000 + "]}]" * 20_000
+    with pytest.raises(graphscale.GraphScaleError, match=r"^a\.json: not a graphscale plan \("):
+        Plan.from_json(json.dumps(data).replace('"HERE"', f"[{nest}]"), "a.json")
+
+
+def test_a_missing_field_is_named() -> None:
     data = json.loads(example().to_json())
-    *outer, key = path
-    place = data
-    for each in outer:
-        place = place[each]
-    place[key] = value
-    with pytest.raises(graphscale.GraphScaleError, match="not a graphscale plan"):
+    del data["folded"]
+    with pytest.raises(graphscale.GraphScaleError, match="has no 'folded'"):
         Plan.from_json(json.dumps(data))

@@ -85,7 +85,7 @@ def test_of_all_pretrain_kernels_shrink_finds_the_nearest() -> None:
 @pytest.mark.parametrize("method", ["bilinear", "bicubic", "align-corners"])
 @PAIRS
 def test_mirrored_kernels_grow_into_mirrored_kernels(source: int, target: int, method: str) -> None:
-    """Not so for 'nearest', where a place half-way between two taps has to take one side."""
+    """'nearest' is not symmetric: a place half-way between two taps takes one of them."""
     matrix = interpolation_matrix(source, target, method)
     np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-12)
 

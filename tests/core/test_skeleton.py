@@ -1,4 +1,4 @@
-"""A model without its weights, as text."""
+"""A model without its weights becomes text and back; damaged text is refused."""
 
 import base64
 import zlib

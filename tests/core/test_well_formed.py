@@ -1,4 +1,4 @@
-"""What is wrong with a model is said when it is read; what can be put in order is."""
+"""Faults of a model are reported when it is read; unsorted nodes are sorted."""
 
 from __future__ import annotations
 

@@ -62,5 +62,5 @@ class Emulation:
     def use(self, monkeypatch) -> None:
         """Run all operators by the emulated kernels until the test ends."""
         place = ctypes.byref(library._Place(1, 1, None, self._allocate, self._release))
-        monkeypatch.setattr(library, "_library", lambda: self._library)
+        monkeypatch.setattr(library, "open_library", lambda: self._library)
         monkeypatch.setattr(library, "_place", lambda device: place)

@@ -97,6 +97,7 @@ def test_exported_symbols():
         "graphscale_cuda_error",
         "graphscale_describe",
         "graphscale_algorithms",
+        "graphscale_infer_shapes",
         "graphscale_run",
     }
 

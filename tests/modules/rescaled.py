@@ -1,4 +1,4 @@
-"""Shrunk modules in tests: how to get one, feed it and compare it."""
+"""Helpers for tests of shrunk modules: shrink one, feed it, compare it."""
 
 import warnings
 
@@ -13,7 +13,7 @@ import graphscale
 
 
 def shrink(module: nn.Module, example: object, **options: object) -> nn.Module:
-    """Shrunk without falling back on the imported graph."""
+    """The shrunk module; it must have the class of the target."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         return graphscale.shrink(module, example, **options)

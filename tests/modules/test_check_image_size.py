@@ -1,4 +1,4 @@
-"""Images of a wrong size are an error at the first batch."""
+"""A shrunk module refuses images of another size at the first batch."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Layers that compute their kernels from parameters shrink and grow in their own class."""
+"""Layers that compute their kernels from parameters shrink and grow, and keep their class."""
 
 import warnings
 

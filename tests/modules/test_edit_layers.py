@@ -1,4 +1,4 @@
-"""Every kind of layer takes the numbers of the shrunk graph, and of the target's again."""
+"""Every kind of layer can have the sizes of the shrunk graph, and again those of the target's."""
 
 import pytest
 import torch

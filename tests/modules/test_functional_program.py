@@ -1,4 +1,4 @@
-"""The program that torch.onnx need not decompose gives the same graph, or there is none."""
+"""A functional program gives the graph that torch.onnx's decompositions give, or there is none."""
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from .rescaled import assert_close, run_onnxruntime
 
 
 class InPlace(nn.Module):
-    """In-place operators on computed tensors, which others read before and after."""
+    """In-place operators on computed tensors, which other operators read before and after."""
 
     def __init__(self) -> None:
         super().__init__()

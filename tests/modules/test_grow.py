@@ -1,4 +1,4 @@
-"""Growing modules that are shrunk more than once, on the meta device, or with a strange target."""
+"""Growing modules that were shrunk twice or are on the meta device, and with a wrong target."""
 
 import copy
 
@@ -80,7 +80,7 @@ def test_plan_of_a_module() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_one_weight(dtype: torch.dtype) -> None:
-    """Eq. 5 by torch's interpolation; shrinking is what growing inverts."""
+    """Growth equals Eq. 5 by torch's interpolation; shrinking a grown tensor gives it back."""
     plan = graphscale.plan(target(), EXAMPLE).weights[0]
     small = torch.randn(plan.pretrain_shape, dtype=dtype).to(memory_format=torch.channels_last)
     large = grow_weight(small, plan)

@@ -20,7 +20,7 @@ def assert_channels_last(module: nn.Module) -> None:
 
 
 def test_channels_last_survives_shrink_and_grow() -> None:
-    """All of ResNet-18's weights keep it, by every way of growing."""
+    """All of ResNet-18's weights keep the format, by every function that grows."""
     target = build("resnet18", 0.25, 10).to(memory_format=torch.channels_last)
     shrunk = shrink(target, torch.randn(1, 3, 64, 64))
     assert_channels_last(shrunk)
@@ -33,7 +33,7 @@ def test_channels_last_survives_shrink_and_grow() -> None:
 
 
 class FixedSize(nn.Module):
-    """A number of the target stands in its forward, so that the imported graph replaces it."""
+    """Has a size of the target in its forward, so that the imported graph replaces it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ def shrunk(target: nn.Module) -> nn.Module:
 
 
 def saved(checkpoint: object) -> object:
-    """Through a file, read as torch does by default."""
+    """The object after torch.save and torch.load with torch's defaults."""
     file = io.BytesIO()
     torch.save(checkpoint, file)
     file.seek(0)

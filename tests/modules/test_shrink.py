@@ -1,4 +1,4 @@
-"""A torch module is shrunk and grown as its ONNX graph is, and stays what it was."""
+"""A torch module is shrunk and grown as its ONNX graph is, and keeps its class and keys."""
 
 import copy
 import io
@@ -44,7 +44,7 @@ def train(module: nn.Module, steps: int = 2) -> None:
 
 
 def check_grown(grown: nn.Module, target: nn.Module, example: torch.Tensor) -> None:
-    """The grown module is the target but for its numbers."""
+    """The grown module equals the target in everything but the values of its weights."""
     assert type(grown) is type(target)
     assert repr(grown) == repr(target)
     state = target.state_dict()
@@ -57,7 +57,7 @@ def check_grown(grown: nn.Module, target: nn.Module, example: torch.Tensor) -> N
 
 
 def check_kernels(shrunk: nn.Module, grown: nn.Module) -> None:
-    """Kernels by torch's interpolation and Eq. 5's amplitude, what is not resized untouched."""
+    """Kernels equal torch's interpolation times Eq. 5's factor; other weights are copied."""
     resized = {weight.name: weight.kind for weight in shrunk.graphscale_plan.weights}
     large = grown.state_dict()
     for name, small in shrunk.state_dict().items():
@@ -128,7 +128,7 @@ class Network(nn.Module):
 
 
 class Fixed(Network):
-    """Has a number of the target written into its forward."""
+    """Has a size of the target written into its forward."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.max_pool2d(self.norm(self.first(x)).relu(), 2)
@@ -265,7 +265,7 @@ def test_keyword_arguments_and_several_outputs() -> None:
 
 
 def test_a_module_for_one_image(capfd: pytest.CaptureFixture) -> None:
-    """Without a symbolic batch; nothing is printed, whatever torch thinks of that."""
+    """The batch cannot be symbolic; torch's exporter must print nothing about that."""
 
     class One(Network):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

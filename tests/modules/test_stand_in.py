@@ -1,4 +1,4 @@
-"""The imported graph that stands in a module's place trains as the module does."""
+"""An imported graph that replaces a module trains as the module does."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ class DropPath(nn.Module):
 
 
 class Fixed(nn.Module):
-    """A size of the target stands in its forward."""
+    """Has a size of the target written into its forward."""
 
     def __init__(self, dropped: nn.Module) -> None:
         super().__init__()

@@ -17,12 +17,12 @@ from onnx import helper
 from tests.zoo.handmade import Graph
 
 OPSETS = (7, 9, 10, 11, 12, 13, 14, 17, 18, 20, 21, 23)
-BY_RANK = {1: (32, 120), 2: (18, 72), 3: (12, 22)}  # smallest and largest input extents
+BY_RANK = {1: (32, 120), 2: (18, 72), 3: (12, 22)}  # smallest and largest input size
 
 
 @dataclass(frozen=True)
 class Map:
-    """A feature map while the graph is built: its name, channels and extents."""
+    """A feature map while the graph is built: its name, channels and spatial sizes."""
 
     name: str
     channels: int

@@ -1,4 +1,7 @@
-"""Where a network's pixels stand in its picture, worked out from the finished graph alone."""
+"""Where a network's pixels stand in its image, computed from the finished graph alone.
+
+The reference that plans are compared with: it reads no plan and shares no code with the passes.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,12 @@ class Line:
     pitch: Fraction
 
 
-def offset(line: Line, extent: int, whole: int) -> float:
-    """The middle of a map of `extent` pixels off the middle of the picture, as a part of it."""
-    middle = line.origin + line.pitch * Fraction(extent - 1, 2) - Fraction(whole - 1, 2)
+def offset(line: Line, size: int, whole: int) -> float:
+    """How far the middle of a map of `size` pixels is off the middle of an image of `whole` pixels.
+
+    In parts of the image.
+    """
+    middle = line.origin + line.pitch * Fraction(size - 1, 2) - Fraction(whole - 1, 2)
     return float(middle / whole)
 
 

@@ -42,7 +42,7 @@ def forms(*cases: object) -> Callable:
 
 
 def stem(g: Graph, channels: int = 8, stride: int = 1) -> str:
-    """A 3×3 convolution on the picture, which has 3×32×32 pixels."""
+    """A 3×3 convolution on the image, which has 3×32×32 pixels."""
     x = g.conv("image", 3, channels, 3, 3, pads=[1] * 4, strides=[stride] * 2)
     return g.op("Relu", x)
 
@@ -409,7 +409,7 @@ def resize_by_scales(how: str):
 
 @form
 def pooled_branch_spread_over_the_map():
-    """The picture-wide branch of ASPP: one pixel resized to the map."""
+    """The image-wide branch of ASPP: one pixel resized to the map."""
     g = Graph()
     x = stem(g)
     y = g.conv(g.op("GlobalAveragePool", x), 8, 8, 1, 1)
@@ -476,7 +476,7 @@ def several_outputs():
 
 @form
 def siamese_inputs():
-    """Two pictures through the same weights."""
+    """Two images through the same weights."""
     g = Graph()
     weight, bias = g.normal("conv.weight", 8, 3, 5, 5), g.normal("conv.bias", 8)
     maps = [g.op("Conv", name, weight, bias, pads=[2] * 4) for name in ("image", "other")]

@@ -24,7 +24,7 @@ LARGEST_PHASE = 0.5  # pixels between the grids of two maps that are joined
 
 
 def run(model: onnx.ModelProto, batch: int, inner: bool = False) -> dict[str, np.ndarray]:
-    """Outputs, or with `inner` every tensor, that onnxruntime computes from random pictures."""
+    """Outputs, or with `inner` every tensor, that onnxruntime computes from random images."""
     names = [value.name for value in model.graph.output]
     if inner:
         whole = onnx.ModelProto()
@@ -40,13 +40,13 @@ def run(model: onnx.ModelProto, batch: int, inner: bool = False) -> dict[str, np
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     random = np.random.default_rng(0)
-    pictures = {
+    images = {
         entry.name: random.standard_normal([batch, *entry.shape[1:]]).astype(np.float32)
         for entry in session.get_inputs()
     }
-    results = session.run(None, pictures)
+    results = session.run(None, images)
     named = dict(zip((value.name for value in session.get_outputs()), results, strict=True))
-    return {**pictures, **named} if inner else named
+    return {**images, **named} if inner else named
 
 
 def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -114,7 +114,7 @@ def check_runs(target: onnx.ModelProto, pretrain: onnx.ModelProto) -> None:
 
 
 def check_joins(target, pretrain, maps, plan) -> None:
-    """Equal extents stay equal; grids meet within half a pixel and are reported as they are."""
+    """Equal sizes stay equal; grids meet within half a pixel and are reported as they are."""
     small, large = maps
     entry = target.graph.input[0].name
     rank = len(large[entry].shape) - 2
@@ -268,8 +268,8 @@ def test_torch_trains_what_onnxruntime_runs(seed: int) -> None:
     pretrain = graphscale.shrink(random_network(seed).model, init="resize")
     (expected,) = run(pretrain, 3).values()
     module = graphscale.load(pretrain).eval()
-    pictures = torch.from_numpy(run(pretrain, 3, inner=True)[pretrain.graph.input[0].name])
-    result = module(pictures)
+    images = torch.from_numpy(run(pretrain, 3, inner=True)[pretrain.graph.input[0].name])
+    result = module(images)
     allowed = 1e-4 * np.abs(expected).max()
     np.testing.assert_allclose(result.detach().numpy(), expected, rtol=0, atol=allowed)
     result.square().sum().backward()

@@ -1,4 +1,4 @@
-"""Input sizes as users write them, and the shapes of all inputs that follow."""
+"""Input sizes are parsed as users write them, and give the shapes of all inputs."""
 
 from __future__ import annotations
 

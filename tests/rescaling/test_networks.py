@@ -53,7 +53,7 @@ def array(tensor: onnx.TensorProto) -> np.ndarray:
 
 
 def outputs(model: onnx.ModelProto, batch: int, also: list[str] = ()) -> list[np.ndarray]:
-    """What onnxruntime makes of random pictures, and the inner tensors asked for."""
+    """What onnxruntime makes of random images, and the inner tensors asked for."""
     if also:
         named = onnx.ModelProto()
         named.CopyFrom(model)
@@ -243,7 +243,7 @@ def test_handmade_models(name: str) -> None:
 
 @pytest.mark.parametrize("path", LIGHT_MODELS, ids=lambda path: path.stem)
 def test_model_zoo_with_computed_weights(path: Path) -> None:
-    """Their weights are computed by nodes: folded first, which the plan says."""
+    """Weights that nodes compute are folded first, and the plan names them."""
     target = onnx.load(path)
     pretrain = graphscale.shrink(path)
     assert plan_of(pretrain).folded

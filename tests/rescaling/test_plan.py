@@ -1,4 +1,4 @@
-"""Planning leaves the model as it is, reads no weight, and says what shrinking would do."""
+"""Planning does not change the model, reads no weight, and gives the plan that shrinking gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shrinking gives a network of its own, with weights resized or drawn."""
+"""Shrinking makes a new network, whose weights are resized or drawn."""
 
 from __future__ import annotations
 

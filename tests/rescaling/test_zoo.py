@@ -55,18 +55,18 @@ def test_has_the_published_number_of_weights(name: str) -> None:
     assert millions == pytest.approx(PUBLISHED[name], abs=0.006)
 
 
-def test_overfeat_has_the_papers_extents_and_multiplications() -> None:
-    extents, multiplications = [], 0
+def test_overfeat_has_the_papers_sizes_and_multiplications() -> None:
+    sizes, multiplications = [], 0
     with torch.device("meta"):
         module = NETWORKS["overfeat_fast"].build()
         x = torch.empty(1, 3, 231, 231)
     for layer in module:
         x = layer(x)
         if isinstance(layer, torch.nn.Conv2d | torch.nn.MaxPool2d):
-            extents.append(x.shape[-1])
+            sizes.append(x.shape[-1])
         if isinstance(layer, torch.nn.Conv2d):
             multiplications += layer.weight[0].numel() * x.numel()
-    assert extents == [56, 28, 24, 12, 12, 12, 12, 6]
+    assert sizes == [56, 28, 24, 12, 12, 12, 12, 6]
     assert multiplications == pytest.approx(2.671e9, rel=2e-4)
 
 

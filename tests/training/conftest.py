@@ -1,4 +1,4 @@
-"""Processes that these tests start find the tests' own modules."""
+"""Put the repository on the import path, also for processes that these tests start."""
 
 import sys
 from pathlib import Path

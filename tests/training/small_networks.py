@@ -34,7 +34,7 @@ class Small(nn.Module):
 
 
 class Fixed(Small):
-    """Has a number of the target written into its forward, so it becomes an imported graph."""
+    """Has a size of the target written into its forward, so it becomes an imported graph."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.max_pool2d(self.norm(self.first(x)).relu(), 2)
@@ -60,7 +60,7 @@ def shrunk(kind: type = Small) -> nn.Module:
 
 
 def batch(module: nn.Module | None = None, seed: int = 1) -> torch.Tensor:
-    """Images of the module's pre-train size; of the target's without one."""
+    """Random images of the size that the module's plan names; of the target's without a plan."""
     shape = EXAMPLE.shape[1:]
     if module is not None:
         shape = module.graphscale_plan.inputs[0].pretrain[1:]

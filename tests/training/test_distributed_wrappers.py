@@ -1,4 +1,4 @@
-"""DistributedDataParallel goes on averaging gradients after growth in place."""
+"""DistributedDataParallel still averages gradients after growth in place."""
 
 import copy
 import socket

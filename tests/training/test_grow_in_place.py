@@ -1,4 +1,4 @@
-"""A module grown in place is `graphscale.grow`'s, and everything around it goes on working."""
+"""A module grown in place equals `graphscale.grow`'s; optimizers and wrappers still work."""
 
 import copy
 import io
@@ -122,7 +122,7 @@ def test_optimizer_state_grows(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_state_resets(name: str) -> None:
-    """A reset parameter moves as under a new optimizer."""
+    """A parameter whose state was reset is updated as by a new optimizer."""
     make, _ = OPTIMIZERS[name]
     module = shrunk()
     optimizer = make(module)

@@ -1,4 +1,4 @@
-"""The schedule grows when it says, tells the image size, and goes on bit for bit from a file."""
+"""The schedule grows at its times, gives the image size, and resumes bit for bit from a file."""
 
 import copy
 import io
@@ -122,7 +122,7 @@ def test_stages_and_sizes_for_workers_and_inputs() -> None:
 
 
 class Training:
-    """All that a run has, made anew; saved and loaded as loops do."""
+    """A module, its optimizer and schedules, newly made; saved and loaded as by a training loop."""
 
     def __init__(self) -> None:
         self.model = shrunk()
@@ -143,7 +143,7 @@ class Training:
         self.losses: list[float] = []
 
     def parts(self) -> dict[str, Any]:
-        """The schedule first: it grows what the others are loaded into."""
+        """What has a state dict; the schedule first, because it grows the module."""
         names = ("schedule", "model", "optimizer", "average", "rates")
         return {name: getattr(self, name) for name in names}
 
@@ -192,7 +192,7 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(graphscale.GraphScaleError, match="carries no plan"):
         GrowthSchedule(target(), total=5, grow_at=2)
     schedule = GrowthSchedule(module, total=5, grow_at=2)
-    with pytest.raises(graphscale.GraphScaleError, match="was not told"):
+    with pytest.raises(graphscale.GraphScaleError, match="was not called"):
         list(schedule)
     before = copy.deepcopy(schedule.state_dict())
     schedule.grow()

@@ -1,4 +1,4 @@
-"""Batches, inputs and workers follow the image size of the moment."""
+"""Batches, inputs and workers follow the current image size."""
 
 import copy
 import pickle
@@ -55,7 +55,7 @@ def test_inputs_of_a_module() -> None:
 
 
 class Sizes(Dataset):
-    """Items are the size that the worker sees."""
+    """A data set whose items are the size that the worker process sees."""
 
     def __init__(self, size: SharedImageSize) -> None:
         self.size = size

@@ -36,7 +36,7 @@ def network() -> nn.Module:
 
 
 def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bars that lie or stand."""
+    """Images of horizontal or vertical bars."""
     generator = torch.Generator().manual_seed(seed)
     shown = 0.3 * torch.randn(count, 1, 16, 16, generator=generator)
     labels = torch.randint(2, (count,), generator=generator)
@@ -84,7 +84,7 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, stop: int, optimizer: str) -> N
     def stepped(epoch: int, batch: int, batches: int) -> None:
         part.stop = next(steps) == stop
 
-    part.events = Events(stepped=stepped)
+    part.events = Events(batch_done=stepped)
     with pytest.raises(Interrupted):
         part.run()
     rest = trainer("late", tmp_path, **options)
@@ -121,7 +121,7 @@ def test_growth_carries_the_weights_over() -> None:
 
 def test_the_whole_decay_comes_after_growth() -> None:
     run = trainer("late", schedule=RateSchedule("linear"), epochs=10)
-    rates = [run._rate(moment) for moment in (0, 3, 6.99, 7, 8.5, 10)]
+    rates = [run._rate(done) for done in (0, 3, 6.99, 7, 8.5, 10)]
     assert rates == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.025, 0.0])
 
 

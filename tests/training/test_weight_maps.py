@@ -1,4 +1,4 @@
-"""The maps of weights between stages, by hand."""
+"""The maps of weights between stages, against matrices written out by hand."""
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@
 
 namespace graphscale {
 
-// T is float or double. bias may be null. y is clipped to the bounds.
+// T is float or double; bias may be null; y is clipped to the bounds.
 template <typename T>
 void conv_direct(const Context& context, const ConvGeometry& geometry, const T* x, const T* weight,
                  const T* bias, const Bounds& bounds, T* y);

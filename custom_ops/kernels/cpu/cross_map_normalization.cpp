@@ -3,9 +3,9 @@
 // |j - c| <= (size - 1) / 2, zero beyond the ends. Scale is not divided by size, as ONNX LRN's
 // alpha is.
 //
-// x is seen as [N, C, M]; one task is a block of columns of one sample, copied to where the maps
-// beyond the ends are zeros. Cost: N * C * M * size additions and N * C * M powers, twice the
-// additions for the gradient; x (and grad) and the result go through memory once.
+// x is seen as [N, C, M]; one task is a block of columns of one sample, copied between maps of
+// zeros. Cost: N * C * M * size additions and N * C * M powers, twice the additions for the
+// gradient; x (and grad) and the result go through memory once.
 #include <algorithm>
 
 #include "kernels/cpu/vector_loops.h"

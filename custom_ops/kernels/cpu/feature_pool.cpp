@@ -54,7 +54,7 @@ double positive_power(const Attributes& attributes) {
 }
 
 constexpr int64_t kBlock = 4096;  // numbers that stay in the first cache
-constexpr int64_t kShort = 8;     // shorter inner loops are not worth a call
+constexpr int64_t kShort = 8;     // shorter inner loops do not pay for a call
 
 // body(sample, first feature out, last + 1, first column, last + 1) for blocks of the output, in
 // parallel; whole_columns: a block has all features of its columns.
@@ -269,9 +269,9 @@ void maxout_kernel(const Call& call) {
       });
 }
 
-// Where each window's largest value was is found again: reading x costs no more than reading an
-// index, and nobody has to write and to keep that. Where windows overlap, a block has all of its
-// columns' windows.
+// The place of each window's maximum is searched again: reading x costs no more than reading an
+// index, which would have to be written and stored. Where windows overlap, a block has all windows
+// of its columns.
 template <typename T>
 void maxout_grad_kernel(const Call& call) {
   using Wide = typename Accumulator<T>::type;

@@ -25,21 +25,21 @@ void require_grad(ShapeCall& call, size_t x, size_t weight) {
   }
 }
 
-// Whether kernels/cpu/fft_conv computes convolutions of that kind with some algorithm: none of
-// nothing.
+// Whether kernels/cpu/fft_conv computes such convolutions by any algorithm; it does not where there
+// is nothing to compute.
 bool has_algorithms(const ConvGeometry& g) {
   return g.in.size() <= 2 &&
          std::min({g.batch, g.in_channels, g.out_channels, g.in_size(), g.out_size()}) > 0;
 }
 
-// How kernels/cpu/fft_conv computes a pass; nothing where it does not.
+// The algorithm by which kernels/cpu/fft_conv computes a pass; nullopt where it does not.
 std::optional<std::pair<fft_conv::Problem, fft_conv::Algorithm>> algorithm_of(const Call& call,
                                                                               const ConvGeometry& g,
                                                                               fft_conv::Pass pass) {
   if (!has_algorithms(g)) return std::nullopt;
-  // The attribute where it fits, else the choice of the cost model.
+  // The attribute's algorithm where it fits, else the choice of the cost model.
   const fft_conv::Problem p = fft_conv::problem_of(g);
-  // The wish was measured elsewhere, perhaps for another size or another device.
+  // The attribute may have been measured for another size or on another device.
   const auto wish = fft_conv::parse_algorithm(call.attributes.text("algorithm"));
   const bool direct = wish && wish->method == fft_conv::Method::kDirect;
   const fft_conv::Algorithm algorithm = wish && (direct || fft_conv::supports(p, pass, *wish))
@@ -73,8 +73,8 @@ Operator&& with_algorithm(Operator&& op, AlgorithmsFunction list) {
       .algorithms(list);
 }
 
-// Weights that a model keeps constant, as algorithms want them. They depend on the algorithm, not
-// on the image.
+// The prepacked form of a model's constant weights, one for each algorithm. It does not depend on
+// the image.
 class ConstantWeights : public Prepacked {
  public:
   const void* prepacked(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
@@ -107,8 +107,8 @@ class ConstantWeights : public Prepacked {
   mutable std::map<std::tuple<fft_conv::Method, int, int>, std::unique_ptr<void, Free>> kept_;
 };
 
-// A shape for x where the session does not know it: as large as the kernel. Enough for an algorithm
-// that is given.
+// A shape for x where the session does not know it: as large as the kernel, which is enough to
+// prepack for a given algorithm.
 Shape smallest_image(const Attributes& attributes, const Shape& weight) {
   Shape x = {1, weight[1] * attributes.integer("group")};
   for (size_t d = 2; d < weight.size(); ++d) {
@@ -118,8 +118,8 @@ Shape smallest_image(const Attributes& attributes, const Shape& weight) {
   return x;
 }
 
-// Prepacks what the first run will need: for the algorithm that the node asks for, or that will be
-// chosen for an image whose size is known; else the first run does.
+// Prepacks the weights for the algorithm of the node's attribute, or for the one that will be
+// chosen where the size of the image is known; else the first run prepacks them.
 template <size_t kX, fft_conv::Pass kPass>
 std::unique_ptr<Prepacked> prepack_weights(const Context& context, const Attributes& attributes,
                                            Type type, const std::vector<Tensor>& inputs) {
@@ -144,12 +144,12 @@ std::unique_ptr<Prepacked> prepack_weights(const Context& context, const Attribu
         }
       });
     }
-  } catch (const Error&) {  // the run itself says what is wrong
+  } catch (const Error&) {  // the run itself will report the error
   }
   return weights;
 }
 
-// use(spectra) with the weights' spectra, kept or made for this call.
+// Calls use(spectra) with the spectra of the weights, prepacked or computed for this call.
 template <typename Use>
 void with_spectra(const Call& call, const fft_conv::Problem& p, fft_conv::Pass pass,
                   const fft_conv::Algorithm& algorithm, const float* weight, const Use& use) {

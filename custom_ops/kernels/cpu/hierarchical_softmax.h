@@ -1,4 +1,4 @@
-// What the operators of the two-level softmax share (fbcunn HSM): classes are rows of one weight,
+// Shared by the operators of the two-level softmax (fbcunn HSM): classes are rows of one weight,
 // stored cluster after cluster, and log p(class) = log p(cluster) + log p(class | cluster).
 #pragma once
 
@@ -36,7 +36,7 @@ struct Tree {
   }
 };
 
-// count rows of a tensor of T from `first` on, widened if need be into `room`.
+// `count` rows of a tensor of T from `first` on; 16-bit types are widened into `room`.
 template <typename T>
 const typename Accumulator<T>::type* wide_rows(const Tensor& tensor, int64_t first, int64_t count,
                                                int64_t width,
@@ -79,7 +79,7 @@ Wide log_sum_exp(const Wide* values, int64_t count) {
   return largest + std::log(loops.exponentials(count, values, largest, nullptr));
 }
 
-// Samples that go through one cluster at once, so that their logits stay small.
+// Samples of a cluster that are computed at once, which bounds the memory of their logits.
 inline int64_t samples_at_once(int64_t cluster_size) {
   return std::max<int64_t>(1, (int64_t{1} << 18) / std::max<int64_t>(cluster_size, 1));
 }

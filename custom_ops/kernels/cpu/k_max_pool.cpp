@@ -1,10 +1,10 @@
 // Dynamic k-max pooling over time (fbcunn TemporalKMaxPooling; Kalchbrenner et al. 2014): of every
 // feature the k largest values, in their original order.
 //
-// As many features as a vector has elements are searched together, for the smallest value that is
-// kept, bit by bit: whatever k is, that takes 32 comparisons of each number (64 in double). When
-// few are kept of many, most numbers are sorted out by a bound before. Cost: about 32 N T D
-// comparisons in float; x is read once, y and the index [N, k, D] are written once.
+// As many features as a vector has elements are searched together, for the k-th largest value, bit
+// by bit: for any k this takes 32 comparisons of each number (64 in double). For a small k a bound
+// excludes most numbers before. Cost: about 32 N T D comparisons in float; x is read once, y and
+// the index [N, k, D] are written once.
 #include <algorithm>
 #include <cmath>
 
@@ -14,7 +14,7 @@
 namespace graphscale {
 namespace {
 
-// max(k, ceil(k_dynamic T)); a ten-thousandth of a frame is a rounding error, not a frame.
+// max(k, ceil(k_dynamic T)); 1e-4 is subtracted so that rounding errors add no frame.
 int64_t kept_frames(const Attributes& attributes, int64_t frames) {
   const int64_t k = attributes.bounded("k", 1);
   const double share = attributes.number("k_dynamic");

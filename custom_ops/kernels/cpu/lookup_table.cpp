@@ -2,8 +2,8 @@
 //
 // The gradient sorts the indices and sums the rows of equal index one after another: every row of
 // the result is written once, whatever the frequency of its word, and the sums do not depend on
-// threads. Cost: the bytes of the rows read and written; the sort, digit by digit, is little beside
-// that.
+// threads. Cost: the bytes of the rows read and written; the sort, digit by digit, costs little in
+// comparison.
 #include <algorithm>
 #include <type_traits>
 #include <utility>

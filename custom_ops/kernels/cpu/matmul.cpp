@@ -3,8 +3,8 @@
 // registers.
 //
 // Cost: 2 m n k operations. Packing reads and writes B once per kMaxDepth x kMaxColumns block and A
-// once per tile of C: O(n k + m k n / kMaxColumns) moves, little beside the products unless m or n
-// is small.
+// once per tile of C: O(n k + m k n / kMaxColumns) moves, few in comparison with the products
+// unless m or n is small.
 #include "kernels/cpu/matmul.h"
 
 #include <algorithm>
@@ -50,7 +50,7 @@ void pack_b(const Context& context, int64_t n, int64_t k, const MatrixView<const
       const int width = static_cast<int>(std::min<int64_t>(block.columns, padded - j));
       const int used = static_cast<int>(std::min<int64_t>(width, n - j));
       T* to = packed + p * padded + j * depth;
-      // Rows that are neighbours in one group have a constant distance.
+      // Neighbouring rows of one group lie at a constant distance.
       for (int64_t first = 0; first < depth;) {
         const int64_t rows = std::min(depth - first, b.group - (b.first + p + first) % b.group);
         for (int i = 0; i < used; ++i) from[i] = b.at(p + first) + (j + i) * b.column;

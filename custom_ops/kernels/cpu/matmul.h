@@ -32,7 +32,7 @@ template <typename T>
 void matmul(const Context& context, int64_t m, int64_t n, int64_t k, MatrixView<const T> a,
             MatrixView<const T> b, MatrixView<T> c, bool accumulate, const T* bias = nullptr);
 
-// A B that is used many times can be packed beforehand, into packed_size(n, k) elements.
+// B can be packed once for many products, into packed_size(n, k) elements.
 template <typename T>
 int64_t packed_size(int64_t n, int64_t k);
 template <typename T>

@@ -1,10 +1,10 @@
 // One bit per gradient element with error feedback (Seide et al. 2014; fbcunn OneBitQuantization).
 //
 // Per row: v = gradient + residual; its bits are v >= 0, its two scales the means of v where the
-// bit is set and where it is not (0 where there is none), its new residual what the bits do not
-// tell of v. Bit i of word j is column 32 j + i; the last word is filled up with zeros. Cost:
-// gradient and residual are read twice, the new residual is written once; the bits are 1/32 of
-// that.
+// bit is set and where it is not (0 where there is none), its new residual the difference between v
+// and the scales that the bits choose. Bit i of word j is column 32 j + i; the last word is filled
+// up with zeros. Cost: gradient and residual are read twice, the new residual is written once; the
+// bits are 1/32 of that.
 #include <algorithm>
 
 #include "kernels/cpu/widen.h"
@@ -48,7 +48,7 @@ void quantize(const Call& call) {
         const double mean = count[bit] > 0 ? sum[bit] / static_cast<double>(count[bit]) : 0;
         scales[1 - bit] = T(static_cast<Wide>(mean));
       }
-      // Second pass: what the scales leave out of v.
+      // Second pass: the difference between v and the scale of its bit.
       for (int64_t i = 0; i < columns; ++i) {
         const bool bit = (bits[i / kBits] >> (i % kBits) & 1u) != 0;
         const Wide v = static_cast<Wide>(g[i]) + static_cast<Wide>(e[i]);

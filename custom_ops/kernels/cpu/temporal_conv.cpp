@@ -40,7 +40,7 @@ Sizes sizes(const Tensor& x, const Tensor& weight, int64_t stride) {
           (x.shape[1] - weight.shape[1]) / stride + 1};
 }
 
-// What every output sees: [N * T_out, kernel * features], overlapping.
+// The frames under each output: [N * T_out, kernel * features], overlapping in memory.
 template <typename Wide>
 MatrixView<const Wide> windows(const Sizes& s, const Wide* x) {
   return {x, s.stride * s.in_features, 1, s.out_frames, s.frames * s.in_features};

@@ -301,8 +301,7 @@ struct Loops {
     return sum;
   }
 
-  // Whether a number that was there before stays: a not-a-number does, and gives way to numbers
-  // never.
+  // Whether the number found before stays: a not-a-number stays and is never replaced.
   static Places keeps(Vector before, Vector next) { return (next <= before) | (before != before); }
 
   static Vector larger(Vector before, Vector next) {
@@ -539,8 +538,8 @@ struct Loops {
     return key;
   }
 
-  // As many parts of the rows as are kept have a maximum each: the least of those is a bound from
-  // below.
+  // The rows are divided into `kept` parts; the smallest of the parts' maxima is a lower bound of
+  // the kept numbers.
   static Words lower_bound(int64_t rows, int64_t kept, const Bits* keys) {
     Words minimum = ~Words{};
     for (int64_t part = 0; part < kept; ++part) {
@@ -554,8 +553,8 @@ struct Loops {
     return minimum;
   }
 
-  // Moves the rows that reach the bound anywhere to the front, says where they were and how many
-  // they are.
+  // Moves the rows in which any column reaches the bound to the front; returns their number, and in
+  // row_of where they were.
   static int64_t keep_reaching(int64_t rows, Words bound, Bits* keys, int64_t* row_of) {
     int64_t count = 0;
     for (int64_t t = 0; t < rows; ++t) {

@@ -1,5 +1,5 @@
-// Loops over neighbouring numbers, compiled for each instruction set; this_machines_loops() are the
-// best ones for this processor.
+// Loops over neighbouring numbers, compiled for each instruction set; this_machines_loops() returns
+// those for this processor.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// 16-bit floats in and out of kernels that compute in float: a widened copy of an input, and
+// Lets kernels that compute in float read and write 16-bit floats: a widened copy of an input, and
 // outputs that are rounded when their scope ends. For float and double all are the tensor itself.
 #pragma once
 

@@ -1,6 +1,6 @@
 // Convolution with one to three spatial dimensions, one thread per result, and its gradients: for
-// what the FFT does not do (float64, other than two dimensions) and for the shortest kernels. Rows
-// are summed in the accumulator's type, rows of rows in float64.
+// what the FFT methods do not compute (float64, three dimensions) and for the shortest kernels. The
+// sum of a row of taps has the accumulator's type, the sum of rows is float64.
 //
 // Cost: 2 N F (C / group) K O operations in each pass, every one with a read of x and of the
 // weight, most of them from the caches: neighbouring threads have neighbouring results.
@@ -46,7 +46,7 @@ struct ConvSizes {
   }
 };
 
-// Where in a row-major [count, channels, a, b, c] number i is.
+// The indices of number i in a row-major tensor [count, channels, a, b, c].
 struct ConvPlace {
   int64_t image, channel, at[3];
   GRAPHSCALE_DEVICE ConvPlace(int64_t i, int64_t channels, const int64_t (&sizes)[3]) {

@@ -1,9 +1,9 @@
-// What a kernel's body may use. The same source is CUDA (nvcc) and plain C++ (any other compiler),
-// where emulation.h runs one block after another on the host: so that the tests of a machine
-// without a GPU run the very code that a GPU would.
+// The functions that kernels may use. The same source compiles as CUDA (nvcc) and as plain C++ (any
+// other compiler). As C++, emulation.h runs one block after another on the host, so that a machine
+// without a GPU tests the same code that a GPU runs.
 //
-// A kernel is a struct of its parameters. Either operator()(int64_t index) is done for every index
-// of a range (for_each_index), or operator()(Block&) by all threads of every block (launch_blocks).
+// A kernel is a struct of its parameters. Either operator()(int64_t index) runs for every index of
+// a range (for_each_index), or operator()(Block&) in all threads of every block (launch_blocks).
 #pragma once
 
 #include <cmath>
@@ -74,7 +74,7 @@ class Block {
   __device__ T* shared() const {
     return reinterpret_cast<T*>(block_memory);
   }
-  // All threads of the block arrive; what they wrote to shared memory before is seen after.
+  // Waits for all threads of the block; what they wrote to shared memory before is visible after.
   __device__ void sync() const { __syncthreads(); }
   // Of all 32 threads of a warp:
   __device__ uint32_t ballot(bool vote) const { return __ballot_sync(0xffffffffu, vote); }
@@ -149,7 +149,7 @@ GRAPHSCALE_BOTH T max(T left, T right) {
 GRAPHSCALE_BOTH int64_t divide_up(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 // The sum of a value over a block, the same in every thread. `room`: one value per warp, in shared
-// memory that nothing else uses meanwhile.
+// memory that is not used otherwise meanwhile.
 template <int kThreads, typename Block, typename T>
 GRAPHSCALE_DEVICE T sum_over_block(const Block& block, T value, T* room) {
   static_assert(kThreads % kWarp == 0, "whole warps");
@@ -162,7 +162,7 @@ GRAPHSCALE_DEVICE T sum_over_block(const Block& block, T value, T* room) {
   return sum;
 }
 
-// Likewise the largest.
+// The maximum of a value over a block, likewise.
 template <int kThreads, typename Block, typename T>
 GRAPHSCALE_DEVICE T max_over_block(const Block& block, T value, T* room) {
   static_assert(kThreads % kWarp == 0, "whole warps");

@@ -28,9 +28,9 @@ void make_spectra(const Context& context, const Algorithm& algorithm, const Layo
 }
 
 // The spectra of a constant weight, for each algorithm that calls came with, and for folded lines
-// (one session may see images of height 1 and higher ones). They are made by the first such call,
-// which alone waits for the GPU; while a CUDA graph records, or where memory is short, calls make
-// their own.
+// (one session may see images of height 1 and higher ones). The first such call makes them, and
+// only this call waits for the GPU. While a CUDA graph is recorded, or where memory is short, each
+// call makes spectra of its own.
 struct ConstantWeight : Prepacked {
   const void* find(const Context& context, const Algorithm& algorithm, const Layout& layout) const {
     // The first call makes them; later calls, of any thread, find them.

@@ -31,7 +31,7 @@ struct Loss {
   }
 };
 
-// parts[split][position] (+)= what a part of the rows gives to the gradient to x.
+// parts[split][position] (+)= the gradient to x from a part of the rows.
 template <typename T, bool kSplit>
 struct GradInput {
   using Tile = LogitTile<T, kSplit>;

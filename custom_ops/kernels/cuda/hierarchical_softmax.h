@@ -1,8 +1,8 @@
-// What the CUDA kernels of the two-level softmax share: the tree and its tests, and the samples in
-// the order of their targets' clusters. Nothing is read back: where a number depends on the data,
-// blocks look it up in tables that earlier kernels made. Where the CPU's kernels complain (a target
-// that is no class, a cluster_start that does not rise), a result is not-a-number and a gradient 0,
-// and no memory but the tensors' is touched.
+// Shared by the CUDA kernels of the two-level softmax: the tree and its checks, and the samples in
+// the order of their targets' clusters. The host reads nothing back: numbers that depend on the
+// data are in tables that earlier kernels wrote. Where the CPU kernels raise an error (a target
+// that is no class, a cluster_start that does not rise), results are not-a-number and gradients 0,
+// and no memory outside of the tensors is accessed.
 #pragma once
 
 #include "kernels/cpu/hierarchical_softmax.h"
@@ -67,7 +67,7 @@ inline void check_start(const Context& context, const Groups& clusters, int* bro
   launch_blocks(context, 1, CheckStart::kSharedBytes, CheckStart{clusters, broken});
 }
 
-// result[all] = value where *broken, by one GPU full of threads.
+// Sets all results to value where *broken, with enough threads to fill the GPU.
 template <typename T>
 struct FillIfBroken {
   static constexpr int64_t kThreads = 1 << 16;

@@ -1,5 +1,4 @@
-// What log-probabilities of all classes and of the k best have in common on CUDA: those of the
-// clusters.
+// The log-probabilities of the clusters on CUDA, shared by those of all classes and of the k best.
 #pragma once
 
 #include "kernels/cuda/hierarchical_softmax.h"
@@ -104,7 +103,7 @@ void normalize(const Context& context, int64_t samples, const typename Accumulat
   }
 }
 
-// What both operators begin with: the tree, its test and the clusters' log-probabilities.
+// The first steps of both operators: the tree, its check and the clusters' log-probabilities.
 template <typename T>
 struct Inference {
   using Wide = typename Accumulator<T>::type;

@@ -1,4 +1,4 @@
-// The two softmaxes of a loss, over clusters and over the classes of each cluster, as one thing: a
+// The two softmaxes of a loss, over clusters and over the classes of each cluster, in one form: a
 // softmax over groups of rows of a weight, for the samples whose targets are in the group. The
 // first has one group and all samples. A block takes 64 x 64 logits at once into shared memory,
 // where they become errors and go into the next product: neither logits nor errors are ever
@@ -32,7 +32,7 @@ struct Level {
   }
 };
 
-// What a block has in shared memory: up to 64 rows of one group's softmax for up to 64 samples.
+// The shared memory of a block: up to 64 rows of one group's softmax for up to 64 samples.
 template <typename T, bool kSplit>
 struct LogitTile {
   using Wide = typename Accumulator<T>::type;
@@ -76,7 +76,7 @@ struct LogitTile {
     block.sync();
   }
 
-  // visit(row, sample, value) for all that this thread looks after: half the rows of one sample.
+  // Calls visit(row, sample, value) for all values of this thread: half the rows of one sample.
   template <typename Visit>
   GRAPHSCALE_DEVICE void for_each(const Block& block, int64_t rows, int64_t count,
                                   const Visit& visit) {

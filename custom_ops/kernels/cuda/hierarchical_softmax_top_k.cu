@@ -124,7 +124,7 @@ struct TopK {
     }
   }
 
-  // A row_class that is no class is as improbable as can be.
+  // A row_class that is no class gets the lowest probability.
   GRAPHSCALE_DEVICE Entry entry(Wide value, int64_t row) const {
     const int64_t of_row = row_class[row];
     const bool known = of_row >= 0 && of_row < clusters.rows;
@@ -203,7 +203,7 @@ struct TopK {
     return all.largest + std::log(sum_over_block<kThreads>(block, all.sum, shared.sums));
   }
 
-  // The best first. What is beyond `count` is none().
+  // The best first. Entries beyond `count` are none().
   GRAPHSCALE_DEVICE void sort(const Block& block, Entry* piece, int64_t count) const {
     int size = 2;
     while (size < count) size *= 2;

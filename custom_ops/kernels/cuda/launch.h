@@ -18,7 +18,8 @@ inline void check(cudaError_t error, const char* what) {
 }
 
 constexpr int kIndexThreads = 256;
-constexpr int64_t kIndexBlocks = 132 * 16;  // enough to fill the largest GPU; each goes round
+constexpr int64_t kIndexBlocks =
+    132 * 16;  // enough to fill the largest GPU; each block takes several indices
 
 template <typename Body>
 __global__ void __launch_bounds__(kIndexThreads) run_indices(int64_t count, const Body body) {

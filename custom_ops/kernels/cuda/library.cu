@@ -37,7 +37,7 @@ std::vector<CudaKernel> list_kernels() {
   };
 }
 
-// Without a GPU there are no kernels, so that the operators stay those of the CPU.
+// Returns no kernels where there is no GPU; calls then use those of the CPU.
 bool gpu_is_here() {
 #ifdef __CUDACC__
   int count = 0;

@@ -2,11 +2,11 @@
 //
 // Every output position is one small product of the position's weights [F, Q], Q = C kH kW, with
 // the batch's patches [N, Q]; a block makes 64 x 64 numbers of one position. Images and results are
-// transposed first and last, so that whatever a block reads or writes is at least 64 neighbouring
-// numbers where there are as many, weights in runs of Q. Cost: 2 N F Q H_out W_out operations in
+// transposed first and last, so that a block reads and writes at least 64 neighbouring numbers at
+// once (where there are as many), and weights in runs of Q. Cost: 2 N F Q H_out W_out operations in
 // each pass; below about 100 samples it is the reading (or writing) of the weights, once. The
 // gradient to x writes the patches' gradients, N Q H_out W_out, for as many channels as 256 MiB
-// hold, and gathers them, so that nothing is added by two blocks.
+// hold, and gathers them, so that no two blocks add to one number.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/product_tile.h"
 

@@ -3,9 +3,10 @@
 //
 // Rows are copied 16 bytes per thread where they are aligned. The gradient sorts (index, position)
 // pairs, so that equal indices are neighbours; pieces of 64 of them are summed side by side, and
-// what runs over the border of a piece is joined afterwards. No atomics; the sums are in the order
-// of the positions, whatever the GPU. An index that is not in the table gives a row of not-a-number
-// and no gradient, for a kernel that does not stop for the GPU cannot complain.
+// sums that cross the border of a piece are joined afterwards. There are no atomics: sums are in
+// the order of the positions on every GPU. An index outside of the table gives a row of
+// not-a-number and no gradient, because a call that does not wait for the GPU cannot report an
+// error.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/sort_pairs.h"

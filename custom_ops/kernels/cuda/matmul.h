@@ -85,8 +85,8 @@ struct Matmul {
     }
   }
 
-  // Of a number, what the tensor core multiplies: its nearest tf32 and, for kSplit, that of the
-  // rest.
+  // The tf32 numbers that stand for a float: the nearest one and, with kSplit, the nearest one to
+  // the rest.
   struct Parts {
     uint32_t high, low;
   };

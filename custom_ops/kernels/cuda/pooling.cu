@@ -5,8 +5,8 @@
 //
 // The first two are one thread per result; neighbouring threads read neighbouring numbers, windows
 // come from the cache. K-max pooling is one block per 32 features: the k-th largest value is found
-// bit by bit (a radix selection on keys that are ordered as the values are), so T log T comparisons
-// never happen.
+// bit by bit (a radix selection on keys that are ordered as the values are), which needs fewer
+// comparisons than sorting.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
 

@@ -1,5 +1,4 @@
-// GPU memory that outlives a call: what was made of constant weights, for as long as a session
-// lives.
+// GPU memory that outlives a call: prepacked constant weights, which live as long as their session.
 #pragma once
 
 #include <cstdlib>
@@ -15,7 +14,7 @@ class SessionMemory {
     void* memory = nullptr;
 #ifdef __CUDACC__
     if (cudaMalloc(&memory, bytes) != cudaSuccess) {
-      cudaGetLastError();  // it is not an error of the next kernel
+      cudaGetLastError();  // clears the error, which the next kernel would report
       return nullptr;
     }
 #else
@@ -39,8 +38,7 @@ class SessionMemory {
   void* memory_;
 };
 
-// Whether a CUDA graph records what the stream is given: nothing may be allocated or waited for
-// then.
+// Whether a CUDA graph records the stream's work: then a call may not allocate memory or wait.
 inline bool is_recording(const Context& context) {
 #ifdef __CUDACC__
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
@@ -53,7 +51,7 @@ inline bool is_recording(const Context& context) {
 #endif
 }
 
-// Until the stream has done all it was given.
+// Waits until the stream has finished all its work.
 inline void wait_for(const Context& context) {
 #ifdef __CUDACC__
   check(cudaStreamSynchronize(static_cast<cudaStream_t>(context.stream)), "waiting for the GPU");

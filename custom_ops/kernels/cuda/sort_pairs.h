@@ -1,6 +1,6 @@
 // Sorting (key, position) pairs on the GPU: bitonic, stages of up to 2048 pairs in shared memory.
 // Cost: log2(n) (log2(n) + 1) / 2 steps of n / 2 comparisons; those beyond 2048 pairs go through
-// memory. How many steps there are depends on the number of pairs alone, so nothing is read back.
+// memory. The number of steps depends on the number of pairs alone, so the host reads nothing back.
 #pragma once
 
 #include "kernels/cuda/launch.h"
@@ -76,7 +76,7 @@ inline void sort_pairs(const Context& context, uint64_t* pairs, int64_t count) {
   }
 }
 
-// How many pairs there must be room for to sort `count`.
+// The number of pairs that memory must hold to sort `count` of them.
 inline int64_t padded_pairs(int64_t count) {
   int64_t padded = SortBlock::kSize;
   while (padded < count) padded *= 2;

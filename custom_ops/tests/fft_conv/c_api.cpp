@@ -15,7 +15,7 @@ using namespace graphscale::fft_conv;
 
 namespace {
 
-// Tasks on two threads; memory filled with NaN, for reads of what was never written to show.
+// Tasks on two threads; memory filled with NaN, so that reads of unwritten memory show.
 Context test_context(std::atomic<size_t>* taken) {
   Context context;
   context.run_tasks = [](void*, int64_t tasks, void (*body)(void*, int64_t), void* argument) {

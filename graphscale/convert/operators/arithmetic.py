@@ -12,7 +12,7 @@ from graphscale.convert.operators.registry import translates
 def _operands(node, a, b):
     """The operands for torch: one-element constants as Python numbers, shapes that broadcast.
 
-    Before opset 7, attribute `axis` says where the axes of b stand among those of a.
+    Before opset 7, attribute `axis` is the axis of a with which the first axis of b is aligned.
     """
     if node.opset < 7 and node.attribute("broadcast", 0) and b.ndim < a.ndim:
         axis = node.attribute("axis", a.ndim - b.ndim)

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from graphscale.convert.node import Node
+from graphscale.convert.node import NodeView
 
 
 def window_pads(
-    node: Node,
+    node: NodeView,
     sizes: Sequence[Any],
     kernel: Sequence[int],
     strides: Sequence[int],

@@ -16,7 +16,7 @@ class Translation:
 
     Attributes:
         function: `function(node, *inputs)` returns the output, or a tuple of the outputs. It is
-            plain torch code; `node` is a `convert.node.Node`. Omitted optional inputs are
+            plain torch code; `node` is a `convert.node.NodeView`. Omitted optional inputs are
             None or left out.
         numbers: Positions of inputs that are passed as Python numbers or (nested) lists of them,
             such as Reshape's target. They must be known without running the network.

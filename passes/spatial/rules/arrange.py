@@ -24,7 +24,7 @@ from graphscale.passes.spatial.rewriter import Rewriter
 
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 class _Regroup(Rule):
-    """The factors of all dimensions stay in their order and are grouped anew."""
+    """The factors of all dimensions keep their order and are grouped into other dimensions."""
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         (output,) = node.outputs
@@ -43,7 +43,7 @@ class _Regroup(Rule):
         current = rewriter.analysis.constant(node, 1, "shape")
         if current is None or "shape" in node.attributes:
             return
-        # Zeros and -1 follow by themselves.
+        # 0 (the input's size) and -1 (what is left) are right in both networks.
         wanted = [
             rewriter.size(dim) if number > 0 and moves(dim) else number
             for number, dim in zip(current, dims, strict=True)
@@ -69,7 +69,7 @@ class _Concat(Rule):
         result = list(max(inputs, key=lambda dims: sum(moves(dim) for dim in dims)))
         for value, dims in zip(node.inputs, inputs):
             if weight_source(value) is not None:
-                # Numbers at each position beside a map, such as coordinates.
+                # A constant map, such as one of coordinates, that becomes further channels.
                 analyzer.add_table(node, value, (*result[:axis], dims[axis], *result[axis + 1 :]))
                 continue
             for position, dim in enumerate(dims):

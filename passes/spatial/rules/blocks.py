@@ -1,4 +1,4 @@
-"""SpaceToDepth and DepthToSpace: blocks of pixels become channels, and back."""
+"""SpaceToDepth and DepthToSpace: blocks of pixels become channels, or channels become blocks."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from graphscale.passes.spatial.mapping import Change, Option, Parameters
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
 
-_CUT_COST = 0.05  # per pixel that is cut off beyond what the target cuts off, or less
+_CUT_COST = 0.05  # per pixel that is cut off more, or less, than in the target
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Crop(Parameters):
     def options(self, target: Change, size: int, wanted: frozenset[int]) -> Iterator[Option]:
         cut_begin, cut_end = self.start, target.source - self.stop
         for out in wanted:
-            span = (out - 1) * self.step + 1
+            span = (out - 1) * self.step + 1  # pixels from the first to the last that is taken
             for start in range(max(0, size - span + 1)):
                 if self.step > 1 and start != cut_begin:
                     continue  # a slice with a step (x[::2]) keeps its phase

@@ -1,7 +1,7 @@
 """Operators whose output has its inputs' heights and widths: activations, arithmetic.
 
-The lists are explicit: an operator that is not known to work pixel by pixel, or within pixels that
-stay where they are, has no rule here.
+The lists are explicit: only operators that keep every pixel in its place stand here. Any operator
+that is in no list is refused where a height or width goes in.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class _Broadcast(Rule):
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         (output,) = node.outputs
         shape = analyzer.shape(output)
+        # Of the inputs' dimensions at a place, the output has one of its size, a moving one first.
         result: list[Dim] = []
         inputs = [value for value in node.inputs if value is not None]
         for position, size in enumerate(shape):
@@ -68,7 +69,8 @@ class _Broadcast(Rule):
             for mine, theirs in zip(dims, aligned, strict=True):
                 if mine == theirs or not mine:
                     continue
-                known = value in analyzer.inferred.constants  # follows from shapes by itself
+                # A value that follows from shapes is computed anew in the pre-train network.
+                known = value in analyzer.inferred.constants
                 if not tie_dims(theirs, mine) and not known:
                     raise unfollowed(node, "combines maps whose sizes have different origins")
         analyzer.dims[output] = tuple(result)

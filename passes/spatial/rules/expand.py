@@ -18,7 +18,7 @@ from graphscale.passes.spatial.rewriter import Rewriter
 
 @dataclass(frozen=True)
 class OnePixel(Parameters):
-    """One pixel spread over a map: its parts stand around its middle."""
+    """One pixel that is spread over a map, whose pixels stand at equal parts of it."""
 
     def grid(self, grid: Grid, size: int) -> Grid:
         shift = (1 / size - 1) / 2

@@ -1,7 +1,7 @@
-"""GridSample and AffineGrid: a map is read at places that another tensor names.
+"""GridSample and AffineGrid: a map is read at the places that another tensor, the grid, holds.
 
-The places are parts of the map (-1 to 1), so that nothing has to be rescaled in them. The output is
-as large as the grid of places; the map that is read may have any size.
+Places are relative to the map (-1 to 1), so that they need no rescaling. The output is as large as
+the grid; the map that is read may have any size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from graphscale.passes.spatial.rewriter import Rewriter
 
 @dataclass(frozen=True)
 class FreeGrid(Parameters):
-    """A grid of places made from no map: any size will do, and any part of the image."""
+    """A grid of places that is not computed from a map: it can have any size."""
 
     def grid(self, grid: Grid, size: int) -> Grid:
         return Grid(grid.origin, grid.pitch, size)

@@ -11,7 +11,7 @@ from graphscale.passes.spatial.registry import Rule, register
 
 @register("FeatureLPPooling", "Maxout", domain="graphscale")
 class _FeaturePooling(Rule):
-    """Windows of channels become one each."""
+    """Each window of channels becomes one channel; heights and widths stay."""
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         dims = analyzer.of(node.inputs[0])

@@ -18,7 +18,10 @@ from graphscale.passes.spatial.rewriter import Rewriter
 
 @dataclass(frozen=True)
 class Border(Parameters):
-    """Pixels before and behind a map; negative numbers crop, reflections end inside the map."""
+    """Pixels before and behind a map; negative numbers crop.
+
+    `reflects` says that the border mirrors the map, and must then be smaller than the map.
+    """
 
     begin: int
     end: int

@@ -1,4 +1,8 @@
-"""Matrix products: what is summed over, and which weights are fully-connected interfaces."""
+"""Matrix products: MatMul, Gemm and Einsum.
+
+Where a weight is summed over a dimension that holds a height or width, it is a fully-connected
+interface. Where two computed tensors are, as in attention, their sizes are tied.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,16 @@ import onnx_ir as ir
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import Dim, Dims, fixed, moves, tie_dims
-from graphscale.passes.spatial.registry import Rule, register
+from graphscale.passes.spatial.registry import MatrixProductRule, Rule, register
 
 
 @register("MatMul")
-class _MatMul(Rule):
+class _MatMul(MatrixProductRule):
+    """Y = A·B, with a batch of matrices in the dimensions before the last two."""
+
+    def summed(self, node: ir.Node, index: int) -> int:
+        return -1 if index == 0 else -2
+
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         first, second = node.inputs[:2]
         one, other = analyzer.of(first), analyzer.of(second)
@@ -26,14 +35,20 @@ class _MatMul(Rule):
 
 
 @register("Gemm")
-class _Gemm(Rule):
+class _Gemm(MatrixProductRule):
+    """Y = A·B + C, of matrices that may be given transposed."""
+
+    def summed(self, node: ir.Node, index: int) -> int:
+        transposed = bool(node.attributes.get_int(("transA", "transB")[index], 0))
+        return -1 if (index == 0) != transposed else -2
+
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         first, second = node.inputs[:2]
         one, other = analyzer.of(first), analyzer.of(second)
-        row, column = (1, 0) if node.attributes.get_int("transA", 0) else (0, 1)
-        inner, outer = (1, 0) if node.attributes.get_int("transB", 0) else (0, 1)
-        _contract(node, analyzer, (first, one, column), (second, other, inner))
-        analyzer.dims[node.outputs[0]] = (one[row], other[outer])
+        # Of a matrix's dimensions 0 and 1, one is summed over (-2 % 2 is 0), the other one stays.
+        left, right = (self.summed(node, index) % 2 for index in (0, 1))
+        _contract(node, analyzer, (first, one, left), (second, other, right))
+        analyzer.dims[node.outputs[0]] = (one[1 - left], other[1 - right])
 
 
 @register("Einsum")

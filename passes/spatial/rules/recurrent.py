@@ -1,4 +1,8 @@
-"""LSTM, GRU and RNN: a width may be the sequence, a flattened C·H the features of a step."""
+"""LSTM, GRU and RNN.
+
+Text recognition reads a map column by column: its width is the sequence, and a flattened C·H the
+features of each step.
+"""
 
 from __future__ import annotations
 

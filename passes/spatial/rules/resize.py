@@ -1,4 +1,4 @@
-"""Resize and Upsample: any size is reached exactly."""
+"""Resize and Upsample, whose scales or sizes are written anew so that they give the wanted size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
 from graphscale.passes.spatial.rules.expand import OnePixel
 
-_RATIO_COST = 5.0  # another ratio than the target's moves a map's ends more than its middle
+_RATIO_COST = 5.0  # of another ratio than the target's, which moves a map's ends off their places
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Resampling(Parameters):
         ratio = self.before / self.size
         if self.mode == "align_corners":
             ratio = (self.before - 1) / max(self.size - 1, 1)
-        # 'asymmetric' and 'align_corners' start on the input's first pixel, all others on its edge.
+        # In the half_pixel modes the outer edges of the first pixels coincide; in the other modes
+        # ('asymmetric', 'align_corners') their centres do.
         on_edge = self.mode.endswith("half_pixel") or self.mode == "half_pixel_symmetric"
         shift = ratio / 2 - 0.5 if on_edge else 0.0
         return Grid(grid.origin + grid.pitch * shift, grid.pitch * ratio, size)
@@ -93,8 +94,9 @@ class _Resize(Rule):
             rewriter.constants.demand(node, 3, wanted)
             found = rewriter.constants.computed(node.inputs[3], rewriter.shape)
             if not np.array_equal(found, wanted):
-                # Computed from the map's own shape, by a factor that is another now. Unlike sizes,
-                # scales hold no batch size and can be constants.
+                # The sizes are computed from the map's own shape by a factor, which differs between
+                # the networks. They are replaced by scales, which hold no batch size and can
+                # therefore be constants.
                 scales = _scales(np.zeros(len(sizes), np.float32), sizes)
                 name = f"{node_name(node)}.scales"
                 node.replace_input_with(2, rewriter.add_initializer(name, scales))
@@ -102,10 +104,11 @@ class _Resize(Rule):
 
 
 def _scales(scales: np.ndarray, sizes: list[tuple[int, int]]) -> np.ndarray:
-    """Scales that take each size before to the size after, the old ones where they do."""
+    """Scales that turn each size before into the size after; old ones that do so are kept."""
     result = scales.copy()
     for index, (before, after) in enumerate(sizes):
         if int(np.floor(before * float(scales[index]))) != after:
+            # Rounding may have made the scale too small: take the next larger number.
             scale = np.asarray(after / before, scales.dtype)
             while int(np.floor(before * float(scale))) < after:
                 scale = np.nextafter(scale, np.asarray(np.inf, scales.dtype))

@@ -1,4 +1,7 @@
-"""The sequence operators that torch's dynamo exporter writes for split and chunk."""
+"""The sequence operators that torch's dynamo exporter writes for split and chunk.
+
+The dimensions of a sequence's tensors are recorded in `Analyzer.sequences`.
+"""
 
 from __future__ import annotations
 
@@ -51,6 +54,10 @@ class _ConcatFromSequence(Rule):
 
 
 def _record(node: ir.Node, analyzer: Analyzer, tensors: list[Dims]) -> None:
-    """A sequence stands where its first tensor does: so its sampling grid is carried on."""
+    """Record the tensors of a sequence.
+
+    The sequence itself gets the dimensions of its first tensor, so that the sampling grid passes
+    through it.
+    """
     analyzer.sequences[node.outputs[0]] = tensors
     analyzer.dims[node.outputs[0]] = tensors[0]

@@ -38,11 +38,13 @@ class TransposedWindow(KernelParameters):
 
     def smaller_kernel(self, table: KernelTable | None) -> int:
         chosen = super().smaller_kernel(table)
-        return self.kernel if chosen < self.stride else chosen  # else output pixels get nothing
+        # With a kernel smaller than the stride some output pixels would get nothing.
+        return self.kernel if chosen < self.stride else chosen
 
     def options(self, target: Change, size: int, wanted: frozenset[int]) -> Iterator[Option]:
         """Every output_padding below the stride, with the rest of the size cut evenly or nearly."""
         given = target.parameters
+        # A kernel that spans less needs less to be cut: the target's cut times `scale` is ideal.
         scale = (self.span - 1) / (given.span - 1) if given.span > 1 else 1.0
         for out in wanted:
             for extra in range(max(self.stride, 1)):
@@ -84,7 +86,7 @@ class _TransposedConvolution(ConvolutionRule):
         pads = list(node.attributes.get_ints("pads", [0] * 2 * rank))
         dilations = list(node.attributes.get_ints("dilations", [1] * rank))
         extra = list(node.attributes.get_ints("output_padding", [0] * rank))
-        # On dimensions that stand still, too, the numbers replace auto_pad and output_shape.
+        # Numbers replace auto_pad and output_shape, also on dimensions that keep their size.
         for dimension, window in (rewriter.analysis.unmoved.get(node, {}) | windows).items():
             at = dimension - 2
             kernel[at], dilations[at] = window.kernel, window.dilation
@@ -102,7 +104,7 @@ class _TransposedConvolution(ConvolutionRule):
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
         return analysis.of(node.inputs[0])
 
-    def fan_in(self, node: ir.Node, shape: list[int]) -> int:
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
         return max(1, shape[0] * prod(shape[2:]) // node.attributes.get_int("group", 1))
 
 

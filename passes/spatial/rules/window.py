@@ -1,10 +1,14 @@
-"""Convolution and pooling: windows that slide over a map."""
+"""Convolution and pooling: windows that slide over a map.
+
+`Window` holds the parameters on one axis and lists the paddings that lead to a wanted size; the
+rules read it from a node's attributes and write the pre-train network's back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import ceil, floor
+from math import ceil, floor, prod
 
 import onnx_ir as ir
 
@@ -27,7 +31,7 @@ _CROP_COST = 50.0  # per pixel: negative padding needs a Pad before the operator
 
 @dataclass(frozen=True)
 class Window(KernelParameters):
-    """A window: `ceil_mode` counts a last one that is not full."""
+    """A sliding window; with `ceil_mode` a last window that is not full counts, too."""
 
     ceil_mode: bool = False
 
@@ -47,9 +51,10 @@ class Window(KernelParameters):
         return ceil(steps) + 1 - self.last_starts_in_padding(size)
 
     def last_starts_in_padding(self, size: int) -> bool:
-        """Whether ceil_mode would add a window that sees nothing: it is left out.
+        """Whether ceil_mode would add a window that starts in the end padding.
 
-        Not by ONNX's own shape inference, however, before opset 22: better avoided.
+        Runtimes leave such a window out, but ONNX's shape inference counts it before opset 22.
+        `options` therefore avoids these cases.
         """
         last = ceil((size + self.begin + self.end - self.span) / self.stride) * self.stride
         return self.ceil_mode and last >= size + self.begin
@@ -61,10 +66,13 @@ class Window(KernelParameters):
     def options(self, target: Change, size: int, wanted: frozenset[int]) -> Iterator[Option]:
         """Every total of padding that gives a wanted size, split evenly or nearly so."""
         given = target.parameters
+        # A kernel that spans less needs less padding: the target's padding times `scale` is ideal.
         scale = (self.span - 1) / (given.span - 1) if given.span > 1 else 1.0
-        natural = (given.begin - given.end) // 2
+        natural = (given.begin - given.end) // 2  # the target's own inequality
         seen = set()
         for out in wanted:
+            # With `exact` padding the last window ends at the last pixel. With a stride, up to
+            # stride - 1 pixels more, or with ceil_mode less, give the same size.
             exact = (out - 1) * self.stride + self.span - size
             for total in range(exact - self.stride + 1, exact + self.stride):
                 half = total // 2
@@ -82,6 +90,7 @@ class Window(KernelParameters):
                         yield Option(window.output(size), window, window._cost(given, scale))
 
     def _cost(self, target: Window, scale: float) -> float:
+        """What this padding costs, compared with the target's."""
         sides = ((self.begin, target.begin), (self.end, target.end))
         cost = sum(PADDING_COST * abs(pad - wanted * scale) for pad, wanted in sides)
         cost += sum(_CROP_COST * -pad for pad, _ in sides if pad < 0)
@@ -91,7 +100,10 @@ class Window(KernelParameters):
 
 
 class _Windows(Rule):
-    """Attributes list numbers per spatial dimension: a tensor's dimension d has index d - 2."""
+    """The rule of sliding windows.
+
+    Attributes hold a number for each spatial dimension; that of dimension d has the index d - 2.
+    """
 
     summed = False  # whether a weight sums over the window
 
@@ -139,8 +151,8 @@ class _Windows(Rule):
         pads = list(node.attributes.get_ints("pads", [0] * 2 * rank))
         dilations = list(node.attributes.get_ints("dilations", [1] * rank))
         crop = [0] * 2 * rank
+        # auto_pad is replaced by numbers, also on dimensions that keep their size.
         for dimension, window in rewriter.analysis.unmoved.get(node, {}).items():
-            # Where auto_pad decided before, the numbers are written out.
             pads[dimension - 2], pads[dimension - 2 + rank] = window.begin, window.end
         for dimension, size in covered.items():
             kernel[dimension - 2] += rewriter.geometry.sizes[size] - size.target
@@ -156,7 +168,7 @@ class _Windows(Rule):
         rewriter.set_ints(node, "pads", pads, [0] * 2 * rank)
         rewriter.set_ints(node, "dilations", dilations, [1] * rank)
         if any(crop):
-            # No window operator can express negative padding.
+            # Operators with windows do not take negative padding.
             rewriter.insert_pad(node, [0, 0, *crop[:rank], 0, 0, *crop[rank:]])
 
 
@@ -179,18 +191,15 @@ class _Convolution(_Windows, ConvolutionRule):
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
         return analysis.of(node.outputs[0])
 
-    def fan_in(self, node: ir.Node, shape: list[int]) -> int:
-        total = 1
-        for size in shape[1:]:
-            total *= size
-        return total
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
+        return prod(shape[1:])
 
 
 @register("FFTConv", domain="graphscale")
 class _FFTConvolution(_Convolution):
     def write(self, node: ir.Node, rewriter: Rewriter) -> None:
         if rewriter.resizes(node):
-            node.attributes.pop("algorithm", None)  # measured at the target's sizes
+            node.attributes.pop("algorithm", None)  # it was measured at the target's sizes
         super().write(node, rewriter)
 
 

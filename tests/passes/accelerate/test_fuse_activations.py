@@ -1,4 +1,4 @@
-"""A Relu or Clip behind a convolution, taken over by FFTConv and given back."""
+"""A Relu or Clip behind a convolution is fused into FFTConv, and split off again."""
 
 import numpy as np
 import onnx

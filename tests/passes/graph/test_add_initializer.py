@@ -1,4 +1,4 @@
-"""Initializers get free names and make the model one that may have them."""
+"""Added initializers get free names, and the model an IR version that allows them."""
 
 import numpy as np
 

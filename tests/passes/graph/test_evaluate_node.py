@@ -1,4 +1,4 @@
-"""The value of one node."""
+"""The outputs of one node are those that ONNX defines."""
 
 import numpy as np
 import pytest

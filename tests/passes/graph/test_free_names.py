@@ -1,4 +1,4 @@
-"""Names that nothing else bears."""
+"""New names differ from all names of the model."""
 
 from graphscale.passes.graph.free_names import FreeNames
 from tests.passes.parsed_graphs import read

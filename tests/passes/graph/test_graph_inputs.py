@@ -1,4 +1,4 @@
-"""The inputs that callers feed."""
+"""The inputs that callers feed are those without an initializer."""
 
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from tests.passes.parsed_graphs import normal, read

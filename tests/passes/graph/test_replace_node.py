@@ -1,4 +1,4 @@
-"""Nodes put in the place of one; names that callers know stay."""
+"""Nodes take the place of one node; the names of inputs and outputs stay."""
 
 import numpy as np
 import onnx_ir as ir

@@ -1,4 +1,4 @@
-"""Which initializer or Constant a value comes from, and which of its dimensions is which."""
+"""The weight behind a value is found, and each of its dimensions is matched with the value's."""
 
 import numpy as np
 import onnx_ir as ir

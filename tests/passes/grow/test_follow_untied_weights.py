@@ -1,4 +1,4 @@
-"""The target gets the weights of its own that layers of the checkpoint have got."""
+"""Layers of the target get the untied weights that the checkpoint's layers have."""
 
 import numpy as np
 

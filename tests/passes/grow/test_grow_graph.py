@@ -1,4 +1,4 @@
-"""The target filled from a checkpoint, with a plan written by hand."""
+"""The target is filled from a checkpoint; what does not fit is refused by name."""
 
 import numpy as np
 import onnx_ir as ir
@@ -87,7 +87,7 @@ def table_of_positions():
 
 
 def test_a_table_is_interpolated_without_amplitude() -> None:
-    """Its numbers are added to the map as they are, not summed up."""
+    """A table's numbers are added to the map, not summed over: they are only interpolated."""
     pretrain, grown = loop(table_of_positions()[0])
     small, large = (weights(model)["positions.table"] for model in (pretrain, grown))
     side = small.shape[2]
@@ -109,3 +109,10 @@ def test_a_transposed_kernel_is_resized_where_it_is_stored() -> None:
     assert small.shape == (2, 2, 8, 8)
     expected = interpolated(interpolated(small, 0, 3), 1, 3)
     np.testing.assert_allclose(large, expected, atol=1e-6)
+
+
+def test_a_plan_that_grows_a_weight_beyond_its_target_network_is_refused():
+    checkpoint, plan = planned()
+    plan.weights[0].factors[2] = [(500, 3)]
+    with pytest.raises(GraphScaleError, match=r"'k' to the shape \[4, 2, 500, 5\], but .* 5, 5\];"):
+        grow_graph(read(f"{HEAD} {BODY}", **TARGET), checkpoint, plan, "bilinear")

@@ -1,4 +1,4 @@
-"""A checkpoint's tensor for each weight: by its name, else by its place."""
+"""Each weight is matched with a checkpoint's tensor, by its name or else by its place."""
 
 import numpy as np
 

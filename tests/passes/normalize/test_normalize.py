@@ -1,4 +1,4 @@
-"""The normal form, and that it is undone in what is written."""
+"""Models are brought into the normal form; in what is written the nodes' names are undone."""
 
 import numpy as np
 import onnx

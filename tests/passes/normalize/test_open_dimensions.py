@@ -1,4 +1,4 @@
-"""Sizes below 0 are symbolic; an input without numbers is refused."""
+"""Sizes below 0 become symbolic; an input with a size of 0 is refused."""
 
 import onnx_ir as ir
 import pytest

@@ -1,4 +1,4 @@
-"""Shared integers are given to each reader, and merged again where nothing changed them."""
+"""Each reader of a shared integer gets a copy; copies that did not change are merged again."""
 
 import numpy as np
 import onnx_ir as ir

@@ -1,4 +1,4 @@
-"""The input size that the first kernel, the strides and the blocks ask for."""
+"""The input size follows from the first kernel, the strides, and operators that cut blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels by table, the reasons why some stay, and weights that layers share."""
+"""Kernels are chosen by table; some stay, for a reason that is told; shared weights agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fresh weights, and whether a network looks trained."""
+"""Fresh weights have the right variance; untrained networks are recognized."""
 
 from __future__ import annotations
 
@@ -74,3 +74,19 @@ def test_statistics_and_fills_show_whether_it_is_trained() -> None:
         for name, shape in {"w": (64, 3, 3, 3), "u": (64, 16, 4, 4), "v": (100, 32)}.items()
     }
     assert not is_trained(network(**fills))
+
+
+def test_the_fan_in_of_a_weight_on_the_left() -> None:
+    """w·x sums over the last dimension of w; with transA, over its first."""
+    nodes = """
+        c = Conv (x, k)
+        d = MatMul (w, c)
+        f = Flatten (d)
+        t = Transpose <perm=[1, 0]> (f)
+        y = Gemm <transA=1> (u, t)
+    """
+    shapes = {"k": (2, 3, 1, 1), "w": (400, 32), "u": (800, 300)}
+    model = ir.from_proto(graph(nodes, **shapes))
+    initialize(model, None, seed=0)
+    assert array(model, "w").std() == pytest.approx((2 / 32) ** 0.5, rel=0.05)
+    assert array(model, "u").std() == pytest.approx((2 / 800) ** 0.5, rel=0.05)

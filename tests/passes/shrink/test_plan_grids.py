@@ -1,4 +1,4 @@
-"""Which tensors' grids are recorded, and the phase between them."""
+"""The grids of mappings and joins are recorded, with the phase between the two networks."""
 
 from __future__ import annotations
 

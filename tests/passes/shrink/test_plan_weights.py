@@ -1,4 +1,4 @@
-"""Which weights are resized, and by what factors."""
+"""The plan lists the weights that are resized, with their factors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_joined_maps_are_parts_of_one_factor() -> None:
 
 
 def test_a_weight_that_two_layers_need_in_two_sizes() -> None:
-    """The same rows stand on a map in one order here and in another there."""
+    """Two layers share a weight but read their maps in different orders."""
     nodes = """
         a = Conv <pads=[1,1,1,1]> (x, w)
         b = Flatten (a)

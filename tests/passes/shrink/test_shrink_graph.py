@@ -1,4 +1,4 @@
-"""The rewritten graph: declared shapes, changed constants, and constants that were overlooked."""
+"""The graph is rewritten: declared shapes and constants; an overlooked constant is an error."""
 
 from __future__ import annotations
 

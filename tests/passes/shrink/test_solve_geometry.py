@@ -1,4 +1,4 @@
-"""Geometry: the paper's networks, graphs where no choice is left, and graphs of a few nodes."""
+"""The solver finds the paper's sizes, and the expected paddings in graphs of a few nodes."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def one_convolution(size: int, kernel: int, stride: int, pads: int) -> onnx.Mode
 
 @pytest.mark.parametrize("size", range(1, 12))
 @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 7])
-def test_tiny_pictures(size: int, kernel: int) -> None:
-    """One to eleven pixels, with kernels up to the padded picture and every stride."""
+def test_tiny_images(size: int, kernel: int) -> None:
+    """One to eleven pixels, with kernels up to the padded image's size and every stride."""
     for stride in (1, 2, 3):
         for pads in {0, kernel // 2, max(0, kernel - 1)}:
             if size + 2 * pads < kernel:
@@ -152,7 +152,7 @@ def parameters(nodes: str, pixels: int, **weights: object) -> dict[str, tuple[in
 
 
 def test_two_even_kernels_take_padding_in_turn() -> None:
-    """The first pads nothing and the second one pixel on both sides: so no map is unsymmetric."""
+    """The first pads nothing, the second one pixel on both sides: no padding is unequal."""
     nodes = """
         a = Conv <pads=[1,1,1,1]> (x, v)
         b = Conv <pads=[1,1,1,1]> (a, v)
@@ -162,7 +162,7 @@ def test_two_even_kernels_take_padding_in_turn() -> None:
 
 
 def test_a_lone_even_kernel_between_joins_alternates() -> None:
-    """Each pads one side; the second the other one, so that the map stands where it stood."""
+    """The first pads one side, the second the other side, so that the phases cancel."""
     nodes = """
         a = Conv <pads=[1,1,1,1]> (x, v)
         b = Add (a, x)

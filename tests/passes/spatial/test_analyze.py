@@ -1,4 +1,4 @@
-"""What is followed, what is refused by name, and which inputs are images."""
+"""Sizes are followed or refused by the node's name, and images are told from other inputs."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_joined_maps_are_one_size() -> None:
     ],
 )
 def test_an_operator_without_a_rule_is_refused_by_name(nodes: str, operator: str) -> None:
-    """Equal shapes in and out make no operator element-wise."""
+    """An operator without a rule is refused even where its output has its input's shape."""
     index = np.zeros((1, 8, 32, 32), np.int64)
     model = graph(nodes, w=(8, 3, 3, 3), i=index, j=np.array([8]))
     message = (

@@ -1,4 +1,4 @@
-"""The phase between two grids, and the image that it is taken of."""
+"""The phase between two grids, measured in an image of the first input's size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What convolutions and pooling have in common on one axis."""
+"""The parameters that convolutions and pooling share: spans, smaller kernels, dilations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every operator of ONNX is decided: it has a rule, or it is known to have none."""
+"""Every operator of ONNX has a rule, or stands in a list of those without one."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_through_a_concat_to_the_part_that_changes() -> None:
 
 
 def test_a_second_reader_keeps_its_numbers() -> None:
-    """Two wishes for one constant: the second reader gets a constant of its own."""
+    """Two readers want different numbers of one constant: the second gets a constant of its own."""
     nodes = "y = Reshape (c, s)"
     analysis = analyzed(graph(CONV + nodes, w=(4, 3, 3, 3), s=np.array([0, 4096])))
     constants = ShapeConstants(analysis.model, analysis.inferred)
@@ -61,7 +61,7 @@ def test_a_second_reader_keeps_its_numbers() -> None:
 
 @pytest.mark.parametrize("freeze", [False, True])
 def test_what_follows_from_shapes(freeze: bool) -> None:
-    """A Shape node is trusted to follow; frozen, it is replaced by a constant."""
+    """What a Shape node computes is left alone; with `freeze` it is replaced by a constant."""
     nodes = "s = Shape (c) y = Reshape (c, s)"
     reshape, changed = demanded(nodes, [1, 4, 20, 20], freeze)
     assert (reshape.inputs[1].producer() is None) == freeze

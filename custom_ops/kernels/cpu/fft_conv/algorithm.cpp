@@ -17,9 +17,11 @@
 namespace graphscale::fft_conv {
 namespace {
 
-constexpr double kMargin = 1.1;  // how much cheaper than direct an algorithm must look
+constexpr double kMargin =
+    1.1;  // an algorithm must be so many times cheaper than direct, by the model
 constexpr double kMemoryFactor = 4;
-constexpr double kFreeBytes = 4 << 20;  // small problems may always take this much more
+constexpr double kFreeBytes =
+    4 << 20;  // any problem may take this much more memory than a direct convolution
 constexpr double kWorthAnyMemory =
     30;  // how much faster than direct an algorithm is that may take more
 constexpr size_t kMaxRemembered = 4096;
@@ -86,7 +88,7 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads) {
     Algorithm algorithm;
     double seconds;
   };
-  // A tie goes to direct: the model is no better than that.
+  // A tie goes to direct, since the model is not more accurate than kMargin.
   const double direct = predicted_seconds(p, pass, Algorithm{}, threads);
   std::vector<Priced> all = {{Algorithm{}, direct / kMargin}};
   if (!is_empty(p)) {
@@ -146,7 +148,7 @@ Algorithm choose(const Problem& p, Pass pass, int threads) {
                    threads};
   const std::lock_guard<std::mutex> lock(mutex);
   if (const auto known = chosen.find(key); known != chosen.end()) return known->second;
-  if (chosen.size() >= kMaxRemembered) chosen.clear();  // shapes that never come back
+  if (chosen.size() >= kMaxRemembered) chosen.clear();  // many shapes, which may not come back
   return chosen[key] = candidates(p, pass, threads).front();
 }
 

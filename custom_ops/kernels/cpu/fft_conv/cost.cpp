@@ -1,5 +1,5 @@
 // The cost model: counts of vector operations and bytes times measured seconds each. It ranks
-// algorithms; how long they take on another machine it does not know.
+// algorithms; it does not predict how long they take on another machine.
 #include "kernels/cpu/fft_conv/cost.h"
 
 #include <algorithm>
@@ -14,8 +14,8 @@
 namespace graphscale::fft_conv {
 namespace {
 
-// Least squares over 500 calls on one thread; half of them are met within 19 %, nine in ten within
-// 60 %.
+// Fitted by least squares to 500 calls on one thread; half of the predictions are within 19 %, nine
+// in ten within 60 %.
 constexpr double kTransformSeconds = 7.3e-11;  // per vector operation
 constexpr double kSquareSeconds = 3.2e-8;
 constexpr double kTileSeconds = 1e-7;
@@ -24,7 +24,7 @@ constexpr double kSpectraByteSeconds = 4e-11;
 constexpr double kWeightByteSeconds = 2.4e-11;
 constexpr double kGradientByteSeconds = 5.6e-11;
 constexpr double kSectionSeconds = 3e-6;
-// direct*-inl.h, over 1200 calls: half of them are met within 15 %.
+// direct*-inl.h, over 1200 calls; half of the predictions are within 15 %.
 constexpr double kChannelSeconds = 1.45e-10;  // per multiply-add, channels in the lanes
 constexpr double kPixelSeconds = 1.75e-10;    // with pixels in the lanes, for several outputs
 constexpr double kOnePixelSeconds = 4.3e-10;  // for one output, and for the gradient to the weights
@@ -130,7 +130,7 @@ double winograd_seconds(const Core& core, Pass pass, int lanes, int threads) {
   const double rounds =
       std::ceil(tasks / threads) * threads / tasks;  // some threads wait for the last
   const double transforms = groups * (parts * in_blocks * read + out_blocks * outputs) / threads;
-  // The first reading comes from memory: a network's other layers have taken the caches since.
+  // The first reading comes from memory: since the last call, other layers have filled the caches.
   const double weights = groups * weight_bytes * (kFarByteSeconds + (chunks - 1) * byte);
   return (transforms + std::max(products, weights)) * rounds + kSectionSeconds;
 }

@@ -1,5 +1,5 @@
-// What an algorithm costs: operations and bytes counted from its sizes, and the seconds they stand
-// for.
+// The cost of an algorithm: operations and bytes, counted from its sizes, and the seconds that
+// these take.
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"

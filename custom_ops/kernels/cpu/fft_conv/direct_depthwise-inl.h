@@ -1,10 +1,9 @@
 // The direct convolution of groups of one input without steps between rows or columns (depthwise),
 // and its gradient to the weights: pixels in the lanes, straight from the image. R rows of outputs
 // stay in registers while R + K - 1 rows of pixels go by for each column of the kernel, each loaded
-// once for K rows of it. A mask stands for the padding at the left and right, a row of zeros for
-// that above and below. What the next task reads and writes is asked for meanwhile: planes are too
-// short for the processor's own foresight, and waiting for them took up to three quarters of the
-// time.
+// once for K rows of it. Masks make the padding at the left and right, a row of zeros that above
+// and below. The memory of the next task is prefetched meanwhile: planes are too short for the
+// processor's own prefetching, and waiting for them took up to three quarters of the time.
 #pragma once
 
 #include <algorithm>

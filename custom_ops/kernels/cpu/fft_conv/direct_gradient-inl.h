@@ -4,7 +4,7 @@
 // Output channels in the lanes: dy of a tile is turned to [pixel][channel], then M taps x 2 blocks
 // of channels stay in registers while the pixels go by: 2 M fused multiply-adds for 2 loads and M
 // broadcasts, as in direct-inl.h. Pixels in the lanes: M taps of one output, whose lanes are summed
-// at the end; depthwise ones have a way of their own.
+// at the end; depthwise convolutions are computed by direct_depthwise-inl.h.
 #pragma once
 
 #include "kernels/cpu/fft_conv/direct-inl.h"

@@ -34,7 +34,7 @@ struct DirectLayout {
   int64_t phase_pitch, row_pitch, channel_pitch, copied_rows, copied_columns, phases;
   std::vector<ptrdiff_t> taps;  // from the first input of an output, in the copied rows
 
-  // Nothing is defined here, see layout.h.
+  // Functions are only declared here, for the reason that layout.h gives.
   int64_t tasks() const;
   int64_t gradient_tasks() const;
   int64_t copied_floats() const;              // of a worker: inputs, and room for a vector more

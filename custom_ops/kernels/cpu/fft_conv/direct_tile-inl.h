@@ -35,8 +35,8 @@ GRAPHSCALE_INLINE Vector<L> load_columns(const DirectLayout& d, const float* row
   return begin < end ? load_range<L>(row + column, begin, end) : Vector<L>{};
 }
 
-// A row of an image, null for one of zeros, to its phases. Writes whole vectors: the places behind
-// are those of later rows.
+// Copies a row of an image (null for a row of zeros) to its phases. It writes whole vectors; the
+// excess is overwritten by later rows.
 template <int L>
 __attribute__((flatten)) void copy_row(const DirectLayout& d, const float* row, int64_t first,
                                        float* to) {

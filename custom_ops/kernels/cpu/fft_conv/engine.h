@@ -13,7 +13,7 @@ struct Engine {
   // Weights to spectra, for convolve() with the same core and method.
   bool (*prepack)(const Core& core, Method method, const float* w, float* prepacked,
                   const Context& context);
-  // false, here and above, when the context had no memory left.
+  // These functions return false where the context has no memory left.
   bool (*convolve)(const Core& core, Method method, const float* x, const float* prepacked,
                    const float* bias, float* y, const Context& context);
   bool (*correlate)(const Core& core, Method method, const float* x, const float* dy, float* dw,

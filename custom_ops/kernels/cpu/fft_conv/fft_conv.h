@@ -56,13 +56,12 @@ struct Algorithm {
   int tile_height = 0, tile_width = 0;  // 0 for kDirect
 };
 
-// "direct", "winograd 6x6", "dense 32x32", "per_channel 72x72"; parse_algorithm() reads it back,
-// and nothing else.
+// "direct", "winograd 6x6", "dense 32x32", "per_channel 72x72"; parse_algorithm() accepts these
+// texts only.
 std::string to_string(const Algorithm& algorithm);
 std::optional<Algorithm> parse_algorithm(const std::string& text);
 
-// Throws graphscale::Error with a sentence when p is no convolution (sizes, groups, pads,
-// overflow).
+// Throws graphscale::Error where p is no valid convolution (sizes, groups, pads, overflow).
 void check(const Problem& p);
 
 // Whether the algorithm computes that pass of p.

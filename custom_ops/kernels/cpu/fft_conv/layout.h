@@ -5,8 +5,8 @@
 //   kPerChannel: weights     [output block][input][kx][ky][re L | im L], a lane being an output
 //                            channel of any group
 //
-// Nothing is defined here: what the files of simd/ include must not leave a copy of a common
-// function that is compiled for one instruction set.
+// Functions are only declared here: the files of simd/ include this header, and a function defined
+// in it would be compiled for one instruction set and might be linked for all.
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"

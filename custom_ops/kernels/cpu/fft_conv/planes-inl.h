@@ -8,8 +8,8 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// Rows are asked for so long before they are needed: no processor follows L streams of short rows
-// by itself.
+// Rows are prefetched so many steps ahead: processors do not follow L streams of short rows by
+// themselves.
 constexpr int64_t kRowsAhead = 6;
 
 template <int L>
@@ -93,8 +93,8 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
   return true;
 }
 
-// scale * in[u * stride] + bias, within bounds, to row `row`, core columns [0, length); what has no
-// place is dropped.
+// scale * in[u * stride] + bias, within bounds, to row `row`, core columns [0, length); values
+// outside of the plane are dropped.
 template <int L>
 __attribute__((flatten)) void store_row(const Planes<L>& planes, int64_t row, int64_t length,
                                         const float* in, int64_t stride, float scale,

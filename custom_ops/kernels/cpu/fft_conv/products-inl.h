@@ -4,8 +4,8 @@
 // M x B vectors of results stay in registers (2 M B of them; 6 x 2 fills the 32 of AVX-512 with the
 // 4 of b and 2 broadcasts). One r costs 4 M B fused multiply-adds for 2 M + 2 B loads: at 6 x 2, 48
 // for 16, so two loads and two multiply-adds a cycle never wait for the first-level cache. Gauss's
-// three products would save a quarter of the multiply-adds for half again as much spectrum memory,
-// which is what the larger tiles are short of: not done.
+// complex product of three multiplications would save a quarter of the multiply-adds, but spectra
+// would take 1.5 times the memory, which limits the larger tiles.
 #pragma once
 
 #include "kernels/cpu/simd/vector-inl.h"

@@ -7,7 +7,7 @@
 // columns.
 //
 // Scaling: a forward transform leaves a factor 2 (the split of a row pair without its halves); the
-// inverse divides by what the product of two such transforms has gathered.
+// inverse divides by the factors of both transforms of a product.
 #pragma once
 
 #include "kernels/cpu/fft_conv/long_fft-inl.h"
@@ -80,8 +80,8 @@ class Tile {
       LongFft<L>(width_, long_work_).inverse(spectrum_, long_row_);
       return store_row<L>(planes, 0, columns, long_row_, L, scale_, bias);
     }
-    // Two rows per complex transform again. Only the rows that are wanted go back; in a tile of odd
-    // height the last one has a row of zeros as its partner.
+    // Two rows per complex transform again. Only the rows of outputs are transformed back; in a
+    // tile of odd height the last one has a row of zeros as its partner.
     for (int64_t y = 0; y < rows; y += 2) {
       if (y + 1 == height_) clear(spectrum_ + height_ * pitch_, pitch_);
       join(spectrum_ + y * pitch_, spectrum_ + (y + 1) * pitch_);

@@ -26,7 +26,7 @@ namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 template <int L, WinogradStep kStep>
 class WinogradTransform {
  public:
-  // rows, columns: the taps or outputs that a tile's values are made of or become.
+  // rows, columns: of the taps or outputs from which, or to which, a tile's values are transformed.
   WinogradTransform(const Core& core, int64_t rows, int64_t columns)
       : height_(core.y.tile),
         width_(core.x.tile),

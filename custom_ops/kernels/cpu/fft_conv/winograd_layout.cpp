@@ -1,5 +1,5 @@
-// How many tiles a task takes, and who shares them: activations of a task fit the second-level
-// cache, and each weight that is read meets enough tiles.
+// How many tiles a task takes, and how many tasks share them: the activations of a task fit the
+// second-level cache, and each weight that is read is used for enough tiles.
 #include "kernels/cpu/fft_conv/winograd_layout.h"
 
 #include <algorithm>

@@ -4,7 +4,7 @@
 //   activations [value of a tile][tile][channel block][L], of the tiles of one task
 //   weights     [group][value][output block][input][L]
 //
-// Nothing is defined here, see layout.h.
+// Functions are only declared here, for the reason that layout.h gives.
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"

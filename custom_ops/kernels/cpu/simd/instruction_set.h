@@ -1,5 +1,5 @@
-// Which vectors this processor has. GRAPHSCALE_SIMD=avx2 or portable in the environment leaves the
-// wider ones aside (for tests and comparisons).
+// The widest vectors that this processor has. The environment variable GRAPHSCALE_SIMD=avx2 or
+// portable limits them, for tests and comparisons.
 #pragma once
 
 namespace graphscale {

@@ -1,6 +1,6 @@
 // Vectors for the kernels that are compiled once per instruction set (kernel_table.h): L numbers
-// side by side, written with the compilers' vector extensions, and with intrinsics where those have
-// no words for it (masked loads and stores). L floats are 16 with AVX-512, 8 with AVX2 and 4
+// side by side, written with the compilers' vector extensions, and with intrinsics for what these
+// cannot express (masked loads and stores). L floats are 16 with AVX-512, 8 with AVX2 and 4
 // elsewhere.
 #pragma once
 
@@ -113,7 +113,7 @@ GRAPHSCALE_INLINE Vector<L> load_range(const float* p, int first, int last) {
   return load_range<L>(p, LaneRange<L>(first, last));
 }
 
-// Asks the memory for `count` floats, to be read or (kWrite) written; they need not exist.
+// Prefetches `count` floats that will be read or (kWrite) written; the addresses need not be valid.
 template <bool kWrite>
 GRAPHSCALE_INLINE void fetch(const float* p, int64_t count) {
   constexpr int64_t kCacheLine = 16;

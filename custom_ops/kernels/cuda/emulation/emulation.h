@@ -1,7 +1,7 @@
-// A GPU's blocks on the host: every thread of a block is a fiber that runs until it waits for the
-// others. Shared memory holds not-a-number at first, is as small as a GPU's, and a page that must
-// not be touched follows it. With GRAPHSCALE_EMULATION_REVERSED set, threads and blocks run in the
-// opposite order: a result that differs then tells of a missing barrier.
+// Runs the blocks of CUDA kernels on the host: each thread of a block is a fiber that runs until it
+// waits for the others. Shared memory is filled with not-a-number at first, is as small as a GPU's,
+// and is followed by an inaccessible page. With GRAPHSCALE_EMULATION_REVERSED set, threads and
+// blocks run in the opposite order: where the results then differ, a barrier is missing.
 #pragma once
 
 #include <setjmp.h>
@@ -23,7 +23,7 @@ inline bool emulate_reversed() {
   return value != nullptr && *value != '\0';
 }
 
-// What sm_90 lets a block have.
+// The limits of a block on sm_90.
 constexpr int kMaxThreads = 1024;
 constexpr size_t kMaxSharedBytes = 227 * 1024;
 
@@ -78,7 +78,7 @@ class BlockEmulator {
   void* shared() { return shared_.get(); }
   void wait_for_block() { wait(State::kAtBlock); }
 
-  // Every lane's value, in the order of the lanes; good until the next but one exchange.
+  // The values of all lanes, in their order; valid until the next exchange but one.
   template <typename T>
   const T* exchange(int thread, const T& mine) {
     static_assert(sizeof(T) <= kExchangeBytes);
@@ -95,7 +95,7 @@ class BlockEmulator {
   static constexpr size_t kStackBytes = 128 * 1024;
   static constexpr size_t kExchangeBytes = 32;
   enum class State { kReady, kAtBlock, kAtWarp, kDone };
-  // A fiber's first entry is a ucontext's; from then on jumps, which ask nothing of the system, are
+  // A fiber is entered by a ucontext at first, and by jumps later: without system calls these are
   // fifty times faster.
   struct Fiber {
     std::unique_ptr<char[]> stack;
@@ -142,7 +142,7 @@ class BlockEmulator {
     if (_setjmp(fibers_[current_].here) == 0) _longjmp(scheduler_, 1);
   }
 
-  // Runs every thread that can; false when all are done.
+  // Runs every thread that need not wait; returns false when all are done.
   bool step() {
     for (size_t i = 0; i < fibers_.size(); ++i) {
       current_ = reversed_ ? fibers_.size() - 1 - i : i;
@@ -166,7 +166,7 @@ class BlockEmulator {
     return false;
   }
 
-  // Where all threads that are not done wait for each other, they may go on.
+  // Where all threads that are not done wait at the barrier, they go on.
   bool release(State state, size_t begin, size_t end) {
     bool any = false;
     for (size_t i = begin; i < end; ++i) {
@@ -190,7 +190,7 @@ class BlockEmulator {
   const void* argument_ = nullptr;
 };
 
-// What Block is on a GPU.
+// The interface of Block on a GPU.
 class Block {
  public:
   Block(BlockEmulator& emulator, int64_t index, int thread)
@@ -253,7 +253,7 @@ class Block {
     }
   }
   static float read_tf32(uint32_t bits) {
-    bits &= ~0x1fffu;  // tensor cores do not look at the rest
+    bits &= ~0x1fffu;  // tensor cores ignore the other bits
     float value;
     std::memcpy(&value, &bits, 4);
     return value;

@@ -1,5 +1,5 @@
 // Prices every method and size of tile: bytes over the memory's rate, operations over the
-// arithmetic units' rates, and a few microseconds per kernel that is started.
+// arithmetic units' rates, and a few microseconds per kernel launch.
 #include "kernels/cuda/fft/algorithm.h"
 
 #include <algorithm>
@@ -23,11 +23,12 @@ constexpr double kDirectFlops = 2e12;  // of the direct kernels here
 constexpr double kLaunchSeconds = 4e-6;
 constexpr size_t kMaxOfMethod = 4;                   // candidates
 constexpr int64_t kMaxPositions = int64_t{1} << 30;  // positions and tiles are counted in int
-constexpr int kMaxSummed = 64;  // inputs of an output that per_channel transforms again and again
+constexpr int kMaxSummed =
+    64;  // inputs per output for per_channel, which transforms them anew for each output
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Shared memory that a block can have.
+// The largest shared memory of a block on this GPU.
 int64_t shared_limit() {
 #ifdef __CUDACC__
   int device = 0;
@@ -43,7 +44,7 @@ int64_t shared_limit() {
 #endif
 }
 
-// The most that the kernels of an algorithm take, with all columns.
+// The shared memory that the kernels of an algorithm take at most, with all columns.
 int64_t shared_bytes(const TiledCore& c, Pass pass, const Algorithm& algorithm, Type type) {
   // Bytes: S^2 / 2 complex numbers of a spectrum; a tile has S + 1 columns of about S / 2 numbers
   // and some padding.
@@ -189,7 +190,7 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
   const double x_bytes = each_bytes * ins * static_cast<double>(p.height * p.width);
   const double y_bytes = each_bytes * outs * y_size;
   const double plane_bytes = (x_bytes + y_bytes) / kBytesPerSecond;
-  // One fused kernel: memory and transforms overlap, and the slower of them counts.
+  // One fused kernel: memory accesses and transforms overlap, so the slower of them counts.
   if (algorithm.method == Method::kPerChannel) {
     const double each = pass == Pass::kGradientWeight ? 2 * static_cast<double>(cut->ins())
                                                       : 1 + static_cast<double>(cut->ins());
@@ -204,7 +205,7 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
       2 * number * frequencies * tiles * (core_ins + core_outs) / kBytesPerSecond;
   const double products =
       8 * frequencies * tiles * core_ins * core_outs / groups / product_flops(algorithm, type);
-  // Halves need the largest number of what is read first.
+  // Halves need the largest number of the input first.
   const double read_bytes = pass == Pass::kForward         ? x_bytes
                             : pass == Pass::kGradientInput ? y_bytes
                                                            : x_bytes + y_bytes;
@@ -220,7 +221,7 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, Type type) {
   };
   const auto cheaper = [](const Priced& a, const Priced& b) { return a.seconds < b.seconds; };
   std::vector<Priced> all = {{Algorithm{}, predicted_seconds(p, pass, Algorithm{}, type)}};
-  // The best of each method: the model is surer of sizes than of methods.
+  // The best of each method: the model compares sizes of one method better than methods.
   const auto consider = [&](Method method, const auto& sizes, bool tf32) {
     std::vector<Priced> priced;
     for (const int size : sizes) {

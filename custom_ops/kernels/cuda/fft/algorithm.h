@@ -28,17 +28,17 @@ struct Algorithm {
   bool operator==(const Algorithm& other) const { return !(*this < other) && !(other < *this); }
 };
 
-// "direct", "dense 32x32", "dense 32x32 tf32", "per_channel 64x64"; parse_algorithm() reads it back
-// and finds nothing in other texts.
+// "direct", "dense 32x32", "dense 32x32 tf32", "per_channel 64x64"; parse_algorithm() accepts these
+// texts and returns nullopt for others.
 std::string to_string(const Algorithm& algorithm);
 std::optional<Algorithm> parse_algorithm(const std::string& text);
 
-// Sizes of tiles that there are kernels for.
+// The tile sizes that have kernels.
 template <int... kSizes>
 struct Sizes {
   static constexpr int kAll[sizeof...(kSizes)] = {kSizes...};
 
-  // function(std::integral_constant<int, S>()) for the one that an algorithm has.
+  // Calls function(std::integral_constant<int, S>()) with an algorithm's size S.
   template <typename F>
   static void choose(int size, const F& function) {
     ((size == kSizes ? function(std::integral_constant<int, kSizes>()) : void()), ...);
@@ -52,7 +52,7 @@ constexpr int tiles_per_block(int size) {
   if (size <= 40) return size <= 16 ? 16 : 8;
   return size <= 72 ? 4 : size == 84 ? 3 : 2;
 }
-// The dense method's blocks write a number of each tile next to each other: at least 32 bytes.
+// A block of the dense method writes the numbers of its tiles side by side: at least 32 bytes.
 constexpr int dense_tiles_per_block(int size, bool halves) {
   const int tiles = tiles_per_block(size);
   return halves && tiles < 8 ? 8 : tiles;
@@ -79,15 +79,15 @@ bool has_half_spectra(const Algorithm& algorithm, Type type);
 std::optional<TiledCore> cut_core(const Problem& p, Pass pass, const Algorithm& algorithm,
                                   Type type);
 
-// Predicted seconds on one H200, the kernels' spectra given.
+// Predicted seconds on one H200, without the time for the spectra of the kernels.
 double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm, Type type);
 
-// Algorithms worth measuring, cheapest by the model first; direct is always among them.
+// Algorithms worth measuring, the cost model's best first; direct is always among them.
 std::vector<Algorithm> candidates(const Problem& p, Pass pass, Type type);
 
-// The algorithm of a call: `wish` (an operator's attribute) where it is an algorithm and fits, else
-// the cheapest by the model. The environment variable GRAPHSCALE_CUDA_ALGORITHM overrules both, for
-// tests and benchmarks: then an algorithm that does not fit is an error.
+// The algorithm of a call: `wish` (the operator's attribute) where it names an algorithm that fits,
+// else the cheapest by the model. The environment variable GRAPHSCALE_CUDA_ALGORITHM overrules
+// both, for tests and benchmarks: then an algorithm that does not fit is an error.
 Algorithm choose(const Problem& p, Pass pass, Type type, const std::string& wish);
 
 }  // namespace graphscale::cuda

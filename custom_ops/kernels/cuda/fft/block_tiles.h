@@ -1,5 +1,5 @@
-// What the tiles of a block do together: columns between memory and shared memory. In a pass over
-// columns a thread has two columns of one tile, neighbouring threads neighbouring columns.
+// Moves the columns of a block's tiles between memory and shared memory. Each thread moves two
+// columns of one tile, neighbouring threads neighbouring columns.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@ struct ColumnPair {
 };
 
 // Half spectra of the columns of the block's tiles, to shared memory; place(tile) gives a tile's
-// place where has(tile). Threads see each other's only after a barrier.
+// place where has(tile). Other threads may read them after a barrier only.
 template <typename Shape, int S, typename Block, typename Has, typename FindPlace>
 GRAPHSCALE_DEVICE void load_columns(const Block& block, const Plane& from, const Columns& columns,
                                     int room, const Has& has, const FindPlace& place,
@@ -34,7 +34,7 @@ GRAPHSCALE_DEVICE void load_columns(const Block& block, const Plane& from, const
   Shape::split_columns(line, tile + pair.a * Shape::kPitch, tile + pair.b * Shape::kPitch);
 }
 
-// The way back, + addend(tile).
+// The inverse: from shared memory to the columns in memory, + addend(tile).
 template <typename Shape, int S, typename Block, typename Has, typename FindPlace, typename Addend>
 GRAPHSCALE_DEVICE void store_columns(const Block& block, const Plane& to, const Columns& columns,
                                      int room, const Has& has, const FindPlace& place,
@@ -51,8 +51,8 @@ GRAPHSCALE_DEVICE void store_columns(const Block& block, const Plane& to, const 
   to.template store<S>(to.template column<S>(p, pair.a), to.template column<S>(p, pair.b), line);
 }
 
-// Likewise for kernels; shared memory must have room for S numbers of each thread, and a barrier
-// must be behind its last use.
+// Likewise for kernels; shared memory must have room for S numbers of each thread, and must not be
+// in use (a barrier after its last use).
 template <typename Shape, int S, typename Block, typename Has, typename FindPlace>
 GRAPHSCALE_DEVICE void load_kernel_columns(const Block& block, const Taps& from,
                                            const Columns& columns, int room, const Has& has,
@@ -91,7 +91,7 @@ GRAPHSCALE_DEVICE void store_kernel_columns(const Block& block, const Taps& to,
                                         line);
 }
 
-// Room of a tile that has now the one columns, now the others.
+// Shared memory of a tile that holds either of two sets of columns in turn.
 template <typename Shape>
 int room_for(const Columns& a, const Columns& b) {
   return Shape::room(std::max(a.count(), b.count()));
@@ -100,7 +100,7 @@ int room_for(const Columns& a, const Columns& b) {
 // Columns of kernels: all that they have.
 inline Columns kernel_columns(const Taps& taps) { return {0, (taps.plane.x.limit + 1) / 2}; }
 
-// Bytes that kernels' columns take on their way.
+// Bytes of shared memory through which the columns of kernels go.
 template <typename Shape, int S>
 size_t kernel_columns_bytes(const Columns& columns) {
   const int tiles = Shape::kTiles * Shape::room(columns.count());

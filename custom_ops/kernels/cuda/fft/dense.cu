@@ -64,12 +64,12 @@ void launch_kernels(const Context& context, int size, const Layout& layout, Spec
   });
 }
 
-// What one operand's spectra or their product's are multiplied by.
+// The factor of one operand's spectra, or of their products.
 float product_scale(int size) {
   return 0.25f / (static_cast<float>(size) * static_cast<float>(size));
 }
 
-// The least e with 2^e >= count.
+// The smallest e with 2^e >= count.
 int exponent_above(int64_t count) {
   int exponent = 0;
   while (int64_t{1} << exponent < count) ++exponent;
@@ -100,7 +100,7 @@ SpectraProduct<In, Out> make_product(const Algorithm& algorithm, const Layout& l
   return product;
 }
 
-// In the algorithm's precision; 16-bit tensors need no more than tf32.
+// Runs the products in the algorithm's precision; for 16-bit tensors tf32 is enough.
 void multiply(const Context& context, const Algorithm& algorithm, const Layout& layout,
               const SpectraProduct<Complex, Complex>& product) {
   multiply_spectra(context, product, algorithm.tf32 || layout.in.type != Type::kFloat32);
@@ -111,7 +111,7 @@ void multiply(const Context& context, const Algorithm&, const Layout&,
   multiply_spectra(context, product);
 }
 
-// Memory for the spectra of the images that go through it at once; the environment variable
+// Bytes for the spectra of the images that are computed at once; the environment variable
 // GRAPHSCALE_CUDA_SPECTRA_MB changes it (small enough, they stay in the GPU's cache).
 int64_t spectra_bytes() {
   const char* const megabytes = std::getenv("GRAPHSCALE_CUDA_SPECTRA_MB");
@@ -119,7 +119,7 @@ int64_t spectra_bytes() {
   return (count > 0 ? count : 256) << 20;
 }
 
-// Tiles whose spectra go through memory at once.
+// The number of tiles whose spectra are in memory at once.
 template <typename Number>
 int64_t tiles_at_once(int size, const Layout& layout) {
   const int64_t bytes = frequencies(size) * (layout.all_ins() + layout.all_outs()) *
@@ -163,7 +163,8 @@ void convolve(const Context& context, const Algorithm& algorithm, const Layout& 
   for (int64_t first = 0; first < layout.tiles; first += chunk) {
     const int64_t tiles = std::min(chunk, layout.tiles - first);
     if constexpr (kHalves<Number>) {
-      // Of these tiles' images only: what is read here is soon read again.
+      // Exponents of these tiles' images only: their numbers are then still in the cache when they
+      // are read again.
       const int64_t image = first / image_tiles;
       find_exponents(context, bfloat16_numbers(layout.in) + image * layout.in.image,
                      (first + tiles - 1) / image_tiles + 1 - image, layout.in.image,
@@ -198,7 +199,7 @@ void correlate(const Context& context, const Algorithm& algorithm, const Layout&
   Scale grad_scale{1.0f, {}};
   ScaleBack<Number> back{};
   if constexpr (kHalves<Number>) {
-    // All images are added up, so all have the same exponent.
+    // The results of all images are added up, so all images have the same exponent.
     const int64_t images = layout.tiles / layout.image_tiles();
     int* const in = exponents.get();
     int* const grad = in + 1;
@@ -233,7 +234,7 @@ void correlate(const Context& context, const Algorithm& algorithm, const Layout&
                                            static_cast<const Complex*>(sums.get()), back);
 }
 
-// function(Number()) for the numbers that an algorithm's spectra have.
+// Calls function(Number()) with the type of the numbers in an algorithm's spectra.
 template <typename F>
 void with_numbers(const Algorithm& algorithm, const Layout& layout, const F& function) {
   if (has_half_spectra(algorithm, layout.in.type)) {

@@ -9,15 +9,15 @@
 
 namespace graphscale::cuda {
 
-// Memory that the kernels' spectra take.
+// Bytes that the spectra of the kernels take.
 size_t dense_spectra_bytes(const Algorithm& algorithm, const Layout& layout);
 
 // The spectra of all kernels, scaled.
 void make_dense_spectra(const Context& context, const Algorithm& algorithm, const Layout& layout,
                         void* spectra);
 
-// out <- in with the kernels, + bias where it is not null. As many tiles at a time as memory is
-// allowed for.
+// out <- in with the kernels, + bias where it is not null. Computes as many tiles at a time as
+// GRAPHSCALE_CUDA_SPECTRA_MB allows.
 void convolve_dense(const Context& context, const Algorithm& algorithm, const Layout& layout,
                     const void* spectra, const Plane* bias);
 

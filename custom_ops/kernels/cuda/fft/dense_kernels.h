@@ -27,10 +27,10 @@ struct Exponents {
   GRAPHSCALE_DEVICE int of(int64_t tile) const { return values[tile / tiles]; }
 };
 
-// What spectra are multiplied by before they are written.
+// The factors of spectra before they are written.
 struct Scale {
   float factor;
-  Exponents exponents;  // no values: the factor alone
+  Exponents exponents;  // without values, the factor is the whole scale
   GRAPHSCALE_DEVICE float of(int64_t tile) const {
     return exponents.values == nullptr ? factor : factor * power_of_two(exponents.of(tile));
   }
@@ -49,8 +49,8 @@ struct TwoFactors {
   }
 };
 
-// What products of spectra are multiplied by after they are read: nothing, or what brings back two
-// exponents and those of a product's own.
+// The factors of products of spectra after they are read: 1, or the powers of two that undo the
+// exponents of both operands and of the product.
 template <typename Number>
 struct ScaleBack {
   GRAPHSCALE_DEVICE NoFactor of(int64_t) const { return {}; }

@@ -25,7 +25,7 @@ Axis make_axis(const fft_conv::Map& map, int64_t limit, int64_t batch_phases,
   return a;
 }
 
-struct Side {  // of an axis: what is read, what results
+struct Side {  // of an axis: the positions read, or those written
   Axis in, out, taps;
 };
 
@@ -59,8 +59,8 @@ Columns used_columns(const Axis& a) {
   int end = a.limit;
   if (a.tiles == 1 && a.advance > 0) {
     const int phases = std::max(a.batch_phases, a.channel_phases);
-    // With one tile, columns that lie in the padding in every phase are zeros: nobody transforms
-    // them.
+    // With one tile, columns that lie in the padding in every phase are zeros and are not
+    // transformed.
     const int lowest = a.origin + phases - 1;
     if (lowest < 0) begin = std::min((-lowest + a.step - 1) / a.step, a.limit - 1);
     end = a.extent <= a.origin ? begin : std::min(end, (a.extent - 1 - a.origin) / a.step + 1);

@@ -13,8 +13,8 @@ struct Layout {
   int64_t images;  // with their phases
   int64_t groups;
   int64_t ins, outs;    // of a group, with phases and parts
-  Columns in_columns;   // of a tile, those that can have other numbers than zero
-  Columns out_columns;  // those that are asked for
+  Columns in_columns;   // of a tile, those that may hold other numbers than zero
+  Columns out_columns;  // those that the output needs
 
   int64_t image_tiles() const {
     return int64_t{in.y.tiles} * in.x.tiles * in.y.batch_phases * in.x.batch_phases;

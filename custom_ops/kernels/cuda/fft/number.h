@@ -1,4 +1,4 @@
-// The numbers that spectra consist of, in memory.
+// The complex numbers of spectra, as they lie in memory.
 #pragma once
 
 #include "kernels/cuda/device.h"
@@ -9,8 +9,8 @@ struct alignas(8) Complex {  // one access of 8 bytes
   float re, im;
 };
 
-// Half as large, of 11 bits each; whoever makes them scales what they are made of so that no part
-// is above 2^15.
+// A complex number of two float16 parts, of 11 bits each. Its values are scaled so that no part
+// exceeds 2^15.
 struct alignas(4) HalfComplex {
   Float16 re, im;
 };

@@ -44,7 +44,7 @@ struct ChannelSpectra {
 };
 
 // Columns in, rows, products, rows, columns out: one loop whose rounds share the transform's code,
-// for there is little room for instructions close to a multiprocessor.
+// because a multiprocessor's instruction cache is small.
 template <int S>
 struct PerChannel {
   using Shape = Tile<S, tiles_per_block(S)>;

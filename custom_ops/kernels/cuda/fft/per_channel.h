@@ -7,7 +7,7 @@
 
 namespace graphscale::cuda {
 
-// Numbers of type Complex that the kernels' spectra take.
+// The number of Complex numbers in the spectra of the kernels.
 int64_t channel_spectra_count(const Layout& layout, int size);
 
 // The spectra of all kernels, scaled: [output][input][S (column)][S / 2 (row)].

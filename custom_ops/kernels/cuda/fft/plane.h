@@ -1,5 +1,5 @@
-// Where the numbers of tiles come from and go to: images, gradients and kernels in memory, seen
-// through the geometry of kernels/cpu/fft_conv (phases of strides and dilations, turned kernels).
+// Reads and writes the numbers of tiles: images, gradients and kernels in memory, through the
+// geometry of kernels/cpu/fft_conv (phases of strides and dilations, flipped kernels).
 //
 // A long line of numbers may be folded: row r of its tiles holds the core positions fold * r,
 // fold * r + 1, ..., so that neighbouring rows overlap.
@@ -44,8 +44,8 @@ struct Column {
   Bits<S> rows;
 };
 
-// base[r * step] where a bit is set, else 0; and writing it there. Each is a predicated access:
-// what the compiler makes of a condition is a branch.
+// base[r * step] where a bit is set, else 0; and writing it there. Each is a predicated access in
+// PTX, because the compiler would make a branch of a condition.
 #ifdef __CUDACC__
 template <int r>
 GRAPHSCALE_DEVICE float read_where(uint32_t there, const float* base, int step) {
@@ -115,7 +115,7 @@ struct Plane {
             c.middle * y.phase_offset, c.low * x.phase_offset};
   }
 
-  // Column u of a tile; what has a divisor or is turned round has number() only.
+  // Column u of a tile; columns with a divisor, or flipped, have number() only.
   template <int S>
   GRAPHSCALE_DEVICE Column<S> column(const Place& p, int u) const {
     const int at = x.step * (p.core_x + u) + x.origin + p.offset_x;

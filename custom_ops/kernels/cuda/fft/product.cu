@@ -11,7 +11,7 @@
 namespace graphscale::cuda {
 namespace {
 
-// How neighbours of an operand lie in memory: from line to line, or along the depth, there as
+// The order of an operand in memory: neighbouring lines, or neighbouring depths, the latter as
 // aligned words or not.
 enum class Order { kByLine, kByDepth, kByWords };
 
@@ -32,7 +32,7 @@ struct Multiply {
   static constexpr size_t kSharedBytes = 2 * kOperand * sizeof(uint32_t);
   static constexpr int kBlocks = Format::kBlocks;
   SpectraProduct<Number, Out> p;
-  bool out_even;  // every other number of the result is aligned with the next
+  bool out_even;  // pairs of neighbouring results are aligned
 
   int64_t blocks() const {
     return p.frequencies * p.groups * divide_up(p.rows, kTile) * divide_up(p.columns, kTile);
@@ -64,7 +64,7 @@ struct Multiply {
   }
 
   // from: number (0, 0) of the tile; `stride`: from line to line, or along the depth. Lines behind
-  // the last one repeat it: nobody stores what comes of them.
+  // the last one repeat it; their results are not stored.
   template <Order kOrder>
   GRAPHSCALE_DEVICE static void fetch(const Number* from, int64_t stride, int lines,
                                       int64_t depth_left, int thread, Staged& staged) {

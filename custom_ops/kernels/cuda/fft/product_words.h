@@ -1,5 +1,5 @@
-// What the products of spectra have in shared memory: words of 32 bits, as the tensor cores take
-// them.
+// The operands of the products of spectra in shared memory: words of 32 bits, in the form that the
+// tensor cores take.
 #pragma once
 
 #include <cstring>
@@ -18,8 +18,8 @@ GRAPHSCALE_DEVICE uint32_t to_bits(float value) {
 #endif
 }
 
-// One part, real or imaginary, of kNumbers complex numbers of the depth; rests are what is left of
-// them.
+// One part, real or imaginary, of kNumbers complex numbers of the depth; rests are the differences
+// between the numbers and their words.
 struct Words {
   uint32_t high, low;
 };

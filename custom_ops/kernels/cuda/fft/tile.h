@@ -3,11 +3,12 @@
 //
 // Two columns go through one complex transform as its real and imaginary part. Of the rows of the
 // result 0 ... S/2 are kept (the others are their conjugates); rows 0 and S/2, being transforms of
-// real numbers, share one complex row. So S/2 threads have S/2 rows; columns that are all zero, or
-// that nobody asks for, are left out. In shared memory column c, row j is at c * kPitch + j.
+// real numbers, share one complex row. So S/2 threads have S/2 rows; columns of zeros, and columns
+// that the output does not need, are left out. In shared memory column c, row j is at c * kPitch +
+// j.
 //
-// The spectra are 2 times, the inverse S^2 times the usual ones: whoever multiplies puts that
-// right. The inverse of a spectrum is the transform of its conjugate; so products are made
+// The spectra are 2 times, the inverse S^2 times the usual ones; the factors of the products
+// correct this. The inverse of a spectrum is the transform of its conjugate; so products are made
 // conjugated, and there is one transform for all purposes.
 #pragma once
 

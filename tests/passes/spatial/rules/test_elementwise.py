@@ -50,7 +50,7 @@ def test_maps_of_different_origin_are_refused() -> None:
 
 
 def test_normalisation_of_a_flattened_map() -> None:
-    """Its four vectors have a number for each position, which is interpolated."""
+    """The four vectors have a number for each position, and are interpolated."""
     nodes = """
         c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)
         f = Flatten (c)

@@ -12,7 +12,7 @@ from tests.passes.small_graphs import constant, graph, run
 
 
 def test_grids() -> None:
-    """One pixel at 3.5 that is 8 wide, and the same made of nothing over an image of 8."""
+    """One pixel of width 8 at 3.5; and a pixel made from no map, over an image of 8 pixels."""
     assert OnePixel().grid(Grid(3.5, 8.0, 1), 4) == Grid(0.5, 2.0, 4)
     assert OnePixel().grid_over(8, 4) == Grid(0.5, 2.0, 4)
 

@@ -1,0 +1,105 @@
+"""Output files of every command: whole or not at all, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+
+from graphscale.cli.command_line import main
+
+from .check_output import listing, sentence
+
+
+@pytest.mark.parametrize("output", ["", ".", "/"])
+def test_an_output_without_a_name(target: Path, pretrain: Path, complaint, output: str) -> None:
+    assert "-o" in complaint("shrink", target, "-o", output)
+    assert "-o" in complaint("grow", pretrain, "-o", output)
+
+
+def test_output_over_the_input(target: Path, complaint) -> None:
+    """Weights are read from the input while the output is written: into a file of its own."""
+    assert main(["shrink", str(target), "-o", str(target)]) == 0
+    onnx.checker.check_model(str(target), full_check=True)
+
+
+def test_missing_output_folder(target: Path, tmp_path: Path, complaint) -> None:
+    assert "nowhere" in complaint("shrink", target, "-o", tmp_path / "nowhere" / "small.onnx")
+    assert str(tmp_path) in complaint("shrink", target, "-o", tmp_path)
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Iterator[None]:
+    """Run the test as a user without rights, because root may write everywhere."""
+    root = os.geteuid() == 0
+    folder = tmp_path
+    while root and folder != Path(tempfile.gettempdir()) and folder != folder.parent:
+        folder.chmod(0o755)
+        folder = folder.parent
+    if root:
+        os.seteuid(65534)
+    yield
+    if root:
+        os.seteuid(0)
+
+
+def test_unwritable_folder(target: Path, pretrain: Path, request, capsys) -> None:
+    folder = target.parent / "locked"
+    folder.mkdir(mode=0o555)
+    request.getfixturevalue("as_nobody")
+    assert "locked" in sentence(capsys, "shrink", target, "-o", folder / "small.onnx")
+    assert "locked" in sentence(capsys, "grow", pretrain, "-o", folder / "big.onnx")
+    assert listing(folder) == {}
+
+
+@pytest.mark.parametrize("space", [100, 2_000, 5_000, 20_000])
+def test_full_disk(target: Path, tmp_path: Path, space: int) -> None:
+    """A limit on the size of files acts like a full disk: a write fails half-way."""
+    for name in ("target.pretrain.onnx", "target.pretrain.plan.json"):
+        (tmp_path / name).write_bytes(b"what was here before")
+    before = listing(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "graphscale", "shrink", str(target)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (space, space)),
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written" in done.stderr
+    assert listing(tmp_path) == before
+
+
+INTERRUPTED = """
+import os, signal, sys
+import graphscale.core.model_files
+# A shell that runs the tests in the background has them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+write = graphscale.core.model_files._write
+def interrupt(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGINT)
+graphscale.core.model_files._write = interrupt
+from graphscale.cli.command_line import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("command", ["shrink", "grow"])
+def test_ctrl_c_while_writing(target: Path, pretrain: Path, tmp_path: Path, command: str) -> None:
+    before = listing(tmp_path)
+    path = target if command == "shrink" else pretrain
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, command, str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == 130
+    assert done.stderr == "graphscale: interrupted; nothing was written\n"
+    assert listing(tmp_path) == before
