@@ -110,14 +110,28 @@ def _from_callable(
         raise GraphScaleError(
             f"{name}: cannot be imported ({error}); give an ONNX file or module:callable"
         ) from None
-    takes = inspect.signature(function).parameters
-    network = function(num_classes=classes) if "num_classes" in takes else function()
+    except Exception as error:
+        raise _failed(name, "cannot be imported", error) from error
+    if not callable(function):
+        raise GraphScaleError(
+            f"{name}: is {type(function).__name__}, not a function; give one that returns a network"
+        )
+    try:
+        takes = inspect.signature(function).parameters
+        network = function(num_classes=classes) if "num_classes" in takes else function()
+    except Exception as error:
+        raise _failed(name, "makes no network", error) from error
     if not isinstance(network, nn.Module):
         raise GraphScaleError(
             f"{name}: returned {type(network).__name__}, which is no torch module; give a function "
             "that returns one"
         )
     return Target(network, torch.zeros(1, channels, *image_size), from_onnx=False)
+
+
+def _failed(name: str, what: str, error: Exception) -> GraphScaleError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return GraphScaleError(f"{name}: {what} ({reason}); mend it, --verbose says where it fails")
 
 
 def _check_classes(target: Target, model: str, classes: int) -> None:

@@ -54,6 +54,12 @@ class FolderOptions:
     workers: int | None = None
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise GraphScaleError(f"--batch {self.batch}: give at least one image")
+        if self.workers is not None and self.workers < 0:
+            raise GraphScaleError(f"--workers {self.workers}: give 0 or more processes")
+
 
 @dataclass
 class TrainingResult:

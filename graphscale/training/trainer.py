@@ -11,6 +11,7 @@ states, place in the epoch). On a CPU, a training that was killed continues from
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,15 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise GraphScaleError(f"{self.epochs} epochs are no training; give at least one")
+        for name, value, limit in (
+            ("rate", self.rate, math.inf),
+            ("momentum", self.momentum, 1.0),
+            ("weight_decay", self.weight_decay, math.inf),
+            ("label_smoothing", self.label_smoothing, 1.0),
+        ):
+            if not 0 <= value < limit:
+                within = "0 or more" if limit == math.inf else f"0 or more, less than {limit:g}"
+                raise GraphScaleError(f"--{name.replace('_', '-')} {value}: give {within}")
         if self.optimizer not in ("sgd", "adamw"):
             raise GraphScaleError(f"unknown optimizer {self.optimizer!r}; use sgd or adamw")
         if self.precision not in ("float32", "bfloat16", "float16"):

@@ -194,3 +194,39 @@ def test_exporter_is_quiet() -> None:
     assert process.returncode == 0, said
     assert "torch" not in said
     assert "Warning" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--batch", "0"), "--batch 0: give at least one"),
+        (("--workers", "-1"), "--workers -1: give 0 or more"),
+        (("--rate", "nan"), "--rate nan: give 0 or more"),
+        (("--momentum", "1"), "--momentum 1.0: give 0 or more"),
+        (("--weight-decay", "-1"), "--weight-decay -1.0: give 0 or more"),
+        (("--label-smoothing", "3"), "--label-smoothing 3.0: give 0 or more"),
+    ],
+)
+def test_numbers_out_of_range(
+    options: tuple, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *OPTIONS, *options, "-o", "ranges"]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("callable_", "said"),
+    [
+        ("faulty_syntax:make", "cannot be imported"),
+        ("faulty:make", "makes no network"),
+        ("faulty:two", "makes no network"),
+        ("faulty:NUMBER", "not a function"),
+    ],
+)
+def test_faulty_callables(callable_: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("faulty_syntax.py").write_text("def make(:\n")
+    Path("faulty.py").write_text(
+        "NUMBER = 3\ndef make():\n    raise RuntimeError('boom')\ndef two(a, b):\n    pass\n"
+    )
+    assert main(["train", callable_, *OPTIONS[1:], "-o", "faulty"]) == 2
+    assert said in capsys.readouterr().err
