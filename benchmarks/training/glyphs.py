@@ -6,7 +6,7 @@ high, between pieces of other glyphs, under noise. Fonts are split by family, so
 show families that no training image shows. The same seed gives the same images on the same set of
 fonts.
 
-Debian's font packages make a good set: see FONT_PACKAGES in README.md beside this file.
+Debian's font packages make a good set: README.md beside this file lists them.
 """
 
 from __future__ import annotations
