@@ -79,9 +79,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     if images is not None:
         with terminal.working("checking"):
             fidelity = compare(options.checkpoint, output, plan, images)
-        if missing := {each.name for each in grown.graph.outputs} - {
-            each.output for each in fidelity
-        }:
+        compared = {each.output for each in fidelity}
+        if missing := {str(each.name) for each in grown.graph.outputs} - compared:
             terminal.note(
                 f"--check leaves out {', '.join(sorted(missing))}, whose values are laid along "
                 "another axis than height or width"

@@ -97,7 +97,11 @@ def compare(pretrain: Path, grown: Path, plan: Plan, images: np.ndarray) -> list
             ) from None
     names = [each.name for each in sessions[1].get_outputs()]
     pairs = zip(names, *outputs, strict=True)
-    return [_compare(*each) for each in pairs if _comparable(*each, entry)]
+    return [
+        _compare(name, small, large)
+        for name, small, large in pairs
+        if _comparable(small, large, entry)
+    ]
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -117,7 +121,7 @@ def _as_type(images: np.ndarray, dtype: type) -> np.ndarray:
     return np.clip(np.rint(images), limits.min, limits.max).astype(dtype)
 
 
-def _comparable(name: str, pretrain: np.ndarray, grown: np.ndarray, entry: InputPlan) -> bool:
+def _comparable(pretrain: np.ndarray, grown: np.ndarray, entry: InputPlan) -> bool:
     """Whether the axes that differ between two outputs are heights or widths.
 
     An axis on which several maps, or the rows of one, are laid end to end is none of them: its
