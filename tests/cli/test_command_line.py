@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from graphscale.cli.command_line import main
+from tests.cli.signals import heed_signals
 
 
 def run(*arguments: object, before: str = "", **options) -> subprocess.CompletedProcess[str]:
@@ -21,7 +22,7 @@ def run(*arguments: object, before: str = "", **options) -> subprocess.Completed
     code = f"{textwrap.dedent(before)}\nimport sys\nfrom graphscale.cli import main\n"
     command = [sys.executable, "-c", code + "sys.exit(main(sys.argv[1:]))", *map(str, arguments)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.run(command, **options)
+    return subprocess.run(command, preexec_fn=heed_signals, **options)
 
 
 # --- standard streams -----------------------------------------------------------------------------

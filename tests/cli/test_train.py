@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from graphscale.cli import main
+from tests.cli.signals import heed_signals
 
 NETWORK = """
 from torch import nn
@@ -56,7 +57,9 @@ def _in_folder(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def start(*options: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "graphscale", "train", *OPTIONS, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heed_signals
+    )
 
 
 def history(folder: str) -> list[dict]:
