@@ -153,9 +153,9 @@ class OneBitQuantize(nn.Module):
         super().__init__()
         self.register_buffer("residual", None)
 
+    @torch.no_grad()  # and not detach(), which would hide a tangent from the operator's refusal
     def forward(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Words and scales of gradient + residual; what they leave out is the new residual."""
-        gradient = gradient.detach()
         before = self.residual
         if before is None:
             before = torch.zeros_like(gradient)

@@ -71,3 +71,16 @@ class Example:
             return {0: batch} if isinstance(leaf, torch.Tensor) and leaf.ndim else None
 
         return pytree.tree_map(describe, self.kwargs or self.args)
+
+    def batch_name(self) -> Any:
+        """torch.onnx.export's `dynamic_shapes` that name the first axis of a program 'batch'.
+
+        The first tensor alone is named, since all tensors share the axis.
+        """
+        names = iter([{0: "batch"}])
+
+        def describe(leaf: Any) -> Any:
+            named = isinstance(leaf, torch.Tensor) and leaf.ndim
+            return next(names, None) if named else None
+
+        return pytree.tree_map(describe, self.kwargs or self.args)

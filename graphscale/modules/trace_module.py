@@ -85,7 +85,7 @@ def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Mode
     program = functional_program(module, batched) if quick else None
     if program is not None:
         try:
-            return to_onnx(program, (), **options)
+            return to_onnx(program, (), dynamic_shapes=batched.batch_name(), **options)
         except GraphScaleError:
             pass  # torch.onnx translates one of its operators only after decomposing it
     try:

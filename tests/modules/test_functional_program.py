@@ -81,3 +81,22 @@ def test_networks(name: str) -> None:
     assert functional_program(module, Example(x)) is not None
     quick, whole = run(module, x, quick=True), run(module, x, quick=False)
     np.testing.assert_allclose(quick, whole, rtol=1e-4, atol=1e-5)
+
+
+class TwoImages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)])
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.convs[0](x) + self.convs[1](y)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_first_axis_of_every_input_is_called_batch(by_name):
+    images = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    example = Example(dict(zip("xy", images)) if by_name else images)
+    assert functional_program(TwoImages().eval(), example.batched()) is not None
+    model = trace_module(TwoImages().eval(), example)
+    assert [value.shape[0] for value in model.graph.inputs] == ["batch", "batch"]
+    assert [value.shape[0] for value in model.graph.outputs] == ["batch"]
