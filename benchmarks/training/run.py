@@ -36,6 +36,9 @@ EPOCHS = 12
 _LEAVE_3 = {3: 3}
 _LEAVE_ALL = {size: size for size in range(1, 32)}
 _TARGET = RecipeStage(1.0, target=True)
+_STAGES = Recipe(
+    "stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), decay="after growth"
+)
 
 
 @dataclass(frozen=True)
@@ -51,27 +54,25 @@ def _two(share: float, kernels: dict[int, int], decay: str = "after growth") -> 
     return Recipe("two stages", (RecipeStage(share, kernels), _TARGET), decay)
 
 
+# In the order in which they are trained: the most telling ones first.
 VARIANTS = {
     "target": Variant(RECIPES["target"], "steps"),
-    "target-linear": Variant(RECIPES["target"]),
-    "target-compressed-steps": Variant(RECIPES["target"], "steps", 0.5),
-    "target-compressed": Variant(RECIPES["target"], share=0.5),
-    "target-compressed-0.67": Variant(RECIPES["target"], share=0.67),
-    "progressive": Variant(RECIPES["progressive"]),
-    "progressive-0.67": Variant(RECIPES["progressive"], share=0.67),
-    "paper": Variant(RECIPES["paper"], "steps"),
-    "late-as-scheduled": Variant(_two(0.7, {}, "throughout"), "steps"),
-    "late-paper-kernels": Variant(_two(0.7, {})),
     "late-leave-3": Variant(_two(0.7, _LEAVE_3)),
+    "late-paper-kernels": Variant(_two(0.7, {})),
+    "target-compressed": Variant(RECIPES["target"], share=0.5),
+    "progressive": Variant(RECIPES["progressive"]),
+    "late-leave-3-0.75": Variant(_two(0.7, _LEAVE_3), share=0.75),
+    "target-linear": Variant(RECIPES["target"]),
+    "progressive-0.83": Variant(RECIPES["progressive"], share=0.83),
+    "late-images-0.75": Variant(_two(0.7, _LEAVE_ALL), share=0.75),
+    "stages": Variant(_STAGES),
+    "late-paper-kernels-0.83": Variant(_two(0.7, {}), share=0.83),
+    "paper": Variant(RECIPES["paper"], "steps"),
+    "stages-0.83": Variant(_STAGES, share=0.83),
+    "later-leave-3-0.83": Variant(_two(0.8, _LEAVE_3), share=0.83),
+    "target-compressed-steps": Variant(RECIPES["target"], "steps", 0.5),
     "late-images": Variant(_two(0.7, _LEAVE_ALL)),
-    "later-paper-kernels": Variant(_two(0.8, {})),
-    "later-leave-3": Variant(_two(0.8, _LEAVE_3)),
-    "late-paper-kernels-0.8": Variant(_two(0.7, {}), share=0.8),
-    "late-leave-3-0.8": Variant(_two(0.7, _LEAVE_3), share=0.8),
-    "late-images-0.8": Variant(_two(0.7, _LEAVE_ALL), share=0.8),
-    "stages": Variant(
-        Recipe("stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), "after growth")
-    ),
+    "late-as-scheduled": Variant(_two(0.7, {}, "throughout"), "steps"),
 }
 
 
@@ -81,8 +82,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     data = _data(options.train, options.test)
     for seed in options.seeds:
-        for network in options.networks:
-            for variant in options.variants:
+        for variant in options.variants:
+            for network in options.networks:
                 _train(data, network, variant, seed, options)
 
 
@@ -175,8 +176,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default="glyphs", choices=["glyphs"])
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--rate", type=float, default=0.05)
-    parser.add_argument("--train", type=int, default=20000, help="training images")
-    parser.add_argument("--test", type=int, default=4000, help="test images")
+    parser.add_argument("--train", type=int, default=10000, help="training images")
+    parser.add_argument("--test", type=int, default=5000, help="test images")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
