@@ -47,6 +47,7 @@ class OneBitState:
 
     Attributes:
         step: Number of steps so far in which gradients were exchanged.
+        bytes_sent: By this rank to other ranks in the last step.
         not_finite: Names of the parameters whose mean gradient held NaN or an infinity in the last
             step; the same on every rank.
 
@@ -77,7 +78,7 @@ class OneBitState:
         self.process_group = process_group
         self.grad_scaler = grad_scaler
         self.step = 0
-        self.bytes_sent = 0  # by this rank to other ranks, in the last step
+        self.bytes_sent = 0
         self._names: dict[Tensor, str] = {}
         self._residuals: dict[str, Tensor] = {}  # [R, C]: of this rank's gradients
         self._home_residuals: dict[str, Tensor] = {}  # [rows of this home, C]: of the means
