@@ -1,9 +1,9 @@
 """`whole_parameters`: give a sharded module whole, plain parameters for as long as it grows.
 
-In: modules whose parameters are DTensors, sharded by FSDP2 (`fully_shard`) or by tensor parallelism,
-and their optimizers. Inside the context every rank has all parameters and all of the optimizers'
-state as plain tensors. Out: the same modules and optimizers, sharded as before, whatever sizes the
-parameters have got.
+In: modules whose parameters are DTensors, sharded by FSDP2 (`fully_shard`) or by tensor
+parallelism, and their optimizers. Inside the context every rank has all parameters and all of the
+optimizers' state as plain tensors. Out: the same modules and optimizers, sharded as before,
+whatever sizes the parameters have got.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class _FullyShard:
         placement = held.fsdp_placement
         given = [whole, held.device, lambda parameter: placement]
         if "mesh_info" in inspect.signature(held._init_sharded_param).parameters:
-            given.append(held.mesh_info)  # since torch 2.10 or so
+            given.append(held.mesh_info)  # of newer versions of torch
         held._init_sharded_param(*given)
         if held.post_forward_mesh_info:
             held._init_sharded_post_forward_param_metadata(whole)
