@@ -30,6 +30,10 @@ recipes:
 An ONNX file that was exported in evaluation mode has no Dropout, and its BatchNormalization is
 folded into the convolutions; neither is trained then. Export for training with
 torch.onnx.export(network.train(), ..., optimize=False), or give module:callable.
+
+On several GPUs or machines, torchrun starts one process for each GPU:
+torchrun --nproc-per-node 8 -m graphscale train MODEL ...; --batch is the size of all ranks' images
+together.
 """
 
 
@@ -104,13 +108,21 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--contiguous", action="store_true", help="do not use the channels_last memory format"
     )
+    group.add_argument(
+        "--gradient",
+        choices=("mean", "onebit"),
+        default="mean",
+        help="between ranks of torchrun: dense, or one bit per element after the first epoch",
+    )
     group.add_argument("--compile", action="store_true", help="use torch.compile")
     group.add_argument("--seed", type=int, default=0)
     group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
 
 
 def _add_images(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--batch", type=int, default=64, help="images in a batch (default: 64)")
+    group.add_argument(
+        "--batch", type=int, default=64, help="images in a batch, of all ranks (default: 64)"
+    )
     group.add_argument(
         "--image-size",
         metavar="SIZE",
@@ -139,8 +151,11 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     """Train, and show the results."""
     from graphscale.cli.tables import show_trainings
     from graphscale.cli.training_progress import TrainingProgress
+    from graphscale.training.ranks import is_first_rank
     from graphscale.training.train_folder import train_folder
 
+    first = is_first_rank()
+    terminal.quiet = terminal.quiet or not first
     if options.data is None and not options.resume:
         raise GraphScaleError("--data is missing; give a folder with a sub-folder per class")
     stem = Path(options.model.replace(":", ".")).name.removesuffix(".onnx")
@@ -158,6 +173,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
             resume=options.resume,
             notices=notices,
         )
+    if not first:
+        return
     with terminal.showing(tables=not options.json) as console:
         if options.json:
             print((output / "result.json").read_text(), end="")
@@ -184,6 +201,7 @@ def _training_options(options: argparse.Namespace) -> TrainingOptions:
         channels_last=not options.contiguous,
         compile=options.compile,
         seed=options.seed,
+        gradient=options.gradient,
     )
 
 

@@ -25,7 +25,8 @@ class TrainingProgress:
     """A context that shows a training, and yields the `Notices` for `train_folder`.
 
     Ctrl-C and SIGTERM stop the training after the current step. A second signal, or one before the
-    training has begun, ends the command at once.
+    training has begun, ends the command at once. Under torchrun, which sends SIGTERM to every rank
+    after Ctrl-C and after the end of another rank, only the same signal twice does.
     """
 
     def __init__(self, terminal: Terminal) -> None:
@@ -61,16 +62,19 @@ class TrainingProgress:
             signal.signal(number, handler)
         if kind is not None and issubclass(kind, Interrupted):
             self._terminal.note("the training goes on where it stopped with --resume")
-            self._before[self._received](self._received, None)
+            number = self._received or signal.SIGTERM  # which stopped another rank
+            self._before[number](number, None)
 
     def _set_trainer(self, trainer: Trainer | None) -> None:
         self._trainer = trainer
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self._trainer is None or self._trainer.stop:  # nothing to save, or a second signal
+        if self._trainer is None or self._received == number:  # nothing to save, or a second time
             self._before[number](number, frame)
-        else:
+        elif not self._trainer.stop:
             self._received, self._trainer.stop = number, True
+        elif self._trainer.ranks.count == 1:
+            self._before[number](number, frame)
 
     def _say(self, text: str) -> None:
         if self._terminal.quiet:

@@ -6,8 +6,16 @@ and `OneBitSGD` train as fbcunn did, with AdaGrad and momentum at each parameter
 """
 
 from graphscale.distributed.data_parallel import DataParallel
+from graphscale.distributed.model_parallel import ModelParallel
 from graphscale.distributed.one_bit_data_parallel import OneBitDataParallel
 from graphscale.distributed.one_bit_hook import OneBitState, one_bit_hook
 from graphscale.distributed.one_bit_sgd import OneBitSGD
 
-__all__ = ["DataParallel", "OneBitDataParallel", "OneBitSGD", "OneBitState", "one_bit_hook"]
+__all__ = [
+    "DataParallel",
+    "ModelParallel",
+    "OneBitDataParallel",
+    "OneBitSGD",
+    "OneBitState",
+    "one_bit_hook",
+]

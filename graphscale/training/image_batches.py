@@ -131,16 +131,27 @@ class ResumableOrder(torch.utils.data.Sampler):
         count: Number of images.
         seed: For the orders.
         shuffle: With False the order is that of the images.
+        batch: Images in a batch of all ranks together; images that fill no batch are left out.
+        share: (rank, ranks): of each batch every `ranks`-th image, from the number `rank` on.
 
     Attributes:
         epoch: The epoch whose order is drawn; set it before iterating.
         start: Number of images to skip, which were used before an interruption.
     """
 
-    def __init__(self, count: int, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        shuffle: bool = True,
+        batch: int = 1,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self.count = count
         self.seed = seed
         self.shuffle = shuffle
+        self.batch = batch
+        self.share = share
         self.epoch = 0
         self.start = 0
 
@@ -150,10 +161,16 @@ class ResumableOrder(torch.utils.data.Sampler):
             order = torch.randperm(self.count, generator=generator).tolist()
         else:
             order = list(range(self.count))
-        return ((self.epoch, index) for index in order[self.start :])
+        return ((self.epoch, order[place]) for place in self._places())
 
     def __len__(self) -> int:
-        return self.count - self.start
+        return len(self._places())
+
+    def _places(self) -> list[int]:
+        """This rank's places in the order."""
+        rank, ranks = self.share
+        end = self.count // self.batch * self.batch
+        return [p for p in range(self.start, end) if p % self.batch % ranks == rank]
 
 
 class FolderBatches:
@@ -168,6 +185,7 @@ class FolderBatches:
         workers: Processes that decode; 0 decodes in this one.
         device: Where the network is.
         seed: For the order and all random choices.
+        share: (rank, ranks): this process's share of each batch and of the validation images.
     """
 
     def __init__(
@@ -182,26 +200,36 @@ class FolderBatches:
         workers: int = 0,
         device: str | torch.device = "cpu",
         seed: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if len(train) < batch:
             raise GraphScaleError(
                 f"{len(train)} training images do not fill a batch of {batch}; give a smaller "
                 "--batch or more images"
             )
+        rank, ranks = share
+        if batch < ranks:
+            raise GraphScaleError(
+                f"--batch {batch} has fewer images than there are ranks, {ranks}; give the size of "
+                "all ranks' images together"
+            )
         self.size = SharedImageSize(1)
         self.normalization = normalization
         self.device = torch.device(device)
-        self._order = ResumableOrder(len(train), seed)
+        self._order = ResumableOrder(len(train), seed, batch=batch, share=share)
         self._batch = batch
+        own = len(range(rank, batch, ranks))
         shown = FolderImages(train, channels, self.size, augmentation, seed)
         held = FolderImages(validation, channels, self.size, "middle", seed)
         options = {"num_workers": workers, "persistent_workers": workers > 0}
         options |= {"pin_memory": self.device.type == "cuda"}
         self._training = torch.utils.data.DataLoader(
-            shown, batch, sampler=self._order, drop_last=True, **options
+            shown, own, sampler=self._order, drop_last=True, **options
         )
-        in_order = ResumableOrder(len(validation), seed, shuffle=False)
-        self._validation = torch.utils.data.DataLoader(held, batch, sampler=in_order, **options)
+        # As one batch, which is shared out image by image: every image is counted once.
+        count = len(validation)
+        in_order = ResumableOrder(count, seed, shuffle=False, batch=max(count, 1), share=share)
+        self._validation = torch.utils.data.DataLoader(held, own, sampler=in_order, **options)
 
     @property
     def batches_per_epoch(self) -> int:

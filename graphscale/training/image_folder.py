@@ -56,12 +56,14 @@ class ImageStatistics:
         mean, deviation: Of each channel, with values between 0 and 1.
         grey: Number of images without colour.
         smallest: The smallest height or width of any image, in pixels.
+        pixels: Number of pixels of the reduced images.
     """
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     grey: int
     smallest: int
+    pixels: int = 0
 
 
 @dataclass
@@ -224,10 +226,29 @@ def check_images(
             done += len(part)
             _add(total, _check(part, channels))
             progress(done, len(paths))
-    mean = total.sums / total.pixels
-    deviation = np.sqrt(np.maximum(total.squares / total.pixels - mean**2, 1e-6))
+    mean = total.sums / max(total.pixels, 1)
+    deviation = np.sqrt(np.maximum(total.squares / max(total.pixels, 1) - mean**2, 1e-6))
     return ImageStatistics(
-        tuple(mean.tolist()), tuple(deviation.tolist()), total.grey, total.smallest
+        tuple(mean.tolist()), tuple(deviation.tolist()), total.grey, total.smallest, total.pixels
+    )
+
+
+def joined_statistics(parts: Sequence[ImageStatistics]) -> ImageStatistics:
+    """The statistics over all images, of which each part has seen some."""
+    if len(parts) == 1:
+        return parts[0]
+    pixels = sum(part.pixels for part in parts)
+    mean = sum(part.pixels * np.array(part.mean) for part in parts) / pixels
+    squares = sum(
+        part.pixels * (np.array(part.deviation) ** 2 + np.array(part.mean) ** 2) for part in parts
+    )
+    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-6))
+    return ImageStatistics(
+        tuple(mean.tolist()),
+        tuple(deviation.tolist()),
+        sum(part.grey for part in parts),
+        min(part.smallest for part in parts),
+        pixels,
     )
 
 

@@ -20,7 +20,13 @@ from torch import nn
 from graphscale.core.errors import GraphScaleError
 from graphscale.training.curves import draw_curves
 from graphscale.training.image_batches import FolderBatches, Normalization
-from graphscale.training.image_folder import ImageFolder, check_images, read_folder
+from graphscale.training.image_folder import (
+    ImageFolder,
+    check_images,
+    joined_statistics,
+    read_folder,
+)
+from graphscale.training.ranks import Ranks, is_restart, joined_ranks, local_ranks, rank_device
 from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import Recipe, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
@@ -131,6 +137,10 @@ def train_folder(
             arguments are not used then.
         notices: Functions that are called on the way.
 
+    Under torchrun every rank calls it with the same arguments and trains on its share of each
+    batch; the first rank writes the files. If torchrun starts the ranks again after one has ended,
+    the training goes on from its last checkpoint.
+
     Returns:
         The recipe's result and, with `baseline`, the baseline's after it.
 
@@ -139,45 +149,83 @@ def train_folder(
         Interrupted: the training was stopped; it can be resumed.
     """
     notices = notices or Notices()
-    folder = RunFolder(output)
-    if resume:
-        started = folder.options()
-        recipe_name, baseline = started["recipe"], started["baseline"]
-        options, folder_options = _from_json(started)
-        model, data = started["model"], started["data"]
-    options, folder_options = options or TrainingOptions(), folder_options or FolderOptions()
-    chosen = recipe(recipe_name)
+    device = (folder_options or FolderOptions()).device
+    with joined_ranks(device or ("cuda" if torch.cuda.is_available() else "cpu")) as ranks:
+        folder = RunFolder(output)
+        resume = resume or (is_restart() and ranks.first((folder.path / "options.json").exists))
+        if resume:
+            started = ranks.first(folder.options)
+            recipe_name, baseline = started["recipe"], started["baseline"]
+            options, folder_options = _from_json(started)
+            model, data = started["model"], started["data"]
+        return _train_all(
+            *(str(model), data, folder, recipe(recipe_name)),
+            *(options or TrainingOptions(), folder_options or FolderOptions()),
+            *(baseline, resume, notices, ranks),
+        )
+
+
+def _train_all(
+    model: str,
+    data: str | os.PathLike,
+    folder: RunFolder,
+    chosen: Recipe,
+    options: TrainingOptions,
+    folder_options: FolderOptions,
+    baseline: bool,
+    resume: bool,
+    notices: Notices,
+    ranks: Ranks,
+) -> list[TrainingResult]:
+    """Train the recipe's network and the baseline, and write the results."""
     chosen.ends(options.epochs, options.schedule.milestones(options.epochs))
-    images = read_folder(data)
+    images = ImageFolder(Path(data), (), (), ())
+
+    def read() -> tuple:
+        nonlocal images
+        images = read_folder(data)
+        return len(images.train), len(images.validation), images.classes
+
+    if len(set(ranks.each(read))) > 1:
+        raise GraphScaleError(f"{data}: the ranks see different images; give all the same folder")
     seed_all(options.seed)  # a callable draws the network's first weights
     target = read_target(
-        str(model), len(images.classes), folder_options.image_size, folder_options.channels
+        model, len(images.classes), folder_options.image_size, folder_options.channels
     )
     for hint in target.hints:
         notices.message(f"{model}: {hint}")
-    batches, normalization = _batches(images, target, options, folder_options, notices)
+    batches, normalization = _batches(images, target, options, folder_options, notices, ranks)
     if not resume:
-        folder.create(
-            {
-                "model": str(model),
-                "data": str(data),
-                "recipe": recipe_name,
-                "baseline": baseline,
-                "options": asdict(options),
-                "folder_options": asdict(folder_options),
-                "classes": images.classes,
-                "normalization": asdict(normalization),
-                "versions": _versions(),
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
-    results = [_train(chosen, target, batches, options, folder, folder_options, notices)]
+        started = {
+            "model": model,
+            "data": str(data),
+            "recipe": chosen.name,
+            "baseline": baseline,
+            "options": asdict(options),
+            "folder_options": asdict(folder_options),
+            "classes": images.classes,
+            "normalization": asdict(normalization),
+            "versions": _versions(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        ranks.first(lambda: folder.create(started))
+    given = target, batches, options
+    results = [_train(chosen, *given, folder, folder_options, notices, ranks)]
     if baseline:
         beside = RunFolder(folder.path / "baseline")
-        beside.path.mkdir(exist_ok=True)
-        results.append(
-            _train(recipe("target"), target, batches, options, beside, folder_options, notices)
-        )
+        ranks.first(lambda: beside.path.mkdir(exist_ok=True))
+        results.append(_train(recipe("target"), *given, beside, folder_options, notices, ranks))
+    if ranks.is_first:
+        _write_results(results, folder, options, folder_options)
+    return results
+
+
+def _write_results(
+    results: list[TrainingResult],
+    folder: RunFolder,
+    options: TrainingOptions,
+    folder_options: FolderOptions,
+) -> None:
     draw_curves({result.recipe: result.records for result in results}, folder.path / "curves.png")
     folder.write_json(
         "result.json",
@@ -197,7 +245,6 @@ def train_folder(
             ],
         },
     )
-    return results
 
 
 def _train(
@@ -208,6 +255,7 @@ def _train(
     folder: RunFolder,
     folder_options: FolderOptions,
     notices: Notices,
+    ranks: Ranks,
 ) -> TrainingResult:
     networks = RescaledNetworks(target.network, target.example, chosen, options.seed)
     notices.message(f"recipe {chosen.name}")
@@ -219,13 +267,15 @@ def _train(
         folder,
         device=_device(folder_options),
         events=notices.events,
+        ranks=ranks,
     )
     notices.trainer(trainer)
     try:
-        network = trainer.run(folder.load())
+        network = trainer.run(ranks.first(folder.load))
     finally:
         notices.trainer(None)
-    _write_model(network, target, batches.normalization, folder.path / "model.onnx")
+    if ranks.is_first:
+        _write_model(network, target, batches.normalization, folder.path / "model.onnx")
     return TrainingResult(chosen.name, trainer.records, folder.path, network)
 
 
@@ -256,19 +306,20 @@ def _batches(
     options: TrainingOptions,
     folder_options: FolderOptions,
     notices: Notices,
+    ranks: Ranks,
 ) -> tuple[FolderBatches, Normalization]:
     workers = folder_options.workers
     if workers is None:
-        workers = len(os.sched_getaffinity(0))
+        workers = max(len(os.sched_getaffinity(0)) // local_ranks(), 1)
     notices.message(
         f"{len(images.train)} training and {len(images.validation)} validation images of "
         f"{len(images.classes)} classes"
     )
-    found = check_images(
-        [*images.train, *images.validation],
-        target.channels,
-        max(workers, 1),
-        notices.images_checked,
+    own = [*images.train, *images.validation][ranks.rank :: ranks.count]
+    found = joined_statistics(
+        ranks.each(
+            lambda: check_images(own, target.channels, max(workers, 1), notices.images_checked)
+        )
     )
     if found.grey and target.channels == 3:
         notices.message(f"{found.grey} images have no colour")
@@ -287,12 +338,13 @@ def _batches(
         workers=workers,
         device=_device(folder_options),
         seed=options.seed,
+        share=(ranks.rank, ranks.count),
     )
     return batches, normalization
 
 
 def _device(folder_options: FolderOptions) -> torch.device:
-    name = folder_options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = rank_device(folder_options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -7,6 +7,10 @@ and a record of each epoch.
 image size that the data loaders share. After each epoch, and every few minutes, it writes a
 checkpoint of everything on which the rest of the training depends (weights, optimizer, random
 states, place in the epoch). On a CPU, a training that was killed continues from it bit for bit.
+
+Under torchrun each rank runs the loop with its share of each batch. Gradients are averaged, and the
+other numbers of a step (losses, hits, whether to stop) are exchanged, so that all ranks decide
+alike; the first one writes files.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.distributed.data_parallel import GRADIENTS
 from graphscale.training.image_size import SharedImageSize
+from graphscale.training.ranks import Ranks
 from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import Recipe
 from graphscale.training.run_folder import EpochRecord, RunFolder
@@ -51,6 +57,8 @@ class TrainingOptions:
         channels_last: Whether weights and images are in torch.channels_last.
         compile: Whether each stage's network is compiled by torch.compile.
         seed: For the order of the images and every random choice.
+        gradient: How many ranks average their gradients: 'mean', or 'onebit' after the first epoch
+            (see `graphscale.distributed.DataParallel`).
 
     Raises:
         GraphScaleError: there is no epoch, or the optimizer or precision is unknown.
@@ -68,6 +76,7 @@ class TrainingOptions:
     channels_last: bool = True
     compile: bool = False
     seed: int = 0
+    gradient: str = "mean"
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -83,6 +92,8 @@ class TrainingOptions:
                 raise GraphScaleError(f"--{name.replace('_', '-')} {value}: give {within}")
         if self.optimizer not in ("sgd", "adamw"):
             raise GraphScaleError(f"unknown optimizer {self.optimizer!r}; use sgd or adamw")
+        if self.gradient not in GRADIENTS:
+            raise GraphScaleError(f"unknown gradient {self.gradient!r}; use mean or onebit")
         if self.precision not in ("float32", "bfloat16", "float16"):
             raise GraphScaleError(
                 f"unknown precision {self.precision!r}; use float32, bfloat16 or float16"
@@ -154,6 +165,7 @@ class Trainer:
         folder: For checkpoints and logs; with None nothing is written.
         device: The device of the networks.
         events: Functions that are called on the way.
+        ranks: The processes that train together.
 
     Attributes:
         records: One per epoch that is done.
@@ -169,6 +181,7 @@ class Trainer:
         folder: RunFolder | None = None,
         device: str | torch.device = "cpu",
         events: Events | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.networks = networks
         self.batches = batches
@@ -177,6 +190,7 @@ class Trainer:
         self.folder = folder
         self.device = torch.device(device)
         self.events = events or Events()
+        self.ranks = ranks or Ranks()
         self.ends = recipe.ends(options.epochs, options.schedule.milestones(options.epochs))
         self.records: list[EpochRecord] = []
         self.stop = False
@@ -190,6 +204,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(
             self.device.type, enabled=options.precision == "float16"
         )
+        self._agreed = (False, False)  # among many ranks: to stop, and to write a checkpoint
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -204,6 +219,8 @@ class Trainer:
         if checkpoint is None:
             with self._timed():
                 self._begin(self.networks.first(0), 0)
+                if not self.ranks.is_first:  # each rank has random choices of its own
+                    seed_all(self.options.seed + 1_000_003 * self.ranks.rank)
         else:
             self._restore(checkpoint)
         epoch, batch = self._place
@@ -228,10 +245,10 @@ class Trainer:
                 self._step(epoch + index / count, images, labels)
             self._place = (epoch, index + 1)
             self.events.batch_done(epoch, index + 1, count)
-            late = time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS
-            if self.stop or (late and index + 1 < count):
+            stop, late = self._agreed if self.ranks.count > 1 else (self.stop, self._is_late())
+            if stop or (late and index + 1 < count):
                 self._save("last.pt")
-            if self.stop:
+            if stop:
                 raise Interrupted
         loss, accuracy = self._validate()
         summed_loss, hits, images = self._epoch_sums
@@ -256,7 +273,8 @@ class Trainer:
         self._place = (epoch + 1, 0)
         target = self.recipe.stages[self._stage].target
         if self.folder is not None:
-            self.folder.log(self.records)
+            if self.ranks.is_first:
+                self.folder.log(self.records)
             if target and accuracy > self._best:
                 self._best = accuracy
                 self._save("best.pt")
@@ -277,23 +295,35 @@ class Trainer:
             loss = F.cross_entropy(
                 scores.float(), labels, label_smoothing=self.options.label_smoothing
             )
-        value = loss.item()
-        if not np.isfinite(value):
+        hits = (scores.argmax(1) == labels).sum().item()
+        numbers = [loss.item() * len(labels), hits, len(labels), self.stop, self._is_late()]
+        table = self.ranks.table(numbers)
+        summed, hits, images_in_all, stop, late = table.sum(0).tolist()
+        self._agreed = stop > 0, late > 0
+        if not np.isfinite(summed):
             raise GraphScaleError(
-                f"the loss is {value} at epoch {int(epochs) + 1}, learning rate {rate:.3g}: the "
+                f"the loss is {summed} at epoch {int(epochs) + 1}, learning rate {rate:.3g}: the "
                 "training has diverged; give a smaller --rate or a longer --warm-up"
             )
+        share = len(labels) * self.ranks.count / images_in_all
+        if share != 1:  # the average over ranks counts every rank alike, not every image
+            loss = loss * share
         self._optimizer.zero_grad()
         self._scaler.scale(loss).backward()
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._epoch_sums[0] += value * len(labels)
-        self._epoch_sums[1] += (scores.argmax(1) == labels).sum().item()
-        self._epoch_sums[2] += len(labels)
+        self._epoch_sums[0] += summed
+        self._epoch_sums[1] += hits
+        self._epoch_sums[2] += images_in_all
+
+    def _is_late(self) -> bool:
+        """Whether it is time for a checkpoint within an epoch."""
+        return time.monotonic() - self._saved_at > _CHECKPOINT_SECONDS
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float]:
         """Loss and accuracy on the validation images at the stage's size."""
+        self.ranks.copy_buffers(self.network)
         self.network.eval()
         loss = hits = count = 0.0
         for images, labels in self.batches.validation():
@@ -303,6 +333,7 @@ class Trainer:
             hits += (scores.argmax(1) == labels).sum().item()
             count += len(labels)
         self.network.train()
+        loss, hits, count = self.ranks.table([loss, hits, count]).sum(0).tolist()
         return loss / count, hits / count
 
     # --- stages -----------------------------------------------------------------------------------
@@ -310,8 +341,16 @@ class Trainer:
     def _begin(self, network: nn.Module, stage: int) -> None:
         """Start a stage with a new network and a new optimizer."""
         self._enter(network, stage)
-        self._call = torch.compile(self.network) if self.options.compile else self.network
+        options = {} if self.options.gradient == "mean" else self._one_bit_options()
+        wrapped = self.ranks.wrapped(self.network, **options)
+        self._one_bit = getattr(wrapped, "one_bit", None)
+        self._call = torch.compile(wrapped) if self.options.compile else wrapped
         self._optimizer = self._new_optimizer(self.network)
+
+    def _one_bit_options(self) -> dict[str, Any]:
+        """Dense gradients in the first epoch of a network, then one bit."""
+        steps = self.batches.batches_per_epoch
+        return {"gradient": "onebit", "warm_up_steps": steps, "grad_scaler": self._scaler}
 
     def _enter(self, network: nn.Module, stage: int) -> None:
         """Make `network` and the stage's image size the current ones."""
@@ -363,6 +402,12 @@ class Trainer:
     def _save(self, name: str) -> None:
         if self.folder is None:
             return
+        random_states = self.ranks.each(_random_states)
+        one_bit = None if self._one_bit is None else self._one_bit.gathered_state_dict()
+        if name == "last.pt":
+            self._saved_at = time.monotonic()
+        if not self.ranks.is_first:
+            return
         self.folder.save(
             name,
             {
@@ -377,11 +422,11 @@ class Trainer:
                 "epoch_sums": self._epoch_sums,
                 "after_growth": self._after_growth,
                 "best": self._best,
-                "random": _random_states(),
+                "random": random_states[0],
+                "random_of_ranks": random_states,
+                "one_bit": one_bit,
             },
         )
-        if name == "last.pt":
-            self._saved_at = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
         stage = state["stage"]
@@ -395,7 +440,14 @@ class Trainer:
         self._after_growth = state["after_growth"]
         self._best = state["best"]
         self._place = tuple(state["place"])
-        _set_random_states(state["random"])
+        if self._one_bit is not None and state.get("one_bit") is not None:
+            self._one_bit.load_state_dict(state["one_bit"])
+        of_ranks = state.get("random_of_ranks", [state["random"]])
+        if self.ranks.rank < len(of_ranks):
+            _set_random_states(of_ranks[self.ranks.rank])
+        else:  # there were fewer ranks before
+            epoch, batch = self._place
+            seed_all(self.options.seed + 1_000_003 * self.ranks.rank + 1009 * epoch + batch)
 
     # --- small things -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ a group starts in a fraction of a second.
 import io
 import multiprocessing
 import os
+import socket
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -19,20 +20,27 @@ from torch import distributed
 _PRELOAD = ["torch._dynamo", "torch.distributed.tensor.parallel", "pytest"]
 _PRELOAD += ["graphscale.distributed", "graphscale.training.grow_in_place"]
 _CONTEXT = multiprocessing.get_context("forkserver")
-_SECONDS = 120
+_SECONDS = 400  # a machine may have much else to do
 
 
-def on_ranks(count: int, function: Callable, *args) -> list[Any]:
+def on_ranks(
+    count: int, function: Callable, *args, torchrun: bool = False, dies: int | None = None
+) -> list[Any]:
     """What function(rank, *args) returns on each of `count` ranks.
 
-    The function belongs to a module, not to another function.
+    The function belongs to a module, not to another function. With `torchrun` there is no process
+    group, but torchrun's environment variables, from which the function may make one. The rank
+    `dies` may end without an answer, which is None then.
     """
+    meeting = _free_port() if torchrun else None
     _CONTEXT.set_forkserver_preload(_PRELOAD)
     packed = _packed(args)
     with tempfile.TemporaryDirectory() as folder:
         ends = [_CONTEXT.Pipe(duplex=False) for _ in range(count)]
         processes = [
-            _CONTEXT.Process(target=_run, args=(rank, count, folder, send, function, packed))
+            _CONTEXT.Process(
+                target=_run, args=(rank, count, folder, meeting, send, function, packed)
+            )
             for rank, (_, send) in enumerate(ends)
         ]
         for process in processes:
@@ -45,9 +53,9 @@ def on_ranks(count: int, function: Callable, *args) -> list[Any]:
             for process in processes:
                 process.kill()
                 process.join()
-    failures = [text for text, _ in answers if text is not None]
+    failures = [text for rank, (text, _) in enumerate(answers) if text and rank != dies]
     assert not failures, "\n".join(failures)
-    return [_unpacked(value) for _, value in answers]
+    return [None if text else _unpacked(value) for text, value in answers]
 
 
 def _packed(value: object) -> bytes:
@@ -70,19 +78,38 @@ def _answer(receive) -> tuple[str | None, Any]:
         return "a rank ended without an answer", None
 
 
-def _run(rank: int, count: int, folder: str, send, function: Callable, packed: bytes) -> None:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _run(
+    rank: int,
+    count: int,
+    folder: str,
+    port: int | None,
+    send,
+    function: Callable,
+    packed: bytes,
+) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     try:
-        distributed.init_process_group(
-            "gloo",
-            f"file://{folder}/meeting",
-            world_size=count,
-            rank=rank,
-            timeout=timedelta(seconds=60),
-        )
+        if port is None:
+            distributed.init_process_group(
+                "gloo",
+                f"file://{folder}/meeting",
+                world_size=count,
+                rank=rank,
+                timeout=timedelta(seconds=60),
+            )
+        else:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         send.send((None, _packed(function(rank, *_unpacked(packed)))))
-        distributed.barrier()
-        distributed.destroy_process_group()
+        if port is None:
+            distributed.barrier()
+            distributed.destroy_process_group()
     except BaseException:
         send.send((f"rank {rank}:\n{traceback.format_exc()}", None))

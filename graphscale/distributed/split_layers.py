@@ -1,0 +1,149 @@
+"""Lookup table and hierarchical softmax whose classes are split over ranks.
+
+In: a whole layer, the same on every rank, and the process group. Out: a module that holds this
+rank's rows and computes what the whole layer computes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from graphscale.core.errors import GraphScaleError
+from graphscale.distributed.split_batches import check_batch, enter, leave, own_share
+from graphscale.layers.hierarchical_softmax import HierarchicalSoftmax, hierarchical_softmax_loss
+from graphscale.layers.lookup_table import LookupTable
+
+
+class SplitLookupTable(nn.Module):
+    """A `LookupTable` whose rows are split over ranks; each reads its own, and the sum is sent.
+
+    Args:
+        table: The whole table, without max_norm, sparse gradients and row weights.
+        group: The ranks that share the rows.
+        batch: 'same' or 'split', see `ModelParallel`.
+
+    Attributes:
+        weight: This rank's rows [V / ranks, embedding_dim].
+    """
+
+    def __init__(
+        self, table: LookupTable | nn.Embedding, group: dist.ProcessGroup, batch: str = "same"
+    ) -> None:
+        super().__init__()
+        check_batch("SplitLookupTable", batch)
+        if table.max_norm is not None or table.sparse:
+            raise GraphScaleError(
+                "SplitLookupTable: a table with max_norm or sparse gradients cannot be split; make "
+                "it without them"
+            )
+        self.num_embeddings = table.num_embeddings
+        self.padding_idx = table.padding_idx
+        self.features_first = getattr(table, "features_first", False)
+        self.group, self.batch = group, batch
+        self.rows = own_share(table.num_embeddings, group)
+        self.weight = nn.Parameter(table.weight.detach()[self.rows].clone())
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Rows [..., embedding_dim] of integer indices [...]."""
+        if ((indices < 0) | (indices >= self.num_embeddings)).any():
+            raise GraphScaleError(
+                f"SplitLookupTable: an index is not in the table's {self.num_embeddings} rows; "
+                "give numbers from 0 on"
+            )
+        indices = enter(indices.long(), self.batch, self.group)
+        own = (indices >= self.rows.start) & (indices < self.rows.stop)
+        if self.padding_idx is not None:
+            own &= indices != self.padding_idx
+        if len(self.weight):
+            rows = nn.functional.embedding(
+                torch.where(own, indices - self.rows.start, 0), self.weight
+            )
+        else:  # there are fewer rows than ranks
+            rows = self.weight.sum() + self.weight.new_zeros(*indices.shape, self.weight.shape[1])
+        rows = torch.where(own[..., None], rows, torch.zeros_like(rows))
+        y = leave(rows, self.batch, self.group)
+        return y.mT if self.features_first else y
+
+
+class SplitHierarchicalSoftmax(nn.Module):
+    """A `HierarchicalSoftmax` whose clusters, with their classes, are split over ranks.
+
+    Of a sample's loss, -log p(cluster) - log p(class | cluster), the rank with the target's cluster
+    computes what concerns the class, and every rank its clusters' part of the sum that normalises
+    p(cluster). Between ranks go two numbers per sample.
+
+    Args:
+        softmax: The whole layer, with dense gradients.
+        group: The ranks that share the clusters.
+        batch: 'same' or 'split', see `ModelParallel`.
+
+    Attributes:
+        cluster_weight, cluster_bias, weight, bias: Those of this rank's clusters and classes.
+    """
+
+    def __init__(
+        self, softmax: HierarchicalSoftmax, group: dist.ProcessGroup, batch: str = "same"
+    ) -> None:
+        super().__init__()
+        check_batch("SplitHierarchicalSoftmax", batch)
+        clusters = len(softmax.cluster_bias)
+        if softmax.sparse or clusters < dist.get_world_size(group):
+            raise GraphScaleError(
+                f"SplitHierarchicalSoftmax: {clusters} clusters with "
+                f"{'sparse' if softmax.sparse else 'dense'} gradients cannot be split over "
+                f"{dist.get_world_size(group)} ranks; give a cluster per rank and sparse=False"
+            )
+        self.group, self.batch = group, batch
+        self.reduction, self.ignore_index = softmax.reduction, softmax.ignore_index
+        # Clusters are shared out so that every rank has one, and about as many as the others.
+        rank, ranks = dist.get_rank(group), dist.get_world_size(group)
+        own = slice(rank * clusters // ranks, (rank + 1) * clusters // ranks)
+        start = softmax.cluster_start[own.start : own.stop + 1]
+        first, last = start[0].item(), start[-1].item()
+        self.cluster_weight = nn.Parameter(softmax.cluster_weight.detach()[own].clone())
+        self.cluster_bias = nn.Parameter(softmax.cluster_bias.detach()[own].clone())
+        self.weight = nn.Parameter(softmax.weight.detach()[first:last].clone())
+        self.bias = nn.Parameter(softmax.bias.detach()[first:last].clone())
+        self.register_buffer("cluster_start", start - first)
+        # Row of each class in this rank's weight; -1 for classes of other ranks.
+        rows = softmax.class_row
+        here = (rows >= first) & (rows < last)
+        self.register_buffer("own_row", torch.where(here, rows - first, -1))
+        self.register_buffer("row_numbers", torch.arange(last - first, device=rows.device))
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """Loss of x [N, D] for integer target [N], reduced as by `HierarchicalSoftmax`."""
+        counted = target != self.ignore_index
+        if (counted & ((target < 0) | (target >= len(self.own_row)))).any():
+            raise GraphScaleError(
+                f"SplitHierarchicalSoftmax: a target is no class; give numbers from 0 to "
+                f"{len(self.own_row) - 1}, or {self.ignore_index} to leave a sample out"
+            )
+        x = enter(x, self.batch, self.group)
+        every = enter(target, self.batch, self.group)
+        row = self.own_row[torch.where(every == self.ignore_index, 0, every)]
+        here = (row >= 0) & (every != self.ignore_index)
+        # The library's loss normalises over this rank's clusters; `local` is that normaliser.
+        within = hierarchical_softmax_loss(
+            x,
+            torch.where(here, row, self.ignore_index if self.ignore_index < 0 else -100),
+            *(self.cluster_weight, self.cluster_bias, self.weight, self.bias),
+            *(self.row_numbers, self.cluster_start),
+            self.ignore_index if self.ignore_index < 0 else -100,
+        )
+        local = torch.logsumexp(nn.functional.linear(x, self.cluster_weight, self.cluster_bias), 1)
+        numerator = torch.where(here, within - local, torch.zeros_like(local))
+        largest = local.detach().clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.group)
+        both = torch.stack([numerator, (local - largest).exp()], 1)
+        both = leave(both, self.batch, self.group)
+        if self.batch == "split":
+            count, rank = len(target), dist.get_rank(self.group)
+            largest = largest[rank * count : (rank + 1) * count]
+        loss = both[:, 0] + both[:, 1].log() + largest
+        loss = torch.where(counted, loss, torch.zeros_like(loss))
+        if self.reduction == "none":
+            return loss
+        return loss.sum() if self.reduction == "sum" else loss.sum() / counted.sum()
