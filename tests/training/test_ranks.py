@@ -52,7 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(folder: Path, name: str, stop_after: int | None = None, **options) -> list[dict]:
+def train(
+    folder: Path, name: str, stop_after: int | None = None, recipe: str = "target", **options
+) -> list[dict]:
     """The records of a training; with `stop_after`, it stops after so many steps."""
     sys.path.insert(0, str(folder))
     trainers, steps = [], []
@@ -66,6 +68,7 @@ def train(folder: Path, name: str, stop_after: int | None = None, **options) -> 
         "network_of_ranks:make",
         folder / "images",
         folder / name,
+        recipe_name=recipe,
         options=TrainingOptions(
             epochs=3, rate=0.02, schedule=RateSchedule("cosine", warm_up=0.1), **options
         ),
@@ -82,8 +85,8 @@ def numbers(records: list[dict]) -> np.ndarray:
     return np.array([[record[name] for name in names] for record in records])
 
 
-def whole_in_rank(rank: int, folder: Path, name: str) -> list[dict]:
-    return train(folder, name)
+def whole_in_rank(rank: int, folder: Path, name: str, recipe: str = "target") -> list[dict]:
+    return train(folder, name, recipe=recipe)
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +94,15 @@ def alone(folder: Path) -> list[dict]:
     return train(folder, "alone")
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_as_one_process(folder: Path, alone: list[dict], ranks: int) -> None:
-    answers = on_ranks(ranks, whole_in_rank, folder, f"of_{ranks}", torchrun=True)
-    np.testing.assert_allclose(numbers(answers[0]), numbers(alone), rtol=1e-4)
-    for answer in answers[1:]:
-        np.testing.assert_array_equal(numbers(answer), numbers(answers[0]))
-    assert (numbers(alone)[:, 3] * 10 % 1).round(6).max() == 0  # of ten images
-    names = {each.name for each in (folder / f"of_{ranks}").iterdir()} - {"tensorboard"}
-    assert names == {each.name for each in (folder / "alone").iterdir()} - {"tensorboard"}
+def test_as_one_process_with_growth(folder: Path) -> None:
+    grown = train(folder, "grown", recipe="late")
+    assert {record["stage"] for record in grown} == {0, 1}
+    answers = on_ranks(2, whole_in_rank, folder, "grown_of_2", "late", torchrun=True)
+    np.testing.assert_allclose(numbers(answers[0]), numbers(grown), rtol=1e-4)
+    np.testing.assert_array_equal(numbers(answers[1]), numbers(answers[0]))
+    assert (numbers(grown)[:, 3] * 10 % 1).round(6).max() == 0  # of ten images
+    names = {each.name for each in (folder / "grown_of_2").iterdir()} - {"tensorboard"}
+    assert names == {each.name for each in (folder / "grown").iterdir()} - {"tensorboard"}
 
 
 def stopped_in_rank(rank: int, folder: Path, name: str) -> None:
@@ -148,6 +151,7 @@ def faulty_in_rank(rank: int, folder: Path) -> list[str]:
                 "network_of_ranks:make",
                 folder / "images",
                 folder / name,
+                recipe_name="target",
                 options=TrainingOptions(epochs=3, **options),
                 folder_options=FolderOptions(BATCH, "crop", (16, 16), workers=0, device="cpu"),
             )
@@ -173,6 +177,7 @@ def killed_in_rank(rank: int, folder: Path) -> str:
             "network_of_ranks:make",
             folder / "images",
             folder / "killed",
+            recipe_name="target",
             options=TrainingOptions(epochs=3, rate=0.02),
             folder_options=FolderOptions(BATCH, "crop", (16, 16), workers=0, device="cpu"),
             notices=Notices(events=Events(batch_done=stepped)),
