@@ -53,7 +53,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, strides: _Pair, pads
     windows, height, width = _windows(x, weight, strides, pads)
     matrix = _matrix(weight).t()
     y = torch.mm(windows, matrix) if bias is None else torch.addmm(bias, windows, matrix)
-    return _in_format_of(x, y.view(x.shape[0], height, width, -1).permute(0, 3, 1, 2))
+    return in_format_of(x, y.view(x.shape[0], height, width, -1).permute(0, 3, 1, 2))
 
 
 def grad_input(grad: Tensor, x: Tensor, weight: Tensor, strides: _Pair, pads: _Pair) -> Tensor:
@@ -75,7 +75,7 @@ def grad_input(grad: Tensor, x: Tensor, weight: Tensor, strides: _Pair, pads: _P
             columns = slice(column, column + (out_width - 1) * strides[1] + 1, strides[1])
             to_x[:, rows, columns] += windows[:, :, :, row, column]
     to_x = to_x[:, pads[0] : pads[0] + sizes[0], pads[1] : pads[1] + sizes[1]]
-    return _in_format_of(x, to_x.permute(0, 3, 1, 2))
+    return in_format_of(x, to_x.permute(0, 3, 1, 2))
 
 
 def grad_weight(grad: Tensor, x: Tensor, weight: Tensor, strides: _Pair, pads: _Pair) -> Tensor:
@@ -85,17 +85,17 @@ def grad_weight(grad: Tensor, x: Tensor, weight: Tensor, strides: _Pair, pads: _
     return to_weight.permute(0, 3, 1, 2) if _is_channels_last(weight) else to_weight
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
-    """Whether a tensor is in channels_last; one that is contiguous as well is not."""
-    return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=_CHANNELS_LAST)
-
-
-def _in_format_of(x: Tensor, result: Tensor) -> Tensor:
+def in_format_of(x: Tensor, result: Tensor) -> Tensor:
     """`result` in the memory format of x, which is the one that torch's own layers return."""
     channels_last = _is_channels_last(x)
     return result.contiguous(
         memory_format=_CHANNELS_LAST if channels_last else torch.contiguous_format
     )
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    """Whether a tensor is in channels_last; one that is contiguous as well is not."""
+    return not tensor.is_contiguous() and tensor.is_contiguous(memory_format=_CHANNELS_LAST)
 
 
 def _kernel_last(weight: Tensor) -> tuple[int, int, int]:
@@ -191,8 +191,9 @@ class matrix_convolutions(TorchFunctionMode):
 
     Example:
         >>> layer = torch.nn.Conv2d(512, 512, 2)
-        >>> with graphscale.layers.matrix_convolutions():
-        ...     layer(torch.randn(4, 512, 6, 6)).sum().backward()
+        >>> with matrix_convolutions():  # 100 pixels, 512 filters
+        ...     loss = layer(torch.randn(4, 512, 6, 6)).sum()
+        >>> loss.backward()
     """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
