@@ -28,10 +28,10 @@ bool convolve(int64_t number, int threads) {
   const std::vector<float> weight(static_cast<size_t>(channels * channels * taps * taps), 1.0f);
   std::vector<float> y(static_cast<size_t>(channels * out * out));
   const auto address = [](const auto& tensor) { return reinterpret_cast<intptr_t>(tensor.data()); };
-  const int64_t tensors[] = {address(x),      1, 4, 1,        channels, size, size,
-                             address(weight), 1, 4, channels, channels, taps, taps,
-                             0,               0, 0,  // no bias
-                             address(y),      1, 4, 1,        channels, out,  out};
+  const int64_t tensors[] = {
+      address(x), 1,        4,    1,    channels, size, size, address(weight), 1, 4,
+      channels,   channels, taps, taps, 0,        0,    0,  // no bias
+      address(y), 1,        4,    1,    channels, out,  out};
   const GraphScalePlace place{0, threads, nullptr, nullptr, nullptr};
   char error[256] = "";
   for (int i = 0; i < 2; ++i) {

@@ -36,13 +36,23 @@ int64_t random_integer() {
 }
 
 AttributeValue random_value(const AttributeValue& kind) {
-  static const std::vector<double> numbers = {0,    -1,    0.5,
-                                              2,    1e30,  -1e308,
-                                              1e-9, NAN,   std::numeric_limits<double>::infinity()};
-  static const std::vector<std::string> texts = {
-      "",           "auto",       "NOTSET",           "SAME_UPPER",   "SAME_LOWER",
-      "VALID",      "direct",     "winograd 4x4",     "dense 16x16",  "per_channel 72x72",
-      "dense 0x0",  "dense -1x9", "dense 9999999999999999999x3", "dense", "16x16 dense x"};
+  static const std::vector<double> numbers = {
+      0, -1, 0.5, 2, 1e30, -1e308, 1e-9, NAN, std::numeric_limits<double>::infinity()};
+  static const std::vector<std::string> texts = {"",
+                                                 "auto",
+                                                 "NOTSET",
+                                                 "SAME_UPPER",
+                                                 "SAME_LOWER",
+                                                 "VALID",
+                                                 "direct",
+                                                 "winograd 4x4",
+                                                 "dense 16x16",
+                                                 "per_channel 72x72",
+                                                 "dense 0x0",
+                                                 "dense -1x9",
+                                                 "dense 9999999999999999999x3",
+                                                 "dense",
+                                                 "16x16 dense x"};
   if (std::holds_alternative<int64_t>(kind)) return random_integer();
   if (std::holds_alternative<double>(kind)) return one_of(numbers);
   if (std::holds_alternative<std::string>(kind)) return one_of(texts);
@@ -120,11 +130,10 @@ Case random_convolution() {
   }
   static const std::vector<std::string> paddings = {"NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"};
   static const std::vector<std::string> algorithms = {
-      "auto", "auto", "direct", "winograd 4x4", "winograd 6x6", "dense 16x16", "dense 32x8",
-      "per_channel 16x16"};
-  Case one{"FFTConv",
-           {{x}, {weight}, {{outs}}},
-           {{"group", groups}, {"algorithm", one_of(algorithms)}}};
+      "auto",         "auto",        "direct",     "winograd 4x4",
+      "winograd 6x6", "dense 16x16", "dense 32x8", "per_channel 16x16"};
+  Case one{
+      "FFTConv", {{x}, {weight}, {{outs}}}, {{"group", groups}, {"algorithm", one_of(algorithms)}}};
   one.inputs[2].left_out = by_chance(2);
   if (by_chance(2)) one.attributes.emplace_back("strides", numbers_below(axes, 4, 1));
   if (by_chance(3)) one.attributes.emplace_back("dilations", numbers_below(axes, 4, 1));
@@ -214,7 +223,8 @@ std::string unequal_to_definition(const Case& one, const std::vector<Tensor>& in
 
 std::string text_of(const Case& one) {
   std::string text = one.name;
-  for (const Input& input : one.inputs) text += input.left_out ? " -" : " " + to_string(input.shape);
+  for (const Input& input : one.inputs)
+    text += input.left_out ? " -" : " " + to_string(input.shape);
   for (const auto& [name, value] : one.attributes) {
     text += " " + name + "=";
     if (const auto* integer = std::get_if<int64_t>(&value)) text += std::to_string(*integer);
@@ -231,7 +241,8 @@ std::string text_of(const Case& one) {
 int main(int count, char** arguments) {
   using namespace graphscale;
   const int nodes = count > 1 ? std::atoi(arguments[1]) : 10'000;
-  const unsigned seed = count > 2 ? static_cast<unsigned>(std::strtoul(arguments[2], nullptr, 10)) : 0;
+  const unsigned seed =
+      count > 2 ? static_cast<unsigned>(std::strtoul(arguments[2], nullptr, 10)) : 0;
   int failures = 0, refused = 0;
   for (int i = 0; i < nodes; ++i) {
     const unsigned own = seed + static_cast<unsigned>(i);

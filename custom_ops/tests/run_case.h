@@ -105,8 +105,8 @@ inline const char* const kNan = "NaN in an output";
 constexpr double kMaxOutputBytes = 1 << 26;
 
 // Says what is wrong with the outputs of a call, or nothing.
-using Check =
-    std::function<std::string(const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs)>;
+using Check = std::function<std::string(const std::vector<Tensor>& inputs,
+                                        const std::vector<Tensor>& outputs)>;
 
 // Runs a case; returns the error, or what `check` says, or nothing.
 inline std::string run(const Case& one, Type variable, int threads, Guard guard,

@@ -319,5 +319,5 @@ const char* graphscale_describe() {
 const char* graphscale_cuda_error() { return graphscale::cuda_library_error().c_str(); }
 
 // Written before a fork, or a child could find another thread's text half written.
-[[maybe_unused]] static const bool forks = graphscale::at_fork(
-    graphscale::ForkOrder::kInnermost, [] { graphscale_describe(); }, [] {});
+[[maybe_unused]] static const bool forks =
+    graphscale::at_fork(graphscale::ForkOrder::kInnermost, [] { graphscale_describe(); }, [] {});

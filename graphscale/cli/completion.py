@@ -151,7 +151,11 @@ def _zsh(body: str) -> str:
 _graphscale() {{
 {body}
 }}
-if [[ "$funcstack[1]" == _graphscale ]]; then _graphscale "$@"; else compdef _graphscale graphscale; fi
+if [[ "$funcstack[1]" == _graphscale ]]; then
+  _graphscale "$@"
+else
+  compdef _graphscale graphscale
+fi
 """
 
 

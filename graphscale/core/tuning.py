@@ -144,9 +144,7 @@ def _well_formed(content: object) -> Measurements:
         environment: {
             key: seconds
             for key, seconds in known.items()
-            if isinstance(seconds, dict)
-            and seconds
-            and all(map(_is_time, seconds.values()))
+            if isinstance(seconds, dict) and seconds and all(map(_is_time, seconds.values()))
         }
         for environment, known in content.items()
         if isinstance(known, dict)

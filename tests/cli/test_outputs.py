@@ -13,8 +13,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-from graphscale.cli.command_line import main
-
 from .check_output import listing, sentence
 
 
@@ -36,7 +34,9 @@ def test_an_output_that_is_an_input(target: Path, pretrain: Path, complaint) -> 
     assert "another name" in complaint("grow", pretrain, "--plan", plan, "-o", plan)
     table = target.with_name("table.plan.json")
     table.write_text("5:3")
-    assert "another name" in complaint("shrink", target, "--kernels", table, "-o", target.with_name("table.onnx"))
+    assert "another name" in complaint(
+        "shrink", target, "--kernels", table, "-o", target.with_name("table.onnx")
+    )
 
 
 def test_an_output_that_is_the_inputs_external_data(target: Path, complaint) -> None:

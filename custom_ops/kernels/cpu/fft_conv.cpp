@@ -105,8 +105,7 @@ class Room {
   static inline int64_t inside = 0;
 };
 
-[[maybe_unused]] const bool forks =
-    at_fork(ForkOrder::kPrepackedWeights, Room::lock, Room::unlock);
+[[maybe_unused]] const bool forks = at_fork(ForkOrder::kPrepackedWeights, Room::lock, Room::unlock);
 
 // The prepacked form of a model's constant weights, one for each algorithm. It does not depend on
 // the image.
