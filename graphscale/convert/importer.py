@@ -24,6 +24,7 @@ from graphscale.convert.tracing import ProgramValue, Tracer, is_program_value
 from graphscale.convert.weights import Weights, find_weights
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
+from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.untie_weights import UntieWeights
 
@@ -90,6 +91,7 @@ def _network(
 ) -> Network:
     """Import `model`; `weight_of` makes the torch weight of an ONNX tensor."""
     original = load_model(model)
+    DequantizeWeights()(original)
     UntieWeights()(original)
     options = {"dtype": dtype, "input_size": input_size}
     source = Source(original, original.meta.get("source", "the model in memory"), options, load)

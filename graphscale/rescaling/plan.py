@@ -22,6 +22,7 @@ from graphscale.core.skeleton import strip
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
+from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.fold_constants import FoldConstants
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
@@ -95,7 +96,7 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     size = InputSize.parse(input_size, has_fixed_size(model))
     shapes = input_shapes(model, size)
     resolved_ifs = ResolveStaticIfs(shapes)(model).names
-    folded = FoldConstants()(model).names
+    folded = [*DequantizeWeights()(model).names, *FoldConstants()(model).names]
     skeleton = strip(model)
     split = SplitConstants()
     split(model)
