@@ -61,12 +61,7 @@ def coordinate_matrix(source: int, target: int, kind: str) -> np.ndarray:
     Beyond the ends the line is extrapolated, so that the numbers stay exactly on it.
     """
     places = np.arange(target, dtype=np.float64)
-    if kind == "pixels":
-        at = places
-    elif kind == "centres":
-        at = (places + 0.5) * source / target - 0.5
-    else:
-        at = places * (source - 1) / max(target - 1, 1)
+    at = places if kind == "pixels" else (places + 0.5) * source / target - 0.5
     matrix = np.zeros((target, source))
     if source == 1:
         matrix[:] = 1.0

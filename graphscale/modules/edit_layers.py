@@ -20,7 +20,13 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import split_pads
 from graphscale.core.node_names import node_name
-from graphscale.modules.trace_module import module_path
+from graphscale.modules.module_path import module_path
+from graphscale.modules.own_padding import (
+    formula_gives,
+    pads_itself,
+    replace_own_padding,
+    restore_own_padding,
+)
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 
@@ -172,6 +178,8 @@ def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
         return
     _set(layer, "dilation", geometry.dilation)
     begin, end = geometry.begin, geometry.end
+    if _pads_itself(layer, nodes, geometry):
+        return
     if layer.padding_mode == "zeros":
         own, first, last = split_pads(begin, end)
         if not isinstance(layer.padding, str) or begin != end or begin != _named_padding(layer):
@@ -185,6 +193,23 @@ def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
     begin, end = _only(padded, "padding") or (begin, end)
     layer._reversed_padding_repeated_twice = _pairs(begin, end)
     _set(layer, "padding", begin)
+
+
+def _pads_itself(layer: nn.Module, nodes: list[ir.Node], geometry: _KernelGeometry) -> bool:
+    """Whether the layer's forward computes the padding of `geometry`, for every call, by itself.
+
+    A layer that computes another one is turned into a layer that pads by numbers.
+    """
+    marked = [node for node in nodes if pads_itself(node)]
+    if not marked:
+        return False
+    restore_own_padding(layer)
+    numbers = geometry.kernel, geometry.dilation, geometry.begin, geometry.end
+    if all(formula_gives(node, *numbers) for node in marked):
+        _hook(layer, (), ())
+        return True
+    replace_own_padding(layer)
+    return False
 
 
 def _named_padding(layer: nn.Module) -> tuple[int, ...]:
@@ -218,6 +243,8 @@ def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
     _set(layer, "kernel_size", geometry.kernel)
     if largest:
         _set(layer, "dilation", geometry.dilation)
+    if _pads_itself(layer, nodes, geometry):
+        return
     # torch pads both ends of a pooling layer alike, and by half the window at most.
     equal = [
         b == e and 0 <= b <= k // 2

@@ -362,6 +362,8 @@ class _Solver:
                 if size is None or size not in self.sizes:
                     continue
                 mapping = mappings.get(position)
+                if mapping is None or mapping.result is not size:  # a Reshape moves dimensions
+                    mapping = next((m for m in mappings.values() if m.result is size), None)
                 if mapping is not None:
                     parameters, source = self.parameters[mapping], self._source_grids(mapping)
                     moved = self._moved(mapping, self.sizes[size], parameters, source)

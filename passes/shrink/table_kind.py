@@ -2,9 +2,9 @@
 
 A constant that is added to the pixels of a map, or joined to it as channels, may be learned (a
 position embedding) or tell where the pixels stand: the anchor points of a detection head, the
-coordinates of CoordConv. A learned table is interpolated; coordinates must be what an export at
-the pre-train size would hold. They show by their numbers, which lie on a line along each axis. In
-go the table and the sizes of its factors; out comes its kind, as `WeightPlan` lists them.
+coordinates of CoordConv. A learned table is interpolated. Coordinates must stay on the line on
+which their numbers lie along each axis, and those that count pixels must go on doing so. In go the
+table and the sizes of its factors; out comes its kind, as `WeightPlan` lists them.
 """
 
 from __future__ import annotations
@@ -72,17 +72,13 @@ def _kinds(array: np.ndarray, factors: Sequence[Factor]) -> set[str]:
         if pretrain == 1:
             found.add("one pixel")
         elif target >= _SMALLEST_LINE:
-            found.add(_line_kind(np.moveaxis(array, axis, 0), np.moveaxis(steps, axis, 0)))
+            found.add(_line_kind(np.moveaxis(steps, axis, 0)))
     return found
 
 
-def _line_kind(array: np.ndarray, steps: np.ndarray) -> str:
-    """The kind of the lines along the first axis, given their steps; 'none' for no lines."""
+def _line_kind(steps: np.ndarray) -> str:
+    """The kind of lines with these steps along the first axis; 'none' for no lines."""
     step = np.abs(steps).max()
     if np.abs(steps - steps[:1]).max() > _OFF_LINE * step:
         return "none"
-    if step >= 1 - _OFF_LINE:
-        return "pixels"
-    moving = np.abs(steps[0]) > step / 2
-    edges = np.stack([array[0] - steps[0] / 2, array[-1] + steps[0] / 2])[:, moving]
-    return "centres" if np.abs(edges - np.round(edges)).max() < _OFF_LINE else "ends"
+    return "pixels" if step >= 1 - _OFF_LINE else "centres"

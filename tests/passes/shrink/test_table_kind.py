@@ -1,4 +1,4 @@
-"""Tables of coordinates in the pre-train network are those of an export at its size, by formula."""
+"""Tables of coordinates stay on their line in the pre-train network, computed by formula here."""
 
 import numpy as np
 import onnx
@@ -89,8 +89,11 @@ def test_coordinate_channels_from_minus_one_to_one():
         yx=coordinates(32).astype(FLOAT),
     )
     small = graphscale.shrink(target, input_size=20)
-    assert kinds(small)["yx"] == "ends"
-    np.testing.assert_allclose(numbers(small, "yx"), coordinates(20), atol=1e-6)
+    assert kinds(small)["yx"] == "centres"
+    # The numbers belong to places in the image: those in the middle of 20 parts of it.
+    line = (np.arange(20) - 9.5) * 32 / 20 * 2 / 31
+    wanted = np.stack(np.meshgrid(line, line, indexing="ij"))[None]
+    np.testing.assert_allclose(numbers(small, "yx"), wanted, atol=1e-6)
     np.testing.assert_allclose(numbers(graphscale.grow(small), "yx"), coordinates(32), atol=1e-6)
 
 
