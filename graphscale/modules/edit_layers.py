@@ -86,6 +86,8 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
         if path is not None:
             nodes.setdefault(module.get_submodule(path), []).append(node)
     for path, layer in module.named_modules():
+        if isinstance(getattr(layer, "proj", None), nn.Conv2d):
+            _patch_embedding(layer, nodes.get(layer.proj, []))
         editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
         if editor is None:
             continue
@@ -308,6 +310,21 @@ def _padding(layer: nn.Module, nodes: list[ir.Node]) -> None:
     pads = _only([_pads_of(node, rank) for node in nodes if node.op_type == "Pad"], "padding")
     if pads is not None:
         _set(layer, "padding", _pairs(*pads))
+
+
+def _patch_embedding(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    """Let a patch embedding, timm's say, expect the graph's image size, which it compares."""
+    if not isinstance(getattr(layer, "img_size", None), tuple):
+        return
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    sizes = _only([(_sizes(n.inputs[0]), _sizes(n.outputs[0])) for n in convolutions], "size")
+    if sizes is None or layer.img_size == sizes[0]:
+        return
+    layer.img_size = sizes[0]
+    if hasattr(layer, "grid_size"):
+        layer.grid_size = sizes[1]
+    if hasattr(layer, "num_patches"):
+        layer.num_patches = math.prod(sizes[1])
 
 
 def _linear(layer: nn.Linear, nodes: list[ir.Node]) -> None:

@@ -26,6 +26,7 @@ from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.fold_constants import FoldConstants
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
+from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
 from graphscale.passes.shrink.choose_input import choose_input
 from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
@@ -97,7 +98,9 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     shapes = input_shapes(model, size)
     resolved_ifs = ResolveStaticIfs(shapes)(model).names
     folded = [*DequantizeWeights()(model).names, *FoldConstants()(model).names]
+    lift_branch_weights(model)
     skeleton = strip(model)
+    SelectBranches()(model)
     split = SplitConstants()
     split(model)
     return Target(model, size, shapes, resolved_ifs, folded, skeleton, split.copies)
