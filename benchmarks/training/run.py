@@ -2,6 +2,7 @@
 
     python benchmarks/training/run.py                       everything that is still missing
     python benchmarks/training/run.py --networks resnet --variants target late --seeds 0
+    python benchmarks/training/costs.py                     what a step costs in each stage
     python benchmarks/training/summary.py                   tables and the figure
 
 A training whose file exists is not run again; an interrupted one continues where it stopped.
@@ -13,18 +14,18 @@ import argparse
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from glyphs import CLASSES, SIZE, glyphs
 from networks import NETWORKS
+from variants import VARIANTS, stage_name
 
 import graphscale
 from graphscale.training.image_batches import TensorBatches
 from graphscale.training.rate_schedule import RateSchedule
-from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
 from graphscale.training.trainer import Events, Trainer, TrainingOptions
@@ -33,46 +34,6 @@ ROOT = Path(__file__).parent
 RESULTS = ROOT.parent / "results" / "training"
 CACHE = ROOT.parents[1] / "build" / "training"
 EPOCHS = 12
-_LEAVE_3 = {3: 3}
-_LEAVE_ALL = {size: size for size in range(1, 32)}
-_TARGET = RecipeStage(1.0, target=True)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to train: a recipe, a schedule, and epochs as a share of the target's."""
-
-    recipe: Recipe
-    schedule: str = "linear"
-    share: float = 1.0
-
-
-def _two(share: float, kernels: dict[int, int], decay: str = "after growth") -> Recipe:
-    return Recipe("two stages", (RecipeStage(share, kernels), _TARGET), decay)
-
-
-VARIANTS = {
-    "target": Variant(RECIPES["target"], "steps"),
-    "target-linear": Variant(RECIPES["target"]),
-    "target-compressed-steps": Variant(RECIPES["target"], "steps", 0.5),
-    "target-compressed": Variant(RECIPES["target"], share=0.5),
-    "target-compressed-0.67": Variant(RECIPES["target"], share=0.67),
-    "progressive": Variant(RECIPES["progressive"]),
-    "progressive-0.67": Variant(RECIPES["progressive"], share=0.67),
-    "paper": Variant(RECIPES["paper"], "steps"),
-    "late-as-scheduled": Variant(_two(0.7, {}, "throughout"), "steps"),
-    "late-paper-kernels": Variant(_two(0.7, {})),
-    "late-leave-3": Variant(_two(0.7, _LEAVE_3)),
-    "late-images": Variant(_two(0.7, _LEAVE_ALL)),
-    "later-paper-kernels": Variant(_two(0.8, {})),
-    "later-leave-3": Variant(_two(0.8, _LEAVE_3)),
-    "late-paper-kernels-0.8": Variant(_two(0.7, {}), share=0.8),
-    "late-leave-3-0.8": Variant(_two(0.7, _LEAVE_3), share=0.8),
-    "late-images-0.8": Variant(_two(0.7, _LEAVE_ALL), share=0.8),
-    "stages": Variant(
-        Recipe("stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), "after growth")
-    ),
-}
 
 
 def main() -> None:
@@ -81,8 +42,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     data = _data(options.train, options.test)
     for seed in options.seeds:
-        for network in options.networks:
-            for variant in options.variants:
+        for variant in options.variants:
+            for network in options.networks:
                 _train(data, network, variant, seed, options)
 
 
@@ -128,10 +89,11 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
         "processor_seconds": trainer.records[-1].processor_seconds,
         "epochs": [asdict(record) for record in trainer.records],
         "options": asdict(training),
-        "recipe": asdict(replace(recipe, stages=tuple(_short(each) for each in recipe.stages))),
+        "stages": [stage_name(each) for each in recipe.stages],
+        "ends": trainer.ends,
         "train_images": len(data[0][1]),
         "test_images": len(data[1][1]),
-        "device": f"{options.threads} threads of {_processor()}",
+        "device": f"{options.threads} threads of {processor_name()}",
         "versions": {"graphscale": graphscale.__version__, "torch": torch.__version__},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -141,12 +103,8 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
     os.replace(part, file)
 
 
-def _short(stage: RecipeStage) -> RecipeStage:
-    """Write a table that leaves all kernels unchanged as one entry."""
-    return replace(stage, kernels={0: 0}) if len(stage.kernels) > 8 else stage
-
-
-def _processor() -> str:
+def processor_name() -> str:
+    """The processor, in words."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -175,8 +133,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", default="glyphs", choices=["glyphs"])
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--rate", type=float, default=0.05)
-    parser.add_argument("--train", type=int, default=20000, help="training images")
-    parser.add_argument("--test", type=int, default=4000, help="test images")
+    parser.add_argument("--train", type=int, default=10000, help="training images")
+    parser.add_argument("--test", type=int, default=5000, help="test images")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()

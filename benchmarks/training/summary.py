@@ -1,7 +1,9 @@
 """Tables and a figure of the trainings that run.py has recorded.
 
 One table per data set and network: accuracy and training time of each variant, as means over the
-seeds, beside the target's. The figure shows accuracy over time, one point per variant.
+seeds, beside the target's. Time is the number of epochs in each stage times what a step of that
+stage costs (costs.json); the processor time of the trainings themselves stands beside it. The
+figure shows accuracy over time, one point per variant.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from rich.table import Table
 
 RESULTS = Path(__file__).parent.parent / "results" / "training"
 
-Runs = dict[str, list[dict]]  # variant -> one record per seed
+Runs = dict[str, dict[int, dict]]  # variant -> seed -> record
 
 
 def main() -> None:
@@ -25,10 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
     folder = parser.parse_args().results
-    groups: dict[tuple[str, str], Runs] = defaultdict(lambda: defaultdict(list))
-    for file in sorted(folder.glob("*.json")):
+    if not (folder / "costs.json").exists():
+        raise SystemExit(f"{folder}: has no costs.json; run benchmarks/training/costs.py first")
+    costs = json.loads((folder / "costs.json").read_text())["seconds_per_image"]
+    groups: dict[tuple[str, str], Runs] = defaultdict(lambda: defaultdict(dict))
+    for file in sorted(set(folder.glob("*.json")) - {folder / "costs.json"}):
         record = json.loads(file.read_text())
-        groups[record["data"], record["network"]][record["variant"]].append(record)
+        record["step_seconds"] = _step_seconds(record, costs[record["network"]])
+        groups[record["data"], record["network"]][record["variant"]][record["seed"]] = record
     if not groups:
         raise SystemExit(f"{folder}: holds no result; run benchmarks/training/run.py first")
     for (data, network), runs in groups.items():
@@ -36,37 +42,46 @@ def main() -> None:
     _draw(groups, folder / "training.png")
 
 
+def _step_seconds(record: dict, costs: dict[str, float]) -> float:
+    """Seconds of all training steps, from the costs of a step in each stage."""
+    per_epoch = [costs[record["stages"][epoch["stage"]]] for epoch in record["epochs"]]
+    return sum(per_epoch) * record["train_images"]
+
+
 def _show(title: str, runs: Runs) -> None:
     table = Table(title=title, box=None, header_style="bold", title_justify="left")
     table.add_column("variant")
-    for name in ("seeds", "accuracy", "standard error", "points", "time", "processor time"):
+    names = ("seeds", "accuracy", "± s.e.", "points", "± s.e.", "time", "processor time")
+    for name in names:
         table.add_column(name, justify="right")
-    baseline = runs.get("target")
+    target = runs["target"]
     for variant, records in sorted(runs.items(), key=lambda item: -_mean(item[1], "accuracy")):
-        accuracies = [record["accuracy"] for record in records]
-        error = stdev(accuracies) / len(accuracies) ** 0.5 if len(accuracies) > 1 else None
+        seeds = sorted(records.keys() & target.keys())
+        gains = [100 * (records[s]["accuracy"] - target[s]["accuracy"]) for s in seeds]
         table.add_row(
             variant,
-            str(len(records)),
-            f"{mean(accuracies):.2%}",
-            "" if error is None else f"{100 * error:.2f}",
-            "" if baseline is None else f"{100 * _gain(records, baseline):+.2f}",
-            "" if baseline is None else f"{_share(records, baseline, 'seconds'):.0%}",
-            "" if baseline is None else f"{_share(records, baseline, 'processor_seconds'):.0%}",
+            ", ".join(map(str, sorted(records))),
+            f"{_mean(records, 'accuracy'):.2%}",
+            _error([100 * each["accuracy"] for each in records.values()]),
+            f"{mean(gains):+.2f}" if gains else "",
+            _error(gains),
+            f"{_share(records, target, 'step_seconds'):.0%}",
+            f"{_share(records, target, 'processor_seconds'):.0%}",
         )
     Console(highlight=False, width=110).print(table)
 
 
-def _mean(records: list[dict], key: str) -> float:
-    return mean(record[key] for record in records)
+def _mean(records: dict[int, dict], key: str) -> float:
+    return mean(record[key] for record in records.values())
 
 
-def _gain(records: list[dict], baseline: list[dict]) -> float:
-    return _mean(records, "accuracy") - _mean(baseline, "accuracy")
+def _error(values: list[float]) -> str:
+    """The standard error of the mean."""
+    return f"{stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
 
 
-def _share(records: list[dict], baseline: list[dict], key: str) -> float:
-    return _mean(records, key) / _mean(baseline, key)
+def _share(records: dict[int, dict], target: dict[int, dict], key: str) -> float:
+    return _mean(records, key) / _mean(target, key)
 
 
 def _draw(groups: dict[tuple[str, str], Runs], path: Path) -> None:
@@ -78,13 +93,16 @@ def _draw(groups: dict[tuple[str, str], Runs], path: Path) -> None:
     figure, axes = pyplot.subplots(1, len(groups), figsize=(5.5 * len(groups), 4.5), squeeze=False)
     for side, ((data, network), runs) in zip(axes[0], groups.items()):
         for variant, records in runs.items():
-            minutes = _mean(records, "processor_seconds") / 60
-            accuracy = 100 * _mean(records, "accuracy")
-            side.plot(minutes, accuracy, "o")
-            side.annotate(variant, (minutes, accuracy), fontsize=7, xytext=(3, 3),
+            share = 100 * _share(records, runs["target"], "step_seconds")
+            accuracies = [100 * each["accuracy"] for each in records.values()]
+            (mark,) = side.plot(share, mean(accuracies), "o")
+            side.plot([share] * len(accuracies), accuracies, ".", color=mark.get_color(), alpha=0.4)
+            side.annotate(variant, (share, mean(accuracies)), fontsize=7, xytext=(3, 3),
                           textcoords="offset points")  # fmt: skip
+        side.axhline(100 * _mean(runs["target"], "accuracy"), color="grey", lw=0.8, ls="--")
+        side.axvline(50, color="grey", lw=0.8, ls="--")
         side.set_title(f"{data}, {network}")
-        side.set_xlabel("minutes of processor time")
+        side.set_xlabel("training time, % of the target's")
         side.set_ylabel("test accuracy, %")
         side.grid(alpha=0.3)
     figure.tight_layout()

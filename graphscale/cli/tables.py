@@ -195,11 +195,13 @@ def show_trainings(results: Sequence[TrainingResult], output: Path, console: Con
     console.print(table)
     if len(results) == 2:
         ours, baseline = results
-        saved = 1 - ours.seconds / baseline.seconds
+        share = ours.seconds / baseline.seconds
         points = 100 * (ours.accuracy - baseline.accuracy)
-        _say(
-            console, "saved", f"    {saved:.0%} of the training time, accuracy {points:+.2f} points"
-        )
+        if share <= 1:
+            time, label = f"    {1 - share:.0%} of the training time", "saved"
+        else:
+            time, label = f"    took {share:.1f} times the baseline's time", "slower"
+        _say(console, label, f"{time}, accuracy {points:+.2f} points")
     _say(console, "written", f"  {output / 'model.onnx'}, curves.png, result.json, log.csv")
 
 

@@ -17,10 +17,12 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside torch's own wrappers, such as torch.compile or DistributedDataParallel."""
-    while type(module).__module__.startswith(
-        ("torch._dynamo.", "torch.nn.parallel.", "torch.optim.")
-    ):
+    """The module inside torch's own wrappers, such as torch.compile or DistributedDataParallel.
+
+    Classes derived from such a wrapper count as well.
+    """
+    wrappers = ("torch._dynamo.", "torch.nn.parallel.", "torch.optim.")
+    while any(base.__module__.startswith(wrappers) for base in type(module).__mro__):
         module = module._modules.get("_orig_mod", module._modules.get("module"))
     return module
 

@@ -26,11 +26,13 @@ def parallel_wrappers(module: nn.Module, given: nn.Module) -> list[DistributedDa
     Raises:
         GraphScaleError: the module or a wrapper cannot grow in place; says what to do.
     """
-    if any(hasattr(parameter, "placements") for parameter in module.parameters()):
+    # By name, because torch's FSDP takes long to import.
+    classes = {base.__name__ for part in given.modules() for base in type(part).__mro__}
+    if "FullyShardedDataParallel" in classes:
         raise GraphScaleError(
-            f"{type(module).__name__} is sharded (FSDP or tensor parallel), which cannot grow in "
-            "place; gather its full state dict, grow it by graphscale.grow(state_dict, "
-            "target=module), and shard the result"
+            f"{type(module).__name__} is sharded by FullyShardedDataParallel, which cannot grow in "
+            "place; use torch's fully_shard, or gather its full state dict, grow it by "
+            "graphscale.grow(state_dict, target=module), and shard the result"
         )
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return []

@@ -45,6 +45,7 @@ from graphscale.training.weight_maps import (
     kernels_before_batch_norm,
     norm_scale,
 )
+from graphscale.training.whole_parameters import whole_parameters
 
 OPTIMIZER_STATES = ("resize", "reset")
 AMPLITUDES = ("response", "norm")
@@ -71,7 +72,9 @@ def grow_(
 
     The gradients of all parameters are dropped: call `grow_` between an optimizer step and the next
     backward pass. Every DistributedDataParallel around the module gets a new reducer, so call it on
-    every rank. BatchNorm statistics are still those of the pre-train network; if you evaluate the
+    every rank. A module that is sharded by `fully_shard` or by tensor parallelism is gathered on
+    every rank, grown and sharded again, and gets new Parameter objects, also in its optimizers.
+    BatchNorm statistics are still those of the pre-train network; if you evaluate the
     grown module before training it further, estimate them again by
     `torch.optim.swa_utils.update_bn(loader, module)`.
 
@@ -124,9 +127,10 @@ def grow_(
     copies = copies_of(inner, averages)
     wrappers = parallel_wrappers(inner, module)
     maps = growth_maps(plan, resize, None if to is None else to.plan)
-    growths = [_growth(each, plan, to, maps, resize, amplitude) for each in (inner, *copies)]
-    states = grown_states(chosen, growths[0].maps, inner.parameters(), optimizer_state)
-    _commit(growths, states)
+    with whole_parameters((inner, *copies), chosen):
+        growths = [_growth(each, plan, to, maps, resize, amplitude) for each in (inner, *copies)]
+        states = grown_states(chosen, growths[0].maps, inner.parameters(), optimizer_state)
+        _commit(growths, states)
     for wrapper in wrappers:
         renew(wrapper)
     return module

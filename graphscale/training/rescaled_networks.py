@@ -45,8 +45,7 @@ class RescaledNetworks:
             if self.recipe.stages[stage].target:
                 self._sizes[stage] = _pair(self.example.shape[2:])
             else:
-                plan = self._shrunk(stage, self.target).graphscale_plan
-                self._sizes[stage] = _pair(plan.inputs[0].pretrain[2:])
+                self._shrunk(stage, self.target)  # which notes the size
         return self._sizes[stage]
 
     def first(self, stage: int) -> nn.Module:
@@ -70,7 +69,9 @@ class RescaledNetworks:
         return grow_(network, to=GrowthStage.of(made), optimizers=optimizer)
 
     def _shrunk(self, stage: int, network: nn.Module, init: str | None = None) -> nn.Module:
-        return shrink_module(network, self.example, **self._options(stage), init=init)
+        made = shrink_module(network, self.example, **self._options(stage), init=init)
+        self._sizes[stage] = _pair(made.graphscale_plan.inputs[0].pretrain[2:])
+        return made
 
     def _options(self, stage: int) -> dict[str, Any]:
         chosen = self.recipe.stages[stage]
