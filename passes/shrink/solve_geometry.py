@@ -306,8 +306,12 @@ class _Solver:
         size = mapping.result
         phases = []
         pending = list(mapping.node.outputs)
+        seen: set[ir.Value] = set()  # the branches of a block meet again: many ways lead to a value
         while pending:
             value = pending.pop()
+            if value in seen:
+                continue
+            seen.add(value)
             for usage in value.uses():
                 node = usage.node
                 if node in self.analysis.mappings:
