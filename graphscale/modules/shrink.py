@@ -189,12 +189,13 @@ def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) ->
         reason = str(error)
     if reason is None:
         network = load_structure(model)
-        network = copy_without_weights(network, set(network.state_dict())).to(device_of(module))
+        held = set(network.state_dict())
+        network = copy_without_weights(network, held).to(device_of(module))
         fed = _pretrain_example(example, model)
         fixed = {
             name: to_torch(value.const_value).to(device_of(module))
             for name, value in model.graph.initializers.items()
-            if is_fixed(value) and name in network.state_dict()
+            if name in held and is_fixed(value)
         }
         reason = why_outputs_differ(edited, network, fed, computed, fixed)
     return _Shrunk(edited, model, computed.renamed(plan), reason)

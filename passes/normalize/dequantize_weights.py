@@ -31,7 +31,7 @@ class DequantizeWeights(ir.passes.InPlacePass):
         names: FreeNames | None = None
         folded = []
         for node in model.graph:
-            if node.op_type != "DequantizeLinear" or not _is_constant(node):
+            if not _dequantizes_constant(node):
                 continue
             names = names or FreeNames.for_values(model)
             numbers = [None if each is None else _numbers(each) for each in node.inputs]
@@ -47,7 +47,9 @@ class DequantizeWeights(ir.passes.InPlacePass):
         return RewriteResult.of(model, folded)
 
 
-def _is_constant(node: ir.Node) -> bool:
+def _dequantizes_constant(node: ir.Node) -> bool:
+    if node.op_type != "DequantizeLinear" or node.domain not in ("", "ai.onnx"):
+        return False
     return all(each is None or weight_source(each) is each for each in node.inputs)
 
 
