@@ -79,6 +79,7 @@ $(VENV)/%.installed: constraints.txt pyproject.toml
 	@$(BIN)/pip install -qq -c constraints.txt scikit-build-core cmake ninja
 	@$(BIN)/pip install -qq -c constraints.txt --no-build-isolation \
 		--config-settings=wheel.cmake=false --editable ".[$(RUNTIME),$*]"
+	$(if $(filter dev,$*),@$(BIN)/pip install -qq -c constraints.txt --no-deps timm)
 	@touch $@
 
 build/runtimes/%: | $(VENV)/dev.installed

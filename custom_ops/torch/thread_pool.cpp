@@ -94,12 +94,13 @@ OpenMp openmp() {
   return found;
 }
 
+// Looks for OpenMP before a fork, or a child could find another thread's search half done.
+[[maybe_unused]] const int forks = pthread_atfork([] { openmp(); }, nullptr, forget_threads);
+
 }  // namespace
 
 void run_on_threads(int threads, int64_t tasks, void (*body)(void* argument, int64_t task),
                     void* argument) {
-  static const int registered = pthread_atfork(nullptr, nullptr, forget_threads);
-  static_cast<void>(registered);
   Tasks work{body, argument, tasks};
   if (threads <= 1 || tasks <= 1) return Tasks::take(&work);
   // The team always has the same size: OpenMP ends the threads that a smaller team does not use.

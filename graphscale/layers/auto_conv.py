@@ -345,5 +345,5 @@ def _tuner(device: torch.device) -> Tuner:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     runtime = f"torch {torch.__version__} on {name}, {torch.get_num_threads()} threads"
     if runtime not in _TUNERS:
-        _TUNERS[runtime] = Tuner(runtime)
+        _TUNERS[runtime] = Tuner(runtime, default=_TORCH)
     return _TUNERS[runtime]

@@ -124,7 +124,7 @@ def train_folder(
         data: A folder with a sub-folder of images per class, or with train/ and val/ of these.
         output: The folder to write to; see `run_folder`.
         recipe_name: 'late', 'paper', 'progressive' or 'target'.
-        options: How the network is trained.
+        options: How the target alone would be trained; a recipe may take fewer epochs.
         folder_options: How the images are read.
         baseline: Also train the target alone, in the sub-folder baseline of `output`.
         resume: Continue the training in `output`, with the options that it was started with; other
@@ -147,7 +147,8 @@ def train_folder(
         model, data = started["model"], started["data"]
     options, folder_options = options or TrainingOptions(), folder_options or FolderOptions()
     chosen = recipe(recipe_name)
-    chosen.ends(options.epochs, options.schedule.milestones(options.epochs))
+    shortened = options.shortened(chosen.length)
+    chosen.ends(shortened.epochs, shortened.schedule.milestones(shortened.epochs))
     images = read_folder(data)
     seed_all(options.seed)  # a callable draws the network's first weights
     target = read_target(
@@ -210,12 +211,13 @@ def _train(
     notices: Notices,
 ) -> TrainingResult:
     networks = RescaledNetworks(target.network, target.example, chosen, options.seed)
-    notices.message(f"recipe {chosen.name}")
+    shortened = options.shortened(chosen.length)
+    notices.message(f"recipe {chosen.name}, {shortened.epochs} epochs")
     trainer = Trainer(
         networks,
         batches,
         chosen,
-        options,
+        shortened,
         folder,
         device=_device(folder_options),
         events=notices.events,
