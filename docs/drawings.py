@@ -79,6 +79,7 @@ def floors() -> str:
                 ("acceleration", "measure, choose"),
                 ("modules", "torch modules"),
                 ("training", "growth in a loop"),
+                ("distributed", "many GPUs"),
             ],
         ),
         (

@@ -26,10 +26,11 @@ from training import Record, accuracy, train
 
 import graphscale
 
-# The learning rate of each epoch, for both trainings. The network grows after GROWTH epochs: two
-# epochs follow at the rate at which the pre-train network ended, then one at the lowest rate.
-RATES = [0.05] * 5 + [0.01] * 4 + [0.001]
-GROWTH = 7
+# The learning rate of each epoch: of the target from scratch, of the pre-train network, and of the
+# grown network. Growth comes late, with the rate still at its full height, which decays after it.
+SCRATCH_RATES = [0.05] * 5 + [0.01] * 4 + [0.001]
+PRETRAIN_RATES = [0.05] * 7
+GROWN_RATES = [0.042, 0.025, 0.008]
 
 
 def main() -> None:
@@ -49,14 +50,15 @@ def main() -> None:
 
     print("\ntarget from scratch")
     scratch = Record()
-    train(graphscale.load(target), data, test, RATES, scratch)
+    train(graphscale.load(target), data, test, SCRATCH_RATES, scratch)
 
     rescaled, kernels = rescale(target, data, test)
 
-    show(_plan(target), scratch, rescaled, GROWTH)
+    growth = len(PRETRAIN_RATES)
+    show(_plan(target), scratch, rescaled, growth)
     final = options.output / "trained.onnx"
     print(f"{final} in onnxruntime: {_onnxruntime_accuracy(final, test):.1%}")
-    draw(options.output / "demo.png", scratch, rescaled, GROWTH, kernels)
+    draw(options.output / "demo.png", scratch, rescaled, growth, kernels)
     print(f"plot: {options.output / 'demo.png'}")
 
 
@@ -74,7 +76,7 @@ def rescale(
 
     print(f"\npre-train network, images of {size}×{size}")
     pretrain = graphscale.load(pretrain_file)
-    train(pretrain, small, small_test, RATES[:GROWTH], record)
+    train(pretrain, small, small_test, PRETRAIN_RATES, record)
 
     started = time.perf_counter()
     checkpoint = target.with_name("checkpoint.onnx")
@@ -85,7 +87,7 @@ def rescale(
     record.add(rescaling + time.perf_counter() - started, accuracy(grown, test))
 
     print(f"\ngrown network, accuracy {record.accuracy[-1]:.1%} before it is trained on")
-    train(grown, data, test, RATES[GROWTH:], record)
+    train(grown, data, test, GROWN_RATES, record)
     graphscale.save(grown, target.with_name("trained.onnx"))
     return record, kernels | {"trained on": _first_kernels(grown)}
 

@@ -44,6 +44,9 @@ def show(plan: Plan, scratch: Record, rescaled: Record, growth: int) -> None:
     console = Console(highlight=False, width=110)
     console.print()
     console.print(table)
-    saved = 1 - rescaled.seconds[-1] / scratch.seconds[-1]
+    share = rescaled.seconds[-1] / scratch.seconds[-1]
     points = 100 * (rescaled.accuracy[-1] - scratch.accuracy[-1])
-    console.print(f"\n{saved:.0%} of the training time saved, accuracy {points:+.1f} points")
+    time = (
+        f"{1 - share:.0%} of the training time saved" if share <= 1 else f"{share:.1f} times slower"
+    )
+    console.print(f"\n{time}, accuracy {points:+.1f} points")

@@ -21,24 +21,25 @@ def target_network(channels: int, classes: int) -> nn.Module:
         nn.MaxPool2d(2),
         *_block(64, 64, kernel=3),
         nn.Flatten(),
-        nn.Linear(64 * 8 * 8, 128),
+        nn.Linear(64 * 8 * 8, 128, bias=False),
+        nn.BatchNorm1d(128),
         nn.ReLU(),
-        nn.Dropout(0.5),
+        nn.Dropout(0.2),
         nn.Linear(128, classes),
     )
 
 
 def export(network: nn.Module, path: Path, channels: int) -> None:
-    """Write `network` as an ONNX file for any batch size."""
+    """Write `network` as an ONNX file for training, with any batch size."""
     torch.onnx.export(
-        network.eval(),
+        network.train(),  # an export in evaluation mode has no Dropout
         (torch.zeros(2, channels, SIZE, SIZE),),
         path,
         input_names=["images"],
         output_names=["scores"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         external_data=False,
-        optimize=False,  # else BatchNorm is folded into the convolutions, as for inference
+        optimize=False,  # else BatchNorm is folded into the convolutions
         verbose=False,
     )
 

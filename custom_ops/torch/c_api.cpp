@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "core/cuda_library.h"
+#include "core/fork.h"
 #include "torch/huge_pages.h"
 #include "torch/prepacked_cache.h"
 #include "torch/scratch_cache.h"
@@ -316,3 +317,7 @@ const char* graphscale_describe() {
 }
 
 const char* graphscale_cuda_error() { return graphscale::cuda_library_error().c_str(); }
+
+// Written before a fork, or a child could find another thread's text half written.
+[[maybe_unused]] static const bool forks =
+    graphscale::at_fork(graphscale::ForkOrder::kInnermost, [] { graphscale_describe(); }, [] {});

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/fork.h"
+
 namespace graphscale::torch {
 namespace {
 
@@ -80,6 +82,16 @@ Key key_of(const Operator& op, const Call& call, const Tensor& weight) {
   return {weight.memory, std::move(text)};
 }
 
+std::mutex mutex;
+
+void lock_for_fork() {
+  max_bytes();  // is found out at its first use
+  mutex.lock();
+}
+
+[[maybe_unused]] const bool forks =
+    at_fork(ForkOrder::kPrepackedCache, lock_for_fork, [] { mutex.unlock(); });
+
 class PrepackedCache {
  public:
   std::shared_ptr<const Prepacked> find(const Operator& op, const Call& call) {
@@ -87,7 +99,7 @@ class PrepackedCache {
     const uint64_t values = fingerprint(call.context, weight);
     const Key key = key_of(op, call, weight);
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      const std::lock_guard<std::mutex> lock(mutex);
       Entry& entry = entries_[key];
       // New values: store their fingerprint only. Values seen before: use the prepacked weights, or
       // prepack now.
@@ -110,7 +122,7 @@ class PrepackedCache {
     }
     std::shared_ptr<const Prepacked> made =
         op.prepack_function(call.context, call.attributes, call.type, inputs);
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mutex);
     Entry& entry = entries_[key];
     if (entry.values == values) entry.prepacked = made;
     drop_oldest();
@@ -137,18 +149,17 @@ class PrepackedCache {
     }
   }
 
-  std::mutex mutex_;
   std::map<Key, Entry> entries_;
   uint64_t clock_ = 0;
 };
+
+PrepackedCache& cache = *new PrepackedCache;  // never destroyed: threads may still compute
 
 }  // namespace
 
 std::shared_ptr<const Prepacked> keep_prepacked(const Operator& op, const Call& call) {
   if (op.prepack_function == nullptr || max_bytes() == 0) return nullptr;
-  static PrepackedCache* const cache =
-      new PrepackedCache;  // never destroyed: threads may still compute
-  return cache->find(op, call);
+  return cache.find(op, call);
 }
 
 }  // namespace graphscale::torch

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <vector>
 
+#include "core/fork.h"
 #include "torch/huge_pages.h"
 
 namespace graphscale::torch {
@@ -18,11 +19,15 @@ size_t& size_of(void* memory) {
   return *reinterpret_cast<size_t*>(static_cast<char*>(memory) - kAlignment);
 }
 
+std::mutex mutex;
+[[maybe_unused]] const bool forks =
+    at_fork(ForkOrder::kInnermost, [] { mutex.lock(); }, [] { mutex.unlock(); });
+
 class ScratchCache {
  public:
   // The smallest idle block that is large enough, unless it is more than twice that.
   void* take(size_t bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mutex);
     size_t best = idle_.size();
     for (size_t i = 0; i < idle_.size(); ++i) {
       const size_t size = size_of(idle_[i]);
@@ -38,7 +43,7 @@ class ScratchCache {
 
   // Blocks that have been idle the longest go first.
   void give_back(void* memory) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mutex);
     idle_.push_back(memory);
     idle_bytes_ += size_of(memory);
     while (idle_bytes_ > kMaxIdle) {
@@ -49,22 +54,18 @@ class ScratchCache {
   }
 
  private:
-  std::mutex mutex_;
   std::vector<void*> idle_;
   size_t idle_bytes_ = 0;
 };
 
 // Never destroyed: threads may still compute while the process ends.
-ScratchCache& cache() {
-  static ScratchCache* const one = new ScratchCache;
-  return *one;
-}
+ScratchCache& cache = *new ScratchCache;
 
 }  // namespace
 
 void* take_scratch(size_t bytes) {
   const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (void* const memory = cache().take(rounded)) return memory;
+  if (void* const memory = cache.take(rounded)) return memory;
   void* const block = std::aligned_alloc(kAlignment, rounded + kAlignment);
   if (block == nullptr) return nullptr;
   prefer_huge_pages(block, rounded + kAlignment);
@@ -73,6 +74,6 @@ void* take_scratch(size_t bytes) {
   return memory;
 }
 
-void return_scratch(void* memory) { cache().give_back(memory); }
+void return_scratch(void* memory) { cache.give_back(memory); }
 
 }  // namespace graphscale::torch

@@ -10,6 +10,8 @@
 #include <mutex>
 #include <thread>
 
+#include "core/wait.h"
+
 namespace graphscale::torch {
 namespace {
 
@@ -45,7 +47,7 @@ class ThreadPool {
     wake_.notify_all();
     Tasks::take(&tasks);
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    wait(done_, lock, [this] { return busy_ == 0; });
   }
 
  private:
@@ -54,7 +56,7 @@ class ThreadPool {
     uint64_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [&] { return round_ != seen && index < helpers_; });
+      wait(wake_, lock, [&] { return round_ != seen && index < helpers_; });
       seen = round_;
       Tasks* const tasks = tasks_;
       lock.unlock();
@@ -94,12 +96,13 @@ OpenMp openmp() {
   return found;
 }
 
+// Looks for OpenMP before a fork, or a child could find another thread's search half done.
+[[maybe_unused]] const int forks = pthread_atfork([] { openmp(); }, nullptr, forget_threads);
+
 }  // namespace
 
 void run_on_threads(int threads, int64_t tasks, void (*body)(void* argument, int64_t task),
                     void* argument) {
-  static const int registered = pthread_atfork(nullptr, nullptr, forget_threads);
-  static_cast<void>(registered);
   Tasks work{body, argument, tasks};
   if (threads <= 1 || tasks <= 1) return Tasks::take(&work);
   // The team always has the same size: OpenMP ends the threads that a smaller team does not use.

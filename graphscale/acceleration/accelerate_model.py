@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from graphscale.acceleration.choose_layers import choose_layers, rewrite_model
 from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
+from graphscale.core import c_api
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.node_names import forget_given_names, node_name
@@ -94,6 +95,7 @@ def accelerate_model(
     input_size: str | None = None,
     batch: int = 1,
     tuner: Tuner | None = None,
+    measure_again: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Acceleration:
     """Let each convolution of `model` use the algorithm that is the fastest here, in place.
@@ -108,6 +110,7 @@ def accelerate_model(
             open.
         batch: The batch size, where the model leaves it open.
         tuner: Holds the measurements; by default in the user's cache folder.
+        measure_again: Use no measurement of earlier runs, without a `tuner`.
         progress: Called with (done, total) after each convolution and after each trial of the
             whole model.
 
@@ -115,6 +118,8 @@ def accelerate_model(
         GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
     """
     import onnxruntime
+
+    import graphscale.layers.export  # noqa: F401  what rewriting needs is said before measuring
 
     source = model.meta.get("source", "the model")
     size = InputSize.parse(input_size, fixed=False)
@@ -128,7 +133,9 @@ def accelerate_model(
         original = Original(model, input_shapes(model, size, batch), source)
         values = [value for node in nodes for value in (*node.inputs[:2], node.outputs[0])]
         shapes = shapes_of(model, values, original.feeds)
-    tuner = tuner or Tuner(f"onnxruntime {onnxruntime.__version__}, kernels {_kernels()}")
+    if tuner is None:
+        runtime = f"onnxruntime {onnxruntime.__version__}, kernels {_kernels()}"
+        tuner = Tuner(runtime, default=RUNTIME, measure_again=measure_again)
     result = Acceleration()
     problems: list[str] = []
     done, total = 0, len(nodes) + _TRIALS
@@ -138,6 +145,9 @@ def accelerate_model(
         choice.reason = unsuitable(node, shapes, model.ir_version)
         if choice.reason is None:
             with refusals(f"{source}: node {choice.name!r}"):
+                known = tuner.known(problem.key)
+                if known and not set(known) <= {RUNTIME, *_algorithms(problem)}:
+                    tuner.forget(problem.key)  # a damaged entry
                 seconds = tuner.seconds(
                     problem.key, lambda problem=problem: _candidates(problem), REST
                 )
@@ -179,7 +189,8 @@ def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
     Args:
         model: A path, an onnx.ModelProto or an onnx-ir model, which is changed in place.
         options: `input_size` (height and width as '224' or '224x160', where the model's own are
-            symbolic) and `batch` (where the model's own is symbolic; 1 by default).
+            symbolic), `batch` (where the model's own is symbolic; 1 by default) and
+            `measure_again` (True to use no measurement of earlier runs).
 
     Returns:
         The model; the same object for an onnx-ir model, else an onnx.ModelProto.
@@ -214,12 +225,9 @@ def _candidates(problem: ConvolutionProblem) -> Candidates:
 
 def _algorithms(problem: ConvolutionProblem) -> list[str]:
     """The algorithms of FFTConv worth measuring."""
-    import torch
-
-    from graphscale.layers import library
-
-    inputs = [torch.empty(problem.x), torch.empty(problem.weight)]
-    return library.algorithms("FFTConv", inputs, problem.attributes)
+    kind = onnx.TensorProto.FLOAT
+    inputs = [(kind, problem.x), (kind, problem.weight)]
+    return c_api.algorithms("FFTConv", inputs, problem.attributes, len(os.sched_getaffinity(0)))
 
 
 def _run_of(

@@ -42,6 +42,11 @@ def add_parser(
     parser.add_argument(
         "--batch", type=int, help="batch size, if the model's own is symbolic (default: 1)"
     )
+    parser.add_argument(
+        "--measure-again",
+        action="store_true",
+        help="use no measurement of earlier runs on this machine",
+    )
     parser.add_argument("--dry-run", action="store_true", help="measure and show, write nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object, no tables")
     parser.set_defaults(run=run)
@@ -62,12 +67,17 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     if not options.dry_run:
         outputs.expect(output)
         outputs.expect(output.with_name(output.name + ".data"))
+        outputs.keep_apart(*model.meta["files"])
         check_writable(output)
     if options.batch is not None:
         _note_unused_batch(model, options.batch, terminal)
     with terminal.working("measuring", "measurements") as working:
         result = accelerate_model(
-            model, input_size=options.input_size, batch=options.batch or 1, progress=working
+            model,
+            input_size=options.input_size,
+            batch=options.batch or 1,
+            measure_again=options.measure_again,
+            progress=working,
         )
         terminal.step(f"{len(result.layers)} convolutions are measured or left alone")
         if not options.dry_run:

@@ -24,13 +24,13 @@ from pathlib import Path
 from types import FrameType
 
 from graphscale import __version__
-from graphscale.cli import accelerate, grow, shrink, train
+from graphscale.cli import accelerate, completion, grow, shrink, train
 from graphscale.cli.outputs import Outputs
 from graphscale.cli.terminal import Terminal, UnshownError
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.requirements import missing_package
 
-_COMMANDS = (shrink, grow, accelerate, train)
+_COMMANDS = (shrink, grow, accelerate, train, completion)
 _FAULT = 70  # EX_SOFTWARE of sysexits.h
 
 

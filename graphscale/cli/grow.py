@@ -66,6 +66,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     with terminal.working("growing") as working:
         checkpoint = load_model(options.checkpoint)
         terminal.step(f"{options.checkpoint} is read")
+        files = (*checkpoint.meta["files"], options.plan, options.target)
+        outputs.keep_apart(*files, options.check or None)
         grown, growth, plan = grow_model(
             checkpoint, plan=options.plan, target=options.target, resize=options.resize
         )

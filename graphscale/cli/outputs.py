@@ -6,6 +6,7 @@ complete if and only if the file under its final name has changed since the comm
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from graphscale.core.errors import GraphScaleError
@@ -27,6 +28,22 @@ class Outputs:
             if not path.name:
                 raise GraphScaleError(f"output {str(path)!r} is no file name; give one with -o")
             self._before[path] = _identity(path)
+
+    def keep_apart(self, *inputs: str | os.PathLike | None) -> None:
+        """Refuse to write a file that the command reads; None stands for no file.
+
+        Raises:
+            GraphScaleError: one of the expected files is one of `inputs`, by whatever name.
+        """
+        for path, before in self._before.items():
+            for given in inputs:
+                if given is None or before is None or not os.path.exists(given):
+                    continue
+                if os.path.samefile(path, given):
+                    raise GraphScaleError(
+                        f"{path} would be written, but it is read, too, and would be lost; give "
+                        "another name with -o"
+                    )
 
     def written(self) -> str:
         """Which of the files have been written, as the end of a sentence."""

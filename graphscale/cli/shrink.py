@@ -95,6 +95,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     with terminal.working("shrinking") as working:
         model = load_model(options.model)
         terminal.step(f"{options.model} is read")
+        outputs.keep_apart(*model.meta["files"], options.kernels)
         dilated = _has_dilation(model)
         size, keep = options.input_size, options.keep
         if options.dry_run:
@@ -117,14 +118,14 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
                 file.write(plan.to_json().encode())
                 file.flush()  # a disk too full for the plan gets no model either
                 save_model(model, output, working)
-            terminal.step(f"{output} and {plan_path.name} are written")
+            terminal.step(f"{output} and {plan_path} are written")
     if table and not dilated:  # a dilated kernel is looked up by the size that it spans
         _note_unused_kernels(table, plan, terminal)
     with terminal.showing(tables=not options.json) as console:
         if options.json:
             print(json.dumps(plan.report()))
             return
-        show_plan(plan, console, None if options.dry_run else f"{output} and {plan_path.name}")
+        show_plan(plan, console, None if options.dry_run else f"{output} and {plan_path}")
 
 
 def _table_text(given: str) -> str:

@@ -78,7 +78,10 @@ def add_parser(
 
 def _add_training(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--epochs", type=int, default=30, help="of all stages together (default: 30)"
+        "--epochs",
+        type=int,
+        default=30,
+        help="of a training of the target alone (default: 30); a recipe may need fewer",
     )
     group.add_argument("--rate", type=float, help="learning rate (default: 0.1; for AdamW 0.001)")
     group.add_argument("--optimizer", choices=("sgd", "adamw"), default="sgd")

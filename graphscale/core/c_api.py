@@ -37,6 +37,18 @@ class _Attribute(ctypes.Structure):
     ]
 
 
+class _Place(ctypes.Structure):
+    """`GraphScalePlace` of c_api.h, without functions for memory: none is taken."""
+
+    _fields_ = [
+        ("on_gpu", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("stream", ctypes.c_void_p),
+        ("allocate", ctypes.c_void_p),
+        ("release", ctypes.c_void_p),
+    ]
+
+
 @functools.cache
 def open_library() -> ctypes.CDLL:
     """The library, opened once.
@@ -108,6 +120,44 @@ def infer_shapes(
         found.append((outputs[at], tuple(outputs[at + 2 : at + 2 + rank])))
         at += 2 + rank
     return found
+
+
+def algorithms(
+    name: str,
+    inputs: Sequence[tuple[int, Sequence[int]]],
+    attributes: Mapping[str, AttributeValue],
+    threads: int,
+) -> list[str]:
+    """The algorithms of operator `name` that are worth measuring on the CPU for this call.
+
+    They are values of its attribute `algorithm`; the cost model's best comes first. The list is
+    empty where the operator has one algorithm.
+
+    Args:
+        name: The operator.
+        inputs: ONNX element type and shape of each input.
+        attributes: The attributes that are given.
+        threads: How many threads the call runs on.
+
+    Raises:
+        GraphScaleError: the types or shapes do not fit the operator; names it and says why.
+    """
+    numbers = [each for kind, shape in inputs for each in (0, kind, len(shape), *shape)]
+    answer = ctypes.create_string_buffer(_ERROR_BYTES)
+    failed = open_library().graphscale_algorithms(
+        name.encode(),
+        (ctypes.c_int64 * len(numbers))(*numbers),
+        len(inputs),
+        attribute_array(tuple(attributes), attributes.values()),
+        len(attributes),
+        ctypes.byref(_Place(0, threads)),
+        answer,
+        ctypes.c_size_t(_ERROR_BYTES),
+    )
+    text = answer.value.decode(errors="replace")
+    if failed:
+        raise GraphScaleError(f"{name}: {text}")
+    return text.split(";") if text else []
 
 
 def attribute_array(names: tuple[str, ...], values: Iterable[AttributeValue]) -> ctypes.Array:

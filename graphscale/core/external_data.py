@@ -35,6 +35,11 @@ class ExternalData:
         self._source = source
         self._files: dict[str, mmap.mmap | bytes] = {INLINE: inline}
 
+    def paths(self) -> list[Path]:
+        """The files that have been opened, the model's own first; none for a model in memory."""
+        own = [] if self._model is None else [self._model]
+        return own + [self._folder / name for name in self._files if name != INLINE]
+
     def resolve(self, tensor: ir.TensorProtocol | None) -> ir.TensorProtocol | None:
         """Return `tensor`, or for an external one a tensor that views its file.
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +35,42 @@ def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
             os.fsync(file.fileno())
         for file, path in zip(files, paths, strict=True):
             os.replace(file.name, path)
+
+
+@contextlib.contextmanager
+def locked(path: Path, max_seconds: float = 10.0) -> Iterator[bool]:
+    """Lock `path` against other processes that lock it; yields whether that succeeded.
+
+    The lock is on a file of its own, `path`.lock, because `replacing` puts a new file in the place
+    of `path`. The block also runs without the lock: after `max_seconds` of waiting, and where no
+    lock can be had, as in a folder that is not writable.
+    """
+    number = None
+    with contextlib.suppress(OSError):  # never waits for a pipe of that name
+        number = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    if number is None:
+        yield False
+        return
+    try:
+        yield _lock(number, max_seconds)
+    finally:
+        with contextlib.suppress(OSError):  # a child of a fork may have the file open, too
+            fcntl.flock(number, fcntl.LOCK_UN)
+        os.close(number)
+
+
+def _lock(number: int, max_seconds: float) -> bool:
+    end = time.monotonic() + max_seconds
+    while True:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        except OSError:  # a file system without locks
+            return False
 
 
 def check_regular(path: Path) -> None:

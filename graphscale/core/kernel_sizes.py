@@ -56,7 +56,8 @@ def parse_kernel_table(text: str) -> dict[int, int]:
     """Parse a table such as '3:2,5:3', or with one 'target:pretrain' or 'target pretrain' a line.
 
     Raises:
-        GraphScaleError: an entry is not two positive numbers, or the second is the larger.
+        GraphScaleError: an entry is not two positive numbers, the second is the larger, or a target
+            size has two pre-train sizes.
     """
     table = {}
     for entry in text.replace("\n", ",").split(","):
@@ -73,7 +74,11 @@ def parse_kernel_table(text: str) -> dict[int, int]:
             raise GraphScaleError(
                 f"kernel table entry {entry!r}: give a pre-train size between 1 and {target}"
             )
-        table[target] = pretrain
+        if table.setdefault(target, pretrain) != pretrain:
+            raise GraphScaleError(
+                f"kernel table: {target} becomes both {table[target]} and {pretrain}; give each "
+                "target size one pre-train size"
+            )
     return table
 
 

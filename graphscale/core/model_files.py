@@ -36,7 +36,8 @@ def load_model(source: ModelLike) -> ir.Model:
     """The model at a path, or in memory, as an onnx-ir model.
 
     Weights of 1 KiB and more stay on disk, memory-mapped. A model given in memory is copied (the
-    graph, not the weights), so that callers may change the result.
+    graph, not the weights), so that callers may change the result. `meta` of a model from a file
+    has its path as "source" and all files that it was read from as "files".
 
     Raises:
         GraphScaleError: the path is no regular file, the file is no ONNX model or a damaged one, or
@@ -135,6 +136,7 @@ def _from_proto(
             tensor = checked_tensor(attribute.value, name)
             if isinstance(tensor, ir.ExternalTensor):
                 node.attributes[key] = ir.AttrTensor(key, data.resolve(tensor))
+    model.meta["files"] = data.paths()
     return model
 
 

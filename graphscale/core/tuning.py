@@ -19,7 +19,7 @@ from pathlib import Path
 
 from graphscale import __version__
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.files import check_regular, replacing
+from graphscale.core.files import check_regular, locked, replacing
 
 # Another candidate is chosen instead of the default one where it takes less than this share of its
 # seconds.
@@ -51,12 +51,25 @@ class Tuner:
         runtime: The runtime with its version, such as 'onnxruntime 1.31.1'. Measurements of another
             runtime, processor or number of cores are kept apart.
         path: The file; by default graphscale/tuning.json in the user's cache folder.
+        default: The candidate that every problem has. What is kept without it is damaged, and is
+            measured again.
+        measure_again: Use no measurement of earlier runs; new ones replace them in the file.
     """
 
-    def __init__(self, runtime: str, path: Path | None = None) -> None:
+    def __init__(
+        self,
+        runtime: str,
+        path: Path | None = None,
+        *,
+        default: str | None = None,
+        measure_again: bool = False,
+    ) -> None:
         self.path = path or _default_path()
         self._environment = f"{runtime}, graphscale {__version__}, {_device()}"
-        self._known = self._read()
+        kept = {} if measure_again else self._read().get(self._environment, {})
+        self._known = {
+            key: seconds for key, seconds in kept.items() if default is None or default in seconds
+        }
         self._measuring = threading.Lock()
         _TUNERS.add(self)
 
@@ -71,15 +84,18 @@ class Tuner:
             rest: As for `measure`.
         """
         with self._measuring:  # one thread at a time: two would slow each other down
-            known = self._known.setdefault(self._environment, {})
-            if key not in known:
-                known[key] = measure(make_candidates(), rest)
+            if key not in self._known:
+                self._known[key] = measure(make_candidates(), rest)
                 self._write()
-            return known[key]
+            return self._known[key]
 
     def known(self, key: str) -> dict[str, float] | None:
         """The seconds measured before for the problem `key`, or None."""
-        return self._known.get(self._environment, {}).get(key)
+        return self._known.get(key)
+
+    def forget(self, key: str) -> None:
+        """Let the problem `key` be measured again."""
+        self._known.pop(key, None)
 
     def _read(self) -> Measurements:
         try:
@@ -94,12 +110,13 @@ class Tuner:
         """Write the file, with what other processes have added to it meanwhile."""
         if self.path is None:
             return
-        for environment, known in self._read().items():
-            self._known[environment] = {**known, **self._known.get(environment, {})}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as (file,):
-                file.write(json.dumps(self._known, indent=1).encode())
+            with locked(self.path):
+                content = self._read()
+                content[self._environment] = {**content.get(self._environment, {}), **self._known}
+                with replacing(self.path) as (file,):
+                    file.write(json.dumps(content, indent=1).encode())
         except (OSError, GraphScaleError) as error:
             warnings.warn(
                 f"{self.path}: measurements cannot be kept ({error}); set XDG_CACHE_HOME to a "
@@ -127,13 +144,15 @@ def _well_formed(content: object) -> Measurements:
         environment: {
             key: seconds
             for key, seconds in known.items()
-            if isinstance(seconds, dict)
-            and seconds
-            and all(isinstance(each, float | int) and each > 0 for each in seconds.values())
+            if isinstance(seconds, dict) and seconds and all(map(_is_time, seconds.values()))
         }
         for environment, known in content.items()
         if isinstance(known, dict)
     }
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (float, int) and 0 < value < math.inf
 
 
 def fastest(seconds: dict[str, float], default: str) -> str:

@@ -109,7 +109,8 @@ def algorithms(
     """The values of the attribute ``algorithm`` that are worth measuring for this call.
 
     The cost model's best comes first. The list is empty where operator ``name`` has one algorithm.
-    Raises GraphScaleError as `run` does.
+    Raises GraphScaleError for types, attributes and kernel sizes that `run` refuses; that the
+    inputs' channels fit each other is checked by `run` alone.
     """
     device = _common_device(name, inputs)
     answer = _ErrorText()

@@ -184,9 +184,10 @@ def _load(path: Path, entry: InputPlan) -> np.ndarray:
     try:
         check_regular(path)
         images = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # numpy's reader raises errors of many kinds
+        reason = " ".join(str(error).split())[:200]
         raise GraphScaleError(
-            f"{path}: not a .npy file of images ({error}); write one with numpy.save"
+            f"{path}: not a .npy file of images ({reason}); write one with numpy.save"
         ) from None
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "buif":
         raise GraphScaleError(f"{path}: holds no array of numbers; write one with numpy.save")

@@ -54,18 +54,26 @@ def grow_model(
 def _find_plan(
     checkpoint: ir.Model, plan: Plan | str | os.PathLike | None, target: ModelLike | None
 ) -> Plan:
-    """Find the plan: the one given, else the checkpoint's own, else one derived from the target."""
-    if isinstance(plan, str | os.PathLike):
-        return Plan.from_file(plan)
-    if plan is not None:
-        return plan
+    """Find the plan: the one given, else the checkpoint's own, else one derived from the target.
+
+    A plan that is given must equal the checkpoint's own, where it has a readable one: two commands
+    that wrote the same files at once may have left the model of one beside the plan of the other.
+    """
+    given = Plan.from_file(plan) if isinstance(plan, str | os.PathLike) else plan
     try:
-        plan = Plan.of(checkpoint)
+        own = Plan.of(checkpoint)
     except GraphScaleError:
-        if target is None:  # with a target, a plan of another version is not needed
+        if given is None and target is None:  # with either, a plan of another version is not needed
             raise
-    if plan is not None:
-        return plan
+        own = None
+    if given is not None and own is not None and own != given:
+        name = "the plan" if isinstance(plan, Plan) else plan
+        raise GraphScaleError(
+            f"{name}: is another plan than the one inside "
+            f"{checkpoint.meta.get('source', 'the checkpoint')}; leave --plan out to follow that"
+        )
+    if given is not None or own is not None:
+        return given or own
     if target is not None:
         return _plan_like(checkpoint, load_model(target))
     source = checkpoint.meta.get("source", "the checkpoint")

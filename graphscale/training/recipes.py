@@ -54,12 +54,14 @@ class Recipe:
             rate stays at its full height until the last stage, over which the schedule runs.
         before_first_drop: If given, the first stage ends so many epochs before the first drop of
             the rate (the paper's rule), and its `until` is not used.
+        length: The recipe's epochs as a share of those with which the target alone is trained.
     """
 
     name: str
     stages: tuple[RecipeStage, ...]
     decay: str = "throughout"
     before_first_drop: int | None = None
+    length: float = 1.0
 
     def ends(self, epochs: int, milestones: tuple[int, ...] = ()) -> list[int]:
         """The number of epochs after which each stage ends; each stage has at least one epoch.

@@ -130,7 +130,7 @@ def train_folder(
         data: A folder with a sub-folder of images per class, or with train/ and val/ of these.
         output: The folder to write to; see `run_folder`.
         recipe_name: 'late', 'paper', 'progressive' or 'target'.
-        options: How the network is trained.
+        options: How the target alone would be trained; a recipe may take fewer epochs.
         folder_options: How the images are read.
         baseline: Also train the target alone, in the sub-folder baseline of `output`.
         resume: Continue the training in `output`, with the options that it was started with; other
@@ -178,7 +178,8 @@ def _train_all(
     ranks: Ranks,
 ) -> list[TrainingResult]:
     """Train the recipe's network and the baseline, and write the results."""
-    chosen.ends(options.epochs, options.schedule.milestones(options.epochs))
+    shortened = options.shortened(chosen.length)
+    chosen.ends(shortened.epochs, shortened.schedule.milestones(shortened.epochs))
     images = ImageFolder(Path(data), (), (), ())
 
     def read() -> tuple:
@@ -258,12 +259,13 @@ def _train(
     ranks: Ranks,
 ) -> TrainingResult:
     networks = RescaledNetworks(target.network, target.example, chosen, options.seed)
-    notices.message(f"recipe {chosen.name}")
+    shortened = options.shortened(chosen.length)
+    notices.message(f"recipe {chosen.name}, {shortened.epochs} epochs")
     trainer = Trainer(
         networks,
         batches,
         chosen,
-        options,
+        shortened,
         folder,
         device=_device(folder_options),
         events=notices.events,

@@ -20,7 +20,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,7 +44,7 @@ class TrainingOptions:
     """How a network is trained; the defaults are those of `graphscale train`.
 
     Attributes:
-        epochs: Number of epochs of the whole training, all stages together.
+        epochs: Number of epochs, all stages together.
         rate: The learning rate at its full height.
         schedule: How the learning rate changes.
         optimizer: 'sgd' (Nesterov momentum) or 'adamw'.
@@ -98,6 +98,21 @@ class TrainingOptions:
             raise GraphScaleError(
                 f"unknown precision {self.precision!r}; use float32, bfloat16 or float16"
             )
+
+    def shortened(self, share: float) -> TrainingOptions:
+        """The options of a training with this share of the epochs.
+
+        The warm-up keeps its number of epochs; weight decay ends at the same share of the training.
+        """
+        epochs = max(1, round(share * self.epochs))
+        warm_up = min(self.schedule.warm_up * self.epochs / epochs, 0.5)
+        until = self.weight_decay_until
+        return replace(
+            self,
+            epochs=epochs,
+            schedule=replace(self.schedule, warm_up=warm_up),
+            weight_decay_until=None if until is None else round(until * epochs / self.epochs),
+        )
 
 
 class Networks(Protocol):

@@ -52,6 +52,7 @@ def set_tensor(value: ir.Value, tensor: ir.TensorProtocol) -> None:
     else:
         value.producer().attributes["value"] = ir.AttrTensor("value", tensor)
     value.shape = ir.Shape(tensor.shape)
+    value.type = ir.TensorType(tensor.dtype)  # without a type, a shape cannot be written
 
 
 def dims_at_source(

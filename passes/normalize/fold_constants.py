@@ -14,17 +14,19 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.add_initializer import register_initializer
 from graphscale.passes.graph.evaluate_node import evaluate_node
+from graphscale.passes.graph.fixed_weights import computed_from_fixed, mark_fixed
 from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import weight_source
+from graphscale.passes.spatial import rules
+from graphscale.passes.spatial.registry import find_rule
 
-# Which inputs of these operators are weights. A weight is folded whatever nodes compute it.
-_PRODUCTS = {
-    **dict.fromkeys(["Conv", "FFTConv", "FusedConv", "ConvTranspose", "Gemm"], (1,)),
-    **dict.fromkeys(["MatMul", "Einsum"], (0, 1)),
-}
-# Operators whose constant operands are weights, too, where they are fills (one number repeated).
-# Constant operands of all other operators are sizes, bounds and scales, and are not folded.
+rules.load()
+
+# Operators whose constant operands are weights where they are fills (one number repeated).
+# Convolutions and products are not listed: their rules in passes.spatial say which of their inputs
+# are weights, whatever computes these. Constant operands of all other operators are sizes, bounds
+# and scales, and are not folded.
 _SCALING = {
     *("Add", "Mul", "Sub", "Div", "PRelu", "BatchNormalization", "InstanceNormalization"),
     *("LayerNormalization", "GroupNormalization", "RMSNormalization"),
@@ -73,8 +75,10 @@ def _is_weight(node: ir.Node, value: ir.Value, fills: set[ir.Value]) -> bool:
     """Whether a constant is a weight that nodes compute, as `node` reads it."""
     if value.producer() is None or weight_source(value) is not None:
         return False
-    multiplied = node.inputs.index(value) in _PRODUCTS.get(node.op_type, ())
-    scales = node.op_type in _SCALING or node.op_type in _PRODUCTS
+    rule = find_rule(node)
+    weight_inputs = rule.weight_inputs if rule is not None else ()
+    multiplied = node.inputs.index(value) in weight_inputs
+    scales = node.op_type in _SCALING or bool(weight_inputs)
     if not multiplied and not (scales and value in fills):
         return False
     dtype = _dtype(value)
@@ -105,7 +109,10 @@ def _dtype(value: ir.Value | None) -> ir.DataType | None:
 def _fold(model: ir.Model, value: ir.Value, names: FreeNames) -> ir.Value:
     """Replace `value` by an initializer that takes over its name."""
     array = _compute(model, value)
+    fixed = computed_from_fixed(value)
     initializer = register_initializer(model, names.hand_over(value, "_unfolded"), array)
+    if fixed:
+        mark_fixed(initializer)
     value.replace_all_uses_with(initializer, replace_graph_outputs=True)
     _remove_unused(model.graph, value.producer())
     return initializer

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
 
 class Rule(ABC):
-    """What one family of operators means for heights and widths."""
+    """What one family of operators means for heights and widths.
+
+    Attributes:
+        weight_inputs: Which inputs can be the weight, the usual one first; empty for an operator
+            that multiplies by no weight.
+    """
+
+    weight_inputs: tuple[int, ...] = ()
 
     @abstractmethod
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
@@ -44,13 +51,7 @@ class Rule(ABC):
 
 
 class ProductRule(Rule):
-    """A rule of an operator that multiplies by a weight: a convolution or a matrix product.
-
-    Attributes:
-        weight_inputs: Which inputs can be the weight, the usual one first.
-    """
-
-    weight_inputs: tuple[int, ...]
+    """A rule of an operator that multiplies by a weight: a convolution or a matrix product."""
 
     def weight_input(self, node: ir.Node) -> int | None:
         """Which input is the weight; None for a product of two computed tensors."""

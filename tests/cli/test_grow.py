@@ -186,3 +186,13 @@ def test_images_that_cannot_be_used_are_refused_first(
 
 def test_unknown_resize_method(pretrain: Path, complaint) -> None:
     assert "bicubic" in complaint("grow", pretrain, "--resize", "lanczos")
+
+
+def test_the_plan_of_another_shrink_is_refused(target: Path, pretrain: Path, complaint) -> None:
+    """What two writers of the same files can leave: the model of one, the plan of the other."""
+    other = target.with_name("other.onnx")
+    assert main(["shrink", str(target), "--kernels", "5:5", "-o", str(other)]) == 0
+    text = complaint("grow", pretrain, "--plan", other.with_suffix(".plan.json"))
+    assert "other.plan.json: is another plan than the one inside" in text
+    assert "leave --plan out" in text
+    assert main(["grow", str(pretrain), "--plan", str(pretrain.with_suffix(".plan.json"))]) == 0

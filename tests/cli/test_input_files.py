@@ -74,3 +74,10 @@ def test_a_pipe_is_not_waited_for(pretrain: Path, tmp_path: Path, complaint, arg
     paths = {"PIPE": "pipe"} | {name: name for name in arguments if name.endswith(".onnx")}
     given = [tmp_path / paths[name] if name in paths else name for name in arguments]
     assert "pipe: " in complaint(*given)
+
+
+def test_a_header_of_images_that_python_cannot_read(pretrain: Path, complaint) -> None:
+    """The fuzzer found it: numpy's reader raises an error of Python's tokenizer."""
+    images = pretrain.with_name("images.npy")
+    images.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': (".ljust(117) + b"\n")
+    assert "not a .npy file of images" in complaint("grow", pretrain, "--check", images)

@@ -13,8 +13,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-from graphscale.cli.command_line import main
-
 from .check_output import listing, sentence
 
 
@@ -24,10 +22,28 @@ def test_an_output_without_a_name(target: Path, pretrain: Path, complaint, outpu
     assert "-o" in complaint("grow", pretrain, "-o", output)
 
 
-def test_output_over_the_input(target: Path, complaint) -> None:
-    """Weights are read from the input while the output is written: into a file of its own."""
-    assert main(["shrink", str(target), "-o", str(target)]) == 0
-    onnx.checker.check_model(str(target), full_check=True)
+def test_an_output_that_is_an_input(target: Path, pretrain: Path, complaint) -> None:
+    """By whatever name: the input would be lost."""
+    link = target.with_name("link.onnx")
+    link.symlink_to(target)
+    for output in (target, target.parent / "." / target.name, link):
+        assert "another name with -o" in complaint("shrink", target, "-o", output)
+        assert "another name with -o" in complaint("accelerate", target, "-o", output)
+    plan = target.with_suffix(".pretrain.plan.json")
+    assert "another name" in complaint("grow", pretrain, "--target", target, "-o", target)
+    assert "another name" in complaint("grow", pretrain, "--plan", plan, "-o", plan)
+    table = target.with_name("table.plan.json")
+    table.write_text("5:3")
+    assert "another name" in complaint(
+        "shrink", target, "--kernels", table, "-o", target.with_name("table.onnx")
+    )
+
+
+def test_an_output_that_is_the_inputs_external_data(target: Path, complaint) -> None:
+    model = onnx.load(target)
+    onnx.save(model, target, save_as_external_data=True, location="weights.bin", size_threshold=1)
+    weights = target.with_name("weights.bin")
+    assert "weights.bin would be written" in complaint("shrink", target, "-o", weights)
 
 
 def test_missing_output_folder(target: Path, tmp_path: Path, complaint) -> None:

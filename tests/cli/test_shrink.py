@@ -13,7 +13,7 @@ import pytest
 from onnx import numpy_helper
 
 from graphscale.cli.command_line import main
-from tests.zoo.handmade import Graph, classic, save_with_external_data, upsample
+from tests.zoo.handmade import Graph, classic, constant_nodes, save_with_external_data, upsample
 
 from .check_output import listing, weight_of
 
@@ -248,3 +248,10 @@ def test_numbers_out_of_range(target: Path, complaint) -> None:
     assert "--seed" in complaint("shrink", target, "--init", "fresh", "--seed=-1")
     assert "size" in complaint("shrink", target, "--input-size", "9" * 5000)
     assert "kernel table" in complaint("shrink", target, "--kernels", f"{'9' * 5000}:3")
+
+
+def test_weights_of_constant_nodes_are_shrunk_without_a_word(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "constants.onnx"
+    onnx.save(constant_nodes(classic(17)), path)
+    assert main(["shrink", str(path), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")

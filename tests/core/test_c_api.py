@@ -2,7 +2,7 @@
 
 import pytest
 
-from graphscale.core.c_api import describe, infer_shapes, operator_names
+from graphscale.core.c_api import algorithms, describe, infer_shapes, operator_names
 from graphscale.core.errors import GraphScaleError
 
 FLOAT, INT64, DOUBLE = 1, 7, 11
@@ -45,3 +45,13 @@ def test_attributes_that_the_operator_does_not_have_are_ignored():
 def test_what_does_not_fit_is_named(name, inputs, attributes, message):
     with pytest.raises(GraphScaleError, match=message):
         infer_shapes(name, inputs, attributes)
+
+
+def test_algorithms_worth_measuring():
+    inputs = [(FLOAT, (1, 8, 32, 32)), (FLOAT, (8, 8, 7, 7))]
+    found = algorithms("FFTConv", inputs, {"pads": [3, 3, 3, 3]}, threads=2)
+    assert len(found) == len(set(found)) > 1
+    assert all(each.split()[0] in ("direct", "winograd", "dense", "depthwise") for each in found)
+    assert algorithms("Maxout", [(FLOAT, (1, 4, 3))], {"width": 2, "stride": 2}, threads=1) == []
+    with pytest.raises(GraphScaleError, match="Unknown: "):
+        algorithms("Unknown", [(FLOAT, (1, 8))], {}, threads=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.files import check_regular, check_writable, replacing
+from graphscale.core.files import check_regular, check_writable, locked, replacing
 
 
 def test_several_files_appear_together(tmp_path: Path) -> None:
@@ -66,3 +66,22 @@ def test_regular_files(tmp_path: Path) -> None:
     for path in (tmp_path, Path("/dev/null")):
         with pytest.raises(OSError, match="it is"):
             check_regular(path)
+
+
+def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with locked(path) as outer:
+        assert outer
+        with locked(path, max_seconds=0.05) as inner:
+            assert not inner  # its block runs all the same
+    with locked(path) as again:
+        assert again
+
+
+def test_where_no_lock_can_be_had_the_block_runs(tmp_path: Path) -> None:
+    (tmp_path / "a.lock").mkdir()
+    with locked(tmp_path / "a") as had:
+        assert not had
+    os.mkfifo(tmp_path / "b.lock")
+    with locked(tmp_path / "b"):  # is not waited for
+        pass

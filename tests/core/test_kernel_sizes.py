@@ -68,3 +68,9 @@ def test_tables_as_text(text: str) -> None:
 def test_entries_that_are_no_sizes_are_named(text: str) -> None:
     with pytest.raises(GraphScaleError, match="kernel table entry"):
         parse_kernel_table(text)
+
+
+def test_a_size_given_twice_must_be_given_the_same() -> None:
+    assert parse_kernel_table("3:2,3:2,5:3") == {3: 2, 5: 3}
+    with pytest.raises(GraphScaleError, match=r"3 becomes both 2 and 1; give each"):
+        parse_kernel_table("3:2,5:3,3:1")

@@ -23,7 +23,12 @@ def test_a_damaged_file_is_measured_anew(content, tmp_path):
     assert set(known["key"]) == {"one", "other"}
 
 
-@pytest.mark.parametrize("damage", [{}, {"one": "fast"}, {"one": -1.0}, None])
+INFINITE = float("inf")
+
+
+@pytest.mark.parametrize(
+    "damage", [{}, {"one": "fast"}, {"one": -1.0}, {"one": INFINITE}, {"one": True}, None]
+)
 def test_a_damaged_entry_is_measured_anew(damage, tmp_path):
     path = tmp_path / "tuning.json"
     Tuner("runtime", path).seconds("key", candidates)
@@ -32,6 +37,31 @@ def test_a_damaged_entry_is_measured_anew(damage, tmp_path):
     content[place] = {"key": damage}
     path.write_text(json.dumps(content))
     assert set(Tuner("runtime", path).seconds("key", candidates)) == {"one", "other"}
+
+
+def test_an_entry_without_the_default_is_measured_anew(tmp_path):
+    path = tmp_path / "tuning.json"
+    Tuner("runtime", path).seconds("key", lambda: {"other": lambda: None})
+    assert Tuner("runtime", path, default="other").known("key")
+    tuner = Tuner("runtime", path, default="one")
+    assert tuner.known("key") is None
+    assert set(tuner.seconds("key", candidates)) == {"one", "other"}
+
+
+def test_measuring_again_replaces_what_is_kept(tmp_path):
+    path = tmp_path / "tuning.json"
+    old = Tuner("runtime", path)
+    old.seconds("key", lambda: {"old": lambda: None})
+    old.seconds("unused", candidates)
+    tuner = Tuner("runtime", path, measure_again=True)
+    assert tuner.known("key") is None
+    tuner.seconds("another", candidates)
+    assert set(tuner.seconds("key", candidates)) == {"one", "other"}
+    (known,) = json.loads(path.read_text()).values()
+    assert set(known) == {"key", "unused", "another"}
+    assert set(known["key"]) == {"one", "other"}
+    tuner.forget("key")
+    assert tuner.known("key") is None
 
 
 def test_a_folder_that_cannot_be_written_is_a_warning_once(tmp_path):

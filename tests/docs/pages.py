@@ -31,7 +31,8 @@ _FENCE = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.M | re.S
 )
 _OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# Packages that no extra of graphscale installs; a page that uses one is run as far as it goes.
+# Packages that no extra of graphscale installs (`make dev` installs timm beside them); a page that
+# uses one that is missing is run as far as it goes.
 OPTIONAL = {"timm", "torchvision"}
 
 

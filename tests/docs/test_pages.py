@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.docs.pages import ROOT, MissingPackageError, blocks, run_page
+from tests.training import timm_stub
 
 TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
 HOW_TO = [*sorted((ROOT / "docs/how_to").glob("*.md")), ROOT / "docs/index.md", ROOT / "README.md"]
@@ -41,6 +42,7 @@ def test_how_to(page: Path, tmp_path: Path, model_file: Path) -> None:
 
 def _run(page: Path, folder: Path) -> None:
     torch.manual_seed(0)
+    timm_stub.install()
     try:
         run_page(page, folder)
     except MissingPackageError as missing:

@@ -40,18 +40,39 @@ EVERY = [
     Case(Quantize(), (torch.randn(3, 40),)),
     Case(FFTConv2d(2, 4, 3, bias=False), (torch.randn(2, 2, 9, 8),)),
 ]
-every_layer = pytest.mark.parametrize("case", EVERY, ids=str)
 
 
-def outputs(case):
-    with torch.no_grad():
-        y = case.layer(*case.inputs)
-    return [each.numpy() for each in ([y] if isinstance(y, torch.Tensor) else y)]
+class Exported:
+    """The files that `export` writes of a layer, with and without functions, and its outputs."""
+
+    def __init__(self, case, folder):
+        self.layer = case.layer.eval()
+        model = to_onnx(self.layer, case.inputs)
+        with pytest.MonkeyPatch.context() as patch:
+            # torch's exporter takes most of the time, so it runs once for both files.
+            patch.setattr("graphscale.layers.export.to_onnx", lambda *_, **__: model.clone())
+            for name, inline in (("model.onnx", False), ("plain.onnx", True)):
+                graphscale.export(self.layer, case.inputs, folder / name, inline=inline)
+        self.model = onnx.load(folder / "model.onnx")
+        self.plain_path = folder / "plain.onnx"
+        names = [value.name for value in self.model.graph.input]
+        self.feeds = dict(zip(names, [x.numpy() for x in case.inputs], strict=True))
+        with torch.no_grad():
+            y = self.layer(*case.inputs)
+        self.outputs = [each.numpy() for each in ([y] if isinstance(y, torch.Tensor) else y)]
 
 
-def feeds(model, case):
-    names = [value.name for value in model.graph.input]
-    return dict(zip(names, [x.numpy() for x in case.inputs], strict=True))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, marks=pytest.mark.xdist_group(f"export of case {index}"))
+        for index, case in enumerate(EVERY)
+    ],
+    ids=str,
+)
+def exported(request, tmp_path_factory):
+    """Each layer, exported once for the tests of this file that take all layers."""
+    return Exported(request.param, tmp_path_factory.mktemp("export"))
 
 
 def assert_same(found, wanted):
@@ -59,49 +80,37 @@ def assert_same(found, wanted):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def exported(case, path, **options):
-    graphscale.export(case.layer.eval(), case.inputs, path, **options)
-    return onnx.load(path)
-
-
-@every_layer
-def test_reference_evaluator_and_inliner(case, tmp_path):
-    model, wanted = exported(case, tmp_path / "model.onnx"), outputs(case)
-    given = feeds(model, case)
+def test_reference_evaluator_and_inliner(exported):
+    model, given, wanted = exported.model, exported.feeds, exported.outputs
     assert_same(ReferenceEvaluator(model).run(None, given), wanted)
     inlined = onnx.inliner.inline_local_functions(model)
     assert not inlined.functions
     assert_same(onnxruntime.InferenceSession(inlined.SerializeToString()).run(None, given), wanted)
 
 
-@every_layer
-def test_inline_writes_plain_onnx(case, tmp_path):
-    model, wanted = exported(case, tmp_path / "model.onnx", inline=True), outputs(case)
+def test_inline_writes_plain_onnx(exported):
+    model, given, wanted = onnx.load(exported.plain_path), exported.feeds, exported.outputs
     assert not model.functions
     assert {node.domain for node in model.graph.node} <= {""}
     assert [each.domain for each in model.opset_import] == [""]
     onnx.checker.check_model(model, full_check=True)
-    given = feeds(model, case)
     assert_same(ReferenceEvaluator(model).run(None, given), wanted)
-    assert_same(onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, given), wanted)
+    assert_same(onnxruntime.InferenceSession(exported.plain_path).run(None, given), wanted)
 
 
-@every_layer
-def test_openvino_reads_plain_onnx(case, tmp_path):
+def test_openvino_reads_plain_onnx(exported):
     openvino = pytest.importorskip("openvino")
-    if isinstance(case.layer, Quantize):
+    if isinstance(exported.layer, Quantize):
         pytest.skip("OpenVINO computes int64 in 32 bits, which are too few for words of uint32")
-    model, wanted = exported(case, tmp_path / "model.onnx", inline=True), outputs(case)
     core = openvino.Core()
-    read = core.read_model(tmp_path / "model.onnx")
+    read = core.read_model(exported.plain_path)
     compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found = compiled(list(feeds(model, case).values()))
-    assert_same(list(found.values()), wanted)
+    found = compiled(list(exported.feeds.values()))
+    assert_same(list(found.values()), exported.outputs)
 
 
-@every_layer
-def test_nodes_carry_every_attribute(case, tmp_path):
-    model = exported(case, tmp_path / "model.onnx")
+def test_nodes_carry_every_attribute(exported):
+    model = exported.model
     nodes = [node for part in (model.graph, *model.functions) for node in part.node]
     ours = [node for node in nodes if node.domain == DOMAIN]
     for node in ours:
@@ -111,7 +120,8 @@ def test_nodes_carry_every_attribute(case, tmp_path):
 
 def test_without_bodies(tmp_path):
     case = Case(FeatureLPPooling(2), (torch.randn(2, 8, 3),))
-    model = exported(case, tmp_path / "model.onnx", function_bodies=False)
+    graphscale.export(case.layer, case.inputs, tmp_path / "model.onnx", function_bodies=False)
+    model = onnx.load(tmp_path / "model.onnx")
     assert not model.functions
     (node,) = model.graph.node
     assert {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute} == {

@@ -20,7 +20,6 @@ QUICK = [
     "resnet18",
     "vgg11",
     "googlenet",
-    "densenet121",
     "mobilenet_v2",
     "convnext_tiny",
     "unet_transpose",

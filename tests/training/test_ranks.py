@@ -70,7 +70,10 @@ def train(
         folder / name,
         recipe_name=recipe,
         options=TrainingOptions(
-            epochs=3, rate=0.02, schedule=RateSchedule("cosine", warm_up=0.1), **options
+            epochs=5 if recipe == "late" else 3,
+            rate=0.02,
+            schedule=RateSchedule("cosine", warm_up=0.1),
+            **options,
         ),
         folder_options=FolderOptions(BATCH, "crop", (16, 16), workers=0, device="cpu"),
         resume=(folder / name / "last.pt").exists(),

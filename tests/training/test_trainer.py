@@ -143,3 +143,14 @@ def test_options_are_checked() -> None:
     with pytest.raises(GraphScaleError, match="unknown precision"):
         TrainingOptions(precision="int8")
     assert recipe("late").decay == "after growth"
+
+
+def test_shorter_training_keeps_the_epochs_of_its_warm_up() -> None:
+    options = TrainingOptions(
+        epochs=20, schedule=RateSchedule("linear", warm_up=0.1), weight_decay_until=10
+    )
+    shorter = options.shortened(0.75)
+    assert shorter.epochs == 15
+    assert shorter.schedule.warm_up * shorter.epochs == pytest.approx(2)
+    assert shorter.weight_decay_until == 8  # half of 15
+    assert options.shortened(1.0) == options

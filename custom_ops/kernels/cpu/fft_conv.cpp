@@ -3,12 +3,15 @@
 // each algorithm; the rest is computed directly (conv_direct.h). Tensors are dense, [N, C, ...] and
 // [F, C / group, ...].
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <tuple>
 
+#include "core/fork.h"
+#include "core/wait.h"
 #include "kernels/cpu/conv_direct.h"
 #include "kernels/cpu/fft_conv/fft_conv.h"
 #include "kernels/cpu/fft_conv/problem.h"
@@ -73,12 +76,45 @@ Operator&& with_algorithm(Operator&& op, AlgorithmsFunction list) {
       .algorithms(list);
 }
 
+// A room for threads that hold the lock of any ConstantWeights; fork() waits until it is empty.
+// (Not std::shared_mutex: a child cannot unlock what its parent locked.)
+class Room {
+ public:
+  Room() {
+    const std::lock_guard<std::mutex> entering(entrance);
+    const std::lock_guard<std::mutex> counting(counter);
+    ++inside;
+  }
+  ~Room() {
+    const std::lock_guard<std::mutex> counting(counter);
+    if (--inside == 0) empty.notify_all();
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+
+  static void lock() {
+    entrance.lock();
+    std::unique_lock<std::mutex> counting(counter);
+    wait(empty, counting, [] { return inside == 0; });
+  }
+  static void unlock() { entrance.unlock(); }
+
+ private:
+  static inline std::mutex entrance;  // held by fork(), before which others wait
+  static inline std::mutex counter;
+  static inline std::condition_variable empty;
+  static inline int64_t inside = 0;
+};
+
+[[maybe_unused]] const bool forks = at_fork(ForkOrder::kPrepackedWeights, Room::lock, Room::unlock);
+
 // The prepacked form of a model's constant weights, one for each algorithm. It does not depend on
 // the image.
 class ConstantWeights : public Prepacked {
  public:
   const void* prepacked(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
                         const fft_conv::Algorithm& algorithm, const float* weight) const {
+    const Room room;
     const std::lock_guard<std::mutex> lock(mutex_);
     // Made at the first call with this algorithm, under the lock; later calls only look it up.
     auto& kept = kept_[{algorithm.method, algorithm.tile_height, algorithm.tile_width}];
@@ -94,6 +130,7 @@ class ConstantWeights : public Prepacked {
   }
 
   size_t bytes() const override {
+    const Room room;
     const std::lock_guard<std::mutex> lock(mutex_);
     return bytes_;
   }

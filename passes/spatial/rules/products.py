@@ -53,6 +53,8 @@ class _Gemm(MatrixProductRule):
 
 @register("Einsum")
 class _Einsum(Rule):
+    weight_inputs = (1, 0)
+
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         equation = node.attributes["equation"].value.replace(" ", "")
         terms, _, result = equation.partition("->")

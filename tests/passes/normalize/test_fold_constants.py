@@ -63,6 +63,40 @@ def test_fills_are_folded_where_they_scale_and_take_no_memory():
 
 
 @pytest.mark.parametrize(
+    ("operator", "domain", "index"),
+    [
+        ("Conv", "", 1),
+        ("ConvTranspose", "", 1),
+        ("FusedConv", "com.microsoft", 1),
+        ("FFTConv", "graphscale", 1),
+        *(("Gemm", "", index) for index in (0, 1)),
+        *(("MatMul", "", index) for index in (0, 1)),
+        *(("Einsum", "", index) for index in (0, 1)),
+    ],
+)
+def test_the_inputs_that_can_be_weights(operator, domain, index):
+    """Only the node's inputs matter here, so a product of any shapes will do."""
+    model = read(
+        f"{HEAD} <float half = {{0.5}}> {{ s = Mul(w, half)  y = Conv(x, s) }}", w=normal(1)
+    )
+    conv = model.graph[-1]
+    conv.op_type, conv.domain = operator, domain
+    if index == 0:
+        first, second = conv.inputs
+        conv.replace_input_with(0, second)
+        conv.replace_input_with(1, first)
+    assert FoldConstants()(model).names == ["s"]
+
+
+def test_an_operator_of_the_same_name_in_another_domain_has_no_weights():
+    model = read(
+        f"{HEAD} <float half = {{0.5}}> {{ s = Mul(w, half)  y = Conv(x, s) }}", w=normal(1)
+    )
+    model.graph[-1].domain = "elsewhere"
+    assert FoldConstants()(model).names == []
+
+
+@pytest.mark.parametrize(
     "nodes",
     [
         "t = Transpose <perm = [3, 2, 0, 1]> (v)  y = Conv(x, t)",  # resizing reaches through it

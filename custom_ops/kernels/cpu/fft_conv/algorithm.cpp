@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/fork.h"
 #include "kernels/cpu/fft_conv/direct_layout.h"
 #include "kernels/cpu/fft_conv/engine.h"
 #include "kernels/cpu/fft_conv/layout.h"
@@ -122,12 +123,27 @@ std::vector<Algorithm> candidates(const Problem& p, Pass pass, int threads) {
   return algorithms;
 }
 
+namespace {
+
+// The choices that were made, by problem, pass and number of threads.
+using Key = std::array<int64_t, 18>;
+std::mutex mutex;
+std::map<Key, Algorithm>& chosen = *new std::map<Key, Algorithm>;  // never destroyed
+
+void lock_for_fork() {
+  fft_sizes();  // both lists are made at their first use
+  winograd_sizes();
+  mutex.lock();
+}
+
+[[maybe_unused]] const bool forks =
+    at_fork(ForkOrder::kInnermost, lock_for_fork, [] { mutex.unlock(); });
+
+}  // namespace
+
 Algorithm choose(const Problem& p, Pass pass, int threads) {
   // Pricing some thousand algorithms takes a few tenths of a millisecond: once per problem, not per
   // call.
-  using Key = std::array<int64_t, 18>;
-  static std::mutex mutex;
-  static std::map<Key, Algorithm> chosen;
   const Key key = {p.batch,
                    p.in_channels,
                    p.out_channels,

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <vector>
 
+#include "core/fork.h"
 #include "kernels/cpu/fft_conv/winograd_layout.h"
 
 namespace graphscale::fft_conv {
@@ -67,9 +68,17 @@ int long_fft_factor(int size) {
   return factor;
 }
 
+namespace {
+
+std::mutex mutex;
+std::map<int, std::vector<float>>& tables =
+    *new std::map<int, std::vector<float>>;  // never destroyed
+[[maybe_unused]] const bool forks =
+    at_fork(ForkOrder::kInnermost, [] { mutex.lock(); }, [] { mutex.unlock(); });
+
+}  // namespace
+
 const float* turns(int size) {
-  static std::mutex mutex;
-  static std::map<int, std::vector<float>> tables;
   const std::lock_guard<std::mutex> lock(mutex);
   std::vector<float>& table = tables[size];
   if (table.empty()) {

@@ -1,6 +1,7 @@
 // Picks the table of this machine's instruction set once per process; all accessors read from it.
 #include "kernels/cpu/simd/kernel_table.h"
 
+#include "core/fork.h"
 #include "kernels/cpu/simd/instruction_set.h"
 
 namespace graphscale {
@@ -20,6 +21,14 @@ const KernelTable& this_machines_kernels() {
   static const KernelTable& kernels = choose_kernels();
   return kernels;
 }
+
+namespace {
+
+// Chosen before a fork, or a child could find another thread's choice half made.
+[[maybe_unused]] const bool forks =
+    at_fork(ForkOrder::kInnermost, [] { this_machines_kernels(); }, [] {});
+
+}  // namespace
 
 template <>
 const MatmulBlock<float>& this_machines_matmul() {
