@@ -58,9 +58,13 @@ bench: dev
 docs: dev $(VENV)/docs.installed
 	mkdocs build --strict
 
-# A wheel and a source distribution, into dist/.
+# A wheel and a source distribution, into dist/. auditwheel names the oldest systems that can load
+# the wheel's library, by the versions of the C and C++ libraries that it needs: manylinux_2_34 with
+# gcc 12 on Debian 12.
 wheel: $(VENV)/dev.installed
-	pip wheel -q --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build/wheel
+	pip wheel -q --no-deps --no-build-isolation --wheel-dir build/wheel .
+	auditwheel repair --wheel-dir dist build/wheel/*.whl
 	python -c "from scikit_build_core.build import build_sdist; build_sdist('dist')"
 
 # The kernel library, into the source tree; compiles what has changed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -115,6 +116,16 @@ def test_the_metadata_keep_their_promises(wheel: Path) -> None:
     assert not [each for each in required if each.startswith(("onnxruntime", "torch"))]
     assert {"cpu", "gpu", "torch"} <= set(metadata.get_all("Provides-Extra"))
     assert "Operating System :: POSIX :: Linux" in metadata.get_all("Classifier")
+
+
+def test_the_wheel_fits_a_manylinux_tag(wheel: Path) -> None:
+    """Its library needs nothing but what every Linux system of some age has."""
+    pytest.importorskip("auditwheel")
+    command = [sys.executable, "-m", "auditwheel", "show", str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert re.search(r'consistent with the following platform tag: "manylinux_2_\d+_', said), said
 
 
 ALONE = """

@@ -10,6 +10,8 @@
 #include <mutex>
 #include <thread>
 
+#include "core/wait.h"
+
 namespace graphscale::torch {
 namespace {
 
@@ -45,7 +47,7 @@ class ThreadPool {
     wake_.notify_all();
     Tasks::take(&tasks);
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    wait(done_, lock, [this] { return busy_ == 0; });
   }
 
  private:
@@ -54,7 +56,7 @@ class ThreadPool {
     uint64_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [&] { return round_ != seen && index < helpers_; });
+      wait(wake_, lock, [&] { return round_ != seen && index < helpers_; });
       seen = round_;
       Tasks* const tasks = tasks_;
       lock.unlock();

@@ -119,6 +119,8 @@ def accelerate_model(
     """
     import onnxruntime
 
+    import graphscale.layers.export  # noqa: F401  what rewriting needs is said before measuring
+
     source = model.meta.get("source", "the model")
     size = InputSize.parse(input_size, fixed=False)
     if size.pretrain is not None:

@@ -24,7 +24,9 @@ from graphscale.convert.tracing import ProgramValue, Tracer, is_program_value
 from graphscale.convert.weights import Weights, find_weights
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
+from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.normalize import normalize
+from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.untie_weights import UntieWeights
 
 # Two batch sizes give the line on which a number depends on the batch, the third confirms it.
@@ -90,6 +92,8 @@ def _network(
 ) -> Network:
     """Import `model`; `weight_of` makes the torch weight of an ONNX tensor."""
     original = load_model(model)
+    lift_branch_weights(original)
+    DequantizeWeights()(original)
     UntieWeights()(original)
     options = {"dtype": dtype, "input_size": input_size}
     source = Source(original, original.meta.get("source", "the model in memory"), options, load)
@@ -126,6 +130,7 @@ def _normal(model: ir.Model) -> ir.Model:
     copy = model.clone()
     copy.meta.update(model.meta)
     normalize(copy, keep=TRANSLATIONS)
+    SelectBranches()(copy)
     return copy
 
 

@@ -74,6 +74,13 @@ class NodeView:
         value = self._node.outputs[index]
         return bool(value.uses()) or value.is_graph_output()
 
+    def only_read_by(self, op_type: str) -> bool:
+        """Whether nothing reads the outputs but operators of this type."""
+        return not any(
+            value.is_graph_output() or any(use.node.op_type != op_type for use in value.uses())
+            for value in self._node.outputs
+        )
+
     @property
     def output_count(self) -> int:
         """Number of outputs that the node names."""

@@ -8,7 +8,7 @@ compute on constants alone (Transpose, Cast, Identity …). An operand of Add or
 weight if it has more than one element and stands behind the first layer: a bias, a layer scale. A
 single number is a weight only as the bias that an Add puts on a MatMul's or a convolution's result.
 Every other constant stays one: 0.5 in a GELU, the bounds of a Clip, the mean that is subtracted
-from images.
+from images, the anchor points and strides of a detection head (numbers that count pixels).
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ def _leaves(
                 if tensor.dtype in _FLOATING and not single and value.name in names:
                     tensors[value] = tensor
             else:
-                pending.extend(v for v in reversed(value.producer().inputs) if v is not None)
+                node = value.producer()
+                kept = _translation(node).fixed
+                learned = [v for i, v in enumerate(node.inputs) if i not in kept]
+                pending.extend(v for v in reversed(learned) if v is not None)
     return found
 
 
@@ -161,8 +164,10 @@ def _is_term(node: ir.Node, index: int, fixed: set[ir.Value], layered: set[ir.Va
         return False
     value = node.inputs[index]
     tensor = constant_tensor(value)
-    if tensor is None or tensor.size != 1:
+    if tensor is None:
         return True  # computed from constants: `_leaves` checks each of those constants
+    if tensor.size != 1:
+        return not _counts_pixels(tensor)
     producer = others[0].producer()
     return (
         node.op_type == "Add"
@@ -170,3 +175,18 @@ def _is_term(node: ir.Node, index: int, fixed: set[ir.Value], layered: set[ir.Va
         and producer is not None
         and bool(_translation(producer).weights)
     )
+
+
+def _counts_pixels(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor holds whole and half numbers of pixels, as anchor points and strides do.
+
+    Numbers that were trained hardly ever are multiples of a half. Those that training starts from
+    are, but are one number repeated, or zeros and ones.
+    """
+    if not tensor.dtype.is_floating_point():
+        return False
+    numbers = tensor.numpy().astype(np.float64)
+    first = numbers.flat[:64]  # enough to tell nearly every weight without reading it whole
+    if (first % 0.5).any() or (numbers % 0.5).any():
+        return False
+    return bool((numbers != numbers.flat[0]).any() and np.abs(numbers).max() >= 2)

@@ -21,7 +21,9 @@ from graphscale.core.json_fields import JsonError, JsonObject, entries, integer,
 from graphscale.core.state_dicts import METADATA_KEY, plans
 
 FORMAT = 2  # of the JSON; a plan of any other format is refused
-WEIGHT_KINDS = ("kernel", "interface", "table")  # see WeightPlan
+# Tables of coordinates, whose numbers lie on a line along each axis; see WeightPlan.
+COORDINATE_KINDS = ("pixels", "centres")
+WEIGHT_KINDS = ("kernel", "interface", "table", *COORDINATE_KINDS)  # see WeightPlan
 INITIALIZATIONS = ("resize", "fresh", "")  # see Plan.init
 
 
@@ -95,7 +97,10 @@ class WeightPlan:
     Attributes:
         name: The initializer, or the Constant node's output.
         kind: 'kernel' (a convolution's), 'interface' (rows of a fully-connected layer that stand on
-            a map) or 'table' (a value per position, which is interpolated without amplitude).
+            a map) or 'table' (a value per position, interpolated without amplitude). Tables of
+            coordinates have kinds of their own, by what both networks have in common: 'pixels' (the
+            first number and the step, as in 0.5, 1.5, 2.5 …) or 'centres' (the numbers at the outer
+            edges of the map, as in linspace(-1, 1)).
         factors: For each dimension its factors in row-major order, as (target, pre-train) sizes: a
             row dimension C·H·W has three. A factor whose two sizes differ is resampled. Rows that
             stand on maps joined by Concat are one `JoinedFactor`; each part is resized by itself.

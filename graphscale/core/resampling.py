@@ -5,6 +5,8 @@ taps, and the matrix is multiplied by the amplitude k̃/k (below one), so that t
 to a constant image stays the same. Over two spatial axes the amplitudes multiply to the paper's
 (k̃/k)². Shrinking uses the pseudo-inverse of G: it gives the pre-train kernel whose growth is
 nearest to the target kernel, and shrinking what was grown returns exactly the same weights.
+
+Tables of coordinates, such as anchor points, are not interpolated but continued on their line.
 """
 
 from __future__ import annotations
@@ -47,6 +49,26 @@ def interpolation_matrix(source: int, target: int, method: str = "bilinear") -> 
         taps = {0: 1 - fraction, 1: fraction}
     for offset, weight in taps.items():
         np.add.at(matrix, (np.arange(target), np.clip(below + offset, 0, source - 1)), weight)
+    matrix.setflags(write=False)
+    return matrix
+
+
+@lru_cache
+def coordinate_matrix(source: int, target: int, kind: str) -> np.ndarray:
+    """Continues numbers that lie on a line, as a target×source float64 matrix.
+
+    `kind` is one of `core.plan.COORDINATE_KINDS` and says where on the line the new numbers lie.
+    Beyond the ends the line is extrapolated, so that the numbers stay exactly on it.
+    """
+    places = np.arange(target, dtype=np.float64)
+    at = places if kind == "pixels" else (places + 0.5) * source / target - 0.5
+    matrix = np.zeros((target, source))
+    if source == 1:
+        matrix[:] = 1.0
+    else:
+        below = np.clip(np.floor(at), 0, source - 2).astype(int)
+        matrix[np.arange(target), below] = 1 - (at - below)
+        matrix[np.arange(target), below + 1] = at - below
     matrix.setflags(write=False)
     return matrix
 

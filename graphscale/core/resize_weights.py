@@ -14,8 +14,20 @@ import ml_dtypes  # noqa: F401  (numpy's bfloat16)
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, dimension_sizes, factor_sizes
-from graphscale.core.resampling import growth_matrix, interpolation_matrix, shrink_matrix
+from graphscale.core.plan import (
+    COORDINATE_KINDS,
+    Factor,
+    JoinedFactor,
+    WeightPlan,
+    dimension_sizes,
+    factor_sizes,
+)
+from graphscale.core.resampling import (
+    coordinate_matrix,
+    growth_matrix,
+    interpolation_matrix,
+    shrink_matrix,
+)
 
 _BLOCK = 1 << 22  # numbers that are resized at once
 # Rows of the Kronecker product of neighbouring axes' matrices up to which one product with it takes
@@ -34,10 +46,11 @@ def grow_tensor(
     With `squared`, every entry of the matrices is squared. This is how the variances of independent
     taps grow, and is used for the second moments that optimizers keep.
     """
-    table = plan.kind == "table"
 
     def matrix(target: int, pretrain: int) -> np.ndarray:
-        if table:
+        if plan.kind in COORDINATE_KINDS:
+            found = coordinate_matrix(pretrain, target, plan.kind)
+        elif plan.kind == "table":
             found = interpolation_matrix(pretrain, target, method)
         else:
             found = growth_matrix(pretrain, target, method)
@@ -48,10 +61,11 @@ def grow_tensor(
 
 def shrink_tensor(tensor: ir.TensorProtocol, plan: WeightPlan, method: str) -> ir.TensorProtocol:
     """The pre-train weight whose growth is nearest to a target weight; computed when it is read."""
-    table = plan.kind == "table"
 
     def matrix(target: int, pretrain: int) -> np.ndarray:
-        if table:
+        if plan.kind in COORDINATE_KINDS:
+            return coordinate_matrix(target, pretrain, plan.kind)
+        if plan.kind == "table":
             return np.linalg.pinv(interpolation_matrix(pretrain, target, method))
         return shrink_matrix(target, pretrain, method)
 

@@ -13,6 +13,7 @@ from graphscale.layers.hierarchical_softmax import HierarchicalSoftmax, TopClass
 from graphscale.layers.k_max_pool import GroupKMaxPool, TemporalKMaxPool
 from graphscale.layers.locally_connected import LocallyConnected
 from graphscale.layers.lookup_table import LookupTable, WeightedLookupTable
+from graphscale.layers.matrix_conv import matrix_convolutions
 from graphscale.layers.one_bit import OneBitDequantize, OneBitQuantize
 from graphscale.layers.sparse_nll import SparseNLLCriterion
 from graphscale.layers.temporal_conv import TemporalConv
@@ -37,4 +38,5 @@ __all__ = [
     "TopClasses",
     "WeightedLookupTable",
     "accelerate",
+    "matrix_convolutions",
 ]

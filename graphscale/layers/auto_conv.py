@@ -1,10 +1,11 @@
 """Convolutions that choose the fastest algorithm for each of their three passes (fbcunn's tuner).
 
 `accelerate` takes a module and turns its nn.Conv1d and nn.Conv2d into AutoConv1d and AutoConv2d. At
-its first call such a layer measures torch's own convolution and the algorithms of FFTConv, and
-remembers the fastest for the forward pass and for either gradient. For inputs of other sizes it
-measures as far as `Budget` allows, and otherwise takes the choice of the nearest measured size.
-fbcunn's SpatialConvolution was auto-tuned in the same way.
+its first call such a layer measures torch's own convolution, the algorithms of FFTConv and perhaps
+a matrix product, and remembers the fastest for the forward pass and for either gradient. Results
+have the memory format that torch's own have, so that the layers behind stay fast. For inputs of
+other sizes it measures as far as `Budget` allows, and otherwise takes the choice of the nearest
+measured size. fbcunn's SpatialConvolution was auto-tuned in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 
 from graphscale.core.tuning import Candidates, Tuner, fastest
-from graphscale.layers import library
+from graphscale.layers import library, matrix_conv
 from graphscale.layers.export import knows_our_operators
 from graphscale.layers.fft_conv import (
     convolve,
@@ -30,7 +31,8 @@ from graphscale.layers.fft_conv import (
 )
 from graphscale.layers.operator import is_transformed
 
-_TORCH = "torch"  # torch's own convolution; the other candidates are algorithms of FFTConv
+_TORCH = "torch"  # torch's own convolution; the other candidates are algorithms of FFTConv ...
+_MATRIX = "matrix"  # ... and matrix_conv, for filters that outnumber the pixels
 _MAX_SIZES = 4  # input sizes that a layer measures, for each pass
 _MAX_SHARE = 0.05  # of the running time: limit for measuring input sizes after a layer's first
 # Dilations, group, kernel shape, pads and strides, in the order of fft_conv's arguments.
@@ -113,9 +115,12 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
 def _forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, attributes: _Attributes, algorithm: str
 ) -> Tensor:
-    if algorithm != _TORCH:
-        return fft_conv(x, weight, bias, *attributes, "NOTSET", algorithm)
     dilations, group, _, pads, strides = attributes
+    if algorithm == _MATRIX:
+        return matrix_conv.forward(x, weight, bias, strides, pads[:2])
+    if algorithm != _TORCH:
+        y = fft_conv(x, weight, bias, *attributes, "NOTSET", algorithm)
+        return matrix_conv.in_format_of(x, y)
     begins, zeros = pads[: len(strides)], [0] * len(strides)
     return torch.convolution(x, weight, bias, strides, begins, dilations, False, zeros, group)
 
@@ -134,16 +139,22 @@ def _torch_gradient(
 def _grad_input(
     grad: Tensor, x: Tensor, weight: Tensor, attributes: _Attributes, algorithm: str
 ) -> Tensor:
+    if algorithm == _MATRIX:
+        return matrix_conv.grad_input(grad, x, weight, attributes[-1], attributes[-2][:2])
     if algorithm != _TORCH:
-        return fft_conv_grad_input(grad, weight, x, *attributes, algorithm)
+        to_x = fft_conv_grad_input(grad, weight, x, *attributes, algorithm)
+        return matrix_conv.in_format_of(x, to_x)
     return _torch_gradient(0, grad, x, weight, attributes)
 
 
 def _grad_weight(
     grad: Tensor, x: Tensor, weight: Tensor, attributes: _Attributes, algorithm: str
 ) -> Tensor:
+    if algorithm == _MATRIX:
+        return matrix_conv.grad_weight(grad, x, weight, attributes[-1], attributes[-2][:2])
     if algorithm != _TORCH:
-        return fft_conv_grad_weight(grad, x, weight, *attributes, algorithm)
+        to_weight = fft_conv_grad_weight(grad, x, weight, *attributes, algorithm)
+        return matrix_conv.in_format_of(weight, to_weight)
     return _torch_gradient(1, grad, x, weight, attributes)
 
 
@@ -222,7 +233,10 @@ class _Automatic:
         if torch.compiler.is_compiling():
             key = _key("forward", x, weight, attributes, learns)
             chosen = self.__dict__.get("_chosen", {}) if knows_our_operators() else {}
-            return _forward(x, weight, bias, attributes, chosen.get(key, _TORCH))
+            algorithm = chosen.get(key, _TORCH)
+            if algorithm == _MATRIX:  # an exported model shall have a Conv node
+                algorithm = _TORCH
+            return _forward(x, weight, bias, attributes, algorithm)
         algorithms = {"forward": self._choice("forward", x, weight, attributes, learns)}
         if torch.is_grad_enabled() and x.requires_grad:
             algorithms["grad_input"] = self._choice("grad_input", x, weight, attributes, learns)
@@ -278,7 +292,8 @@ def _kind(
     dilations, group, _, pads, strides = attributes
     kind = "learning weight" if learns else "weight"
     sizes = f"{size}{kind}={tuple(weight.shape)} strides={strides} pads={pads}"
-    order = "" if x.is_contiguous() else " not contiguous"  # in channels_last torch is faster
+    # In channels_last torch is faster, and what FFTConv takes and gives is converted.
+    order = "" if x.is_contiguous() else " converted, not contiguous"
     return f"{pass_} {sizes} dilations={dilations} group={group}{order}"
 
 
@@ -303,10 +318,19 @@ def _candidates(
         else:
             algorithms = library.algorithms("FFTConvGradWeight", [grad, x, weight], named)
             run = partial(_grad_weight, grad, x, weight, attributes)
+    if _matrix_suits(pass_, x, weight, attributes):
+        algorithms = [_MATRIX, *algorithms]
     return {
         name: _changed_and_finished(change, partial(run, name), x.device)
         for name in (_TORCH, *algorithms)
     }
+
+
+def _matrix_suits(pass_: str, x: Tensor, weight: Tensor, attributes: _Attributes) -> bool:
+    dilations, group, _, pads, strides = attributes
+    if weight.dim() != 4 or group != 1 or set(dilations) != {1} or not x.is_cpu:
+        return False
+    return matrix_conv.suits(pass_, x, weight, strides, pads[:2])
 
 
 def _changed_and_finished(

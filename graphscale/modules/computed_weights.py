@@ -25,8 +25,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
 from graphscale.core.plan import Plan
+from graphscale.modules.module_path import module_path
 from graphscale.modules.module_state import tensors_of
-from graphscale.modules.trace_module import module_path
 
 _CONVOLUTIONS = (
     *(F.conv1d, F.conv2d, F.conv3d),

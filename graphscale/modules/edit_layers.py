@@ -20,7 +20,13 @@ from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import split_pads
 from graphscale.core.node_names import node_name
-from graphscale.modules.trace_module import module_path
+from graphscale.modules.module_path import module_path
+from graphscale.modules.own_padding import (
+    formula_gives,
+    pads_itself,
+    replace_own_padding,
+    restore_own_padding,
+)
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 
@@ -80,6 +86,8 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
         if path is not None:
             nodes.setdefault(module.get_submodule(path), []).append(node)
     for path, layer in module.named_modules():
+        if isinstance(getattr(layer, "proj", None), nn.Conv2d):
+            _patch_embedding(layer, nodes.get(layer.proj, []))
         editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
         if editor is None:
             continue
@@ -172,6 +180,8 @@ def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
         return
     _set(layer, "dilation", geometry.dilation)
     begin, end = geometry.begin, geometry.end
+    if _pads_itself(layer, nodes, geometry):
+        return
     if layer.padding_mode == "zeros":
         own, first, last = split_pads(begin, end)
         if not isinstance(layer.padding, str) or begin != end or begin != _named_padding(layer):
@@ -185,6 +195,23 @@ def _convolution(layer: nn.Module, nodes: list[ir.Node]) -> None:
     begin, end = _only(padded, "padding") or (begin, end)
     layer._reversed_padding_repeated_twice = _pairs(begin, end)
     _set(layer, "padding", begin)
+
+
+def _pads_itself(layer: nn.Module, nodes: list[ir.Node], geometry: _KernelGeometry) -> bool:
+    """Whether the layer's forward computes the padding of `geometry`, for every call, by itself.
+
+    A layer that computes another one is turned into a layer that pads by numbers.
+    """
+    marked = [node for node in nodes if pads_itself(node)]
+    if not marked:
+        return False
+    restore_own_padding(layer)
+    numbers = geometry.kernel, geometry.dilation, geometry.begin, geometry.end
+    if all(formula_gives(node, *numbers) for node in marked):
+        _hook(layer, (), ())
+        return True
+    replace_own_padding(layer)
+    return False
 
 
 def _named_padding(layer: nn.Module) -> tuple[int, ...]:
@@ -218,6 +245,8 @@ def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
     _set(layer, "kernel_size", geometry.kernel)
     if largest:
         _set(layer, "dilation", geometry.dilation)
+    if _pads_itself(layer, nodes, geometry):
+        return
     # torch pads both ends of a pooling layer alike, and by half the window at most.
     equal = [
         b == e and 0 <= b <= k // 2
@@ -281,6 +310,21 @@ def _padding(layer: nn.Module, nodes: list[ir.Node]) -> None:
     pads = _only([_pads_of(node, rank) for node in nodes if node.op_type == "Pad"], "padding")
     if pads is not None:
         _set(layer, "padding", _pairs(*pads))
+
+
+def _patch_embedding(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    """Let a patch embedding, timm's say, expect the graph's image size, which it compares."""
+    if not isinstance(getattr(layer, "img_size", None), tuple):
+        return
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    sizes = _only([(_sizes(n.inputs[0]), _sizes(n.outputs[0])) for n in convolutions], "size")
+    if sizes is None or layer.img_size == sizes[0]:
+        return
+    layer.img_size = sizes[0]
+    if hasattr(layer, "grid_size"):
+        layer.grid_size = sizes[1]
+    if hasattr(layer, "num_patches"):
+        layer.num_patches = math.prod(sizes[1])
 
 
 def _linear(layer: nn.Linear, nodes: list[ir.Node]) -> None:

@@ -25,6 +25,7 @@ from graphscale.core.skeleton import restore
 from graphscale.modules.check_image_size import forget_image_size
 from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.module_path import module_path
 from graphscale.modules.module_state import (
     adopt_frozen,
     adopt_modes,
@@ -37,7 +38,6 @@ from graphscale.modules.module_state import (
 )
 from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
 from graphscale.modules.resize_weight import grow_weight
-from graphscale.modules.trace_module import module_path
 from graphscale.modules.weight_plans_from_shapes import weight_plans_from_shapes
 from graphscale.rescaling.grow import grow_model
 

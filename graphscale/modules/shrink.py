@@ -51,6 +51,7 @@ from graphscale.modules.resize_weight import shrink_weight
 from graphscale.modules.stand_in import stand_in
 from graphscale.modules.trace_module import trace_module
 from graphscale.modules.why_outputs_differ import why_outputs_differ
+from graphscale.passes.graph.fixed_weights import is_fixed
 from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size
 from graphscale.rescaling.plan import plan_model
 from graphscale.rescaling.shrink import shrink_model
@@ -188,9 +189,15 @@ def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) ->
         reason = str(error)
     if reason is None:
         network = load_structure(model)
-        network = copy_without_weights(network, set(network.state_dict())).to(device_of(module))
+        held = set(network.state_dict())
+        network = copy_without_weights(network, held).to(device_of(module))
         fed = _pretrain_example(example, model)
-        reason = why_outputs_differ(edited, network, fed, computed)
+        fixed = {
+            name: to_torch(value.const_value).to(device_of(module))
+            for name, value in model.graph.initializers.items()
+            if name in held and is_fixed(value)
+        }
+        reason = why_outputs_differ(edited, network, fed, computed, fixed)
     return _Shrunk(edited, model, computed.renamed(plan), reason)
 
 

@@ -1,12 +1,10 @@
 """Trace a torch module to an ONNX graph whose nodes know which submodule they come from.
 
 In: a module and an example input. Out: an onnx-ir model; its initializers have the module's
-state-dict names, and `module_path(node)` gives the submodule of a node.
+state-dict names, and `module_path.module_path(node)` gives the submodule of a node.
 """
 
 from __future__ import annotations
-
-import ast
 
 import onnx_ir as ir
 import onnx_ir.passes.common
@@ -20,9 +18,10 @@ from graphscale.layers.quiet_exporter import quiet_exporter
 from graphscale.modules.example import Example
 from graphscale.modules.functional_program import functional_program
 from graphscale.modules.keep_dropout import mark_dropout, place_dropout
+from graphscale.modules.module_path import SCOPES
+from graphscale.modules.own_padding import PADS_ITSELF, merge_own_padding
+from graphscale.passes.graph.fixed_weights import mark_fixed
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
-
-_SCOPES = "pkg.torch.onnx.name_scopes"  # metadata of nodes: paths of the modules being called
 
 
 def trace_module(
@@ -56,6 +55,10 @@ def trace_module(
     ir.passes.common.RemoveUnusedNodesPass()(model)
     place_dropout(model)  # after folding, which would remove Dropout
     add_function_bodies(model)
+    for name, _ in module.named_buffers(remove_duplicate=False):
+        if name in model.graph.initializers:
+            mark_fixed(model.graph.initializers[name])
+    merge_own_padding(model, module)
     # torch gives a shared weight the last of its names; the state dict's first one is wanted.
     names = {id(weight): name for name, weight in module.named_parameters()}
     for name, weight in module.named_parameters(remove_duplicate=False):
@@ -63,18 +66,9 @@ def trace_module(
             model.graph.initializers[name].name = names[id(weight)]
     model.meta["source"] = type(module).__name__
     for node in model.graph.all_nodes():
-        for key in [key for key in node.metadata_props if key not in (_SCOPES, DROPS)]:
+        for key in node.metadata_props.keys() - {SCOPES, DROPS, PADS_ITSELF}:
             del node.metadata_props[key]
     return model
-
-
-def module_path(node: ir.Node) -> str | None:
-    """Path of the submodule in whose forward a node was traced; '' is the module itself.
-
-    None for a node that was not traced from a module.
-    """
-    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-    return scopes[-2] if len(scopes) > 1 and scopes[0] == "" else None
 
 
 def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Model:

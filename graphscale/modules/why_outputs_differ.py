@@ -25,6 +25,7 @@ def why_outputs_differ(
     reference: nn.Module,
     example: Example,
     computed: ComputedWeights | None = None,
+    fixed: Mapping[str, torch.Tensor] | None = None,
 ) -> str | None:
     """Why `module` does not compute what `reference` does, or None if it does.
 
@@ -39,6 +40,8 @@ def why_outputs_differ(
             `module` gets the same values; the reference's own values are not used.
         example: The arguments.
         computed: The weights of `reference` that `module` computes in its forward.
+        fixed: The weights of `reference` that nothing trains and that `module` computes, or holds
+            as buffers outside its state dict.
 
     Returns:
         The end of a sentence that begins with the module's name, or None.
@@ -67,6 +70,8 @@ def why_outputs_differ(
                 else:
                     found = functional_call(module, weights, fed.args, fed.kwargs)
                     given = weights
+                constant = {name: _converted(each, dtype) for name, each in (fixed or {}).items()}
+                given = {**given, **{n: c for n, c in constant.items() if n not in names}}
                 wanted = functional_call(reference, given, tuple(fed.tensors))
         except Exception as error:
             failure = " ".join(str(error).split())[:300]

@@ -22,9 +22,11 @@ from graphscale.core.skeleton import strip
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
+from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.fold_constants import FoldConstants
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
+from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
 from graphscale.passes.shrink.choose_input import choose_input
 from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
@@ -95,8 +97,10 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     size = InputSize.parse(input_size, has_fixed_size(model))
     shapes = input_shapes(model, size)
     resolved_ifs = ResolveStaticIfs(shapes)(model).names
-    folded = FoldConstants()(model).names
+    folded = [*DequantizeWeights()(model).names, *FoldConstants()(model).names]
+    lift_branch_weights(model)
     skeleton = strip(model)
+    SelectBranches()(model)
     split = SplitConstants()
     split(model)
     return Target(model, size, shapes, resolved_ifs, folded, skeleton, split.copies)

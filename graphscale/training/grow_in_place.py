@@ -26,9 +26,9 @@ from graphscale.core.skeleton import restore
 from graphscale.modules.check_image_size import copy_image_size, forget_image_size
 from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
+from graphscale.modules.module_path import module_path
 from graphscale.modules.module_state import unwrapped
 from graphscale.modules.plan_in_state_dict import ATTRIBUTE, attach_plan, detach_plan
-from graphscale.modules.trace_module import module_path
 from graphscale.rescaling.grow import grow_model
 from graphscale.training.distributed_wrappers import parallel_wrappers, renew
 from graphscale.training.growth_stages import GrowthStage, copy_layer_sizes

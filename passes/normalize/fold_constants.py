@@ -14,6 +14,7 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.add_initializer import register_initializer
 from graphscale.passes.graph.evaluate_node import evaluate_node
+from graphscale.passes.graph.fixed_weights import computed_from_fixed, mark_fixed
 from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import weight_source
@@ -108,7 +109,10 @@ def _dtype(value: ir.Value | None) -> ir.DataType | None:
 def _fold(model: ir.Model, value: ir.Value, names: FreeNames) -> ir.Value:
     """Replace `value` by an initializer that takes over its name."""
     array = _compute(model, value)
+    fixed = computed_from_fixed(value)
     initializer = register_initializer(model, names.hand_over(value, "_unfolded"), array)
+    if fixed:
+        mark_fixed(initializer)
     value.replace_all_uses_with(initializer, replace_graph_outputs=True)
     _remove_unused(model.graph, value.producer())
     return initializer

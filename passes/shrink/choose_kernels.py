@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from graphscale.core.kernel_sizes import KernelTable, pretrain_size
 from graphscale.core.node_names import node_name
+from graphscale.passes.graph.fixed_weights import is_fixed
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
@@ -126,6 +127,8 @@ def _reason_to_keep(node: ir.Node, target: _Kernel, keep: Sequence[str]) -> str 
     for pattern in keep:
         if fnmatchcase(node_name(node), pattern) or fnmatchcase(weight.name, pattern):
             return f"kept by --keep {pattern}"
+    if is_fixed(weight):
+        return "nothing trains its kernel"
     if all(size == 1 for size in target):
         return "its kernel is one pixel"
     return None

@@ -12,6 +12,7 @@ from graphscale.core.node_names import node_name
 from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, factor_sizes
 from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
+from graphscale.passes.shrink.table_kind import table_kind
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import Dim, Sizes
 from graphscale.passes.spatial.geometry import Geometry
@@ -51,8 +52,8 @@ def plan_weights(
         kind = "interface" if node in analysis.covering else "kernel"
         add(value, node, kind, [list(dim) or [(1, 1)] for dim in factors])
     for weight in analysis.weights:
-        kind = "interface" if weight.summed else "table"
         factors = [_factors(dim, geometry.sizes) for dim in weight.dims]
+        kind = "interface" if weight.summed else table_kind(weight.value, factors)
         add(weight.value, weight.node, kind, factors)
     return plans
 

@@ -306,8 +306,12 @@ class _Solver:
         size = mapping.result
         phases = []
         pending = list(mapping.node.outputs)
+        seen: set[ir.Value] = set()  # the branches of a block meet again: many ways lead to a value
         while pending:
             value = pending.pop()
+            if value in seen:
+                continue
+            seen.add(value)
             for usage in value.uses():
                 node = usage.node
                 if node in self.analysis.mappings:
@@ -362,6 +366,8 @@ class _Solver:
                 if size is None or size not in self.sizes:
                     continue
                 mapping = mappings.get(position)
+                if mapping is None or mapping.result is not size:  # a Reshape moves dimensions
+                    mapping = next((m for m in mappings.values() if m.result is size), None)
                 if mapping is not None:
                     parameters, source = self.parameters[mapping], self._source_grids(mapping)
                     moved = self._moved(mapping, self.sizes[size], parameters, source)

@@ -31,11 +31,16 @@ def analyze(model: ir.Model, inferred: InferredShapes) -> SpatialAnalysis:
     """
     analyzer = Analyzer(model, inferred)
     refusal = _follow(analyzer)
+    # Which of two numbers is a window's size shows only when all cuts are known.
+    window = analyzer.common_window()
+    if window is not None and any(each.window != window for each in analyzer.cuts):
+        analyzer = Analyzer(model, inferred, window=window)
+        refusal = _follow(analyzer)
     # Only after sizes have been followed to the convolutions is it known which inputs are images.
     # Where some are not, all sizes are followed again, and those of these inputs stay fixed.
     apart = analyzer.apart_from_maps()
     if apart and len(apart) < analyzer.source_count():
-        analyzer = Analyzer(model, inferred, standing_still=apart)
+        analyzer = Analyzer(model, inferred, standing_still=apart, window=analyzer.window)
         refusal = _follow(analyzer)
     if refusal is not None:
         raise refusal

@@ -32,19 +32,41 @@ from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A height or width that a Reshape cuts into windows of a fixed size.
+
+    Attributes:
+        whole: The size that is cut.
+        windows: How many windows there are; it follows the input.
+        window: Pixels of a window.
+        window_first: Whether the window's pixels come before the windows: each window then takes
+            pixels from all over the map, as the grid attention of MaxViT does.
+    """
+
+    whole: SpatialSize
+    windows: SpatialSize
+    window: int
+    window_first: bool
+
+
+@dataclass(frozen=True)
 class Analyzer(GraphFacts):
     """Collects what the rules find.
 
     Attributes:
         standing_still: Graph inputs, and outputs of operators that spread one pixel over a map,
             that turned out to be no images or maps: their sizes are fixed.
+        window: Pixels of a window, where the graph's Reshapes that cut a size have one in common.
         dims: Each tensor's dimensions.
         sequences: The dimensions of the tensors in each sequence.
+        cuts: The sizes that were cut into windows.
     """
 
     standing_still: frozenset[ir.Value] = frozenset()
+    window: int | None = None
     dims: dict[ir.Value, Dims] = field(default_factory=dict)
     sequences: dict[ir.Value, list[Dims]] = field(default_factory=dict)
+    cuts: list[Cut] = field(default_factory=list)
     _mappings: dict[ir.Node, list[SpatialMapping]] = field(default_factory=dict)
     _unmoved: dict[ir.Node, dict[int, Parameters]] = field(default_factory=dict)
     _covering: dict[ir.Node, dict[int, SpatialSize]] = field(default_factory=dict)
@@ -109,6 +131,33 @@ class Analyzer(GraphFacts):
         result = SpatialSize(axis, size)
         self._sources.setdefault(output, []).append(result)
         return self._map(node, dimension, None, result, parameters)
+
+    def cut(
+        self, node: ir.Node, dimension: int, whole: SpatialSize, first: int, parameters
+    ) -> tuple[DimensionFactor, DimensionFactor]:
+        """Cut a size into `first` pieces and the rest; records the mapping to the windows' number.
+
+        One of the two numbers is the fixed size of a window: the one that all cuts of the graph
+        have in common, else the second one. `parameters` makes the mapping's of its pixels.
+        """
+        second = whole.target // first
+        window_first = self.window == first != second
+        window, count = (first, second) if window_first else (second, first)
+        windows = SpatialSize(whole.axis, count)
+        self._map(node, dimension, whole, windows, parameters(window))
+        self.cuts.append(Cut(whole, windows, window, window_first))
+        factors = DimensionFactor(count, windows), DimensionFactor(window)
+        return factors[::-1] if window_first else factors
+
+    def common_window(self) -> int | None:
+        """The number that all cuts have in common, the first cut's window if there are two."""
+        pairs = [{each.window, each.windows.target} for each in self.cuts]
+        common = set.intersection(*pairs) if pairs else set()
+        return self.cuts[0].window if len(common) == 2 else next(iter(common), None)
+
+    def join(self, node: ir.Node, dimension: int, cut: Cut, parameters: Parameters) -> Dim:
+        """The size that was cut, where its windows are put together again; records the mapping."""
+        return self._map(node, dimension, cut.windows.root, cut.whole.root, parameters)
 
     def _map(self, node: ir.Node, dimension: int, source, result, parameters) -> Dim:
         """Record a mapping; returns the dimension that it gives."""

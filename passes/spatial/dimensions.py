@@ -7,7 +7,7 @@ size that follows the input size, or the sum of several dimensions (a Concat of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -136,11 +136,16 @@ def tie_dims(first: Dim, second: Dim) -> bool:
     return True
 
 
-def regroup(dims: Iterable[Dim], shape: Sequence[int]) -> Dims | None:
+def regroup(
+    dims: Iterable[Dim],
+    shape: Sequence[int],
+    cut: Callable[[SpatialSize, int], tuple[DimensionFactor, DimensionFactor]] | None = None,
+) -> Dims | None:
     """The dimensions of a tensor reshaped to `shape`; None where a spatial size would be cut.
 
     A reshape keeps the numbers in row-major order, and so the factors: [C, H, W] becomes [C·H·W]
-    with the factors C, H, W. Only a fixed size may be cut in two, as channels into groups.
+    with the factors C, H, W. A fixed size may be cut in two, as channels into groups. A spatial
+    size is cut by `cut`, from the size and the number of its first piece into two factors.
     """
     factors = [factor for dim in dims for factor in dim]
     result = []
@@ -159,6 +164,11 @@ def regroup(dims: Iterable[Dim], shape: Sequence[int]) -> Dims | None:
                 # The factor reaches into the next dimension: put its remainder back.
                 dim.append(DimensionFactor(rest))
                 factors.insert(0, DimensionFactor(factor.size // rest))
+                rest = 1
+            elif cut is not None and factor.spatial_size is not None and factor.size % rest == 0:
+                first, second = cut(factor.spatial_size.root, rest)
+                dim.append(first)
+                factors.insert(0, second)
                 rest = 1
             else:
                 return None

@@ -18,7 +18,6 @@ from .compare import assert_matches, build, random
 # Cases of ONNX that are left out, with the reason.
 LEFT_OUT = {
     "attention": ("past", "softcap", "matmul", "window", "nonpad", "padded", "bf16", "fp16"),
-    "dequantizelinear": ("blocked",),
     "gathernd": ("batch_dim1",),
     "lstm": ("peepholes",),
     "maxpool": ("argmax",),  # indices

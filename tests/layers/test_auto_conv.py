@@ -285,3 +285,31 @@ def test_meta_and_fake_tensors_are_computed_by_torch():
         assert accelerate(nn.Conv2d(2, 3, 5))(torch.empty(1, 2, 9, 9)).is_meta
     with torch._subclasses.FakeTensorMode():
         assert accelerate(nn.Conv2d(2, 3, 5))(torch.empty(1, 2, 9, 9)).shape == (1, 3, 5, 5)
+
+
+@pytest.mark.parametrize("algorithm", ["matrix", "direct", "winograd 4x4", "dense 8x8"])
+@pytest.mark.parametrize("format_", [torch.contiguous_format, torch.channels_last])
+def test_every_algorithm_returns_torchs_memory_formats(algorithm, format_):
+    x, weight = torch.randn(2, 8, 6, 5), torch.randn(4, 8, 3, 3)
+    x, weight = (each.contiguous(memory_format=format_) for each in (x, weight))
+    attributes = ([1, 1], 1, [3, 3], [1, 1, 1, 1], [1, 1])
+    y = auto_conv._forward(x, weight, None, attributes, "torch")
+    grad = torch.randn_like(y)
+    for compute, inputs in (
+        (auto_conv._forward, (x, weight, None)),
+        (auto_conv._grad_input, (grad, x, weight)),
+        (auto_conv._grad_weight, (grad, x, weight)),
+    ):
+        wanted = compute(*inputs, attributes, "torch")
+        found = compute(*inputs, attributes, algorithm)
+        assert found.is_contiguous(memory_format=format_)
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_matrix_product_is_a_candidate_for_filters_that_outnumber_the_pixels():
+    x, weight = torch.randn(2, 512, 4, 4), torch.randn(512, 512, 2, 2)
+    attributes = ([1, 1], 1, [2, 2], [0, 0, 0, 0], [1, 1])
+    for pass_ in ("forward", "grad_input", "grad_weight"):
+        assert "matrix" in auto_conv._candidates(pass_, x, weight, attributes, True)
+        few = weight[:8].contiguous()
+        assert "matrix" not in auto_conv._candidates(pass_, x, few, attributes, True)

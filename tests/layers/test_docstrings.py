@@ -15,6 +15,7 @@ FILES = (
     "k_max_pool",
     "locally_connected",
     "lookup_table",
+    "matrix_conv",
     "one_bit",
     "sparse_nll",
     "temporal_conv",

@@ -5,7 +5,14 @@ import importlib
 
 import pytest
 
-FILES = ("grow_in_place", "growth_lr", "growth_schedule", "growth_stages", "image_size")
+FILES = (
+    "fused_sgd",
+    "grow_in_place",
+    "growth_lr",
+    "growth_schedule",
+    "growth_stages",
+    "image_size",
+)
 
 
 @pytest.mark.parametrize("name", FILES)

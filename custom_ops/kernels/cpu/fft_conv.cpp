@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "core/fork.h"
+#include "core/wait.h"
 #include "kernels/cpu/conv_direct.h"
 #include "kernels/cpu/fft_conv/fft_conv.h"
 #include "kernels/cpu/fft_conv/problem.h"
@@ -94,7 +95,7 @@ class Room {
   static void lock() {
     entrance.lock();
     std::unique_lock<std::mutex> counting(counter);
-    empty.wait(counting, [] { return inside == 0; });
+    wait(empty, counting, [] { return inside == 0; });
   }
   static void unlock() { entrance.unlock(); }
 

@@ -24,6 +24,7 @@ class Translation:
         terms: Positions of inputs that hold weights if they have more than one element, such as
             Add's bias. A single number there is a constant (a GELU's 0.5).
         statistics: Positions of inputs that hold running statistics.
+        fixed: Positions of inputs that are never trained, such as the scales of a quantisation.
         shape_only: The operator reads only its inputs' shapes.
     """
 
@@ -32,6 +33,7 @@ class Translation:
     weights: Sequence[int] = ()
     terms: Sequence[int] = ()
     statistics: Sequence[int] = ()
+    fixed: Sequence[int] = ()
     shape_only: bool = False
 
 
@@ -45,8 +47,8 @@ def translates(*names: str, domain: str = "", **roles) -> Callable[[Callable], C
     Args:
         names: ONNX operators.
         domain: Their domain; ONNX's own is ''.
-        roles: Of their inputs: `numbers`, `weights`, `terms`, `statistics`, `shape_only`, as in
-            `Translation`.
+        roles: Of their inputs: `numbers`, `weights`, `terms`, `statistics`, `fixed`, `shape_only`,
+            as in `Translation`.
 
     Returns:
         A decorator, which returns the function as it is.

@@ -136,20 +136,3 @@ def _space_to_depth(node, x):
         return F.pixel_unshuffle(x, block)
     x = x.reshape(n, c, h // block, block, w // block, block).permute(0, 3, 5, 1, 2, 4)
     return x.reshape(n, c * block**2, h // block, w // block)
-
-
-@translates("DequantizeLinear")
-def _dequantize_linear(node, x, scale, zero_point=None):
-    x = x.to(scale.dtype)
-    per_channel = scale.ndim == 1 and scale.shape[0] > 1
-    if scale.ndim > 1 or node.attribute("block_size", 0):
-        node.fail("block-wise quantisation is not supported; dequantise the weights first")
-
-    def along(values):
-        if not per_channel:
-            return values.reshape(())
-        axis = node.attribute("axis", 1) % x.ndim
-        return values.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-
-    centred = x if zero_point is None else x - along(zero_point.to(scale.dtype))
-    return centred * along(scale)

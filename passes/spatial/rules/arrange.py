@@ -8,32 +8,52 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.node_names import node_name
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import (
+    Dim,
     DimensionFactor,
+    Dims,
+    SpatialSize,
     fixed,
+    following,
     moves,
     regroup,
+    single_size,
+    sizes_in,
     target_size,
     tie_dims,
 )
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
+from graphscale.passes.spatial.rules.blocks import Blocks
 
 
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 class _Regroup(Rule):
-    """The factors of all dimensions keep their order and are grouped into other dimensions."""
+    """The factors of all dimensions keep their order and are grouped into other dimensions.
+
+    A height or width that is cut in two, as by window attention or a space-to-depth stem, becomes
+    a number of windows that follows the input, and a window's fixed size. Where both meet again
+    in one dimension, they are the height or width that was cut.
+    """
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         (output,) = node.outputs
         before = analyzer.of(node.inputs[0])
-        dims = regroup(before, analyzer.shape(output))
+
+        def cut(size: SpatialSize, first: int) -> tuple[DimensionFactor, DimensionFactor]:
+            (at, *_) = (at for at, dim in enumerate(before) if size in sizes_in(dim))
+            return analyzer.cut(node, at, size, first, lambda window: Blocks(down=window))
+
+        dims = regroup(before, analyzer.shape(output), cut)
         if dims is None:
             if any(moves(dim) for dim in before):
                 raise unfollowed(node, "cuts a height or width into pieces")
             dims = tuple(fixed(size) for size in analyzer.shape(output))
+        if analyzer.cuts:
+            dims = tuple(_joined(node, dim, before, analyzer) for dim in dims)
         analyzer.dims[output] = dims
 
     def write(self, node: ir.Node, rewriter: Rewriter) -> None:
@@ -49,6 +69,36 @@ class _Regroup(Rule):
             for number, dim in zip(current, dims, strict=True)
         ]
         rewriter.constants.demand(node, 1, np.asarray(wanted))
+        found = rewriter.constants.computed(node.inputs[1], rewriter.shape).reshape(-1).tolist()
+        wrong = [at for at, number in enumerate(found) if number != wanted[at]]
+        if len(wrong) == 1 and -1 not in wanted:
+            # The exporter multiplied the batch by sizes. What is left when all other numbers are
+            # known is this number, whatever the batch is.
+            wanted[wrong[0]] = -1
+            name = f"{node_name(node)}.shape"
+            shape = rewriter.add_initializer(name, np.asarray(wanted, np.int64))
+            node.replace_input_with(1, shape)
+
+
+def _joined(node: ir.Node, dim: Dim, before: Dims, analyzer: Analyzer) -> Dim:
+    """`dim` with the sizes that were cut in place of their windows and windows' pixels."""
+    factors = list(dim)
+    for at in range(len(factors) - 1):
+        for cut in analyzer.cuts:
+            pair = factors[at : at + 2]
+            windows, pixels = pair[::-1] if cut.window_first else pair
+            if windows.spatial_size is None or windows.spatial_size.root is not cut.windows.root:
+                continue
+            if pixels.moves or pixels.size != cut.window:
+                continue
+            # The mapping lets the sampling grid pass; it needs the windows in a dimension alone.
+            places = [p for p, each in enumerate(before) if single_size(each) is cut.windows.root]
+            if places:
+                whole = analyzer.join(node, places[0], cut, Blocks(up=cut.window))
+            else:
+                whole = following(cut.whole.root)
+            return _joined(node, (*factors[:at], *whole, *factors[at + 2 :]), before, analyzer)
+    return dim
 
 
 @register("Transpose")

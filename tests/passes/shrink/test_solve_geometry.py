@@ -238,3 +238,18 @@ def test_a_size_that_cannot_be_reached_names_the_node() -> None:
     model = small_graph(nodes, v=(3, 12, 3, 3))
     with pytest.raises(graphscale.GraphScaleError, match=r"node '\w+'.*another --input-size"):
         graphscale.shrink(model, input_size=3)
+
+
+def test_forty_blocks_of_branches_over_tokens_are_searched_once() -> None:
+    """Every block doubles the ways from the map to its end; searching all 2⁴⁰ would not end."""
+    blocks = "t0 = Reshape (c, flat)"
+    for number in range(40):
+        blocks += f"""
+            a{number} = Relu (t{number})
+            b{number} = Neg (t{number})
+            t{number + 1} = Add (a{number}, b{number})
+        """
+    nodes = f"c = Conv <pads=[1,1,1,1]> (x, w) {blocks} y = ReduceMean <keepdims=0> (t40, last)"
+    target = small_graph(nodes, w=(4, 3, 3, 3), flat=np.array([0, 0, -1]), last=np.array([2]))
+    pretrain = graphscale.shrink(target, input_size=20)
+    assert run(pretrain, 1)["y"].shape == (1, 4)

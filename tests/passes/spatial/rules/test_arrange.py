@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import graphscale
@@ -32,7 +33,10 @@ def test_transposed_dimensions() -> None:
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ("y = Reshape (c, parts)", "reshape_1.*cuts a height or width into pieces"),
+        (
+            "p = AveragePool <kernel_shape=[3,3]> (c) y = Reshape (p, parts)",
+            "reshape_2.*cuts a height or width into pieces",
+        ),
         ("y = Gather <axis=2> (c, one)", "gather_1.*picks single rows or columns"),
         ("y, z = Split <axis=3, num_outputs=2> (c)", "split_1.*splits a height or width"),
         ("y = ScatterElements <axis=2> (c, i, u)", "scatterelements_1.*writes into single places"),
@@ -41,7 +45,7 @@ def test_transposed_dimensions() -> None:
 )
 def test_what_is_refused(nodes: str, message: str) -> None:
     weights = {
-        "parts": np.array([1, 4, 8, 4, 32]),
+        "parts": np.array([1, 4, 18, 50]),  # of 30×30
         "one": np.array(3),
         "i": np.zeros((1, 4, 1, 32), np.int64),
         "u": np.zeros((1, 4, 1, 32), np.float32),
@@ -137,10 +141,103 @@ def test_coordinates_beside_a_map_are_a_table() -> None:
     nodes = "j = Concat <axis=1> (x, places) y = Conv <pads=[1,1,1,1]> (j, w)"
     target = graph(nodes, w=(4, 5, 3, 3), places=places)
     pretrain = graphscale.shrink(target, init="resize", input_size=20)
-    (table,) = [each for each in plan_in(pretrain).weights if each.kind == "table"]
+    (table,) = [each for each in plan_in(pretrain).weights if each.kind == "centres"]
     assert table.pretrain_shape == [1, 2, 20, 20]
     # 20 lines over the same range, which stand in the middle of their pixels.
     expected = (np.arange(20) - 9.5) * 1.6 * 2 / 31
     found = constant(pretrain, "places")[0, 0, 1:-1, 5]
     np.testing.assert_allclose(found, expected[1:-1], atol=0.01)
     assert np.isfinite(run(pretrain)["y"]).all()
+
+
+STEM = """
+    cut = Reshape (x, blocks)
+    moved = Transpose <perm=[0,3,5,1,2,4]> (cut)
+    s = Reshape (moved, stacked)
+"""
+
+
+@pytest.mark.parametrize("batch", ["1", "N"])
+def test_a_stem_of_reshapes_equals_space_to_depth(batch: str) -> None:
+    """The pre-train network of each form computes the same as that of the other."""
+    tail = "c = Conv <pads=[1,1,1,1]> (s, w) p = GlobalAveragePool (c) y = Flatten (p)"
+    inputs = f"float[{batch},3,64,64] x"
+    numbers = {"blocks": np.array([-1, 3, 16, 4, 16, 4]), "stacked": np.array([-1, 48, 16, 16])}
+    w = np.random.default_rng(3).standard_normal((5, 48, 3, 3)).astype(np.float32)
+    forms = [
+        graphscale.shrink(graph(nodes + tail, inputs, w=w, **constants), input_size=44)
+        for nodes, constants in (
+            (STEM, numbers),
+            ("s = SpaceToDepth <blocksize=4> (x)", {}),
+        )
+    ]
+    x = np.random.default_rng(4).standard_normal((1, 3, 44, 44)).astype(np.float32)
+    first, second = (run(form, x=x)["y"] for form in forms)
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
+    assert constant(forms[0], "blocks").tolist() == [-1, 3, 11, 4, 11, 4]
+    grown = graphscale.grow(forms[0])
+    assert constant(grown, "blocks").tolist() == numbers["blocks"].tolist()
+
+
+def windowed(x: np.ndarray, side: int) -> np.ndarray:
+    """Each window's mean subtracted from its pixels; x is [1, C, H, W]."""
+    result = x.copy()
+    for top in range(0, x.shape[2], side):
+        for left in range(0, x.shape[3], side):
+            window = result[:, :, top : top + side, left : left + side]
+            window -= window.mean((2, 3), keepdims=True)
+    return result
+
+
+def dilated(x: np.ndarray, side: int) -> np.ndarray:
+    """The same, where the pixels of a window are spread over the whole map."""
+    result = x.copy()
+    steps = x.shape[2] // side, x.shape[3] // side
+    for top in range(steps[0]):
+        for left in range(steps[1]):
+            window = result[:, :, top :: steps[0], left :: steps[1]]
+            window -= window.mean((2, 3), keepdims=True)
+    return result
+
+
+def test_windows_keep_their_size_and_are_put_together_again() -> None:
+    """The windows of 4×4 of a map of 32×32 pixels, first in blocks and then in a grid."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        a = Reshape (c, blocks)
+        b = Transpose <perm=[0,2,4,1,3,5]> (a)
+        tokens = Reshape (b, windows)
+        mean = ReduceMean <keepdims=1> (tokens, last)
+        centred = Sub (tokens, mean)
+        d = Reshape (centred, parts)
+        e = Transpose <perm=[0,3,1,4,2,5]> (d)
+        f = Reshape (e, map)
+        g = Add (f, c)
+        h = Reshape (g, grid)
+        i = Transpose <perm=[0,3,5,1,2,4]> (h)
+        spread = Reshape (i, windows)
+        average = ReduceMean <keepdims=1> (spread, last)
+        left = Sub (spread, average)
+        k = Reshape (left, parts)
+        l = Transpose <perm=[0,3,4,1,5,2]> (k)
+        y = Reshape (l, map)
+    """
+    target = graph(
+        nodes,
+        w=(2, 3, 3, 3),
+        blocks=np.array([1, 2, 8, 4, 8, 4]),
+        windows=np.array([64, 2, 16]),
+        last=np.array([2]),
+        parts=np.array([1, 8, 8, 2, 4, 4]),
+        map=np.array([1, 2, 32, 32]),
+        grid=np.array([1, 2, 4, 8, 4, 8]),
+    )
+    pretrain = graphscale.shrink(target, input_size=20)
+    assert constant(pretrain, "blocks").tolist() == [1, 2, 5, 4, 5, 4]
+    assert constant(pretrain, "grid").tolist() == [1, 2, 4, 5, 4, 5]
+    for model in (target, pretrain):
+        inner = onnx.ModelProto.FromString(model.SerializeToString())
+        inner.graph.output.add(name="c")
+        outputs = run(inner)
+        first = windowed(outputs["c"], 4) + outputs["c"]
+        np.testing.assert_allclose(outputs["y"], dilated(first, 4), rtol=1e-4, atol=1e-4)

@@ -55,7 +55,7 @@ def sampled_by_torch(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 def test_a_constant_grid_is_a_table(size: tuple[int, int]) -> None:
     target = constant_grid_model(*size)
     pretrain = graphscale.shrink(target, init="resize")
-    (table,) = [weight for weight in plan_in(pretrain).weights if weight.kind == "table"]
+    (table,) = [weight for weight in plan_in(pretrain).weights if weight.kind == "centres"]
     small = constant(pretrain, "grid")
     assert table.name == "grid"
     side = pretrain.graph.input[0].type.tensor_type.shape.dim[2].dim_value

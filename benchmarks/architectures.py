@@ -1,0 +1,242 @@
+"""Which models of timm and torchvision keep class and keys: python benchmarks/architectures.py
+
+Each model is shrunk, trained for one step and grown back, in a process of its own. Names of models
+can be given ('tv:NAME' is torchvision's, 'feat:NAME' is timm's with features_only); all of
+`ARCHITECTURES` are measured by default. The table shows one line per model:
+
+- same: the pre-train network has the target's class and state-dict keys, and the grown network has
+  its class, keys, shapes and finite outputs;
+- stand-in: the pre-train network is the imported graph, with the reason;
+- refused: one GraphScaleError, with its text;
+- failed: anything else, which is a defect.
+
+With --resume, models that the results hold already are not measured again. Weights are the random
+ones that the library starts from; nothing is downloaded. Seconds are processor time. Results go to
+results/architectures.json. Needs timm and torchvision (any build: only model definitions are used).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+import warnings
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from memory import peak
+from rich.console import Console
+from rich.table import Table
+from turns import record
+
+import graphscale
+
+RESULTS = Path(__file__).parent / "results" / "architectures.json"
+SECONDS = 300.0  # for one model
+ARCHITECTURES = """
+resnet18 resnet50 resnet26d resnetaa34d resnetblur18 ecaresnet26t wide_resnet50_2
+seresnext26t_32x4d resnet50_clip efficientnet_b0 tf_efficientnet_b0 tf_efficientnetv2_b0
+tf_efficientnet_b4 tf_efficientnet_lite1 efficientnetv2_rw_t efficientnet_cc_b0_4e
+efficientnet_blur_b0 efficientnet_x_b3 convnext_tiny convnext_zepto_rms_ols mobilenetv1_100
+mobilenetv2_050 mobilenetv3_large_100 tf_mobilenetv3_small_100 mobilenetv4_conv_aa_medium
+mobilenetv4_hybrid_medium_075 mobilenet_edgetpu_v2_xs regnety_002 regnetz_b16 regnetz_b16_evos
+vgg16_bn densenet121 inception_v3 inception_v4 xception41 mnasnet_small tf_mixnet_s fbnetv3_b
+lcnet_035 tinynet_e hardcorenas_a resnetv2_50 resnetv2_50x1_bit resnetv2_50d_evos
+resnetv2_50d_frn res2net50_14w_8s resnest50d_4s2x40d skresnet18 legacy_seresnet18 dla34 dpn48b
+ghostnetv2_100 ghostnetv3_050 rexnetr_100 selecsls42 gernet_s mobileone_s0 eca_resnet33ts
+repghostnet_050 vovnet39a cspresnet50 darknetaa53 cs3darknet_s nf_regnet_b0 nf_resnet26
+dm_nfnet_f0 nasnetalarge tresnet_m hgnetv2_b0 starnet_s1 inception_next_atto fastvit_t8
+fasternet_t0 repvit_m0_9 mobilevit_xxs mobilevitv2_050 rdnet_tiny swiftformer_xs poolformer_s12
+caformer_s18 focalnet_tiny_srf efficientvit_l1 efficientvit_m0 efficientformerv2_s0 iformer_t
+csatv2 halonet26t lambda_resnet26t eca_botnext26ts_256 coatnet_nano_rw_224 maxvit_pico_rw_256
+levit_128s levit_conv_128s visformer_tiny pvt_v2_b0 gcvit_xxtiny vitamin_small_224 feat:resnet18
+feat:hrnet_w18_small feat:dla34 tv:resnet18 tv:convnext_tiny tv:mobilenet_v2 tv:regnet_y_400mf
+tv:vgg11 tv:densenet121 tv:squeezenet1_1 tv:mnasnet0_5 tv:googlenet tv:inception_v3
+tv:shufflenet_v2_x0_5 tv:alexnet tv:fcn_resnet50 tv:deeplabv3_mobilenet_v3_large
+tv:lraspp_mobilenet_v3_large
+"""
+
+
+@dataclass
+class Outcome:
+    """What became of one model.
+
+    Attributes:
+        model: Its name, as on the command line.
+        outcome: 'same', 'stand-in', 'refused' or 'failed'.
+        reason: The warning or error; empty where the class is kept.
+        ratio: Multiplications of the target over those of the pre-train network.
+        seconds: Processor time of shrinking.
+        megabytes: Peak memory of the process.
+    """
+
+    model: str
+    outcome: str = "failed"
+    reason: str = ""
+    ratio: float = 0.0
+    seconds: float = 0.0
+    megabytes: int = 0
+    inputs: list = field(default_factory=list)
+
+
+def measure(name: str) -> Outcome:
+    """Shrink, train and grow one model."""
+    found = Outcome(name)
+    try:
+        torch.manual_seed(0)
+        target, size = build(name)
+        shapes = {key: value.shape for key, value in target.state_dict().items()}
+        started = time.process_time()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                small = graphscale.shrink(target, torch.randn(1, *size))
+            except graphscale.GraphScaleError as error:
+                found.outcome, found.reason = "refused", str(error)
+                return found
+            finally:
+                found.seconds = round(time.process_time() - started, 2)
+        plan = small.graphscale_plan
+        found.ratio = round(plan.multiplications()["ratio"], 2)
+        found.inputs = [each.pretrain for each in plan.inputs]
+        train(small, torch.randn(2, *plan.inputs[0].pretrain[1:]))
+        grown = graphscale.grow(small)
+        if {key: value.shape for key, value in grown.state_dict().items()} != shapes:
+            raise AssertionError("the grown network has other keys or shapes than the target")
+        if type(grown) is not type(target):
+            raise AssertionError(f"the grown network is a {type(grown).__name__}")
+        with torch.no_grad():
+            outputs = tensors(grown.eval()(torch.randn(1, *size)))
+        if not all(bool(torch.isfinite(each).all()) for each in outputs):
+            raise AssertionError("the grown network's outputs are not finite")
+        same = type(small) is type(target) and set(small.state_dict()) == set(shapes)
+        found.outcome = "same" if same else "stand-in"
+        if not same:
+            found.reason = "; ".join(str(each.message) for each in caught)
+    except Exception as error:  # the table shows it
+        found.reason = f"{type(error).__name__}: {error}"
+    finally:
+        found.megabytes = peak() >> 20
+    return found
+
+
+def build(name: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
+    """A model with random weights, and its input's shape without the batch."""
+    kind, _, name = name.rpartition(":")
+    if kind == "tv":
+        import torchvision.models as zoo
+
+        module = zoo.get_model_builder(name).__module__
+        dense = "segmentation" in module or "detection" in module
+        model = zoo.get_model(name, weights=None, **({"weights_backbone": None} if dense else {}))
+        size = 299 if name == "inception_v3" else 224
+        return model, (3, size, size)
+    import timm
+
+    options = {"features_only": True} if kind == "feat" else {}
+    model = timm.create_model(name, pretrained=False, **options)
+    return model, tuple(timm.get_pretrained_cfg(name).input_size)
+
+
+def train(model: torch.nn.Module, images: torch.Tensor) -> None:
+    """Forward and backward in training mode; raises unless the loss is finite."""
+    loss = sum(each.pow(2).mean() for each in tensors(model.train()(images)))
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+    if not bool(torch.isfinite(loss)):
+        raise AssertionError("the pre-train network's loss is not finite")
+
+
+def tensors(outputs: object) -> list[torch.Tensor]:
+    """The floating-point tensors in a network's outputs."""
+    leaves = torch.utils._pytree.tree_leaves(outputs)
+    return [each for each in leaves if isinstance(each, torch.Tensor) and each.is_floating_point()]
+
+
+@contextmanager
+def optional_operators():
+    """A context in which torchvision can be imported without its compiled operators."""
+    register = torch.library.register_fake
+
+    def optional(name: str, *arguments, **options):
+        if isinstance(name, str) and name.startswith("torchvision::"):
+            return lambda function: function
+        return register(name, *arguments, **options)
+
+    torch.library.register_fake = optional
+    try:
+        yield
+    finally:
+        torch.library.register_fake = register
+
+
+def in_process(name: str, seconds: float) -> Outcome:
+    """`measure` in a forked process, for at most so many seconds."""
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: send.send(measure(name)), daemon=True
+    )
+    process.start()
+    send.close()
+    try:
+        if receive.poll(seconds):
+            return receive.recv()
+        return Outcome(name, reason=f"no result within {seconds:.0f} s", seconds=seconds)
+    except EOFError:
+        return Outcome(name, reason="the process ended without a result")
+    finally:
+        process.kill()
+        process.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "models", nargs="*", default=ARCHITECTURES.split(), help="names; default: all"
+    )
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="limit for one model")
+    parser.add_argument("--resume", action="store_true", help="skip models that have a result")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the file of results")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # threads would not survive the fork
+    try:
+        with optional_operators():
+            import timm  # noqa: F401
+            import torchvision.models  # noqa: F401
+    except ImportError as error:
+        print(f"left out: it needs timm and torchvision ({error})")
+        return
+    kept = {}
+    if arguments.out.exists():
+        kept = {each["model"]: each for each in json.loads(arguments.out.read_text())["models"]}
+    for name in arguments.models:
+        if arguments.resume and name in kept:
+            continue
+        found = in_process(name, arguments.seconds)
+        kept[name] = asdict(found)
+        print(
+            f"{name:32} {found.outcome:9} {found.seconds:6.1f} s  {found.reason[:300]}", flush=True
+        )
+        record(arguments.out, "models", list(kept.values()))
+    show([kept[name] for name in arguments.models])
+
+
+def show(outcomes: list[dict]) -> None:
+    """Print the table and the counts."""
+    table = Table("model", "outcome", "multiplications", "seconds", "MB", "reason")
+    for each in outcomes:
+        ratio = f"{each['ratio']:.2f}×" if each["ratio"] else ""
+        numbers = (ratio, f"{each['seconds']:.1f}", str(each["megabytes"]))
+        table.add_row(each["model"], each["outcome"], *numbers, each["reason"][:160])
+    console = Console()
+    console.print(table)
+    for outcome, count in Counter(each["outcome"] for each in outcomes).most_common():
+        console.print(f"{outcome}: {count} of {len(outcomes)}, {count / len(outcomes):.0%}")
+
+
+if __name__ == "__main__":
+    main()
