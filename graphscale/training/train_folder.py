@@ -178,8 +178,8 @@ def _train_all(
     ranks: Ranks,
 ) -> list[TrainingResult]:
     """Train the recipe's network and the baseline, and write the results."""
-    shortened = options.shortened(chosen.length)
-    chosen.ends(shortened.epochs, shortened.schedule.milestones(shortened.epochs))
+    own = options.for_recipe(chosen)
+    chosen.ends(own.epochs, own.schedule.milestones(own.epochs))
     images = ImageFolder(Path(data), (), (), ())
 
     def read() -> tuple:
@@ -259,13 +259,13 @@ def _train(
     ranks: Ranks,
 ) -> TrainingResult:
     networks = RescaledNetworks(target.network, target.example, chosen, options.seed)
-    shortened = options.shortened(chosen.length)
-    notices.message(f"recipe {chosen.name}, {shortened.epochs} epochs")
+    own = options.for_recipe(chosen)
+    notices.message(f"recipe {chosen.name}, {own.epochs} epochs")
     trainer = Trainer(
         networks,
         batches,
         chosen,
-        shortened,
+        own,
         folder,
         device=_device(folder_options),
         events=notices.events,
