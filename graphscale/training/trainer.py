@@ -90,12 +90,13 @@ class TrainingOptions:
                 f"unknown precision {self.precision!r}; use float32, bfloat16 or float16"
             )
 
-    def shortened(self, share: float) -> TrainingOptions:
-        """The options of a training with this share of the epochs.
+    def for_recipe(self, recipe: Recipe) -> TrainingOptions:
+        """These options with the number of epochs that a recipe needs, at least one per stage.
 
         The warm-up keeps its number of epochs; weight decay ends at the same share of the training.
         """
-        epochs = max(1, round(share * self.epochs))
+        stages = min(len(recipe.stages), self.epochs)
+        epochs = max(round(recipe.length * self.epochs), stages)
         warm_up = min(self.schedule.warm_up * self.epochs / epochs, 0.5)
         until = self.weight_decay_until
         return replace(
