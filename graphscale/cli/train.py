@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 recipes:
-  late         smaller images, and smaller kernels above 3x3, at the full learning rate for 70 % of
-               the epochs; then the target, while the rate decays (default)
+  late         smaller images, which become larger in steps, at the full learning rate for 70 % of
+               the training; then the target, while the rate decays; 83 % of --epochs (default)
   paper        smaller images and kernels until one epoch before the first drop of the rate
                (arXiv 1610.03623), then the target; needs --schedule steps
-  progressive  smaller images alone, which become larger in steps
+  progressive  smaller images, which become larger in steps; the rate follows its schedule
   target       the target alone
 
 An ONNX file that was exported in evaluation mode has no Dropout, and its BatchNormalization is
@@ -142,6 +142,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     """Train, and show the results."""
     from graphscale.cli.tables import show_trainings
     from graphscale.cli.training_progress import TrainingProgress
+    from graphscale.training.keep_memory import keep_freed_memory
     from graphscale.training.train_folder import train_folder
 
     if options.data is None and not options.resume:
@@ -149,6 +150,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     stem = Path(options.model.replace(":", ".")).name.removesuffix(".onnx")
     output = options.output or Path(f"{stem}.run")
     outputs.expect(output / "model.onnx", output / "last.pt")
+    keep_freed_memory()  # this process does nothing but train
     with TrainingProgress(terminal) as notices:
         results = train_folder(
             options.model,

@@ -147,8 +147,8 @@ def train_folder(
         model, data = started["model"], started["data"]
     options, folder_options = options or TrainingOptions(), folder_options or FolderOptions()
     chosen = recipe(recipe_name)
-    shortened = options.shortened(chosen.length)
-    chosen.ends(shortened.epochs, shortened.schedule.milestones(shortened.epochs))
+    own = options.for_recipe(chosen)
+    chosen.ends(own.epochs, own.schedule.milestones(own.epochs))
     images = read_folder(data)
     seed_all(options.seed)  # a callable draws the network's first weights
     target = read_target(
@@ -211,13 +211,13 @@ def _train(
     notices: Notices,
 ) -> TrainingResult:
     networks = RescaledNetworks(target.network, target.example, chosen, options.seed)
-    shortened = options.shortened(chosen.length)
-    notices.message(f"recipe {chosen.name}, {shortened.epochs} epochs")
+    own = options.for_recipe(chosen)
+    notices.message(f"recipe {chosen.name}, {own.epochs} epochs")
     trainer = Trainer(
         networks,
         batches,
         chosen,
-        shortened,
+        own,
         folder,
         device=_device(folder_options),
         events=notices.events,

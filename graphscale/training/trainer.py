@@ -15,7 +15,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -25,6 +25,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.layers.matrix_conv import matrix_convolutions
+from graphscale.training.fused_sgd import FusedSGD
 from graphscale.training.image_size import SharedImageSize
 from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import Recipe
@@ -88,12 +90,13 @@ class TrainingOptions:
                 f"unknown precision {self.precision!r}; use float32, bfloat16 or float16"
             )
 
-    def shortened(self, share: float) -> TrainingOptions:
-        """The options of a training with this share of the epochs.
+    def for_recipe(self, recipe: Recipe) -> TrainingOptions:
+        """These options with the number of epochs that a recipe needs, at least one per stage.
 
         The warm-up keeps its number of epochs; weight decay ends at the same share of the training.
         """
-        epochs = max(1, round(share * self.epochs))
+        stages = min(len(recipe.stages), self.epochs)
+        epochs = max(round(recipe.length * self.epochs), stages)
         warm_up = min(self.schedule.warm_up * self.epochs / epochs, 0.5)
         until = self.weight_decay_until
         return replace(
@@ -287,7 +290,7 @@ class Trainer:
             if decays is not None and epochs >= decays:
                 group["weight_decay"] = 0.0
         images = images.contiguous(memory_format=self._format)
-        with self._autocast():
+        with self._autocast(), self._convolutions():
             scores = self._call(images)
             loss = F.cross_entropy(
                 scores.float(), labels, label_smoothing=self.options.label_smoothing
@@ -312,7 +315,7 @@ class Trainer:
         self.network.eval()
         loss = hits = count = 0.0
         for images, labels in self.batches.validation():
-            with self._autocast():
+            with self._autocast(), self._convolutions():
                 scores = self.network(images.contiguous(memory_format=self._format)).float()
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
             hits += (scores.argmax(1) == labels).sum().item()
@@ -357,10 +360,13 @@ class Trainer:
         ]
         groups = [group for group in groups if group["params"]]
         options = {"lr": self.options.rate, "weight_decay": self.options.weight_decay}
+        on_cpu = self.device.type == "cpu"
         if self.options.optimizer == "adamw":
-            return torch.optim.AdamW(groups, **options)
+            fused = True if on_cpu and self.options.precision != "float16" else None
+            return torch.optim.AdamW(groups, fused=fused, **options)
         momentum = self.options.momentum
-        return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, **options)
+        kind = FusedSGD if on_cpu else torch.optim.SGD
+        return kind(groups, momentum=momentum, nesterov=momentum > 0, **options)
 
     def _rate(self, done: float) -> float:
         """The learning rate after `done` epochs."""
@@ -421,6 +427,10 @@ class Trainer:
             dtype=getattr(torch, precision) if precision != "float32" else None,
             enabled=precision != "float32",
         )
+
+    def _convolutions(self):
+        """The context of a forward pass; torch.compile would not see what it does."""
+        return nullcontext() if self.options.compile else matrix_convolutions()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """The loop: resuming bit for bit, growth on the way, the rate, diverging."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import graphscale
 from graphscale import GraphScaleError
 from graphscale.training.image_batches import TensorBatches
 from graphscale.training.rate_schedule import RateSchedule
-from graphscale.training.recipes import RECIPES, recipe
+from graphscale.training.recipes import RECIPES, Recipe, RecipeStage, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
 from graphscale.training.trainer import (
@@ -18,6 +19,10 @@ from graphscale.training.trainer import (
     Interrupted,
     Trainer,
     TrainingOptions,
+)
+
+TWO_STAGES = Recipe(
+    "two stages", (RecipeStage(0.7, {3: 3}), RecipeStage(1.0, target=True)), decay="after growth"
 )
 
 
@@ -46,9 +51,8 @@ def images(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     return shown, labels
 
 
-def trainer(name: str, folder: Path | None = None, **options) -> Trainer:
+def trainer(chosen: Recipe, folder: Path | None = None, **options) -> Trainer:
     torch.manual_seed(5)
-    chosen = RECIPES[name]
     networks = RescaledNetworks(network(), torch.zeros(1, 1, 16, 16), chosen)
     batches = TensorBatches(images(96, 0), images(40, 1), batch=16)
     options = {"epochs": 6, "rate": 0.05, "schedule": RateSchedule("steps"), **options}
@@ -61,7 +65,7 @@ def trainer(name: str, folder: Path | None = None, **options) -> Trainer:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_ends_in_the_target(name: str) -> None:
-    run = trainer(name, rate=0.02)
+    run = trainer(RECIPES[name], rate=0.02)
     trained = run.run()
     shapes = {key: weight.shape for key, weight in network().state_dict().items()}
     assert {key: weight.shape for key, weight in trained.state_dict().items()} == shapes
@@ -76,9 +80,9 @@ def test_every_recipe_ends_in_the_target(name: str) -> None:
 @pytest.mark.parametrize("stop", [1, 8, 6, 24, 27, 36])
 def test_resuming_is_bit_for_bit(tmp_path: Path, stop: int, optimizer: str) -> None:
     options = {"optimizer": optimizer, "rate": 0.01}
-    whole = trainer("late", **options)
+    whole = trainer(TWO_STAGES, **options)
     whole.run()
-    part = trainer("late", tmp_path, **options)
+    part = trainer(TWO_STAGES, tmp_path, **options)
     steps = iter(range(1, 100))
 
     def stepped(epoch: int, batch: int, batches: int) -> None:
@@ -87,7 +91,7 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, stop: int, optimizer: str) -> N
     part.events = Events(batch_done=stepped)
     with pytest.raises(Interrupted):
         part.run()
-    rest = trainer("late", tmp_path, **options)
+    rest = trainer(TWO_STAGES, tmp_path, **options)
     rest.run(RunFolder(tmp_path).load())
     for one, other in zip(
         whole.network.state_dict().values(), rest.network.state_dict().values(), strict=True
@@ -99,7 +103,7 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, stop: int, optimizer: str) -> N
 
 
 def test_growth_carries_the_weights_over() -> None:
-    run = trainer("late")
+    run = trainer(TWO_STAGES)
     seen: list[tuple[nn.Module, nn.Module]] = []
     grow = run.networks.grow
 
@@ -120,19 +124,19 @@ def test_growth_carries_the_weights_over() -> None:
 
 
 def test_the_whole_decay_comes_after_growth() -> None:
-    run = trainer("late", schedule=RateSchedule("linear"), epochs=10)
+    run = trainer(TWO_STAGES, schedule=RateSchedule("linear"), epochs=10)
     rates = [run._rate(done) for done in (0, 3, 6.99, 7, 8.5, 10)]
     assert rates == pytest.approx([0.05, 0.05, 0.05, 0.05, 0.025, 0.0])
 
 
 def test_weight_decay_ends_at_its_epoch() -> None:
-    run = trainer("target", weight_decay=0.1, weight_decay_until=3)
+    run = trainer(RECIPES["target"], weight_decay=0.1, weight_decay_until=3)
     run.run()
     assert [group["weight_decay"] for group in run._optimizer.param_groups] == [0.0, 0.0]
 
 
 def test_diverging_is_one_sentence() -> None:
-    run = trainer("target", rate=1e12)
+    run = trainer(RECIPES["target"], rate=1e12)
     with pytest.raises(GraphScaleError, match=r"diverged; give a smaller --rate"):
         run.run()
 
@@ -145,12 +149,18 @@ def test_options_are_checked() -> None:
     assert recipe("late").decay == "after growth"
 
 
-def test_shorter_training_keeps_the_epochs_of_its_warm_up() -> None:
+def test_recipe_that_needs_fewer_epochs_keeps_those_of_the_warm_up() -> None:
     options = TrainingOptions(
         epochs=20, schedule=RateSchedule("linear", warm_up=0.1), weight_decay_until=10
     )
-    shorter = options.shortened(0.75)
+    shorter = options.for_recipe(replace(recipe("target"), length=0.75))
     assert shorter.epochs == 15
     assert shorter.schedule.warm_up * shorter.epochs == pytest.approx(2)
     assert shorter.weight_decay_until == 8  # half of 15
-    assert options.shortened(1.0) == options
+    assert options.for_recipe(recipe("target")) == options
+
+
+def test_every_stage_has_an_epoch_if_there_are_enough() -> None:
+    stages = len(recipe("late").stages)
+    assert TrainingOptions(epochs=stages).for_recipe(recipe("late")).epochs == stages
+    assert TrainingOptions(epochs=2).for_recipe(recipe("late")).epochs == 2
