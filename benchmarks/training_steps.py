@@ -40,12 +40,11 @@ from target import target_network
 from zoo import build
 
 RESULTS = Path(__file__).parent / "results" / "training_steps.json"
-# By name: how the target is made, its input's channels, the sizes of target and pre-train images,
-# and batch sizes.
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int, int, tuple[int, ...]]] = {
-    "ResNet-34": (lambda: build("resnet34"), 3, 224, 160, (4, 16)),
-    "OverFeat-fast": (lambda: build("overfeat_fast"), 3, 231, 147, (8, 32)),
-    "demo": (lambda: target_network(1, 10), 1, DEMO_SIZE, 48, (64,)),
+# By name: how the target is made, channels and size of its images, and batch sizes.
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int, tuple[int, ...]]] = {
+    "ResNet-34": (lambda: build("resnet34"), 3, 224, (4, 16)),
+    "OverFeat-fast": (lambda: build("overfeat_fast"), 3, 231, (8, 32)),
+    "demo": (lambda: target_network(1, 10), 1, DEMO_SIZE, (64,)),
 }
 SGD = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -86,13 +85,14 @@ def processor_seconds(
 
 def measure(network: str, batch: int, turns: int) -> dict[str, object]:
     """The point of a network and batch size."""
-    make, channels, size, small, _ = NETWORKS[network]
+    make, channels, size, _ = NETWORKS[network]
     torch.manual_seed(0)
     target = make()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         example = torch.randn(2, channels, size, size)
-        pretrain = graphscale.shrink(target, example, input_size=(size, small))
+        pretrain = graphscale.shrink(target, example)
+    small = pretrain.graphscale_plan.inputs[0].pretrain[-1]
     candidates = {
         (state, how): step(module, torch.randn(batch, channels, pixels, pixels), how)
         for state, module, pixels in (("target", target, size), ("pre-train", pretrain, small))

@@ -154,6 +154,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     """Train, and show the results."""
     from graphscale.cli.tables import show_trainings
     from graphscale.cli.training_progress import TrainingProgress
+    from graphscale.training.keep_memory import keep_freed_memory
     from graphscale.training.ranks import is_first_rank
     from graphscale.training.train_folder import train_folder
 
@@ -164,6 +165,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     stem = Path(options.model.replace(":", ".")).name.removesuffix(".onnx")
     output = options.output or Path(f"{stem}.run")
     outputs.expect(output / "model.onnx", output / "last.pt")
+    keep_freed_memory()  # this process does nothing but train
     with TrainingProgress(terminal) as notices:
         results = train_folder(
             options.model,

@@ -19,7 +19,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ from torch.nn import functional as F
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.distributed.data_parallel import GRADIENTS
+from graphscale.layers.matrix_conv import matrix_convolutions
+from graphscale.training.fused_sgd import FusedSGD
 from graphscale.training.image_size import SharedImageSize
 from graphscale.training.ranks import Ranks
 from graphscale.training.rate_schedule import RateSchedule
@@ -306,7 +308,7 @@ class Trainer:
             if decays is not None and epochs >= decays:
                 group["weight_decay"] = 0.0
         images = images.contiguous(memory_format=self._format)
-        with self._autocast():
+        with self._autocast(), self._convolutions():
             scores = self._call(images)
             loss = F.cross_entropy(
                 scores.float(), labels, label_smoothing=self.options.label_smoothing
@@ -343,7 +345,7 @@ class Trainer:
         self.network.eval()
         loss = hits = count = 0.0
         for images, labels in self.batches.validation():
-            with self._autocast():
+            with self._autocast(), self._convolutions():
                 scores = self.network(images.contiguous(memory_format=self._format)).float()
             loss += F.cross_entropy(scores, labels, reduction="sum").item()
             hits += (scores.argmax(1) == labels).sum().item()
@@ -397,10 +399,13 @@ class Trainer:
         ]
         groups = [group for group in groups if group["params"]]
         options = {"lr": self.options.rate, "weight_decay": self.options.weight_decay}
+        on_cpu = self.device.type == "cpu"
         if self.options.optimizer == "adamw":
-            return torch.optim.AdamW(groups, **options)
+            fused = True if on_cpu and self.options.precision != "float16" else None
+            return torch.optim.AdamW(groups, fused=fused, **options)
         momentum = self.options.momentum
-        return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, **options)
+        kind = FusedSGD if on_cpu else torch.optim.SGD
+        return kind(groups, momentum=momentum, nesterov=momentum > 0, **options)
 
     def _rate(self, done: float) -> float:
         """The learning rate after `done` epochs."""
@@ -474,6 +479,10 @@ class Trainer:
             dtype=getattr(torch, precision) if precision != "float32" else None,
             enabled=precision != "float32",
         )
+
+    def _convolutions(self):
+        """The context of a forward pass; torch.compile would not see what it does."""
+        return nullcontext() if self.options.compile else matrix_convolutions()
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
