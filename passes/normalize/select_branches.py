@@ -93,7 +93,8 @@ def _replace(graph: ir.Graph, node: ir.Node, names: FreeNames) -> None:
             for value in each.outputs:
                 if value.name in taken:
                     value.name = names.free(value.name)
-            taken.update([node_name(each), *(value.name for value in each.outputs)])
+            taken.add(node_name(each))
+            taken.update(value.name for value in each.outputs if value.name)
         nodes += inner
     for output, first, second in zip(node.outputs, *results, strict=True):
         where = ir.node("Where", [node.inputs[0], first, second], name=f"{node_name(node)}.select")
