@@ -181,9 +181,9 @@ def _counts_pixels(tensor: ir.TensorProtocol) -> bool:
     """Whether a tensor holds whole and half numbers of pixels, as anchor points and strides do.
 
     Numbers that were trained hardly ever are multiples of a half. Those that training starts from
-    are, but are one number repeated, or zeros and ones.
+    are, but are one number repeated, or zeros and ones. Two numbers are too few to tell.
     """
-    if not tensor.dtype.is_floating_point():
+    if not tensor.dtype.is_floating_point() or tensor.size < 3:
         return False
     numbers = tensor.numpy().astype(np.float64)
     first = numbers.flat[:64]  # enough to tell nearly every weight without reading it whole

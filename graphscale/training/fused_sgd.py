@@ -26,7 +26,7 @@ class FusedSGD(torch.optim.SGD):
     Example:
         >>> import torch
         >>> layer = torch.nn.Linear(4, 2)
-        >>> FusedSGD(layer.parameters(), lr=0.1, momentum=0.9).state_dict()["param_groups"][0]["lr"]
+        >>> FusedSGD(layer.parameters(), lr=0.1, momentum=0.9).defaults["lr"]
         0.1
     """
 
