@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from graphscale import GraphScaleError
 from graphscale.modules.example import Example
-from graphscale.modules.trace_module import module_path, trace_module
+from graphscale.modules.module_path import module_path
+from graphscale.modules.trace_module import trace_module
 
 
 class Parts(nn.Module):
