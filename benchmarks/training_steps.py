@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -50,6 +51,8 @@ SGD = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 OURS = "graphscale train"
 
+Name = TypeVar("Name")
+
 
 def step(network: nn.Module, images: torch.Tensor, how: str) -> Callable[[], None]:
     """One training step; `how` is a memory format of torch's own step, or `OURS`."""
@@ -69,9 +72,7 @@ def step(network: nn.Module, images: torch.Tensor, how: str) -> Callable[[], Non
     return run
 
 
-def processor_seconds(
-    candidates: dict[tuple[str, str], Callable[[], None]], turns: int
-) -> dict[tuple[str, str], float]:
+def processor_seconds(candidates: dict[Name, Callable[[], None]], turns: int) -> dict[Name, float]:
     """Seconds of the processor of each candidate's fastest turn, after one that does not count."""
     best = dict.fromkeys(candidates, math.inf)
     for turn in range(turns + 1):

@@ -116,9 +116,10 @@ def _onnxruntime_accuracy(path: Path, test: LabelledImages) -> float:
 
 
 def _quiet_exporter() -> None:
-    """Hide torch's notes on optional packages and on deprecated calls within its exporter."""
+    """Hide torch's notes on optional packages, deprecated calls and an export for training."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", "Exporting a model while it is in training mode")
 
 
 def _options() -> argparse.Namespace:

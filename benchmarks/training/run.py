@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,11 +23,15 @@ from networks import NETWORKS
 from variants import VARIANTS, stage_name
 
 import graphscale
+from graphscale.core.files import replacing
 from graphscale.training.image_batches import TensorBatches
 from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import RunFolder
 from graphscale.training.trainer import Events, Trainer, TrainingOptions
+
+sys.path.append(str(Path(__file__).parents[1]))
+from turns import processor
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT.parent / "results" / "training"
@@ -93,22 +96,13 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
         "ends": trainer.ends,
         "train_images": len(data[0][1]),
         "test_images": len(data[1][1]),
-        "device": f"{options.threads} threads of {processor_name()}",
+        "device": f"{options.threads} threads of {processor()}",
         "versions": {"graphscale": graphscale.__version__, "torch": torch.__version__},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(part, file)
-
-
-def processor_name() -> str:
-    """The processor, in words."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    with replacing(file) as (part,):
+        part.write((json.dumps(report, indent=1) + "\n").encode())
 
 
 def _data(train: int, test: int):

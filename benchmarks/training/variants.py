@@ -12,15 +12,6 @@ _TARGET = RecipeStage(1.0, target=True)
 _STAGES = Recipe(
     "stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), decay="after growth"
 )
-_LATE_PROGRESSIVE = Recipe(
-    "late progressive",
-    (
-        *(RecipeStage(*each) for each in ((0.25, _LEAVE_ALL, 0.5), (0.5, _LEAVE_ALL, 0.625))),
-        RecipeStage(0.7, _LEAVE_ALL, 0.75),
-        _TARGET,
-    ),
-    decay="after growth",
-)
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ VARIANTS = {
     "target-compressed": Variant(RECIPES["target"], share=0.5),
     "progressive": Variant(RECIPES["progressive"]),
     "late-leave-3-0.75": Variant(_two(0.7, _LEAVE_3), share=0.75),
-    "late-progressive-0.83": Variant(_LATE_PROGRESSIVE, share=0.83),
+    "late": Variant(RECIPES["late"], share=RECIPES["late"].length),
     "target-linear": Variant(RECIPES["target"]),
     "progressive-0.83": Variant(RECIPES["progressive"], share=0.83),
     "late-images-0.75": Variant(_two(0.7, _LEAVE_ALL), share=0.75),

@@ -20,11 +20,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphscale.distributed.collectives import all_gather_single
 from graphscale.layers.one_bit import one_bit_dequantize, one_bit_quantize
 
 _BITS = 32  # of a word
-# torch 2.13 renamed it.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 @dataclass
@@ -180,7 +179,7 @@ class OneBitExchange:
             parts.append(part)
         packet = self.packets.pack(parts, 1)
         received = packet.new_empty(self.ranks, self.packets.size)
-        _all_gather(received, packet, group=self.group)
+        all_gather_single(received, packet, group=self.group)
         results = []
         for (rows, columns), (words, scales) in zip(
             self.packets.shapes, self.packets.unpack(received)

@@ -16,11 +16,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.distributed.collectives import all_gather_single, reduce_scatter_single
 
 BATCHES = ("same", "split")
-# torch 2.13 renamed them.
-_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def enter(x: Tensor, batch: str, group: dist.ProcessGroup) -> Tensor:
@@ -57,13 +55,13 @@ def _summed(x: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 def _gathered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     every = x.new_empty(len(x) * dist.get_world_size(group), *x.shape[1:])
-    _all_gather(every, x.contiguous(), group=group)
+    all_gather_single(every, x.contiguous(), group=group)
     return every
 
 
 def _scattered(y: Tensor, group: dist.ProcessGroup) -> Tensor:
     own = y.new_empty(len(y) // dist.get_world_size(group), *y.shape[1:])
-    _reduce_scatter(own, y.contiguous(), group=group)
+    reduce_scatter_single(own, y.contiguous(), group=group)
     return own
 
 

@@ -62,32 +62,17 @@ class Ranks:
         """
         if self.count == 1:
             return [function()]
-        try:
-            answer: tuple = (function(), None)
-        except GraphScaleError as error:
-            answer = (None, str(error))
         answers: list = [None] * self.count
-        dist.all_gather_object(answers, answer, group=self._group)
-        for _, failure in answers:
-            if failure is not None:
-                raise GraphScaleError(failure)
-        return [value for value, _ in answers]
+        dist.all_gather_object(answers, _attempt(function), group=self._group)
+        return _values(answers)
 
     def first(self, function: Callable[[], Value]) -> Value:
         """What `function` returns on the first rank, which alone calls it; raises as `each`."""
         if self.count == 1:
             return function()
-        answer: list = [(None, None)]
-        if self.is_first:
-            try:
-                answer = [(function(), None)]
-            except GraphScaleError as error:
-                answer = [(None, str(error))]
-        dist.broadcast_object_list(answer, src=0, group=self._group)
-        value, failure = answer[0]
-        if failure is not None:
-            raise GraphScaleError(failure)
-        return value
+        answers: list = [_attempt(function) if self.is_first else None]
+        dist.broadcast_object_list(answers, src=0, group=self._group)
+        return _values(answers)[0]
 
     def wrapped(self, network: nn.Module, **options: Any) -> nn.Module:
         """The network in `DataParallel`, for its training steps; with one rank, the network."""
@@ -98,6 +83,22 @@ class Ranks:
         if self.count > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
+
+
+def _attempt(function: Callable[[], Value]) -> tuple[Value | None, str | None]:
+    """What `function` returns, or the text of the GraphScaleError that it raises."""
+    try:
+        return function(), None
+    except GraphScaleError as error:
+        return None, str(error)
+
+
+def _values(answers: Sequence[tuple[Any, str | None]]) -> list:
+    """The values of attempts; raises the first error among them."""
+    for _, failure in answers:
+        if failure is not None:
+            raise GraphScaleError(failure)
+    return [value for value, _ in answers]
 
 
 def is_first_rank() -> bool:
