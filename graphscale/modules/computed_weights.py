@@ -32,7 +32,8 @@ _CONVOLUTIONS = (
     *(F.conv1d, F.conv2d, F.conv3d),
     *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear),
 )
-_LAYERS = ("Conv", "ConvTranspose", "FFTConv", "Gemm", "MatMul")
+# Operators that multiply by a weight, which is their second input.
+LAYERS = ("Conv", "ConvTranspose", "FFTConv", "Gemm", "MatMul")
 _POWER_ITERATIONS = 15  # torch's own number when a layer gets its spectral norm
 
 
@@ -124,7 +125,7 @@ def find_computed_weights(graph: ir.Graph, module: nn.Module) -> ComputedWeights
     layers: set[str] = set()
     for node in graph:
         path = module_path(node)
-        if node.op_type not in _LAYERS or path is None or path in layers:
+        if node.op_type not in LAYERS or path is None or path in layers:
             continue
         kernel = node.inputs[1]
         if kernel.is_initializer() or kernel not in roots or kernel.shape is None:

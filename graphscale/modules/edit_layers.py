@@ -347,7 +347,10 @@ _PADDINGS = (
     *(nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d),
     *(nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d),
 )
-_POOLS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool", "GlobalMaxPool", "ReduceMax")
+_POOLS = (
+    *("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool", "GlobalMaxPool", "ReduceMax"),
+    "Resize",  # where adaptive pooling repeats pixels
+)
 
 _EDITORS: dict[type, Callable[[nn.Module, list[ir.Node]], None]] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),

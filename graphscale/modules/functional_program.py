@@ -20,6 +20,11 @@ from graphscale.modules.example import Example
 
 _ATEN = torch.ops.aten
 # Operators that may return their very input although their schema does not say so.
+# Adaptive pooling -> the pooling by windows and the interpolation that do the same at some sizes.
+_ADAPTIVE_POOLS = {
+    _ATEN.adaptive_avg_pool1d.default: (_ATEN.avg_pool1d.default, _ATEN.upsample_nearest1d.vec),
+    _ATEN.adaptive_avg_pool2d.default: (_ATEN.avg_pool2d.default, _ATEN.upsample_nearest2d.vec),
+}
 _MAY_RETURN_INPUT = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout"}
 
 
@@ -29,7 +34,7 @@ def functional_program(
     """The program of `module` with a symbolic batch, or None where it needs decomposing.
 
     Args:
-        module: In evaluation mode.
+        module: With its normalization layers in evaluation mode.
         example: With at least two images, if its batch is to be symbolic.
     """
     try:
@@ -61,13 +66,8 @@ def _rewrite(node: fx.Node) -> bool:
         return not isinstance(target, torch._ops.HigherOrderOperator)
     if target is _ATEN.batch_norm.default:
         return _rewrite_batch_norm(node)
-    if target in (_ATEN.adaptive_avg_pool1d.default, _ATEN.adaptive_avg_pool2d.default):
-        sizes = node.args[1]
-        if set(sizes) != {1}:
-            return False
-        node.target = _ATEN.mean.dim
-        node.args = (node.args[0], list(range(-len(sizes), 0)), True)
-        return True
+    if target in _ADAPTIVE_POOLS:
+        return _rewrite_adaptive_pool(node, *_ADAPTIVE_POOLS[target])
     return _rewrite_in_place(node) if target._schema.is_mutable else True
 
 
@@ -91,6 +91,42 @@ def _rewrite_batch_norm(node: fx.Node) -> bool:
     node.replace_all_uses_with(first)
     graph.erase_node(node)
     return True
+
+
+def _rewrite_adaptive_pool(
+    node: fx.Node, pool: torch._ops.OpOverload, repeat: torch._ops.OpOverload
+) -> bool:
+    """Replace adaptive average pooling by a mean, by windows of one size, or by repeated pixels."""
+    x, after = node.args[0], list(node.args[1])
+    before = list(x.meta["val"].shape[-len(after) :])
+    if set(after) == {1}:
+        node.target, node.args = _ATEN.mean.dim, (x, list(range(-len(after), 0)), True)
+        return True
+    if not all(isinstance(size, int) for size in before) or x.meta["val"].ndim != len(after) + 2:
+        return False
+    windows = [_equal_windows(*sizes) for sizes in zip(before, after)]
+    if None not in windows:
+        node.target, node.args = pool, (x, *map(list, zip(*windows)))
+        return True
+    if all(large % small == 0 for small, large in zip(before, after)):
+        node.target, node.args = repeat, (x, after, None)
+        return True
+    return False
+
+
+def _equal_windows(before: int, after: int) -> tuple[int, int] | None:
+    """Kernel and stride of adaptive pooling from `before` to `after` pixels.
+
+    None where its windows, from floor(i·before/after) to ceil((i + 1)·before/after), are of
+    different sizes or distances.
+    """
+    stride = before // after
+    kernel = before - (after - 1) * stride
+    for i in range(after):
+        first, last = i * before // after, -(-(i + 1) * before // after)
+        if (first, last) != (i * stride, i * stride + kernel):
+            return None
+    return (kernel, stride) if stride else None
 
 
 def _rewrite_in_place(node: fx.Node) -> bool:

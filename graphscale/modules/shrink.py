@@ -11,7 +11,8 @@ graph itself, as `load` imports it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from graphscale.convert.exporter import save
 from graphscale.convert.importer import load, load_structure
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
+from graphscale.core.errors import GraphScaleError
 from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.plan import Plan
 from graphscale.modules.check_image_size import check_image_size, forget_image_size
@@ -50,11 +52,28 @@ from graphscale.modules.plan_in_state_dict import attach_plan
 from graphscale.modules.resize_weight import shrink_weight
 from graphscale.modules.stand_in import stand_in
 from graphscale.modules.trace_module import trace_module
+from graphscale.modules.training_parts import (
+    evaluation,
+    has_more,
+    lacks_parts,
+    with_training_parts,
+)
 from graphscale.modules.why_outputs_differ import why_outputs_differ
 from graphscale.passes.graph.fixed_weights import is_fixed
 from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size
 from graphscale.rescaling.plan import plan_model
 from graphscale.rescaling.shrink import shrink_model
+
+_Mode = Callable[[nn.Module], nn.Module]
+# What errors about ONNX files say -> what they say about modules.
+_FOR_MODULES = {
+    "--input-size": "input_size",
+    "--keep": "keep",
+    "cut the model before it or replace the node": "shrink the part of the module before it, or "
+    "replace it by another",
+    "cut the model before it, replace the node": "shrink the part of the module before it, "
+    "replace it by another",
+}
 
 
 @dataclass
@@ -109,10 +128,11 @@ def shrink_module(
     if isinstance(module, Network):
         return _shrink_network(module, options)
     example = Example(example_input)
-    if any(tensor.is_meta for tensor in tensors_of(module).values()):
-        options["init"] = init or "resize"
-        return _shrink(_materialized(module), _on_cpu(example), options).to("meta")
-    return _shrink(module, example, options)
+    with _named_for_modules():
+        if any(tensor.is_meta for tensor in tensors_of(module).values()):
+            options["init"] = init or "resize"
+            return _shrink(_materialized(module), _on_cpu(example), options).to("meta")
+        return _shrink(module, example, options)
 
 
 def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
@@ -128,11 +148,33 @@ def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
     module = unwrapped(module)
     if isinstance(module, Network):
         return plan_model(save(module), **options)
-    example = Example(example_input)
+    example = _on_cpu(Example(example_input))
     traced = _materialized(module)
-    model = trace_module(traced.eval(), _on_cpu(example))
-    computed = find_computed_weights(model.graph, traced)
-    return computed.renamed(plan_model(model, **options))
+
+    def plan(parts: bool) -> Plan:
+        model, mode = _traced(traced, example, parts=parts)
+        computed = find_computed_weights(model.graph, traced)
+        try:
+            return computed.renamed(plan_model(model, **options))
+        except GraphScaleError:
+            if mode is evaluation:
+                raise
+            return plan(parts=False)
+
+    with _named_for_modules():
+        return plan(parts=True)
+
+
+@contextmanager
+def _named_for_modules() -> Iterator[None]:
+    """A context in which errors speak of arguments and modules, not of options and nodes."""
+    try:
+        yield
+    except GraphScaleError as error:
+        text = str(error)
+        for words, others in _FOR_MODULES.items():
+            text = text.replace(words, others)
+        raise GraphScaleError(text) from error
 
 
 def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
@@ -160,19 +202,52 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
     return shrunk
 
 
-def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) -> _Shrunk:
+def _attempt(
+    module: nn.Module, example: Example, options: dict, whole: bool, parts: bool = True
+) -> _Shrunk:
     """Trace the module, shrink the graph, and give a copy of the module the graph's sizes.
 
     Args:
         module, example: The target and its arguments.
         options: Of `shrink_model`.
-        whole: Trace by torch.onnx's slower strategy, and keep dropout layers, which only training
-            needs.
+        whole: Trace by torch.onnx's slower strategy, in evaluation mode, and keep dropout layers,
+            which only training needs.
+        parts: Shrink the parts that run only in training, too, where they can be shrunk.
     """
     edited = copy_module(module)
-    model = trace_module(edited.eval(), example, quick=not whole, keep_dropout=whole)
+    model, mode = _traced(edited, example, whole, parts and not whole)
     adopt_modes(edited, module)
     forget_image_size(edited)
+    try:
+        result = _edited(edited, model, mode, example, options)
+    except GraphScaleError:
+        if mode is evaluation:
+            raise
+        result = None
+    if mode is not evaluation and (result is None or result.reason is not None):
+        return _attempt(module, example, options, whole, parts=False)
+    return result
+
+
+def _traced(
+    module: nn.Module, example: Example, whole: bool = False, parts: bool = True
+) -> tuple[ir.Model, _Mode]:
+    """The graph of the module, and what puts the module into the mode in which it was traced."""
+    model = trace_module(evaluation(module), example, quick=not whole, keep_dropout=whole)
+    if parts and lacks_parts(model.graph, module):
+        try:
+            more = trace_module(with_training_parts(module), example)
+        except GraphScaleError:
+            return model, evaluation
+        if has_more(more.graph, model.graph):
+            return more, with_training_parts
+    return model, evaluation
+
+
+def _edited(
+    edited: nn.Module, model: ir.Model, mode: _Mode, example: Example, options: dict
+) -> _Shrunk:
+    """Shrink the graph `model` of `edited`, and give `edited` its sizes."""
     computed = find_computed_weights(model.graph, edited)
     before = {name: value.const_value for name, value in model.graph.initializers.items()}
     model, plan = shrink_model(model, **options)
@@ -188,16 +263,17 @@ def _attempt(module: nn.Module, example: Example, options: dict, whole: bool) ->
     except CannotEditError as error:
         reason = str(error)
     if reason is None:
+        device = device_of(edited)
         network = load_structure(model)
         held = set(network.state_dict())
-        network = copy_without_weights(network, held).to(device_of(module))
+        network = copy_without_weights(network, held).to(device)
         fed = _pretrain_example(example, model)
         fixed = {
-            name: to_torch(value.const_value).to(device_of(module))
+            name: to_torch(value.const_value).to(device)
             for name, value in model.graph.initializers.items()
             if name in held and is_fixed(value)
         }
-        reason = why_outputs_differ(edited, network, fed, computed, fixed)
+        reason = why_outputs_differ(edited, network, fed, computed, fixed, mode)
     return _Shrunk(edited, model, computed.renamed(plan), reason)
 
 

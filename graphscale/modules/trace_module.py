@@ -6,6 +6,8 @@ state-dict names, and `module_path.module_path(node)` gives the submodule of a n
 
 from __future__ import annotations
 
+from collections import Counter
+
 import onnx_ir as ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
@@ -15,11 +17,13 @@ from graphscale.convert.operators.normalization import DROPS
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.export import add_function_bodies, to_onnx
 from graphscale.layers.quiet_exporter import quiet_exporter
+from graphscale.modules.computed_weights import LAYERS
 from graphscale.modules.example import Example
 from graphscale.modules.functional_program import functional_program
 from graphscale.modules.keep_dropout import mark_dropout, place_dropout
-from graphscale.modules.module_path import SCOPES
+from graphscale.modules.module_path import SCOPES, module_path
 from graphscale.modules.own_padding import PADS_ITSELF, merge_own_padding
+from graphscale.modules.translate_program import translate_program
 from graphscale.passes.graph.fixed_weights import mark_fixed
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
@@ -32,7 +36,7 @@ def trace_module(
     The batch is symbolic where the module allows it, else the example's.
 
     Args:
-        module: In evaluation mode.
+        module: In the mode in which it is traced.
         example: Inputs at the target's size.
         quick: Skip torch.onnx's decompositions where the module allows it.
         keep_dropout: Keep dropout and drop-path layers as Dropout nodes.
@@ -65,6 +69,7 @@ def trace_module(
         if name in model.graph.initializers and names[id(weight)] != name:
             model.graph.initializers[name].name = names[id(weight)]
     model.meta["source"] = type(module).__name__
+    _name_after_layers(model.graph)
     for node in model.graph.all_nodes():
         for key in node.metadata_props.keys() - {SCOPES, DROPS, PADS_ITSELF}:
             del node.metadata_props[key]
@@ -78,6 +83,9 @@ def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Mode
         options["opset_version"] = 22  # the first one with convolutions in bfloat16
     program = functional_program(module, batched) if quick else None
     if program is not None:
+        model = translate_program(program)
+        if model is not None:
+            return model
         try:
             return to_onnx(program, (), dynamic_shapes=batched.batch_name(), **options)
         except GraphScaleError:
@@ -92,6 +100,21 @@ def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Mode
         )
     except GraphScaleError:
         return to_onnx(module, example.args, kwargs=example.kwargs, **options)
+
+
+def _name_after_layers(graph: ir.Graph) -> None:
+    """Name nodes after the submodules that they come from, as messages and `keep` name them.
+
+    The one convolution or matrix product of a submodule has the submodule's path as its name, any
+    other node the path and a name of its own.
+    """
+    products = Counter(module_path(node) for node in graph if node.op_type in LAYERS)
+    for node in graph:
+        path = module_path(node)
+        if path and node.op_type in LAYERS and products[path] == 1:
+            node.name = path
+        elif path:
+            node.name = f"{path}.{(node.name or '').removeprefix('node_')}"
 
 
 def _computes_numbers(node: ir.Node) -> bool | None:

@@ -6,7 +6,7 @@ they differ. Both are run on the same random weights and inputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from graphscale.modules.computed_weights import ComputedWeights
 from graphscale.modules.example import Example
 from graphscale.modules.module_state import copy_without_weights
+from graphscale.modules.training_parts import evaluation
 
 _TOLERANCE = 1e-4  # norm of the difference, relative to the norm of the reference's output
 
@@ -26,13 +27,14 @@ def why_outputs_differ(
     example: Example,
     computed: ComputedWeights | None = None,
     fixed: Mapping[str, torch.Tensor] | None = None,
+    mode: Callable[[nn.Module], nn.Module] = evaluation,
 ) -> str | None:
     """Why `module` does not compute what `reference` does, or None if it does.
 
-    Both run in evaluation mode. Their weights are drawn at random, because a branch whose last
-    scale is still zero would hide an error in it. They run in float32; where the outputs differ, or
-    a module does not run, once more in float64, because deep networks amplify rounding. The modules
-    are not changed.
+    The reference runs in evaluation mode. The weights are drawn at random, because a branch whose
+    last scale is still zero would hide an error in it. Both run in float32; where the outputs
+    differ, or a module does not run, once more in float64, because deep networks amplify rounding.
+    The modules are not changed.
 
     Args:
         module: Called with the example's args and kwargs.
@@ -42,6 +44,7 @@ def why_outputs_differ(
         computed: The weights of `reference` that `module` computes in its forward.
         fixed: The weights of `reference` that nothing trains and that `module` computes, or holds
             as buffers outside its state dict.
+        mode: Puts `module` into the mode in which it was traced.
 
     Returns:
         The end of a sentence that begins with the module's name, or None.
@@ -53,7 +56,7 @@ def why_outputs_differ(
         shapes |= {name: own[name] for name in computed.read if name in own}
     every = {*reference.state_dict()}
     module, reference = (
-        copy_without_weights(module, set(shapes)).eval(),
+        mode(copy_without_weights(module, set(shapes))),
         copy_without_weights(reference, every).eval(),
     )
     reason = None

@@ -152,7 +152,8 @@ class _Solver:
             node = chain[-1].node
             raise GraphScaleError(
                 f"node {node_name(node)!r} ({node.op_type}): no padding takes the map to "
-                f"{self.sizes[end]} pixels, which other layers need; give another --input-size"
+                f"{self.sizes[end]} pixels, which other layers need; give another --input-size "
+                "(the target's own always fits)"
             )
         ((_, options),) = best.values()
         for mapping, option in zip(chain, options, strict=True):
@@ -230,7 +231,8 @@ class _Solver:
         if not costs:
             raise GraphScaleError(
                 f"node {node_name(chain[-1].node)!r}: its map has no size in the pre-train network "
-                "that all its readers accept; give another --input-size"
+                "that all its readers accept; give another --input-size (the target's own always "
+                "fits)"
             )
         size = min(costs, key=costs.get)
         self.sizes[end] = size

@@ -26,6 +26,9 @@ from graphscale.passes.spatial.mapping import (
 from graphscale.passes.spatial.registry import ConvolutionRule, Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
 
+# A window that covers the whole map leaves one pixel, in which all positions are mixed. Where the
+# target has several pixels, that costs more than a size of a pixel more than is due.
+_COVER_COST = 0.5
 _CROP_COST = 50.0  # per pixel: negative padding needs a Pad before the operator
 
 
@@ -87,7 +90,9 @@ class Window(KernelParameters):
                     if window.last_starts_in_padding(size):
                         continue
                     if window.output(size) in wanted:
-                        yield Option(window.output(size), window, window._cost(given, scale))
+                        cost = window._cost(given, scale)
+                        covers = window.output(size) == 1 < target.result and window.span == size
+                        yield Option(out, window, cost + _COVER_COST * covers)
 
     def _cost(self, target: Window, scale: float) -> float:
         """What this padding costs, compared with the target's."""
