@@ -71,17 +71,18 @@ def load(
     return _network(model, dtype, input_size, to_torch).train()
 
 
-def load_structure(model: ModelLike) -> Network:
+def load_structure(model: ModelLike, batch: int) -> Network:
     """The network that `load` makes of `model`, with zeros for weights, which take no memory.
 
-    Every weight has its shape and dtype, and strides of 0 over a single zero.
+    Every weight has its shape and dtype, and strides of 0 over a single zero. The network takes
+    batches of `batch` images alone, so that shapes are computed only once.
     """
 
     def zeros(tensor: ir.TensorProtocol) -> torch.Tensor:
         shape = tuple(tensor.shape.numpy())
         return torch.zeros((), dtype=torch_dtype(tensor.dtype)).expand(shape)
 
-    return _network(model, None, None, zeros)
+    return _network(model, None, None, zeros, (batch,))
 
 
 def _network(
@@ -89,6 +90,7 @@ def _network(
     dtype: torch.dtype | None,
     input_size: Sequence[int] | None,
     weight_of: Callable[[ir.TensorProtocol], torch.Tensor],
+    batches: Sequence[int] = _BATCHES,
 ) -> Network:
     """Import `model`; `weight_of` makes the torch weight of an ONNX tensor."""
     original = load_model(model)
@@ -104,7 +106,8 @@ def _network(
     for values, kind in ((weights.parameters, torch.nn.Parameter), (weights.statistics, _buffer)):
         for value, tensor in values.items():
             network.add_weight(value.name, kind(_converted(weight_of(tensor), dtype)))
-    network.set_program(_Importer(network, graph, weights, dtype, input_size).program())
+    importer = _Importer(network, graph, weights, dtype, input_size, batches)
+    network.set_program(importer.program())
     return network
 
 
@@ -175,6 +178,7 @@ class _Importer:
         weights: Weights,
         dtype: torch.dtype | None,
         input_size: Sequence[int] | None,
+        batches: Sequence[int],
     ) -> None:
         self._network = network
         self._graph = graph
@@ -184,7 +188,7 @@ class _Importer:
         inputs = [v for v in graph.inputs if v.name not in graph.initializers]
         shapes = [self._input_shape(value, input_size) for value in inputs]
         symbolic = any(None in shape for shape in shapes)
-        self._tracer = Tracer(network, _BATCHES if symbolic else _BATCHES[:1])
+        self._tracer = Tracer(network, batches if symbolic else batches[:1])
         self._values: dict[ir.Value, Any] = {}
         for value, shape in zip(inputs, shapes):
             sizes = [[n if d is None else d for d in shape] for n in self._tracer.batches]

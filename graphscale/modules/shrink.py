@@ -64,6 +64,7 @@ from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size
 from graphscale.rescaling.plan import plan_model
 from graphscale.rescaling.shrink import shrink_model
 
+_BATCH = 2  # images on which the shrunk module is compared with its graph
 _Mode = Callable[[nn.Module], nn.Module]
 # What errors about ONNX files say -> what they say about modules.
 _FOR_MODULES = {
@@ -264,7 +265,7 @@ def _edited(
         reason = str(error)
     if reason is None:
         device = device_of(edited)
-        network = load_structure(model)
+        network = load_structure(model, _BATCH)
         held = set(network.state_dict())
         network = copy_without_weights(network, held).to(device)
         fed = _pretrain_example(example, model)
@@ -350,7 +351,7 @@ def _pretrain_example(example: Example, model: ir.Model) -> Example:
     """Random inputs of the pre-train network's shapes; two images where the batch is symbolic."""
     inputs = [value for value in model.graph.inputs if not value.is_initializer()]
     if not any(isinstance(value.shape[0], int) for value in inputs if len(value.shape)):
-        example = example.batched().first_images(2)
+        example = example.batched().first_images(_BATCH)
     shapes = iter([value.shape for value in inputs])
     generator = torch.Generator().manual_seed(0)
 

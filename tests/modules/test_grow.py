@@ -52,6 +52,29 @@ def test_a_shrunk_module_shrinks_and_grows_again() -> None:
     torch.testing.assert_close(grown(EXAMPLE), large(EXAMPLE))
 
 
+class Block(nn.Module):
+    """A residual block on a map of a few pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, 2, 1)
+        self.first = nn.Conv2d(4, 4, 3, 1, 1)
+        self.second = nn.Conv2d(4, 4, 3, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return x + self.second(self.first(x).relu())
+
+
+def test_a_small_map_is_not_mixed_into_one_pixel_so_that_it_shrinks_again() -> None:
+    medium = graphscale.shrink(Block(), torch.randn(2, 3, 6, 6))
+    assert medium.stem(torch.randn(1, 3, 4, 4)).shape[2:] == (2, 2)
+    assert medium.first(torch.randn(1, 4, 2, 2)).shape[2:] != (1, 1)
+    small = graphscale.shrink(medium, torch.randn(2, 3, 4, 4))
+    assert type(small) is Block
+    assert shapes(graphscale.grow(small)) == shapes(medium)
+
+
 def test_meta_modules() -> None:
     with torch.device("meta"):
         large = target()
