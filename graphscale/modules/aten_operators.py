@@ -285,9 +285,9 @@ def _attention(
 
 
 def _pool(graph: ProgramGraph, kind: str, x: ir.Value, kernel, stride, padding, **options: Any):
-    rank = len(kernel) if _rank(x) == len(kernel) + 2 else _rank(x) - 2
-    _require(1 <= rank == _rank(x) - 2)
+    rank = _rank(x) - 2
     kernel = _ints(kernel, rank)
+    _require(rank == len(kernel))  # not so for an image without a batch
     return graph.op(
         kind,
         x,
@@ -359,6 +359,7 @@ def _reduction(kind: str) -> Callable:
 
 
 TRANSLATIONS |= {
+    _ATEN.mean.default: lambda graph, x, _: _reduction("ReduceMean")(graph, x),
     _ATEN.mean.dim: _reduction("ReduceMean"),
     _ATEN.sum.dim_IntList: _reduction("ReduceSum"),
     _ATEN.amax.default: _reduction("ReduceMax"),

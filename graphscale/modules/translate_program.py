@@ -82,7 +82,7 @@ class _Translation:
             is_weight = spec.kind in _WEIGHTS
             if not is_weight and spec.kind is not InputKind.USER_INPUT:
                 raise NotTranslatedError
-            if not isinstance(node.meta["val"], torch.Tensor):
+            if not isinstance(node.meta.get("val"), torch.Tensor):
                 raise NotTranslatedError
             if is_weight and not node.users:
                 continue

@@ -124,7 +124,7 @@ MOVES = [
     lambda x: x.chunk(2, 1)[1] + x.split([1, 3], 1)[0] + x[:, :, :, None, 2:5].squeeze(3).mean(),
     lambda x: torch.stack(x.unbind(1)[::2], 1) + x[:, 3].unsqueeze(1).expand(-1, 2, -1, -1),
     lambda x: F.pad(x, (1, 2, 0, 3), value=0.5) + F.pad(F.pad(x, (1, 2)), (0, 0, 2, 1), "reflect"),
-    lambda x: F.pad(x, (2, 1), "replicate") + F.pad(x, (2, 1), "circular"),
+    lambda x: F.pad(x, (2, 1, 0, 0), "replicate") + F.pad(x, (2, 1, 0, 0), "circular"),
     lambda x: F.interpolate(x, scale_factor=2) + F.interpolate(x, (16, 24), mode="bilinear"),
     lambda x: F.interpolate(x, (5, 30), mode="bilinear", align_corners=True),
 ]
@@ -138,9 +138,11 @@ def test_moving_elements(function) -> None:
 def test_tokens() -> None:
     def forward(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         tokens = module.norm(x.flatten(2).transpose(1, 2))
-        q, k, v = module.qkv(tokens).reshape(len(x), -1, 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            module.qkv(tokens).reshape(x.shape[0], -1, 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         out = F.scaled_dot_product_attention(q, k, v) + (q @ k.transpose(-2, -1)) @ v
-        return out.transpose(1, 2).reshape(len(x), -1, 4)
+        return out.transpose(1, 2).reshape(x.shape[0], -1, 4)
 
     check(Calls(forward, norm=nn.LayerNorm(4), qkv=nn.Linear(4, 12)))
 
