@@ -249,6 +249,21 @@ def test_options_reach_the_plan() -> None:
     assert not fresh[0].linear.bias.any()
 
 
+class Row(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, 3]
+
+
+def test_a_refusal_names_the_part_of_the_module() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.Sequential(nn.ReLU(), Row()))
+    for function in (graphscale.shrink, graphscale.plan):
+        with pytest.raises(graphscale.GraphScaleError, match="replace it by another$") as error:
+            function(network, EXAMPLE)
+        assert "'1.1.select'" in str(error.value)
+    with pytest.raises(graphscale.GraphScaleError, match="give a smaller input_size$"):
+        graphscale.shrink(network[0], EXAMPLE, input_size=64)
+
+
 def test_keyword_arguments_and_several_outputs() -> None:
     class Two(nn.Module):
         def __init__(self) -> None:

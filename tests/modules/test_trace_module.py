@@ -59,6 +59,16 @@ def test_nodes_know_the_submodule_that_made_them(traced: tuple) -> None:
     assert module_path(ir.node("Relu", [])) is None
 
 
+def test_nodes_are_named_after_their_layers(traced: tuple) -> None:
+    _, model = traced
+    names = {node.op_type: node.name for node in model.graph if node.op_type != "Conv"}
+    assert names["Relu"] == "body.1.relu"
+    assert names["MaxPool"] == "node_max_pool2d"
+    assert [node.name for node in model.graph if node.op_type == "Conv"] == [
+        *("body.0", "again", "tied"),
+    ]
+
+
 def test_a_layer_without_a_bias_has_none(traced: tuple) -> None:
     _, model = traced
     first, second, third = (node for node in model.graph if node.op_type == "Conv")
