@@ -240,7 +240,7 @@ def _traced(
             more = trace_module(with_training_parts(module), example)
         except GraphScaleError:
             return model, evaluation
-        if has_more(more.graph, model.graph):
+        if has_more(more.graph, model.graph, module):
             return more, with_training_parts
     return model, evaluation
 
