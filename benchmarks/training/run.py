@@ -62,7 +62,8 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
     torch.manual_seed(seed)
     target = NETWORKS[network](1, len(CLASSES[options.data]))
     recipe = variant.recipe
-    networks = RescaledNetworks(target, torch.zeros(1, 1, SIZE, SIZE), recipe, seed)
+    example = torch.zeros(1, 1, SIZE, SIZE)
+    networks = RescaledNetworks(target, example, recipe, seed, **variant.growth)
     batches = TensorBatches(*data, batch=64, seed=seed)
     training = TrainingOptions(
         epochs=epochs,
