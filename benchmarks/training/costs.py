@@ -17,10 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from glyphs import CLASSES, SIZE
+from glyphs import CLASSES
 from networks import NETWORKS
 from rich.progress import track
 from run import RESULTS
+from scenes import SIZE
 from variants import VARIANTS, stage_name
 
 import graphscale
