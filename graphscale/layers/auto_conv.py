@@ -127,6 +127,16 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
     return module
 
 
+def is_trying(module: nn.Module) -> bool:
+    """Whether the last step of an accelerated `module` was before the end of its trials."""
+    networks = {
+        layer._network
+        for layer in module.modules()
+        if isinstance(layer, _Automatic) and layer._network is not None
+    }
+    return any(network.settled is None for network in networks)
+
+
 def _forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, attributes: _Attributes, algorithm: str
 ) -> Tensor:
