@@ -19,6 +19,7 @@ from graphscale.convert.network import Network
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.modules.edit_layers import CropOutput, PadInput
+from graphscale.modules.own_padding import follow_own_padding
 from graphscale.modules.shrink import shrink_module
 
 # The modules of torch that define layers whose sizes a plan may change, and the only private
@@ -102,6 +103,8 @@ def copy_layer_sizes(module: nn.Module, template: nn.Module) -> None:
     layers = dict(module.named_modules())
     for path, source in template.named_modules():
         layer = layers.get(path)
+        if layer is not None:
+            follow_own_padding(layer, source)
         if type(layer) is not type(source):
             raise GraphScaleError(
                 f"layer {path!r} of the stage is a {type(source).__name__}, the module's a "

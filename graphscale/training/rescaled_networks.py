@@ -28,15 +28,24 @@ class RescaledNetworks:
         example: A float tensor (1, C, H, W) of the target's size.
         recipe: The recipe.
         seed: For fresh weights.
+        optimizer_state, amplitude: How `grow_` grows in place.
     """
 
     def __init__(
-        self, target: nn.Module, example: torch.Tensor, recipe: Recipe, seed: int = 0
+        self,
+        target: nn.Module,
+        example: torch.Tensor,
+        recipe: Recipe,
+        seed: int = 0,
+        *,
+        optimizer_state: str = "resize",
+        amplitude: str = "response",
     ) -> None:
         self.target = target
         self.example = example
         self.recipe = recipe
         self.seed = seed
+        self._growth = {"optimizer_state": optimizer_state, "amplitude": amplitude}
         self._sizes: dict[int, tuple[int, int]] = {}
 
     def size(self, stage: int) -> tuple[int, int]:
@@ -62,11 +71,11 @@ class RescaledNetworks:
         """
         following = self.recipe.stages[stage + 1]
         if following.target:
-            return grow_(network, optimizers=optimizer)
+            return grow_(network, optimizers=optimizer, **self._growth)
         if isinstance(network, Network):
             return self._shrunk(stage + 1, grow_module(network), init="resize")
         made = self._shrunk(stage + 1, self.target)
-        return grow_(network, to=GrowthStage.of(made), optimizers=optimizer)
+        return grow_(network, to=GrowthStage.of(made), optimizers=optimizer, **self._growth)
 
     def _shrunk(self, stage: int, network: nn.Module, init: str | None = None) -> nn.Module:
         made = shrink_module(network, self.example, **self._options(stage), init=init)

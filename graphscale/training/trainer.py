@@ -362,7 +362,8 @@ class Trainer:
         options = {} if self.options.gradient == "mean" else self._one_bit_options()
         wrapped = self.ranks.wrapped(self.network, **options)
         self._one_bit = getattr(wrapped, "one_bit", None)
-        self._call = torch.compile(wrapped) if self.options.compile else wrapped
+        # dynamic=False: after growth torch.compile would take the image size for a variable.
+        self._call = torch.compile(wrapped, dynamic=False) if self.options.compile else wrapped
         self._optimizer = self._new_optimizer(self.network)
 
     def _one_bit_options(self) -> dict[str, Any]:
