@@ -62,7 +62,7 @@ def test_the_end_of_a_host(end: str, tmp_path: Path) -> None:
     assert answer["seconds"] < 60
     for rank in (0,) if end == "kill" else (0, 1):
         complaints = re.findall("^graphscale: .*$", answer["said"][rank], re.MULTILINE)
-        assert len(complaints) == 1
+        assert len(complaints) == 1, answer
         assert complaints[0].startswith(SENTENCE.format(rank))
         assert complaints[0].endswith("goes on from its last checkpoint with --resume")
         assert answer["statuses"][rank] == 2

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1]))
 from distributed.hosts import Hosts, enter
 
 OPTIONS = ["--data", "images", "--image-size", "16", "--epochs", "1000", "--batch", "8"]
@@ -27,7 +27,7 @@ def main(folder: str, end: str) -> None:
         for rank in range(2):
             environment = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
             environment |= {"MASTER_ADDR": hosts.address(0), "MASTER_PORT": "29500"}
-            environment |= {"PYTHONPATH": os.pathsep.join([folder, *sys.path])}
+            environment |= {"PYTHONPATH": os.pathsep.join([folder, os.environ["PYTHONPATH"]])}
             environment |= {"MORTAL": "1" if end == "kill" else ""}
             whole = [*command, *OPTIONS, "-o", end]
             processes.append(
