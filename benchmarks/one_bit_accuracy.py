@@ -1,9 +1,10 @@
 """Accuracy after training with one bit per gradient element: python benchmarks/one_bit_accuracy.py
 
 Claim: gradients in one bit train a convolutional network on real pictures to the accuracy of dense
-ones, within a point. The pictures are scikit-learn's 1,797 scans of handwritten digits, of which
-every fourth is for testing. Two gloo processes share each batch. Beside dense gradients and one bit
-runs torch's PowerSGD; everything but the hook is the same, and so are the seeds.
+ones, within a point. The pictures are scikit-learn's 1,797 scans of handwritten digits; every
+fourth is for training and the others for testing, so that the networks have faults to differ in.
+Two gloo processes share each batch. Beside dense gradients and one bit runs torch's PowerSGD;
+everything but the hook is the same, and so are the seeds.
 
 Each run takes some seconds; results/one_bit_accuracy.json keeps what is done, and only what is
 missing runs.
@@ -29,9 +30,9 @@ from graphscale.distributed import OneBitState, one_bit_hook
 
 RESULTS = Path(__file__).parent / "results" / "one_bit_accuracy.json"
 PART = "accuracy on digits"
-WAYS = ("dense", "one bit", "PowerSGD 1", "PowerSGD 4")
+WAYS = ("dense", "one bit", "PowerSGD 1")
 SEEDS = (0, 1, 2)
-RANKS, BATCH, EPOCHS, RATE = 2, 64, 12, 0.03
+RANKS, BATCH, EPOCHS, RATE = 2, 32, 12, 0.03
 
 
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,10 +54,10 @@ def network() -> nn.Module:
     )
 
 
-def trained(way: str, seed: int, rank: int) -> float:
-    """The accuracy on the test images, in percent."""
+def trained(way: str, seed: int, rank: int) -> tuple[float, float]:
+    """Accuracy in percent and cross entropy on the test images."""
     images, labels = digits()
-    is_test = torch.arange(len(images)) % 4 == 0
+    is_test = torch.arange(len(images)) % 4 != 0
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     ddp = DistributedDataParallel(network())
@@ -84,25 +85,27 @@ def trained(way: str, seed: int, rank: int) -> float:
             schedule.step()
     ddp.eval()
     with torch.no_grad():
-        hits = ddp.module(images[is_test]).argmax(1) == labels[is_test]
-    return 100 * hits.double().mean().item()
+        scores = ddp.module(images[is_test])
+    hits = scores.argmax(1) == labels[is_test]
+    loss = nn.functional.cross_entropy(scores, labels[is_test])
+    return 100 * hits.double().mean().item(), loss.item()
 
 
 def run_rank(rank: int, meeting: str, way: str, seed: int, answer: int) -> None:
-    """In a process of its own: train, and write the accuracy as the first rank."""
+    """In a process of its own: train, and write the results as the first rank."""
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", f"file://{meeting}", world_size=RANKS, rank=rank, timeout=timedelta(minutes=10)
     )
-    accuracy = trained(way, seed, rank)
+    found = trained(way, seed, rank)
     if rank == 0:
-        os.write(answer, str(accuracy).encode())
+        os.write(answer, json.dumps(found).encode())
     distributed.destroy_process_group()
 
 
-def run(way: str, seed: int) -> float:
-    """The accuracy of one training on all ranks."""
+def run(way: str, seed: int) -> tuple[float, float]:
+    """Accuracy and loss of one training on all ranks."""
     receive, answer = os.pipe()
     with tempfile.TemporaryDirectory() as folder:
         for rank in range(RANKS):
@@ -111,7 +114,7 @@ def run(way: str, seed: int) -> float:
                 os._exit(0)
         if any(os.wait()[1] for _ in range(RANKS)):
             sys.exit("a rank has failed")
-    return float(os.read(receive, 100))
+    return tuple(json.loads(os.read(receive, 100)))
 
 
 def points() -> list[dict]:
@@ -125,12 +128,13 @@ def main() -> None:
     for seed in parser.parse_args().seeds:
         for way in WAYS:
             if not any((each["way"], each["seed"]) == (way, seed) for each in points()):
-                accuracy = run(way, seed)
-                record(RESULTS, PART, [*points(), {"way": way, "seed": seed, "accuracy": accuracy}])
+                accuracy, loss = run(way, seed)
+                point = {"way": way, "seed": seed, "accuracy": accuracy, "loss": loss}
+                record(RESULTS, PART, [*points(), point])
     for way in WAYS:
         found = [each["accuracy"] for each in points() if each["way"] == way]
         if found:
-            each = ", ".join(f"{accuracy:.1f} %" for accuracy in found)
+            each = ", ".join(f"{accuracy:.2f} %" for accuracy in found)
             print(f"{way}: {each}; on average {sum(found) / len(found):.2f} %")
 
 

@@ -31,10 +31,11 @@ from torch import nn
 from graphscale.core.errors import GraphScaleError
 from graphscale.distributed import DataParallel
 
-_PATIENCE = timedelta(seconds=45)
+_MEETING = timedelta(minutes=2)  # until all ranks have started
+_PATIENCE = timedelta(seconds=35)
 _FOR_LONG_WORK = timedelta(days=7)
 _BEAT = timedelta(seconds=5)
-_SILENCE = timedelta(seconds=35)  # after which a rank counts as gone
+_SILENCE = timedelta(seconds=30)  # after which a rank counts as gone
 # What torch's errors name when a peer has gone; they are plain RuntimeErrors.
 _COMMUNICATION = ("gloo", "nccl", "peer", "connection", "timed out", "store", "socket")
 
@@ -221,7 +222,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         backend = "nccl" if device.startswith("cuda") else "gloo"
         # torchrun may use one store for all its restarts: old addresses in it must not be found.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store, _, _ = next(dist.rendezvous("env://", timeout=_PATIENCE))
+        store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
+        store.set_timeout(_PATIENCE)
         store = dist.PrefixStore(f"graphscale/{attempt}", store)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
