@@ -172,7 +172,6 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
     found = steps["after"]()
     tuning = time.perf_counter() - started
     for state in [state for state in steps if state.startswith("after")]:
-        steps[state]()
         while is_trying(modules[state]):
             steps[state]()
     return point(

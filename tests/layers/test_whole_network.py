@@ -108,6 +108,14 @@ def test_torchs_own_stay_where_the_network_is_not_faster(monkeypatch):
     assert set(settled.values()) == {"torch"}
 
 
+def test_what_is_hopelessly_slow_has_one_turn(monkeypatch):
+    clock = Clock(monkeypatch, lambda pass_, kernel, algorithm: 9.0 if algorithm == "torch" else 1)
+    module = accelerate(network())
+    until_settled(clock, module, inference(module))
+    only_torch = [set(step.values()) == {"torch"} for step in clock.steps]
+    assert only_torch.count(True) == 1
+
+
 def test_sizes_modes_and_formats_have_trials_of_their_own(monkeypatch):
     def cost(pass_, kernel, algorithm):
         return {"torch": 2.0, "direct": 1.0}[algorithm]
