@@ -14,7 +14,6 @@ from torch import nn
 from graphscale.convert.network import Network
 from graphscale.modules.grow import grow_module
 from graphscale.modules.shrink import shrink_module
-from graphscale.rescaling.input_size import InputSize
 from graphscale.training.grow_in_place import grow_
 from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.recipes import Recipe
@@ -83,13 +82,8 @@ class RescaledNetworks:
         return made
 
     def _options(self, stage: int) -> dict[str, Any]:
-        chosen = self.recipe.stages[stage]
-        target = _pair(self.example.shape[2:])
-        scale = chosen.scale
-        pretrain = tuple(max(1, round(n * scale)) for n in target) if scale is not None else None
-        # The target's size is said, too: a network from an ONNX file may leave it open.
-        size = InputSize(target, pretrain)
-        return {"kernels": dict(chosen.kernels) or None, "input_size": size, "seed": self.seed}
+        size = _pair(self.example.shape[2:])
+        return {**self.recipe.stages[stage].shrink_options(size), "seed": self.seed}
 
 
 def _pair(sizes: Any) -> tuple[int, int]:

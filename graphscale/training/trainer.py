@@ -106,8 +106,7 @@ class TrainingOptions:
 
         The warm-up keeps its number of epochs; weight decay ends at the same share of the training.
         """
-        stages = min(len(recipe.stages), self.epochs)
-        epochs = max(round(recipe.length * self.epochs), stages)
+        epochs = recipe.epochs(self.epochs)
         warm_up = min(self.schedule.warm_up * self.epochs / epochs, 0.5)
         until = self.weight_decay_until
         return replace(
