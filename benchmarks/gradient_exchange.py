@@ -1,8 +1,9 @@
 """Bytes and seconds of exchanging ResNet-18's gradients: python benchmarks/gradient_exchange.py
 
-Claims: one bit per element puts at most 1/25 of dense gradients' bytes on the wire, and below
-1 Gb/s it is the fastest of what DistributedDataParallel offers. Beside it run dense gradients and
-torch's own hooks: float16, bfloat16, and PowerSGD with matrices of rank 1 and 4.
+Claim: one bit per element puts at most 1/25 of dense gradients' bytes on the wire. A second part
+measures how many seconds a step takes on links of 100 Mb/s to 1 Gb/s, and what its processor's part
+is, beside dense gradients and torch's own hooks: float16, bfloat16, and PowerSGD with matrices of
+rank 1 and 4. It needs a machine with nothing else to do, and takes some minutes.
 
 Each process is a host of its own (tests/distributed/hosts.py) with one thread, and all ways take
 turns in the same processes. A step is a backward pass whose gradients cost nothing to compute, up
@@ -30,7 +31,7 @@ from distributed.hosts import Hosts, bytes_sent, congestion_control, enter
 RESULTS = Path(__file__).parent / "results" / "gradient_exchange.json"
 RATES = ("100mbit", "300mbit", "1gbit")
 WAYS = ("dense", "float16", "bfloat16", "PowerSGD 1", "PowerSGD 4", "one bit")
-WARM_UP = 4  # PowerSGD begins with two dense steps at least
+WARM_UP = 3  # steps that are not counted; PowerSGD begins with two dense ones
 
 
 def resnet18_shapes() -> list[tuple[int, ...]]:
@@ -90,7 +91,9 @@ def exchange(way: str, rank: int):
     return step
 
 
-def run_rank(rank: int, ranks: int, address: str, ways: list[str], turns: int) -> None:
+def run_rank(
+    rank: int, ranks: int, address: str, ways: list[str], turns: int, warm_up: int
+) -> None:
     """On a host of its own: exchange in every way, and print what it took on the first host."""
     import torch
     from torch import distributed
@@ -99,7 +102,7 @@ def run_rank(rank: int, ranks: int, address: str, ways: list[str], turns: int) -
     distributed.init_process_group("gloo", f"tcp://{address}:29500", world_size=ranks, rank=rank)
     steps = {way: exchange(way, rank) for way in ways}
     taken: dict[str, list[tuple[float, float, int]]] = {way: [] for way in ways}
-    for turn in range(-WARM_UP, turns):
+    for turn in range(-warm_up, turns):
         for way, step in steps.items():
             distributed.barrier()
             begun = time.perf_counter(), time.process_time(), bytes_sent()
@@ -128,12 +131,13 @@ def run_rank(rank: int, ranks: int, address: str, ways: list[str], turns: int) -
         print(json.dumps(points))
 
 
-def measure(hosts: Hosts, ways: list[str], turns: int) -> list[dict]:
+def measure(hosts: Hosts, ways: list[str], turns: int, warm_up: int = WARM_UP) -> list[dict]:
     """Points of all ways, exchanged between these hosts."""
     started = []
     for host in range(hosts.count):
         command = [sys.executable, __file__, "--rank", host, "--ranks", hosts.count]
-        command += ["--address", hosts.address(0), "--turns", turns, "--ways", *ways]
+        command += ["--address", hosts.address(0), "--turns", turns, "--warm-up", warm_up]
+        command += ["--ways", *ways]
         output = subprocess.PIPE if host == 0 else None
         started.append(hosts.start(host, list(map(str, command)), stdout=output, text=True))
     answer = started[0].communicate()[0]
@@ -147,7 +151,7 @@ def measure_bytes() -> None:
     points = []
     for count in (2, 4):
         with Hosts(count, whole_packets=False) as hosts:
-            found = measure(hosts, ["dense", "PowerSGD 1", "PowerSGD 4", "one bit"], turns=2)
+            found = measure(hosts, ["dense", "one bit"], turns=1, warm_up=1)
         dense = found[0]["bytes_of_all_hosts"]
         for point in found:
             sent = point["bytes_of_all_hosts"]
@@ -177,13 +181,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--part", choices=("bytes", "seconds"), help="only this part")
     parser.add_argument("--turns", type=int, default=7)
-    for option in ("--rank", "--ranks"):  # of a host's process
+    for option in ("--rank", "--ranks", "--warm-up"):  # of a host's process
         parser.add_argument(option, type=int, help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
     parser.add_argument("--ways", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank is not None:
-        run_rank(options.rank, options.ranks, options.address, options.ways, options.turns)
+        given = options.address, options.ways, options.turns, options.warm_up
+        run_rank(options.rank, options.ranks, *given)
         return
     enter()
     if options.part != "seconds":
