@@ -42,7 +42,7 @@ def main() -> None:
         raise SystemExit(f"{folder}: holds no result; run benchmarks/training/run.py first")
     if options.markdown:
         for data in dict.fromkeys(data for data, _ in groups):
-            _write({network: runs for (of, network), runs in groups.items() if of == data})
+            _write(data, {network: runs for (of, network), runs in groups.items() if of == data})
     else:
         for (data, network), runs in groups.items():
             _show(f"{data}, {network}", runs)
@@ -80,9 +80,9 @@ def _show(title: str, runs: Runs) -> None:
     Console(highlight=False, width=110).print(table)
 
 
-def _write(networks: dict[str, Runs]) -> None:
+def _write(data: str, networks: dict[str, Runs]) -> None:
     """Print a table in Markdown: a row per variant, each seed's difference to the target's."""
-    print("", *networks, "", sep=" | ")
+    print(f"| {data} | {' | '.join(networks)} |")
     print("|---" * (len(networks) + 1) + "|")
     variants = dict.fromkeys(name for runs in networks.values() for name in runs)
     for variant in sorted(variants, key=list(VARIANTS).index):
@@ -98,7 +98,7 @@ def _write(networks: dict[str, Runs]) -> None:
                 cells.append(f"{points} in {_share(records, target, 'cost'):.0%}")
             else:
                 cells.append("")
-        print("", f"`{variant}`", *cells, "", sep=" | ")
+        print(f"| `{variant}` | {' | '.join(cells)} |")
     print()
 
 
