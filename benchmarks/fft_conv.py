@@ -33,7 +33,7 @@ import scipy.signal
 import torch
 from heat_map import draw
 from memory import peak
-from turns import REST, THREADS, Times, record, take_turns
+from turns import THREADS, Times, record, take_turns
 
 from graphscale.core.runtime import get_library_path, session
 from graphscale.core.tuning import measure
@@ -96,9 +96,12 @@ def make_tensors(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_session(
-    layer: Layer, w: np.ndarray, domain: str, algorithm: str = "auto"
+    layer: Layer, w: np.ndarray, domain: str, algorithm: str = "auto", spins: bool = True
 ) -> onnxruntime.InferenceSession:
-    """A model of one node: Conv with domain '', FFTConv with domain 'graphscale'."""
+    """A model of one node: Conv with domain '', FFTConv with domain 'graphscale'.
+
+    Threads spin for a while after a run, unless sessions take turns without a rest.
+    """
     dims = len(layer.image)
     ours = {"algorithm": algorithm} if domain else {}
     node = onnx.helper.make_node(
@@ -124,6 +127,8 @@ def open_session(
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    if not spins:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     return session(
         model.SerializeToString(), sess_options=options, providers=["CPUExecutionProvider"]
     )
@@ -144,10 +149,10 @@ def fastest_algorithm(layer: Layer) -> str:
     )
 
     def make_candidate(algorithm: str) -> Callable[[], object]:
-        opened = open_session(layer, w, "graphscale", algorithm)
+        opened = open_session(layer, w, "graphscale", algorithm, spins=False)
         return lambda: opened.run(None, {"x": x})
 
-    seconds = measure({algorithm: make_candidate(algorithm) for algorithm in algorithms}, REST)
+    seconds = measure({algorithm: make_candidate(algorithm) for algorithm in algorithms})
     return min(seconds, key=seconds.__getitem__)
 
 

@@ -1,33 +1,36 @@
 """Whole networks before and after acceleration on a CPU: python benchmarks/networks.py
 
 Parts can be named; both are measured by default. inference: the file that torch.onnx.export writes,
-in onnxruntime, before and after `graphscale accelerate`. training: one step of forward, loss,
-backward and SGD in torch, before and after graphscale.layers.accelerate; before, in the faster of
-two memory formats. --networks and --batches choose networks and batch sizes.
+in onnxruntime, before and after `graphscale accelerate`, and before also in OpenVINO, if it is
+installed; each in a process of its own, with float32 throughout. training: one step of forward,
+loss, backward and SGD in torch, before and after graphscale.layers.accelerate, whose trials have
+ended; both in the faster of two memory formats. --networks and --batches choose networks and batch
+sizes.
 
-Before and after take turns on as many threads as the machine has cores. Medians and minima are
-written to results/networks.json, one entry per part, network and batch, with the time that
-measuring the algorithms took, without any earlier measurements. Peak memory is that of a process of
-its own that opens the file and runs it.
+All take turns on as many threads as the machine has cores. Medians and minima are written to
+results/networks.json, one entry per part, network and batch, with the time that measuring the
+algorithms took, without any earlier measurements, and the peak memory of the processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import torch
-from memory import peak
+from contestants import Contestant, serve
+from contestants import take_turns as contest
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -38,7 +41,7 @@ from graphscale.acceleration.whole_model import relative_difference
 from graphscale.core.model_files import load_model, save_model
 from graphscale.core.runtime import session
 from graphscale.layers import accelerate
-from graphscale.layers.auto_conv import AutoConv2d
+from graphscale.layers.auto_conv import AutoConv2d, is_trying
 from graphscale.passes.accelerate.find_convolutions import find_convolutions
 from graphscale.passes.accelerate.rewrite_convolutions import algorithm_of
 
@@ -61,6 +64,8 @@ NETWORKS = {
 }
 BATCHES = {"inference": (1, 8), "training": (4,)}
 SECONDS = 10.0  # for the turns of a network
+OPENVINO = "OpenVINO"
+FORMATS = {"": torch.contiguous_format, ", channels_last": torch.channels_last}
 
 
 def synthetic_images(name: str, batch: int) -> np.ndarray:
@@ -69,12 +74,32 @@ def synthetic_images(name: str, batch: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)
 
 
-def open_file(path: Path) -> onnxruntime.InferenceSession:
-    """Open an ONNX file with graphscale's library on all cores."""
+def contestant(state: str, path: Path, name: str, batch: int) -> Contestant:
+    """A process that runs a file: in OpenVINO for that state, in onnxruntime for all others."""
+    command = [sys.executable, __file__, "--serve", state, str(path), name, str(batch)]
+    return Contestant(command)
+
+
+def serve_file(state: str, path: str, name: str, batch: str) -> None:
+    """In the process of its own: open the file on all cores and answer."""
+    x = synthetic_images(name, int(batch))
+    if state == OPENVINO:
+        import openvino
+
+        model = openvino.Core().read_model(path)
+        model.reshape(x.shape)
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": THREADS,
+            "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16
+        }
+        request = openvino.compile_model(model, "CPU", options).create_infer_request()
+        return serve(lambda: list(request.infer({0: x}, share_inputs=True).values()))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.log_severity_level = 3
-    return session(path, sess_options=options, providers=["CPUExecutionProvider"])
+    opened = session(path, sess_options=options, providers=["CPUExecutionProvider"])
+    return serve(lambda: opened.run(None, {"image": x}))
 
 
 def measure_inference(network: str, batch: int, folder: Path) -> dict[str, object]:
@@ -89,17 +114,17 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
     save_model(model, files["after"])
     algorithms = [algorithm_of(node) for node in find_convolutions(model)]
     del model
+    if has_openvino():
+        files[OPENVINO] = files["before"]
 
-    x = synthetic_images(name, batch)
-    sessions = {state: open_file(path) for state, path in files.items()}
-    outputs = {state: opened.run(None, {"image": x}) for state, opened in sessions.items()}
-    candidates = {
-        state: lambda opened=opened: opened.run(None, {"image": x})
-        for state, opened in sessions.items()
-    }
-    times = take_turns(candidates, SECONDS)
-    del sessions, candidates
-    memory = {state: peak_memory(path, name, batch) for state, path in files.items()}
+    with ExitStack() as processes:
+        running = {
+            state: processes.enter_context(contestant(state, path, name, batch))
+            for state, path in files.items()
+        }
+        outputs = {state: each.outputs(folder / f"{state}.npz") for state, each in running.items()}
+        times = contest(running, SECONDS)
+        memory = {state: each.peak() for state, each in running.items()}
     return point(
         times,
         difference=max(map(relative_difference, outputs["before"], outputs["after"])),
@@ -110,32 +135,43 @@ def measure_inference(network: str, batch: int, folder: Path) -> dict[str, objec
     )
 
 
+def has_openvino() -> bool:
+    """Whether OpenVINO can take part."""
+    return importlib.util.find_spec("openvino") is not None
+
+
 def measure_training(network: str, batch: int, folder: Path) -> dict[str, object]:
     """The point of a network's training step before and after accelerate."""
     _, name = NETWORKS[network]
     x = torch.from_numpy(synthetic_images(name, batch))
     before = build(name).train()
-    after = accelerate(copy.deepcopy(before))
     map_size = before(x[:2]).shape[2:]  # one class per pixel for segmentation, per image otherwise
     target = torch.zeros(batch, *map_size, dtype=torch.int64)
-    modules = {"before": before, "after": after}
-    steps = {state: step(module, x, target) for state, module in modules.items()}
+    depthwise = [each.kernel_size for each in convolutions_of(before) if each.groups > 1]
+    # With larger depthwise kernels a step of torch in channels_last takes many seconds.
+    large = max(map(max, depthwise), default=0) > 13
+    modules, steps = {}, {}
+    for suffix, format_ in list(FORMATS.items())[: 1 if large else 2]:
+        images = x.contiguous(memory_format=format_)
+        for state in ("before", "after"):
+            module = copy.deepcopy(before).to(memory_format=format_)
+            modules[state + suffix] = accelerate(module) if state == "after" else module
+            steps[state + suffix] = step(module, images, target)
     torch.manual_seed(0)  # both steps draw the same dropout
     wanted = steps["before"]()
     torch.manual_seed(0)
     started = time.perf_counter()
     found = steps["after"]()
     tuning = time.perf_counter() - started
-    depthwise = [each.kernel_size for each in convolutions_of(before) if each.groups > 1]
-    if max(map(max, depthwise), default=0) <= 13:  # with larger ones a step takes many seconds
-        channels_last = copy.deepcopy(before).to(memory_format=torch.channels_last)
-        images = x.to(memory_format=torch.channels_last)
-        steps["before, channels_last"] = step(channels_last, images, target)
+    for state in [state for state in steps if state.startswith("after")]:
+        steps[state]()
+        while is_trying(modules[state]):
+            steps[state]()
     return point(
         take_turns(steps, SECONDS),
         difference=relative_difference(wanted, found),
-        rewritten=sum(isinstance(each, AutoConv2d) for each in convolutions_of(after)),
-        convolutions=len(convolutions_of(after)),
+        rewritten=sum(isinstance(each, AutoConv2d) for each in convolutions_of(modules["after"])),
+        convolutions=len(convolutions_of(before)),
         tuning_seconds=tuning,
     )
 
@@ -162,29 +198,24 @@ def step(
 
 
 def point(times: dict[str, Times], **more: object) -> dict[str, object]:
-    """A point of the results; ratio is how many times faster after is than the fastest before."""
-    others = [each for state, each in times.items() if state != "after"]
-    after = times["after"]
-    return {
-        "seconds": {state: asdict(each) for state, each in times.items()},
-        "ratio": min(each.median for each in others) / after.median,
-        "ratio_of_minima": min(each.minimum for each in others) / after.minimum,
-        **more,
-    }
+    """A point of the results; each ratio is how many times faster the fastest after is."""
+    ratios = {}
+    for name, start in (("ratio", "before"), ("ratio_to_openvino", OPENVINO)):
+        others = fastest_of(times, start)
+        if others is not None:
+            after = fastest_of(times, "after")
+            ratios[name] = others.median / after.median
+            ratios[f"{name}_of_minima"] = others.minimum / after.minimum
+    seconds = {state: asdict(each) for state, each in times.items()}
+    return {"seconds": seconds, **ratios, **more}
 
 
-def peak_memory(path: Path, name: str, batch: int) -> int:
-    """Peak bytes of a process that runs a file a few times."""
-    command = [sys.executable, __file__, "--peak", str(path), name, str(batch)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def print_peak_memory(path: str, name: str, batch: str) -> None:
-    """In the process of its own: run the file and print the peak."""
-    opened, x = open_file(Path(path)), synthetic_images(name, int(batch))
-    for _ in range(3):
-        opened.run(None, {"image": x})
-    print(peak())
+def fastest_of(times: dict[str, Times], start: str) -> Times | None:
+    """The smallest median and minimum of the states whose names start so."""
+    found = [each for state, each in times.items() if state.startswith(start)]
+    if not found:
+        return None
+    return Times(min(each.median for each in found), min(each.minimum for each in found))
 
 
 def show(points: dict[tuple[str, str, int], dict]) -> None:
@@ -192,20 +223,24 @@ def show(points: dict[tuple[str, str, int], dict]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("part", "network"):
         table.add_column(column)
-    for column in ("batch", "before", "after", "ratio", "of minima", "rewritten", "difference"):
+    for column in ("batch", "before", "after", "ratio", "of minima", "to OpenVINO", "of minima"):
         table.add_column(column, justify="right")
-    for column in ("measuring", "memory"):
+    for column in ("rewritten", "difference", "measuring", "memory"):
         table.add_column(column, justify="right")
     for (part, network, batch), found in points.items():
-        seconds = found["seconds"]
-        before = min(times["median"] for state, times in seconds.items() if state != "after")
-        memory = [f"{1e-6 * size:.0f}" for size in found.get("peak_memory", {}).values()]
+        times = {state: Times(**each) for state, each in found["seconds"].items()}
+        before, after = (fastest_of(times, state).median for state in ("before", "after"))
+        sizes = found.get("peak_memory", {})
+        memory = [f"{1e-6 * sizes[state]:.0f}" for state in ("before", "after") if sizes]
         table.add_row(
             *(part, network, str(batch)),
             f"{1e3 * before:.1f} ms",
-            f"{1e3 * seconds['after']['median']:.1f} ms",
-            f"{found['ratio']:.2f}",
-            f"{found['ratio_of_minima']:.2f}",
+            f"{1e3 * after:.1f} ms",
+            *(
+                f"{found[name]:.2f}" if name in found else ""
+                for start in ("ratio", "ratio_to_openvino")
+                for name in (start, f"{start}_of_minima")
+            ),
             f"{found['rewritten']} of {found['convolutions']}",
             f"{found['difference']:.1e}",
             f"{found['tuning_seconds']:.0f} s",
@@ -225,11 +260,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--batches", nargs="+", type=int)
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.peak:
-        print_peak_memory(*arguments.peak)
+    if arguments.serve:
+        serve_file(*arguments.serve)
         return
+    if arguments.parts != ["training"] and not has_openvino():
+        print("without OpenVINO, which is not installed: pip install openvino")
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     chosen = [

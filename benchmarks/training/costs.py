@@ -5,7 +5,8 @@
 A training of run.py takes minutes, in which other work on the machine comes and goes. summary.py
 therefore counts a training as its epochs times the costs that are measured here, side by side. The
 result, costs.json, holds for each network and stage the seconds per image of a step as
-`graphscale train` does it: forward, backward, optimizer.
+`graphscale train` does it: forward, backward, optimizer; and for each network and variant the
+seconds in which it shrinks the target and grows it back through all stages.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import argparse
 import json
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
-from glyphs import CLASSES, SIZE
+from glyphs import CLASSES
 from networks import NETWORKS
 from rich.progress import track
 from run import RESULTS
+from scenes import SIZE
+from torch import nn
 from variants import VARIANTS, stage_name
 
 import graphscale
-from graphscale.training import keep_freed_memory
+from graphscale.training import FusedSGD, keep_freed_memory
 from graphscale.training.recipes import Recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 
@@ -44,6 +48,7 @@ def main() -> None:
     keep_freed_memory()
     report = {
         "seconds_per_image": {name: _costs(name, options.turns) for name in track(NETWORKS)},
+        "growth_seconds": {name: _growth(name) for name in track(NETWORKS)},
         "batch": BATCH,
         "device": f"1 thread of {processor()}",
         "versions": {"graphscale": graphscale.__version__, "torch": torch.__version__},
@@ -65,6 +70,24 @@ def _costs(name: str, turns: int) -> dict[str, float]:
         network = networks.first(0)
         steps[key] = step(network, torch.randn(BATCH, 1, *networks.size(0)), OURS)
     return {key: each / BATCH for key, each in processor_seconds(steps, turns).items()}
+
+
+def _growth(name: str) -> dict[str, float]:
+    """Variant -> seconds of the processor for its networks, the faster of two times."""
+    target = NETWORKS[name](1, len(CLASSES))
+    steps = {
+        variant: partial(_through_all_stages, target, each.recipe)
+        for variant, each in VARIANTS.items()
+    }
+    return processor_seconds(steps, turns=2)
+
+
+def _through_all_stages(target: nn.Module, recipe: Recipe) -> None:
+    networks = RescaledNetworks(target, torch.zeros(1, 1, SIZE, SIZE), recipe)
+    network = networks.first(0)
+    optimizer = FusedSGD(network.parameters(), 0.1, momentum=0.9)
+    for stage in range(len(recipe.stages) - 1):
+        network = networks.grow(network, stage, optimizer)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """The data set: capital letters of the fonts on this machine, small, rotated, in clutter.
 
-26 classes. Each 64×64 grey image shows one letter, 14 to 26 pixels high, near its middle, between
-up to two pieces of other letters, under noise. Fonts are split by family, so that test images
-show families that no training image shows. The same seed gives the same images on the same set of
-fonts.
+26 classes, each letter 14 to 26 pixels high. Fonts are split by family, so that test images show
+families that no training image shows. The same seed gives the same images on the same set of fonts.
 
 Debian's font packages make a good set: README.md beside this file lists them.
 """
@@ -17,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFont
+from scenes import scenes
 
-SIZE = 64
 CLASSES = string.ascii_uppercase
 _RENDERED = 72  # pixels of the font's size; images are made smaller from it
 _TEST_SHARE = 4  # one of so many families is for testing
@@ -80,67 +78,10 @@ def _masks(path: Path) -> tuple[str, list[Image.Image]] | None:
 
 
 def _images(families: list[list[list[Image.Image]]], count: int, seed: int) -> tuple:
-    random = np.random.default_rng(seed)
-    images = np.empty((count, 1, SIZE, SIZE), np.uint8)
-    labels = np.empty(count, np.int64)
-
-    def glyph() -> tuple[int, Image.Image]:
+    def glyph(random: np.random.Generator) -> tuple[int, Image.Image]:
         family = families[random.integers(len(families))]
         font = family[random.integers(len(family))]
         label = int(random.integers(len(CLASSES)))
         return label, font[label]
 
-    for index in range(count):
-        canvas = np.zeros((SIZE, SIZE), np.float32)
-        for _ in range(random.integers(0, 3)):
-            _, mask = glyph()
-            width, height = mask.size
-            cut = random.uniform(0.3, 0.6)  # a piece, which cannot be mistaken for the glyph
-            if random.random() < 0.5:
-                mask = mask.crop((0, 0, max(1, int(width * cut)), height))
-            else:
-                mask = mask.crop((0, 0, width, max(1, int(height * cut))))
-            place = random.uniform(0, SIZE, 2)
-            _paste(canvas, mask, random.uniform(10, 24), random, place, random.uniform(0.3, 1.0))
-        labels[index], mask = glyph()
-        place = random.uniform(0.35 * SIZE, 0.65 * SIZE, 2)
-        _paste(
-            canvas,
-            mask,
-            random.uniform(14, 26),
-            random,
-            place,
-            random.uniform(0.6, 1.0),
-            clear=True,
-        )
-        canvas = canvas * random.uniform(0.5, 1.0) + random.uniform(0, 0.3)
-        canvas += random.normal(0, random.uniform(0.03, 0.08), canvas.shape)
-        images[index, 0] = np.clip(canvas * 255, 0, 255)
-    return images, labels
-
-
-def _paste(
-    canvas: np.ndarray,
-    mask: Image.Image,
-    height: float,
-    random: np.random.Generator,
-    place: np.ndarray,
-    ink: float,
-    clear: bool = False,
-) -> None:
-    """Draw a mask, `height` pixels high (its longer side), rotated by up to 25°, around `place`."""
-    scale = height / max(mask.size)
-    size = [max(2, round(side * scale)) for side in mask.size]
-    small = mask.resize(size, Image.Resampling.BOX, reducing_gap=None)
-    small = small.rotate(random.uniform(-25, 25), Image.Resampling.BILINEAR, expand=True)
-    piece = np.asarray(small, np.float32) / 255
-    top, left = (int(p - s / 2) for p, s in zip(place, piece.shape))
-    y0, x0 = max(top, 0), max(left, 0)
-    y1, x1 = min(top + piece.shape[0], SIZE), min(left + piece.shape[1], SIZE)
-    if y0 >= y1 or x0 >= x1:
-        return
-    piece = piece[y0 - top : y1 - top, x0 - left : x1 - left]
-    part = canvas[y0:y1, x0:x1]
-    if clear:  # clutter behind the glyph to recognise is darkened
-        part *= 1 - 0.8 * (piece > 0.05)
-    np.maximum(part, piece * ink, out=part)
+    return scenes(glyph, count, seed, whole=(14, 26), pieces=(10, 24))

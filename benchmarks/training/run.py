@@ -17,9 +17,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+import clothes
+import glyphs
 import torch
-from glyphs import CLASSES, SIZE, glyphs
 from networks import NETWORKS
+from scenes import SIZE
 from variants import VARIANTS, stage_name
 
 import graphscale
@@ -37,13 +39,14 @@ ROOT = Path(__file__).parent
 RESULTS = ROOT.parent / "results" / "training"
 CACHE = ROOT.parents[1] / "build" / "training"
 EPOCHS = 12
+CLASSES = {"glyphs": glyphs.CLASSES, "clothes": clothes.CLASSES}
 
 
 def main() -> None:
     """Run the trainings whose files are missing."""
     options = _options()
     torch.set_num_threads(options.threads)
-    data = _data(options.train, options.test)
+    data = _data(options.data, options.train, options.test)
     for seed in options.seeds:
         for variant in options.variants:
             for network in options.networks:
@@ -57,9 +60,10 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
     variant = VARIANTS[name]
     epochs = max(2, round(variant.share * options.epochs))
     torch.manual_seed(seed)
-    target = NETWORKS[network](1, len(CLASSES))
+    target = NETWORKS[network](1, len(CLASSES[options.data]))
     recipe = variant.recipe
-    networks = RescaledNetworks(target, torch.zeros(1, 1, SIZE, SIZE), recipe, seed)
+    example = torch.zeros(1, 1, SIZE, SIZE)
+    networks = RescaledNetworks(target, example, recipe, seed, **variant.growth)
     batches = TensorBatches(*data, batch=64, seed=seed)
     training = TrainingOptions(
         epochs=epochs,
@@ -105,14 +109,17 @@ def _train(data, network: str, name: str, seed: int, options) -> None:
         part.write((json.dumps(report, indent=1) + "\n").encode())
 
 
-def _data(train: int, test: int):
+def _data(name: str, train: int, test: int):
     """The images, float32 of zero mean and unit deviation; made once and kept in build/."""
-    path = CACHE / f"glyphs-{train}-{test}.pt"
+    path = CACHE / f"{name}-{train}-{test}.pt"
     if path.exists():
         sets = torch.load(path, weights_only=True)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sets = [[torch.from_numpy(each) for each in part] for part in glyphs(train, test)]
+        made = (
+            clothes.clothes(train, test, CACHE) if name == "clothes" else glyphs.glyphs(train, test)
+        )
+        sets = [[torch.from_numpy(each) for each in part] for part in made]
         torch.save(sets, path)
     images = sets[0][0].float()
     mean, deviation = images.mean(), images.std()
@@ -124,7 +131,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--data", default="glyphs", choices=["glyphs"])
+    parser.add_argument("--data", default="glyphs", choices=CLASSES)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--train", type=int, default=10000, help="training images")

@@ -2,8 +2,8 @@
 
 One table per data set and network: accuracy and training time of each variant, as means over the
 seeds, beside the target's. Time is the number of epochs in each stage times what a step of that
-stage costs (costs.json); the processor time of the trainings themselves stands beside it. The
-figure shows accuracy over time, one point per variant.
+stage costs, and what shrinking and growing cost (costs.json); the processor time of the trainings
+themselves stands beside it. The figure shows accuracy over time, one point per variant.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def main() -> None:
     folder = parser.parse_args().results
     if not (folder / "costs.json").exists():
         raise SystemExit(f"{folder}: has no costs.json; run benchmarks/training/costs.py first")
-    costs = json.loads((folder / "costs.json").read_text())["seconds_per_image"]
+    costs = json.loads((folder / "costs.json").read_text())
     groups: dict[tuple[str, str], Runs] = defaultdict(lambda: defaultdict(dict))
     for file in sorted(set(folder.glob("*.json")) - {folder / "costs.json"}):
         record = json.loads(file.read_text())
-        record["step_seconds"] = _step_seconds(record, costs[record["network"]])
+        record["cost"] = _cost(record, costs)
         groups[record["data"], record["network"]][record["variant"]][record["seed"]] = record
     if not groups:
         raise SystemExit(f"{folder}: holds no result; run benchmarks/training/run.py first")
@@ -42,10 +42,12 @@ def main() -> None:
     _draw(groups, folder / "training.png")
 
 
-def _step_seconds(record: dict, costs: dict[str, float]) -> float:
-    """Seconds of all training steps, from the costs of a step in each stage."""
-    per_epoch = [costs[record["stages"][epoch["stage"]]] for epoch in record["epochs"]]
-    return sum(per_epoch) * record["train_images"]
+def _cost(record: dict, costs: dict) -> float:
+    """Seconds of all training steps, by what a step costs in each stage, and of growth."""
+    per_image = costs["seconds_per_image"][record["network"]]
+    per_epoch = [per_image[record["stages"][epoch["stage"]]] for epoch in record["epochs"]]
+    growth = costs["growth_seconds"][record["network"]][record["variant"]]
+    return sum(per_epoch) * record["train_images"] + growth
 
 
 def _show(title: str, runs: Runs) -> None:
@@ -90,10 +92,18 @@ def _draw(groups: dict[tuple[str, str], Runs], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(groups), figsize=(5.5 * len(groups), 4.5), squeeze=False)
-    for side, ((data, network), runs) in zip(axes[0], groups.items()):
+    data_sets = list(dict.fromkeys(data for data, _ in groups))
+    networks = list(dict.fromkeys(network for _, network in groups))
+    figure, axes = pyplot.subplots(
+        len(data_sets),
+        len(networks),
+        figsize=(5.5 * len(networks), 4.5 * len(data_sets)),
+        squeeze=False,
+    )
+    for (data, network), runs in groups.items():
+        side = axes[data_sets.index(data), networks.index(network)]
         for variant, records in runs.items():
-            share = 100 * _share(records, runs["target"], "step_seconds")
+            share = 100 * _share(records, runs["target"], "cost")
             accuracies = [100 * each["accuracy"] for each in records.values()]
             (mark,) = side.plot(share, mean(accuracies), "o")
             side.plot([share] * len(accuracies), accuracies, ".", color=mark.get_color(), alpha=0.4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
 
@@ -16,11 +17,12 @@ _STAGES = Recipe(
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: a recipe, a schedule, and epochs as a share of the target's."""
+    """One way to train: a recipe, a schedule, its share of the target's epochs, how it grows."""
 
     recipe: Recipe
     schedule: str = "linear"
     share: float = 1.0
+    growth: Mapping[str, str] = field(default_factory=dict)
 
 
 def _two(share: float, kernels: dict[int, int], decay: str = "after growth") -> Recipe:
@@ -47,6 +49,10 @@ VARIANTS = {
     "target-compressed-steps": Variant(RECIPES["target"], "steps", 0.5),
     "late-images": Variant(_two(0.7, _LEAVE_ALL)),
     "late-as-scheduled": Variant(_two(0.7, {}, "throughout"), "steps"),
+    # What grow_ does to the optimizer's state and to amplitudes, where all kernels grow.
+    "short": Variant(_two(0.7, {}), share=0.5),
+    "short-reset": Variant(_two(0.7, {}), share=0.5, growth={"optimizer_state": "reset"}),
+    "short-norm": Variant(_two(0.7, {}), share=0.5, growth={"amplitude": "norm"}),
 }
 
 

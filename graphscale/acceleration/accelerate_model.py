@@ -19,13 +19,14 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from graphscale.acceleration.choose_layers import choose_layers, rewrite_model
+from graphscale.acceleration.choose_layers import Algorithms, choose_layers, rewrite_model
 from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
 from graphscale.core import c_api
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.node_names import forget_given_names, node_name
 from graphscale.core.runtime import get_library_path
+from graphscale.core.trials import Change
 from graphscale.core.tuning import Candidates, Tuner, fastest
 from graphscale.passes.accelerate.find_convolutions import (
     ConvolutionProblem,
@@ -39,9 +40,6 @@ from graphscale.passes.normalize.normalize import normalize
 from graphscale.rescaling.input_size import InputSize, input_shapes
 
 RUNTIME = "onnxruntime"  # the runtime's own Conv; the other candidates are algorithms of FFTConv
-# Seconds between the turns of two sessions: the threads of a session spin for a while after its
-# turn and would slow the next session down several times.
-REST = 0.05
 _TRIALS = 5  # of the whole model that are expected, for the progress
 
 
@@ -148,9 +146,7 @@ def accelerate_model(
                 known = tuner.known(problem.key)
                 if known and not set(known) <= {RUNTIME, *_algorithms(problem)}:
                     tuner.forget(problem.key)  # a damaged entry
-                seconds = tuner.seconds(
-                    problem.key, lambda problem=problem: _candidates(problem), REST
-                )
+                seconds = tuner.seconds(problem.key, lambda problem=problem: _candidates(problem))
             choice.seconds, choice.path = seconds, fastest(seconds, RUNTIME)
         result.layers.append(choice)
         problems.append(problem.key)
@@ -266,35 +262,27 @@ def _rewrite(
     progress: Callable[[], None],
 ) -> None:
     """Try the choices in the whole model, and rewrite the layers with which it is the fastest."""
-    changes, gains, groups = {}, {}, {}
+    algorithms: dict[str, Algorithms] = {}
     for index, (choice, node) in enumerate(
         zip(result.layers, find_convolutions(model), strict=True)
     ):
         algorithm = None if choice.path == RUNTIME else choice.path
         if choice.seconds and algorithm != algorithm_of(node):
-            changes[index] = algorithm
-            gains[index] = choice.gain if algorithm is not None else math.inf
-            groups.setdefault(problems[index], []).append(index)
-    if not changes:
+            algorithms.setdefault(problems[index], {})[index] = algorithm
+    if not algorithms:
         return
 
-    def saved_seconds(group: list[int]) -> float:
-        seconds = result.layers[group[0]].seconds
-        return len(group) * (seconds[RUNTIME] - min(seconds.values()))
+    def change(indices: Algorithms) -> Change:
+        choice = result.layers[next(iter(indices))]
+        gain = math.inf if choice.path == RUNTIME else choice.gain
+        return Change(len(indices) * choice.seconds[RUNTIME], gain)
 
-    algorithms, result.before, result.after, result.difference = choose_layers(
-        model,
-        changes,
-        gains,
-        sorted(groups.values(), key=saved_seconds)[::-1],
-        original,
-        REST,
-        progress,
+    changes = {problem: change(indices) for problem, indices in algorithms.items()}
+    chosen, result.before, result.after, result.difference = choose_layers(
+        model, algorithms, changes, original, progress
     )
-    rewrite_model(model, algorithms)
-    reason = (
-        "so the whole model is faster" if algorithms else "the whole model would not be 5 % faster"
-    )
+    rewrite_model(model, chosen)
+    reason = "so the whole model is faster" if chosen else "the whole model would not be 5 % faster"
     for choice, node in zip(result.layers, find_convolutions(model), strict=True):
         if choice.path != RUNTIME and algorithm_of(node) is None:
             choice.path, choice.reason = RUNTIME, reason

@@ -52,11 +52,16 @@ def refusals(subject: str) -> Iterator[None]:
 
 
 def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.InferenceSession:
-    """Open `model` in onnxruntime, without its log: the exceptions say what is wrong."""
+    """Open `model` in onnxruntime, without its log: the exceptions say what is wrong.
+
+    Between two runs the session's threads sleep instead of spinning, so that sessions that take
+    turns do not slow each other down.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

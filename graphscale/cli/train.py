@@ -7,6 +7,7 @@ folder with the trained target, its curves, log and checkpoints, and a table of 
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     stem = Path(options.model.replace(":", ".")).name.removesuffix(".onnx")
     output = options.output or Path(f"{stem}.run")
     outputs.expect(output / "model.onnx", output / "last.pt")
+    for package in ("PIL", "matplotlib"):  # needed at the end as well: say now that one is missing
+        importlib.import_module(package)
     keep_freed_memory()  # this process does nothing but train
     with TrainingProgress(terminal) as notices:
         results = train_folder(

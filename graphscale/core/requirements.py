@@ -8,6 +8,8 @@ _INSTALL = {
     "onnxruntime": "neither onnxruntime nor onnxruntime-gpu is installed; "
     "pip install 'graphscale[cpu]' or 'graphscale[gpu]'",
     "torch": "torch is not installed; pip install 'graphscale[torch]'",
+    "PIL": "Pillow is not installed; pip install 'graphscale[train]'",
+    "matplotlib": "matplotlib is not installed; pip install 'graphscale[train]'",
 }
 
 
@@ -18,8 +20,8 @@ class MissingPackageError(GraphScaleError, ImportError):
 def missing_package(error: ImportError, user: str) -> ImportError:
     """The error to raise for a failed import.
 
-    `error` itself, unless onnxruntime or torch is missing: then one sentence that says that `user`
-    (as in 'a session') needs it, and how to install it.
+    `error` itself, unless one of the packages above is missing: then one sentence that says that
+    `user` (as in 'a session') needs it, and how to install it.
     """
     package = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or package not in _INSTALL:

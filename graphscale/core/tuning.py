@@ -24,7 +24,7 @@ from graphscale.core.files import check_regular, locked, replacing
 # Another candidate is chosen instead of the default one where it takes less than this share of its
 # seconds.
 _MAX_TIME_RATIO = 0.95
-_MAX_ROUNDS = 9  # in each round every candidate that is still measured has a turn
+_MAX_ROUNDS = 6  # in each round every candidate that is still measured has a turn
 _ROUNDS_FOR_ALL = 2  # after these, candidates far behind the fastest are no longer measured:
 _MAX_RATIO_TO_FASTEST = 1.3
 # A candidate whose first run takes more than both has no turn at all.
@@ -33,8 +33,8 @@ _HOPELESS_SECONDS = 0.5
 _MAX_SECONDS = 3.0  # after which no further round begins; each candidate has two turns anyway
 # A turn is a warm-up, in which threads and processors wake up, and what is counted. Fast candidates
 # run several times in either; slow ones need no warm-up.
-_WARM_UP_SECONDS = 0.005
-_TURN_SECONDS = 0.005
+_WARM_UP_SECONDS = 0.002
+_TURN_SECONDS = 0.004
 _SLOW_SECONDS = 0.1
 
 Candidates = dict[str, Callable[[], object]]
@@ -73,19 +73,16 @@ class Tuner:
         self._measuring = threading.Lock()
         _TUNERS.add(self)
 
-    def seconds(
-        self, key: str, make_candidates: Callable[[], Candidates], rest: float = 0.0
-    ) -> dict[str, float]:
+    def seconds(self, key: str, make_candidates: Callable[[], Candidates]) -> dict[str, float]:
         """Seconds of each candidate for the problem `key`, from the file or measured now.
 
         Args:
             key: Names the problem.
             make_candidates: Makes the candidates; called where the problem is not known yet.
-            rest: As for `measure`.
         """
         with self._measuring:  # one thread at a time: two would slow each other down
             if key not in self._known:
-                self._known[key] = measure(make_candidates(), rest)
+                self._known[key] = measure(make_candidates())
                 self._write()
             return self._known[key]
 
@@ -161,19 +158,16 @@ def fastest(seconds: dict[str, float], default: str) -> str:
     return best if seconds[best] < _MAX_TIME_RATIO * seconds[default] else default
 
 
-def measure(
-    candidates: Candidates, rest: float = 0.0, max_seconds: float = _MAX_SECONDS
-) -> dict[str, float]:
+def measure(candidates: Candidates, max_seconds: float = _MAX_SECONDS) -> dict[str, float]:
     """Seconds of the fastest run of each candidate; the candidates take turns.
 
     Minimum, not median: other load on the machine only adds time, often several times that of the
     run itself. Each candidate runs once before its first turn. A hopelessly slow candidate has no
-    turn (torch's gradients of large kernels can take minutes), one far behind the fastest has two.
+    turn (torch's gradients of large kernels can take minutes), one far behind the fastest has two,
+    and so has the fastest where all others are far behind.
 
     Args:
         candidates: Functions without arguments, by name.
-        rest: Seconds to wait before each turn, so that the threads of the last candidate, which
-            spin for a while, do not slow the next one down.
         max_seconds: After this many seconds there are no more than two rounds.
     """
     best = {name: _seconds(run) for name, run in candidates.items()}
@@ -186,7 +180,6 @@ def measure(
     started = time.perf_counter()
     for done in range(1, _MAX_ROUNDS + 1):
         for name, run in running.items():
-            time.sleep(rest)
             if name in quick:
                 _fastest_run(run, _WARM_UP_SECONDS)
             best[name] = min(best[name], _fastest_run(run, _TURN_SECONDS))
@@ -197,6 +190,8 @@ def measure(
         if done == _ROUNDS_FOR_ALL:
             limit = _MAX_RATIO_TO_FASTEST * min(best.values())
             running = {name: run for name, run in running.items() if best[name] <= limit}
+            if len(running) == 1:
+                break
     return best
 
 

@@ -2,10 +2,12 @@
 
 `accelerate` takes a module and turns its nn.Conv1d and nn.Conv2d into AutoConv1d and AutoConv2d. At
 its first call such a layer measures torch's own convolution, the algorithms of FFTConv and perhaps
-a matrix product, and remembers the fastest for the forward pass and for either gradient. Results
-have the memory format that torch's own have, so that the layers behind stay fast. For inputs of
-other sizes it measures as far as `Budget` allows, and otherwise takes the choice of the nearest
-measured size. fbcunn's SpatialConvolution was auto-tuned in the same way.
+a matrix product, and remembers the fastest for the forward pass and for either gradient. In the
+steps that follow, `WholeNetwork` finds out which of these choices make the network faster as a
+whole; the others go back to torch. Results have the memory format that torch's own have, so that
+the layers behind stay fast. For inputs of other sizes a layer measures as far as `Budget` allows,
+and otherwise takes the choice of the nearest measured size. fbcunn's SpatialConvolution was
+auto-tuned layer by layer.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -20,6 +23,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 
+from graphscale.core.trials import Change
 from graphscale.core.tuning import Candidates, Tuner, fastest
 from graphscale.layers import library, matrix_conv
 from graphscale.layers.export import knows_our_operators
@@ -30,6 +34,7 @@ from graphscale.layers.fft_conv import (
     fft_conv_grad_weight,
 )
 from graphscale.layers.operator import is_transformed
+from graphscale.layers.whole_network import WholeNetwork
 
 _TORCH = "torch"  # torch's own convolution; the other candidates are algorithms of FFTConv ...
 _MATRIX = "matrix"  # ... and matrix_conv, for filters that outnumber the pixels
@@ -82,9 +87,16 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
 
     At its first call a layer measures torch's own convolution and those algorithms of FFTConv that
     may be faster: for the forward pass and, where gradients are wanted, for each gradient on its
-    own. It uses the fastest from then on. The measurements are stored on disk for this machine and
-    version of torch. Up to three more sizes of a layer's input are measured while measuring takes
-    less than 5 % of the running time; all others take the choice of the nearest measured size.
+    own. The measurements are stored on disk for this machine and version of torch. Up to three more
+    sizes of a layer's input are measured while measuring takes less than 5 % of the running time;
+    all others take the choice of the nearest measured size.
+
+    On a CPU, the next 20 to 90 steps of `module` (a forward pass, in training with the backward
+    pass that belongs to it) are trials: they compute the same, with some of these choices or with
+    torch's own convolutions. Then those choices stay with which a step of the whole network was the
+    fastest; torch's own, where that was not 5 % faster. Each size of the network's input and each
+    memory format has trials of its own. Before they end, layers use what was at least 1.5 times
+    faster alone.
 
     Parameters, buffers, hooks and state-dict keys stay. Layers with kernels of one tap and
     subclasses of torch's layers are left as they are (parametrized layers are subclasses:
@@ -96,7 +108,8 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
     Args:
         module: A network, or a single nn.Conv1d or nn.Conv2d.
         measure: False to measure nothing: layers take what an earlier run has measured for this
-            size, the choice of the nearest size measured in this process, or torch's own.
+            size, the choice of the nearest size measured in this process, or torch's own; the
+            whole network is not tried.
 
     Returns:
         `module` itself.
@@ -104,12 +117,24 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
     Example:
         >>> network = graphscale.layers.accelerate(torchvision.models.vgg16())
     """
+    network = WholeNetwork()
     for layer in module.modules():
         kind = _AUTOMATIC.get(type(layer), type(layer))
         if issubclass(kind, _Automatic) and max(layer.kernel_size) > 1:
             layer.__class__ = kind
             layer._measures = measure
+            layer._network = network
     return module
+
+
+def is_trying(module: nn.Module) -> bool:
+    """Whether the last step of an accelerated `module` was before the end of its trials."""
+    networks = {
+        layer._network
+        for layer in module.modules()
+        if isinstance(layer, _Automatic) and layer._network is not None
+    }
+    return any(network.settled is None for network in networks)
 
 
 def _forward(
@@ -203,17 +228,41 @@ def _only_torch_computes(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class _Alone:
+    """The fastest algorithm of a pass, alone.
+
+    Attributes:
+        seconds: What torch's own convolution takes.
+        gain: How many times faster the algorithm is.
+    """
+
+    algorithm: str = _TORCH
+    seconds: float = 0.0
+    gain: float = 1.0
+
+    @classmethod
+    def of(cls, seconds: dict[str, float]) -> _Alone:
+        """The fastest by the measured seconds of all candidates."""
+        algorithm = fastest(seconds, _TORCH)
+        return cls(algorithm, seconds[_TORCH], seconds[_TORCH] / seconds[algorithm])
+
+
 class _Automatic:
     """The common part of AutoConv1d and AutoConv2d: chooses algorithms and runs them.
 
-    `_direct` is torch's layer. `_chosen` maps problems (`_key`) to final choices. `_measured` maps
-    problems without the size of x (`_kind`) to the measured choices by shape of x.
+    `_direct` is torch's layer, `_network` what the layers of a network share. `_alone` maps
+    problems (`_key`) to choices of the layer alone that are final, `_measured` problems without the
+    size of x (`_kind`) to the measured ones by shape of x. `_chosen` maps problems to the algorithm
+    of the last call that was no trial.
     """
 
     _direct: type[nn.Module]
     _measures = True
+    _network: WholeNetwork | None = None
+    _alone: dict[str, _Alone]
+    _measured: dict[str, dict[tuple[int, ...], _Alone]]
     _chosen: dict[str, str]
-    _measured: dict[str, dict[tuple[int, ...], str]]
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if _only_torch_computes(input, weight):
@@ -237,47 +286,94 @@ class _Automatic:
             if algorithm == _MATRIX:  # an exported model shall have a Conv node
                 algorithm = _TORCH
             return _forward(x, weight, bias, attributes, algorithm)
-        algorithms = {"forward": self._choice("forward", x, weight, attributes, learns)}
-        if torch.is_grad_enabled() and x.requires_grad:
-            algorithms["grad_input"] = self._choice("grad_input", x, weight, attributes, learns)
-        if learns:
-            algorithms["grad_weight"] = self._choice("grad_weight", x, weight, attributes, learns)
+        hands_back = torch.is_grad_enabled() and x.requires_grad
+        passes = ["forward"] + ["grad_input"] * hands_back + ["grad_weight"] * learns
+        network = None
+        if self._measures and x.is_cpu:
+            network = self._network = self._network or WholeNetwork()
+            network.enter(self, x, learns or hands_back)
+        algorithms = self._algorithms(network, passes, x, weight, attributes, learns)
         if set(algorithms.values()) == {_TORCH}:
-            return _forward(x, weight, bias, attributes, _TORCH)
-        return _Convolution.apply(x, weight, bias, attributes, algorithms)
+            y = _forward(x, weight, bias, attributes, _TORCH)
+        else:
+            y = _Convolution.apply(x, weight, bias, attributes, algorithms)
+        if network is not None:
+            network.leave(y)
+        return y
 
-    def _choice(
-        self, pass_: str, x: Tensor, weight: Tensor, attributes: _Attributes, learns: bool
-    ) -> str:
-        """The algorithm of a pass: chosen before, measured now, or that of the nearest size."""
-        key = _key(pass_, x, weight, attributes, learns)
-        chosen = self.__dict__.setdefault("_chosen", {})
-        if key in chosen:
-            return chosen[key]
+    def _algorithms(
+        self,
+        network: WholeNetwork | None,
+        passes: list[str],
+        x: Tensor,
+        weight: Tensor,
+        attributes: _Attributes,
+        learns: bool,
+    ) -> dict[str, str]:
+        """The algorithm of each pass: what is fastest alone, as far as the network takes it."""
+        settled = network.settled if network is not None else None
+        call = (self, len(passes), learns, x.shape, x.is_contiguous())
+        if settled is not None and call in settled:
+            return settled[call]
+        keys = {pass_: _key(pass_, x, weight, attributes, learns) for pass_ in passes}
+        alone = {
+            pass_: self._choice_alone(pass_, key, x, weight, attributes, learns)
+            for pass_, key in keys.items()
+        }
+        changes = {
+            keys[pass_]: Change(each.seconds, each.gain)
+            for pass_, each in alone.items()
+            if each.algorithm != _TORCH
+        }
+        made = changes if network is None else network.selected(changes)
+        algorithms = {
+            pass_: each.algorithm if keys[pass_] in made else _TORCH
+            for pass_, each in alone.items()
+        }
+        if network is None or not network.trying:
+            chosen = self.__dict__.setdefault("_chosen", {})
+            chosen.update((keys[pass_], algorithm) for pass_, algorithm in algorithms.items())
+        if settled is not None:
+            settled[call] = algorithms
+        return algorithms
+
+    def _choice_alone(
+        self,
+        pass_: str,
+        key: str,
+        x: Tensor,
+        weight: Tensor,
+        attributes: _Attributes,
+        learns: bool,
+    ) -> _Alone:
+        """The choice for a pass: known from before, measured now, or that of the nearest size."""
+        final = self.__dict__.setdefault("_alone", {})
+        if key in final:
+            return final[key]
         kind = _kind(pass_, x, weight, attributes, learns)
         measured = self.__dict__.setdefault("_measured", {}).setdefault(kind, {})
         tuner = _tuner(x.device)
         seconds = tuner.known(key)
         if seconds is None and len(measured) >= _MAX_SIZES:
-            chosen[key] = _nearest(measured, x.shape)
-            return chosen[key]
+            final[key] = _nearest(measured, x.shape)
+            return final[key]
         if seconds is None and not (self._measures and (not measured or _BUDGET.allows())):
             return _nearest(measured, x.shape)  # not final: there may be time to measure later
         if seconds is None:
             with torch.no_grad():
                 candidates = partial(_candidates, pass_, x, weight, attributes, learns)
                 seconds = _BUDGET.spend(lambda: tuner.seconds(key, candidates))
-        chosen[key] = measured[tuple(x.shape)] = fastest(seconds, _TORCH)
-        return chosen[key]
+        final[key] = measured[tuple(x.shape)] = _Alone.of(seconds)
+        return final[key]
 
 
-def _nearest(measured: dict[tuple[int, ...], str], shape: torch.Size) -> str:
+def _nearest(measured: dict[tuple[int, ...], _Alone], shape: torch.Size) -> _Alone:
     """The choice for the measured shape nearest to ``shape``, by the ratios of their sizes."""
 
     def distance(other: tuple[int, ...]) -> float:
         return sum(abs(math.log(one / another)) for one, another in zip(shape, other))
 
-    return measured[min(measured, key=distance)] if measured else _TORCH
+    return measured[min(measured, key=distance)] if measured else _Alone()
 
 
 def _key(pass_: str, x: Tensor, weight: Tensor, attributes: _Attributes, learns: bool) -> str:

@@ -130,3 +130,10 @@ def restore_own_padding(layer: nn.Module) -> None:
             layer.padding if not isinstance(layer.padding, str) else [0] * len(layer.kernel_size)
         )
         layer._reversed_padding_repeated_twice = [pad for pad in reversed(twice) for _ in (0, 1)]
+
+
+def follow_own_padding(layer: nn.Module, source: nn.Module) -> None:
+    """Let `layer` pad by its attribute if `source`, the same layer of another copy, does."""
+    restore_own_padding(layer)
+    if hasattr(source, _REPLACED):
+        replace_own_padding(layer)

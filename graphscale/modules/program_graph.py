@@ -1,6 +1,6 @@
 """The ONNX graph of a torch program while it is made, as the translations of operators see it.
 
-In: calls of `op`, `constant`, `operand` and `sizes`. Out: ONNX nodes in their order.
+In: calls of `op`, `constant`, `operand` and `sizes`. Out: ONNX nodes in their order, and constants.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class ProgramGraph:
 
     Attributes:
         nodes: The nodes so far.
+        constants: Initializers that are no weights of the module.
         call: The call of the program that is being translated.
     """
 
     def __init__(self, taken: set[str]) -> None:
         """`taken` are names that no value of this graph may have."""
         self.nodes: list[ir.Node] = []
+        self.constants: list[ir.Value] = []
         self.call: torch.fx.Node
         self._taken = taken
         self._scopes = ""
@@ -56,8 +58,7 @@ class ProgramGraph:
 
     def op(self, kind: str, *inputs: ir.Value | None, outputs: int = 1, **attributes: Any) -> Any:
         """Add a node; returns its output, or a tuple of them."""
-        stem = f"{self.call.name}.operand" if kind == "Constant" else self.call.name
-        results = [ir.Value(name=self._free_name(stem)) for _ in range(outputs)]
+        results = [ir.Value(name=self._free_name(self.call.name)) for _ in range(outputs)]
         given = [_attribute(name, value) for name, value in attributes.items()]
         node = ir.Node("", kind, inputs, given, outputs=results, name=f"node_{results[0].name}")
         node.metadata_props[SCOPES] = self._scopes
@@ -65,9 +66,14 @@ class ProgramGraph:
         return results[0] if outputs == 1 else tuple(results)
 
     def constant(self, numbers: Any, dtype: ir.DataType = ir.DataType.INT64) -> ir.Value:
-        """A Constant node; of integers by default."""
-        array = np.asarray(numbers, dtype.numpy())
-        return self.op("Constant", value=ir.Tensor(array, dtype))
+        """A constant, of integers by default."""
+        name = self._free_name(f"{self.call.name}.operand")
+        tensor = ir.Tensor(np.asarray(numbers, dtype.numpy()), dtype, name=name)
+        value = ir.Value(
+            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(dtype), const_value=tensor
+        )
+        self.constants.append(value)
+        return value
 
     def operand(self, value: ir.Value | float | Number) -> ir.Value:
         """A tensor or a number as an operand of the result's type."""
@@ -97,8 +103,6 @@ class ProgramGraph:
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
-    if isinstance(value, ir.Tensor):
-        return ir.AttrTensor(name, value)
     if isinstance(value, str):
         return ir.AttrString(name, value)
     if isinstance(value, float):

@@ -237,10 +237,10 @@ def _traced(
     model = trace_module(evaluation(module), example, quick=not whole, keep_dropout=whole)
     if parts and lacks_parts(model.graph, module):
         try:
-            more = trace_module(with_training_parts(module), example)
+            more = trace_module(with_training_parts(module), example, slow=False)
         except GraphScaleError:
             return model, evaluation
-        if has_more(more.graph, model.graph):
+        if has_more(more.graph, model.graph, module):
             return more, with_training_parts
     return model, evaluation
 

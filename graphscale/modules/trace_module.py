@@ -32,7 +32,12 @@ from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 
 def trace_module(
-    module: torch.nn.Module, example: Example, *, quick: bool = True, keep_dropout: bool = False
+    module: torch.nn.Module,
+    example: Example,
+    *,
+    quick: bool = True,
+    slow: bool = True,
+    keep_dropout: bool = False,
 ) -> ir.Model:
     """The ONNX graph of `module`, in which nothing that reads weights is folded.
 
@@ -42,6 +47,7 @@ def trace_module(
         module: In the mode in which it is traced.
         example: Inputs at the target's size.
         quick: Skip torch.onnx's decompositions where the module allows it.
+        slow: Leave the module to torch.onnx's own strategies where it does not.
         keep_dropout: Keep dropout and drop-path layers as Dropout nodes.
 
     Raises:
@@ -50,7 +56,7 @@ def trace_module(
     marks = mark_dropout(module) if keep_dropout else []
     try:
         with quiet_exporter(), _attributes_kept(module):
-            model = _exported(module, example, quick)
+            model = _exported(module, example, quick, slow)
     finally:
         for mark in marks:
             mark.remove()
@@ -102,7 +108,7 @@ def _attributes_kept(module: torch.nn.Module) -> Iterator[None]:
             vars(layer).update(values)
 
 
-def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Model:
+def _exported(module: torch.nn.Module, example: Example, quick: bool, slow: bool) -> ir.Model:
     batched = example.batched()
     options = {"optimize": False, "external_data": False}
     if any(weight.dtype == torch.bfloat16 for weight in module.parameters()):
@@ -116,6 +122,10 @@ def _exported(module: torch.nn.Module, example: Example, quick: bool) -> ir.Mode
             return to_onnx(program, (), dynamic_shapes=batched.batch_name(), **options)
         except GraphScaleError:
             pass  # torch.onnx translates one of its operators only after decomposing it
+    if not slow:
+        raise GraphScaleError(
+            f"torch cannot export {type(module).__name__} without decomposing it; allow that"
+        )
     try:
         return to_onnx(
             module,

@@ -30,6 +30,7 @@ def lacks_parts(graph: ir.Graph, module: nn.Module) -> bool:
     return any(name not in graph.initializers for name, _ in module.named_parameters())
 
 
-def has_more(graph: ir.Graph, other: ir.Graph) -> bool:
-    """Whether a graph has all the weights of another one, and more."""
-    return set(graph.initializers) > set(other.initializers)
+def has_more(graph: ir.Graph, other: ir.Graph, module: nn.Module) -> bool:
+    """Whether a graph has all of the module's parameters that another one has, and more."""
+    names = {name for name, _ in module.named_parameters()}
+    return names & set(graph.initializers) > names & set(other.initializers)

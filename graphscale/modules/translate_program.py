@@ -67,7 +67,7 @@ class _Translation:
             self._inputs,
             self._outputs(),
             nodes=self._graph.nodes,
-            initializers=self._initializers,
+            initializers=[*self._initializers, *self._graph.constants],
             opset_imports={"": _OPSET_FOR_BFLOAT16 if wide else _OPSET},
             name="main_graph",
         )

@@ -19,7 +19,9 @@ from graphscale.convert.network import Network
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.modules.edit_layers import CropOutput, PadInput
+from graphscale.modules.own_padding import follow_own_padding
 from graphscale.modules.shrink import shrink_module
+from graphscale.training.recipes import recipe
 
 # The modules of torch that define layers whose sizes a plan may change, and the only private
 # attribute of such layers that depends on a size.
@@ -61,6 +63,8 @@ class GrowthStages:
         module: The pre-train network of the first stage, to be trained.
         later: The other stages, for `grow_(module, to=...)`. Without `to`, `grow_` leads from any
             stage to the target.
+        total, grow_at: The training's length and the times of growth, from `of_recipe`; without a
+            recipe 0 and empty.
 
     Raises:
         GraphScaleError: no stage is given, or the target's class cannot take the sizes of a stage.
@@ -76,6 +80,45 @@ class GrowthStages:
         >>> _ = graphscale.grow_(module)
     """
 
+    @classmethod
+    def of_recipe(
+        cls,
+        name: str,
+        target: nn.Module,
+        example_input: torch.Tensor,
+        *,
+        units: int,
+        milestones: Sequence[int] = (),
+    ) -> GrowthStages:
+        """The stages of a recipe of `graphscale train`, such as 'late', for your own loop.
+
+        The result's `total` and `grow_at` are the arguments of these names of `GrowthSchedule`.
+
+        Args:
+            name: 'late', 'progressive' or 'paper'.
+            target: A torch module.
+            example_input: A tensor (N, C, H, W) of the target's size.
+            units: Epochs or steps for which the target alone would be trained; 'late' needs five
+                of six of them.
+            milestones: The units after which the rate drops, for 'paper'.
+
+        Raises:
+            GraphScaleError: the recipe is unknown, has no growth, or has more stages than there are
+                units; or as for the class.
+        """
+        chosen = recipe(name)
+        if len(chosen.stages) == 1:
+            raise GraphScaleError(
+                f"recipe {name!r} trains the target alone and has no growth; give another recipe"
+            )
+        total = chosen.epochs(units)
+        grow_at = chosen.ends(total, tuple(milestones))[:-1]
+        height, width = example_input.shape[2:]
+        options = [each.shrink_options((height, width)) for each in chosen.stages[:-1]]
+        stages = cls(target, example_input, options)
+        stages.total, stages.grow_at = total, grow_at
+        return stages
+
     def __init__(
         self, target: nn.Module, example_input: Any, options: Sequence[Mapping[str, Any]]
     ) -> None:
@@ -89,6 +132,8 @@ class GrowthStages:
                 raise GraphScaleError(
                     f"{type(target).__name__} cannot take the sizes of a stage; grow it in one step"
                 )
+        self.total = 0
+        self.grow_at: list[int] = []
         self.module = modules[0]
         self.later = [GrowthStage.of(each) for each in modules[1:]]
 
@@ -102,6 +147,8 @@ def copy_layer_sizes(module: nn.Module, template: nn.Module) -> None:
     layers = dict(module.named_modules())
     for path, source in template.named_modules():
         layer = layers.get(path)
+        if layer is not None:
+            follow_own_padding(layer, source)
         if type(layer) is not type(source):
             raise GraphScaleError(
                 f"layer {path!r} of the stage is a {type(source).__name__}, the module's a "

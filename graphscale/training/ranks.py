@@ -12,6 +12,7 @@ a second group, which waits as long as the other ranks live.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -149,7 +150,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         group = dist.new_group(backend="gloo", timeout=_FOR_LONG_WORK)
         yield Ranks(rank, count, group)
     except RuntimeError as error:
-        text = " ".join(str(error).split())
+        # Of torch's text, not the place in gloo's sources that some begin with.
+        text = re.sub(r"^\[/[^]]*\] ", "", " ".join(str(error).split()))
         if not any(word in text.lower() for word in _COMMUNICATION):
             raise
         raise GraphScaleError(

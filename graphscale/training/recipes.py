@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.rescaling.input_size import InputSize
 
 _LARGEST_KERNEL = 127  # taps; larger kernels than this are not in use
 _LEAVE_ALL: Mapping[int, int] = {size: size for size in range(1, _LARGEST_KERNEL + 1)}
@@ -43,6 +45,13 @@ class RecipeStage:
     scale: float | None = None
     target: bool = False
 
+    def shrink_options(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Options of `shrink` for this stage of a target for images of this height and width."""
+        scale = self.scale
+        pretrain = tuple(max(1, round(n * scale)) for n in size) if scale is not None else None
+        # The target's size is said, too: a network from an ONNX file may leave it open.
+        return {"kernels": dict(self.kernels) or None, "input_size": InputSize(size, pretrain)}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -63,6 +72,10 @@ class Recipe:
     decay: str = "throughout"
     before_first_drop: int | None = None
     length: float = 1.0
+
+    def epochs(self, target_epochs: int) -> int:
+        """The recipe's epochs where the target alone takes so many, at least one per stage."""
+        return max(round(self.length * target_epochs), min(len(self.stages), target_epochs))
 
     def ends(self, epochs: int, milestones: tuple[int, ...] = ()) -> list[int]:
         """The number of epochs after which each stage ends; each stage has at least one epoch.

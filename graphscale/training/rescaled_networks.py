@@ -14,7 +14,6 @@ from torch import nn
 from graphscale.convert.network import Network
 from graphscale.modules.grow import grow_module
 from graphscale.modules.shrink import shrink_module
-from graphscale.rescaling.input_size import InputSize
 from graphscale.training.grow_in_place import grow_
 from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.recipes import Recipe
@@ -28,15 +27,24 @@ class RescaledNetworks:
         example: A float tensor (1, C, H, W) of the target's size.
         recipe: The recipe.
         seed: For fresh weights.
+        optimizer_state, amplitude: How `grow_` grows in place.
     """
 
     def __init__(
-        self, target: nn.Module, example: torch.Tensor, recipe: Recipe, seed: int = 0
+        self,
+        target: nn.Module,
+        example: torch.Tensor,
+        recipe: Recipe,
+        seed: int = 0,
+        *,
+        optimizer_state: str = "resize",
+        amplitude: str = "response",
     ) -> None:
         self.target = target
         self.example = example
         self.recipe = recipe
         self.seed = seed
+        self._growth = {"optimizer_state": optimizer_state, "amplitude": amplitude}
         self._sizes: dict[int, tuple[int, int]] = {}
 
     def size(self, stage: int) -> tuple[int, int]:
@@ -62,11 +70,11 @@ class RescaledNetworks:
         """
         following = self.recipe.stages[stage + 1]
         if following.target:
-            return grow_(network, optimizers=optimizer)
+            return grow_(network, optimizers=optimizer, **self._growth)
         if isinstance(network, Network):
             return self._shrunk(stage + 1, grow_module(network), init="resize")
         made = self._shrunk(stage + 1, self.target)
-        return grow_(network, to=GrowthStage.of(made), optimizers=optimizer)
+        return grow_(network, to=GrowthStage.of(made), optimizers=optimizer, **self._growth)
 
     def _shrunk(self, stage: int, network: nn.Module, init: str | None = None) -> nn.Module:
         made = shrink_module(network, self.example, **self._options(stage), init=init)
@@ -74,13 +82,8 @@ class RescaledNetworks:
         return made
 
     def _options(self, stage: int) -> dict[str, Any]:
-        chosen = self.recipe.stages[stage]
-        target = _pair(self.example.shape[2:])
-        scale = chosen.scale
-        pretrain = tuple(max(1, round(n * scale)) for n in target) if scale is not None else None
-        # The target's size is said, too: a network from an ONNX file may leave it open.
-        size = InputSize(target, pretrain)
-        return {"kernels": dict(chosen.kernels) or None, "input_size": size, "seed": self.seed}
+        size = _pair(self.example.shape[2:])
+        return {**self.recipe.stages[stage].shrink_options(size), "seed": self.seed}
 
 
 def _pair(sizes: Any) -> tuple[int, int]:

@@ -106,8 +106,7 @@ class TrainingOptions:
 
         The warm-up keeps its number of epochs; weight decay ends at the same share of the training.
         """
-        stages = min(len(recipe.stages), self.epochs)
-        epochs = max(round(recipe.length * self.epochs), stages)
+        epochs = recipe.epochs(self.epochs)
         warm_up = min(self.schedule.warm_up * self.epochs / epochs, 0.5)
         until = self.weight_decay_until
         return replace(
@@ -362,7 +361,8 @@ class Trainer:
         options = {} if self.options.gradient == "mean" else self._one_bit_options()
         wrapped = self.ranks.wrapped(self.network, **options)
         self._one_bit = getattr(wrapped, "one_bit", None)
-        self._call = torch.compile(wrapped) if self.options.compile else wrapped
+        # dynamic=False: after growth torch.compile would take the image size for a variable.
+        self._call = torch.compile(wrapped, dynamic=False) if self.options.compile else wrapped
         self._optimizer = self._new_optimizer(self.network)
 
     def _one_bit_options(self) -> dict[str, Any]:

@@ -31,14 +31,14 @@ def empty_cache(tmp_path, monkeypatch):
 def fft_wins(monkeypatch):
     """FFTConv wins every layer but the last, and the whole model."""
 
-    def seconds(tuner, key, make_candidates, rest):
+    def seconds(tuner, key, make_candidates):
         small = "3x3" in key.partition("weight=")[2].partition(" ")[0]
         return {RUNTIME: 2.0, "auto": 3.0} if small else {RUNTIME: 2.0, "dense 32x32": 1.0}
 
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
         "graphscale.acceleration.choose_layers.measure_seconds",
-        lambda candidates, rest, max_seconds: {
+        lambda candidates, max_seconds: {
             name: 2.0 if name == "before" else 1.0 for name in candidates
         },
     )
@@ -125,7 +125,7 @@ def test_measures_by_itself_and_leaves_what_is_not_faster(model_file, monkeypatc
 def test_a_model_that_is_slower_as_a_whole_stays(model_file, fft_wins, monkeypatch, capsys):
     monkeypatch.setattr(
         "graphscale.acceleration.choose_layers.measure_seconds",
-        lambda candidates, rest, max_seconds: dict.fromkeys(candidates, 1.0),
+        lambda candidates, max_seconds: dict.fromkeys(candidates, 1.0),
     )
     assert main(["accelerate", str(model_file), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -139,14 +139,14 @@ def test_a_model_that_is_slower_as_a_whole_stays(model_file, fft_wins, monkeypat
 def test_only_the_layers_with_large_gains_where_the_model_is_the_fastest_so(
     model_file, fft_wins, monkeypatch
 ):
-    def seconds(tuner, key, make_candidates, rest):
+    def seconds(tuner, key, make_candidates):
         gain = 4.0 if "7x7" in key else 2.0
         return {RUNTIME: gain, "direct": 1.0}
 
     monkeypatch.setattr(Tuner, "seconds", seconds)
     monkeypatch.setattr(
         "graphscale.acceleration.choose_layers.measure_seconds",
-        lambda candidates, rest, max_seconds: {
+        lambda candidates, max_seconds: {
             name: 1.0 if "3.0" in name or name == "after" else 2.0 for name in candidates
         },
     )
@@ -159,7 +159,7 @@ def test_only_the_layers_with_large_gains_where_the_model_is_the_fastest_so(
 def test_groups_of_equal_layers_are_tried_one_by_one(model_file, monkeypatch):
     """The first, with the largest gain, makes the whole model slower."""
 
-    def seconds(tuner, key, make_candidates, rest):
+    def seconds(tuner, key, make_candidates):
         gain = 4.0 if "7x7" in key else 2.0
         return {RUNTIME: gain, "direct": 1.0}
 
@@ -170,7 +170,7 @@ def test_groups_of_equal_layers_are_tried_one_by_one(model_file, monkeypatch):
     trials += [{"best": 4.0, "changed": 3.99}, {"best": 4.0, "changed": 4.1}] * 2
     trials[-1:] = [{"before": 9.0, "after": 4.0}]
 
-    def measure(candidates, rest, max_seconds):
+    def measure(candidates, max_seconds):
         for run in candidates.values():
             run()
         (found, *trials[:]) = trials

@@ -26,7 +26,7 @@ def fft_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(Tuner, "seconds", lambda *_: {RUNTIME: 2.0, "dense 16x16": 1.0})
     monkeypatch.setattr(
         "graphscale.acceleration.choose_layers.measure_seconds",
-        lambda candidates, rest, max_seconds: {
+        lambda candidates, max_seconds: {
             name: 2.0 if name == "before" else 1.0 for name in candidates
         },
     )

@@ -14,6 +14,8 @@ from graphscale.core.requirements import MissingPackageError, missing_package
         ("torch", "pip install 'graphscale[torch]'"),
         ("torch.nn", "pip install 'graphscale[torch]'"),
         ("onnxruntime", "pip install 'graphscale[cpu]'"),
+        ("PIL", "pip install 'graphscale[train]'"),
+        ("matplotlib.pyplot", "pip install 'graphscale[train]'"),
     ],
 )
 def test_how_to_install_it(name: str, command: str) -> None:

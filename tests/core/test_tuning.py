@@ -118,7 +118,6 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now, self.runs = 0.0, []
         monkeypatch.setattr("graphscale.core.tuning.time.perf_counter", lambda: self.now)
-        monkeypatch.setattr("graphscale.core.tuning.time.sleep", lambda seconds: None)
 
     def candidate(self, name, *seconds):
         """Takes the seconds in turn."""

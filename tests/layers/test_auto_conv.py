@@ -249,16 +249,20 @@ def test_each_layer_and_pass_measures_its_first_size(clock):
     assert passes == ["forward", "grad_input", "grad_weight"] * 2
 
 
-def test_the_nearest_size_decides(monkeypatch):
-    measured = {(1, 2, 10): "direct", (1, 2, 1000): "dense 32x32", (64, 2, 10): "torch"}
+def test_the_nearest_size_decides():
+    measured = {
+        (1, 2, 10): auto_conv._Alone("direct"),
+        (1, 2, 1000): auto_conv._Alone("dense 32x32"),
+        (64, 2, 10): auto_conv._Alone("torch"),
+    }
     for shape, wanted in [
         ((1, 2, 12), "direct"),
         ((1, 2, 99), "direct"),
         ((1, 2, 101), "dense 32x32"),
         ((32, 2, 10), "torch"),
     ]:
-        assert auto_conv._nearest(measured, torch.Size(shape)) == wanted
-    assert auto_conv._nearest({}, torch.Size((1, 2, 3))) == "torch"
+        assert auto_conv._nearest(measured, torch.Size(shape)).algorithm == wanted
+    assert auto_conv._nearest({}, torch.Size((1, 2, 3))).algorithm == "torch"
 
 
 def test_measure_false_measures_nothing(clock, empty_cache):

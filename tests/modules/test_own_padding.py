@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphscale
+from graphscale.training import GrowthStages
 
 
 def same(x, kernel, stride, value=0.0):
@@ -91,6 +92,24 @@ def test_class_and_keys_are_kept(kind, size):
     # A 'SAME' layer pads by the size that it is given, also after growth.
     other = torch.randn(1, 3, size + 9, size + 9)
     torch.testing.assert_close(grown(other), target(other))
+
+
+def test_growth_in_stages():
+    """A layer that pads by numbers in one stage may pad itself in the next, as shrink makes it."""
+    target = network()
+    example = torch.randn(1, 3, 64, 64)
+    options = [{"input_size": 44}, {"input_size": 48, "kernels": {7: 7, 5: 5, 3: 3}}]
+    stages = GrowthStages(target, example, options)
+    module = stages.module
+    made = graphscale.shrink(target, example, **options[1]).eval()
+    assert type(module[0]) is nn.Conv2d
+    assert type(made[0]) is SameConv
+    graphscale.grow_(module, to=stages.later[0])
+    made.load_state_dict(module.state_dict())
+    x = torch.randn(2, 3, 48, 48)
+    assert torch.equal(module.eval()(x), made(x))
+    graphscale.grow_(module)
+    assert [type(each) for each in module] == [type(each) for each in target]
 
 
 class Blurred(nn.Module):

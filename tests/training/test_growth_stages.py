@@ -1,6 +1,7 @@
 """Stages share one target: templates without memory, and layers that take a template's sizes."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 import graphscale
 from graphscale import GraphScaleError
 from graphscale.modules.edit_layers import CropOutput, PadInput
-from graphscale.training import growth_stages
+from graphscale.training import GrowthLR, GrowthSchedule, growth_stages
 from graphscale.training.growth_stages import GrowthStage, GrowthStages, copy_layer_sizes
 
 from .small_networks import EXAMPLE, Fixed, shrunk
@@ -85,3 +86,52 @@ def test_a_whole_template_makes_the_module_the_stage() -> None:
         one.data = other.data
     x = torch.randn(2, *stage.graphscale_plan.inputs[0].pretrain[1:])
     assert torch.equal(module.eval()(x), stage(x))
+
+
+def test_the_late_recipe_in_a_loop() -> None:
+    """Five of six epochs, images of 1/2, 5/8, 3/4 and the whole size, kernels as they are."""
+    torch.manual_seed(0)
+    target = nn.Sequential(
+        nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    stages = GrowthStages.of_recipe("late", target, torch.zeros(1, 3, 32, 16), units=12)
+    module = stages.module
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    growth = GrowthSchedule(
+        module,
+        total=stages.total,
+        grow_at=stages.grow_at,
+        later=stages.later,
+        optimizers=optimizer,
+    )
+    rates = GrowthLR(growth, optimizer, after="restart")
+    seen = []
+    for _ in growth:
+        assert module[0].kernel_size == (5, 5)
+        seen.append((*growth.image_size, round(rates.get_last_lr()[0], 3)))
+        module(torch.randn(2, 3, *growth.image_size)).sum().backward()
+        optimizer.step()
+        growth.step()
+        rates.step()
+    assert seen == [
+        *[(16, 8, 0.1)] * 2,
+        *[(20, 10, 0.1)] * 3,
+        *[(24, 12, 0.1)] * 2,
+        (32, 16, 0.1),
+        (32, 16, 0.067),
+        (32, 16, 0.033),
+    ]
+    assert repr(module) == repr(target)
+
+
+def test_recipes_that_a_loop_cannot_have() -> None:
+    make = functools.partial(GrowthStages.of_recipe, target=layers(), units=12)
+    example = torch.zeros(1, 3, 32, 32)
+    with pytest.raises(GraphScaleError, match="'target' trains the target alone"):
+        make("target", example_input=example)
+    with pytest.raises(GraphScaleError, match="unknown recipe 'never'"):
+        make("never", example_input=example)
+    with pytest.raises(GraphScaleError, match="before the first drop of the learning rate"):
+        make("paper", example_input=example)
+    stages = make("paper", example_input=example, milestones=[6, 9])
+    assert (stages.total, stages.grow_at, stages.later) == (12, [5], [])

@@ -88,3 +88,14 @@ def test_an_imported_graph_is_grown_to_the_target_and_shrunk_again() -> None:
     weight = second.state_dict()["conv.weight"]
     torch.testing.assert_close(weight, expected.state_dict()["conv.weight"])
     assert all(torch.equal(before[name], each) for name, each in target.state_dict().items())
+
+
+def test_how_grow_treats_the_optimizer_can_be_chosen(target: nn.Module) -> None:
+    networks = RescaledNetworks(target, EXAMPLE, RECIPE, optimizer_state="reset")
+    network = networks.first(0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    network(torch.randn(2, 3, 16, 12)).sum().backward()
+    optimizer.step()
+    networks.grow(network, 0, optimizer)
+    assert optimizer.state[network[0].weight].get("momentum_buffer") is None
+    assert optimizer.state[network[0].bias]["momentum_buffer"] is not None

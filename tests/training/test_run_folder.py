@@ -89,3 +89,14 @@ def test_json_may_hold_paths(folder: RunFolder, tmp_path: Path) -> None:
     text = (folder.path / "result.json").read_text()
     assert json.loads(text) == {"path": str(tmp_path), "n": [1, 2.5]}
     assert text.endswith("\n")
+
+
+def test_tensorboard_reads_the_epochs(folder: RunFolder) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder.log([FIRST])
+    folder.log([FIRST, SECOND])
+    board = reader.EventAccumulator(str(folder.path / "tensorboard"))
+    board.Reload()
+    shown = [(event.step, event.value) for event in board.Scalars("accuracy")]
+    assert shown == [(1, 0.625), (2, 0.875)]
+    assert [event.value for event in board.Scalars("image_size")] == [44.0, 64.0]

@@ -1,5 +1,6 @@
 """The loop: resuming bit for bit, growth on the way, the rate, diverging."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +122,29 @@ def test_growth_carries_the_weights_over() -> None:
     ((wanted, grown),) = seen
     assert wanted.state_dict().keys() == grown.state_dict().keys()
     assert run.records[4].straight_after_growth is not None  # 0.7 of 6 epochs: after the fourth
+
+
+def test_a_compiled_network_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled once for each size, without a symbolic one; this backend computes as torch does."""
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(str(graph.graph))
+        return graph.forward
+
+    original = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda module, **options: original(module, backend=backend, **options)
+    )
+    plain, run = trainer(TWO_STAGES), trainer(TWO_STAGES, compile=True)
+    plain.run()
+    run.run()
+    assert len(graphs) == 2  # one for each stage; validation runs the network itself
+    assert not any("SymInt" in graph for graph in graphs)
+    for one, other in zip(
+        plain.network.state_dict().values(), run.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other)
 
 
 def test_the_whole_decay_comes_after_growth() -> None:

@@ -1,7 +1,8 @@
 // FFTConv: everything that ONNX Conv computes, and its two gradients. In float (and the 16-bit
 // types) and in one or two dimensions by the kernels of fft_conv/, whose headers give the cost of
-// each algorithm; the rest is computed directly (conv_direct.h). Tensors are dense, [N, C, ...] and
-// [F, C / group, ...].
+// each algorithm; the rest is computed directly (conv_direct.h), and so is a call with infinities,
+// NaN or a number far larger than most, which transforms would spread over their tiles. Tensors are
+// dense, [N, C, ...] and [F, C / group, ...].
 #include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
@@ -112,21 +113,23 @@ class Room {
 // the image.
 class ConstantWeights : public Prepacked {
  public:
+  // Null where the weights are too far apart for the algorithm.
   const void* prepacked(const Context& context, const fft_conv::Problem& p, fft_conv::Pass pass,
                         const fft_conv::Algorithm& algorithm, const float* weight) const {
     const Room room;
     const std::lock_guard<std::mutex> lock(mutex_);
     // Made at the first call with this algorithm, under the lock; later calls only look it up.
-    auto& kept = kept_[{algorithm.method, algorithm.tile_height, algorithm.tile_width}];
-    if (kept == nullptr) {
-      const size_t bytes = fft_conv::prepacked_bytes(p, pass, algorithm);
-      std::unique_ptr<void, Free> memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
-      if (memory == nullptr) fail("no memory for the spectra of W");
-      fft_conv::prepack(p, pass, algorithm, weight, memory.get(), context);
-      kept = std::move(memory);
+    const auto key = std::tuple(algorithm.method, algorithm.tile_height, algorithm.tile_width);
+    if (const auto kept = kept_.find(key); kept != kept_.end()) return kept->second.get();
+    const size_t bytes = fft_conv::prepacked_bytes(p, pass, algorithm);
+    std::unique_ptr<void, Free> memory(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+    if (memory == nullptr) fail("no memory for the spectra of W");
+    if (fft_conv::prepack(p, pass, algorithm, weight, memory.get(), context)) {
       bytes_ += bytes;
+    } else {
+      memory.reset();
     }
-    return kept.get();
+    return (kept_[key] = std::move(memory)).get();
   }
 
   size_t bytes() const override {
@@ -186,17 +189,28 @@ std::unique_ptr<Prepacked> prepack_weights(const Context& context, const Attribu
   return weights;
 }
 
-// Calls use(spectra) with the spectra of the weights, prepacked or computed for this call.
+// use(spectra) with the spectra of the weights, prepacked or computed for this call; false where the
+// weights are too far apart for that.
 template <typename Use>
-void with_spectra(const Call& call, const fft_conv::Problem& p, fft_conv::Pass pass,
+bool with_spectra(const Call& call, const fft_conv::Problem& p, fft_conv::Pass pass,
                   const fft_conv::Algorithm& algorithm, const float* weight, const Use& use) {
   if (const auto* constant = static_cast<const ConstantWeights*>(call.prepacked)) {
-    return use(constant->prepacked(call.context, p, pass, algorithm, weight));
+    const void* const spectra = constant->prepacked(call.context, p, pass, algorithm, weight);
+    return spectra != nullptr && use(spectra);
   }
   const auto bytes = static_cast<int64_t>(fft_conv::prepacked_bytes(p, pass, algorithm));
   const ScratchArray<char> spectra(call.context, bytes);
-  fft_conv::prepack(p, pass, algorithm, weight, spectra.get(), call.context);
-  use(spectra.get());
+  return fft_conv::prepack(p, pass, algorithm, weight, spectra.get(), call.context) &&
+         use(spectra.get());
+}
+
+// run(algorithm), and run(direct) where the numbers of the call are too far apart for the
+// algorithm; false where kernels/cpu/fft_conv does not compute that pass directly.
+template <typename Run>
+bool run_or_direct(const fft_conv::Problem& p, fft_conv::Pass pass,
+                   const fft_conv::Algorithm& algorithm, const Run& run) {
+  const fft_conv::Algorithm direct;
+  return run(algorithm) || (fft_conv::supports(p, pass, direct) && run(direct));
 }
 
 template <typename T>
@@ -215,10 +229,13 @@ void forward(const Call& call) {
     if (const auto chosen = algorithm_of(call, g, kPass)) {
       fft_conv::Problem p = chosen->first;
       p.bounds = bounds;
-      const fft_conv::Algorithm& algorithm = chosen->second;
-      return with_spectra(call, p, kPass, algorithm, weight.get(), [&](const void* spectra) {
-        fft_conv::forward(p, algorithm, x.get(), spectra, bias.get(), y.get(), call.context);
-      });
+      const auto run = [&](const fft_conv::Algorithm& algorithm) {
+        return with_spectra(call, p, kPass, algorithm, weight.get(), [&](const void* spectra) {
+          return fft_conv::forward(p, algorithm, x.get(), spectra, bias.get(), y.get(),
+                                   call.context);
+        });
+      };
+      if (run_or_direct(p, kPass, chosen->second, run)) return;
     }
   }
   conv_direct<Wide>(call.context, g, x.get(), weight.get(), bias.get(), bounds, y.get());
@@ -235,10 +252,13 @@ void grad_input(const Call& call) {
   if constexpr (std::is_same_v<Wide, float>) {
     if (const auto chosen = algorithm_of(call, g, kPass)) {
       const fft_conv::Problem& p = chosen->first;
-      const fft_conv::Algorithm& algorithm = chosen->second;
-      return with_spectra(call, p, kPass, algorithm, weight.get(), [&](const void* spectra) {
-        fft_conv::gradient_input(p, algorithm, grad.get(), spectra, grad_x.get(), call.context);
-      });
+      const auto run = [&](const fft_conv::Algorithm& algorithm) {
+        return with_spectra(call, p, kPass, algorithm, weight.get(), [&](const void* spectra) {
+          return fft_conv::gradient_input(p, algorithm, grad.get(), spectra, grad_x.get(),
+                                          call.context);
+        });
+      };
+      if (run_or_direct(p, kPass, chosen->second, run)) return;
     }
   }
   conv_direct_grad_input<Wide>(call.context, g, grad.get(), weight.get(), grad_x.get());
@@ -254,9 +274,12 @@ void grad_weight(const Call& call) {
   constexpr auto kPass = fft_conv::Pass::kGradientWeight;
   if constexpr (std::is_same_v<Wide, float>) {
     if (const auto chosen = algorithm_of(call, g, kPass)) {
-      const auto& [p, algorithm] = *chosen;
-      return fft_conv::gradient_weight(p, algorithm, x.get(), grad.get(), result.get(),
-                                       call.context);
+      const fft_conv::Problem& p = chosen->first;
+      const auto run = [&](const fft_conv::Algorithm& algorithm) {
+        return fft_conv::gradient_weight(p, algorithm, x.get(), grad.get(), result.get(),
+                                         call.context);
+      };
+      if (run_or_direct(p, kPass, chosen->second, run)) return;
     }
   }
   conv_direct_grad_weight<Wide>(call.context, g, grad.get(), x.get(), result.get());

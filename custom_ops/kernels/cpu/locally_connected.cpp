@@ -8,45 +8,21 @@
 
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/widen.h"
+#include "kernels/locally_connected_sizes.h"
 
 namespace graphscale {
 namespace {
 
-struct Sizes {
-  int64_t batch, channels, height, width;
-  int64_t filters, out_height, out_width, kernel_height, kernel_width;
-  int64_t stride_y, stride_x;
-
-  int64_t positions() const { return out_height * out_width; }
-  int64_t kernel() const { return kernel_height * kernel_width; }
-  int64_t patch() const { return channels * kernel(); }
-};
-
-Sizes sizes(const Call& call, const Tensor& x, const Tensor& weight) {
-  const Shape& w = weight.shape;
-  const std::vector<int64_t>& strides = call.attributes.integers("strides");
-  return {x.shape[0],
-          x.shape[1],
-          x.shape[2],
-          x.shape[3],
-          w[0],
-          w[1],
-          w[2],
-          w[4],
-          w[5],
-          strides.empty() ? 1 : strides[0],
-          strides.empty() ? 1 : strides[1]};
-}
+using Sizes = LocallyConnectedSizes;
 
 // visit(offset in the patch [c0, c1), offset in x's sample) for one output position.
 template <typename F>
 void for_each_patch_row(const Sizes& s, int64_t position, int64_t c0, int64_t c1, const F& visit) {
-  const int64_t top = position / s.out_width * s.stride_y;
-  const int64_t left = position % s.out_width * s.stride_x;
+  const int64_t corner = s.corner(position);
   int64_t at = 0;
   for (int64_t c = c0; c < c1; ++c) {
     for (int64_t k = 0; k < s.kernel_height; ++k, at += s.kernel_width) {
-      visit(at, ((c * s.height) + top + k) * s.width + left);
+      visit(at, (c * s.height + k) * s.width + corner);
     }
   }
 }
@@ -79,7 +55,7 @@ void for_each_position(const Context& context, const Sizes& s, const Wide* x, co
 template <typename T>
 void forward(const Call& call) {
   using Wide = typename Accumulator<T>::type;
-  const Sizes s = sizes(call, call.inputs[0], call.inputs[1]);
+  const Sizes s = locally_connected_sizes(call, call.inputs[0], call.inputs[1]);
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> y(call.context, call.outputs[0]);
@@ -105,7 +81,7 @@ void gather_grad(const Sizes& s, int64_t position, const Wide* grad, Wide* resul
 template <typename T>
 void grad_input(const Call& call) {
   using Wide = typename Accumulator<T>::type;
-  const Sizes s = sizes(call, call.inputs[2], call.inputs[1]);
+  const Sizes s = locally_connected_sizes(call, call.inputs[2], call.inputs[1]);
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
@@ -137,7 +113,7 @@ void grad_input(const Call& call) {
 template <typename T>
 void grad_weight(const Call& call) {
   using Wide = typename Accumulator<T>::type;
-  const Sizes s = sizes(call, call.inputs[1], call.inputs[2]);
+  const Sizes s = locally_connected_sizes(call, call.inputs[1], call.inputs[2]);
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);

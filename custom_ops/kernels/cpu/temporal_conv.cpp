@@ -10,13 +10,12 @@
 
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/widen.h"
+#include "kernels/temporal_conv_sizes.h"
 
 namespace graphscale {
 namespace {
 
-struct Sizes {
-  int64_t batch, frames, in_features, out_features, kernel, stride, out_frames;
-};
+using Sizes = TemporalConvSizes;
 
 Dim out_frames(const Dim& frames, const Dim& kernel, int64_t stride) {
   return compute_dim(
@@ -28,16 +27,6 @@ Dim out_frames(const Dim& frames, const Dim& kernel, int64_t stride) {
         return (frames - kernel) / stride + 1;
       },
       frames, kernel);
-}
-
-Sizes sizes(const Tensor& x, const Tensor& weight, int64_t stride) {
-  return {x.shape[0],
-          x.shape[1],
-          x.shape[2],
-          weight.shape[0],
-          weight.shape[1],
-          stride,
-          (x.shape[1] - weight.shape[1]) / stride + 1};
 }
 
 // The frames under each output: [N * T_out, kernel * features], overlapping in memory.
@@ -69,12 +58,12 @@ void forward_shape(ShapeCall& call) {
 template <typename T>
 void forward(const Call& call) {
   using Wide = typename Accumulator<T>::type;
-  const Sizes s = sizes(call.inputs[0], call.inputs[1], call.attributes.integer("stride"));
+  const Sizes s = temporal_conv_sizes(call, call.inputs[0], call.inputs[1]);
   const WideInput<T> x(call.context, call.inputs[0]);
   const WideOutput<T> y(call.context, call.outputs[0]);
   const WideInput<T> bias(call.context, call.inputs[2]);
   const int64_t rows = s.batch * s.out_frames;
-  const int64_t depth = s.kernel * s.in_features;
+  const int64_t depth = s.depth();
   const MatrixView<Wide> result{y.get(), s.out_features, 1};
   if (const auto* packed = static_cast<const PackedWeight<Wide>*>(call.prepacked)) {
     return matmul_packed<Wide>(call.context, rows, s.out_features, depth, windows(s, x.get()),
@@ -137,11 +126,11 @@ void grad_input_at_once(const Context& context, const Sizes& s, const Wide* grad
   });
   // Row t of grad_x sees `kernel` frames of the padded grad; stepping through weight by
   // -in_features turns the kernel round without a copy.
-  matmul<Wide>(context, s.batch * s.frames, s.in_features, s.kernel * s.out_features,
-               {frames.get(), s.out_features, 1, s.frames, padded},
-               {weight + (s.kernel - 1) * s.in_features, s.kernel * s.in_features, 1,
-                s.out_features, -s.in_features},
-               grad_x, s.in_features, false);
+  matmul<Wide>(
+      context, s.batch * s.frames, s.in_features, s.kernel * s.out_features,
+      {frames.get(), s.out_features, 1, s.frames, padded},
+      {weight + (s.kernel - 1) * s.in_features, s.depth(), 1, s.out_features, -s.in_features},
+      grad_x, s.in_features, false);
 }
 
 // grad_x[n, t * stride + k, :] += grad[n, t, :] weight[:, k, :]: one product per group of kernel
@@ -149,7 +138,7 @@ void grad_input_at_once(const Context& context, const Sizes& s, const Wide* grad
 template <typename T>
 void grad_input(const Call& call) {
   using Wide = typename Accumulator<T>::type;
-  const Sizes s = sizes(call.inputs[2], call.inputs[1], call.attributes.integer("stride"));
+  const Sizes s = temporal_conv_sizes(call, call.inputs[2], call.inputs[1]);
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> weight(call.context, call.inputs[1]);
   const WideOutput<T> grad_x(call.context, call.outputs[0]);
@@ -167,8 +156,7 @@ void grad_input(const Call& call) {
   for (int64_t k = 0; k < s.kernel; k += step) {
     const int64_t width = std::min(step, s.kernel - k) * s.in_features;
     matmul<Wide>(call.context, s.batch * s.out_frames, width, s.out_features,
-                 {grad.get(), s.out_features, 1},
-                 {weight.get() + k * s.in_features, s.kernel * s.in_features, 1},
+                 {grad.get(), s.out_features, 1}, {weight.get() + k * s.in_features, s.depth(), 1},
                  {grad_x.get() + k * s.in_features, s.stride * s.in_features, 1, s.out_frames,
                   s.frames * s.in_features},
                  true);
@@ -179,11 +167,11 @@ void grad_input(const Call& call) {
 template <typename T>
 void grad_weight(const Call& call) {
   using Wide = typename Accumulator<T>::type;
-  const Sizes s = sizes(call.inputs[1], call.inputs[2], call.attributes.integer("stride"));
+  const Sizes s = temporal_conv_sizes(call, call.inputs[1], call.inputs[2]);
   const WideInput<T> grad(call.context, call.inputs[0]);
   const WideInput<T> x(call.context, call.inputs[1]);
   const WideOutput<T> result(call.context, call.outputs[0]);
-  const int64_t depth = s.kernel * s.in_features;
+  const int64_t depth = s.depth();
   matmul<Wide>(call.context, s.out_features, depth, s.batch * s.out_frames,
                {grad.get(), 1, s.out_features}, windows(s, x.get()), {result.get(), depth, 1},
                false);

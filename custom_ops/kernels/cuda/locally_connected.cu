@@ -9,43 +9,14 @@
 // hold, and gathers them, so that no two blocks add to one number.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/product_tile.h"
+#include "kernels/locally_connected_sizes.h"
 
 namespace graphscale::cuda {
 namespace {
 
 constexpr int64_t kScratchBytes = int64_t{1} << 28;
 
-struct Sizes {
-  int64_t batch, channels, height, width;
-  int64_t filters, out_height, out_width, kernel_height, kernel_width;
-  int64_t stride_y, stride_x;
-
-  GRAPHSCALE_BOTH int64_t positions() const { return out_height * out_width; }
-  GRAPHSCALE_BOTH int64_t kernel() const { return kernel_height * kernel_width; }
-  GRAPHSCALE_BOTH int64_t patch() const { return channels * kernel(); }
-  GRAPHSCALE_BOTH int64_t image() const { return channels * height * width; }
-  GRAPHSCALE_BOTH int64_t results() const { return batch * filters; }
-  // Where in an image the first element of a position's patch is.
-  GRAPHSCALE_DEVICE int64_t corner(int64_t position) const {
-    return position / out_width * stride_y * width + position % out_width * stride_x;
-  }
-};
-
-Sizes sizes(const Call& call, const Tensor& x, const Tensor& weight) {
-  const Shape& w = weight.shape;
-  const std::vector<int64_t>& strides = call.attributes.integers("strides");
-  return {x.shape[0],
-          x.shape[1],
-          x.shape[2],
-          x.shape[3],
-          w[0],
-          w[1],
-          w[2],
-          w[4],
-          w[5],
-          strides.empty() ? 1 : strides[0],
-          strides.empty() ? 1 : strides[1]};
-}
+using Sizes = LocallyConnectedSizes;
 
 // to[columns, rows] <- from[rows, columns], 32 x 32 numbers at once.
 template <typename T>
@@ -279,7 +250,7 @@ void launch(const Context& context, int64_t positions, int64_t rows, int64_t col
 template <typename T>
 void forward(const Call& call) {
   const Context& context = call.context;
-  const Sizes s = sizes(call, call.inputs[0], call.inputs[1]);
+  const Sizes s = locally_connected_sizes(call, call.inputs[0], call.inputs[1]);
   const Images<T> x(context, s, call.inputs[0]);
   const ScratchArray<T> y(context, s.positions() * s.results());
   launch<T, Forward>(context, s.positions(), s.filters, s.batch, s, x.images.get(),
@@ -291,7 +262,7 @@ template <typename T>
 void grad_input(const Call& call) {
   using Wide = typename Accumulator<T>::type;
   const Context& context = call.context;
-  const Sizes s = sizes(call, call.inputs[2], call.inputs[1]);
+  const Sizes s = locally_connected_sizes(call, call.inputs[2], call.inputs[1]);
   const Turned<T> grad(context, call.inputs[0], s.results(), s.positions());
   const ScratchArray<T> images(context, s.batch * s.image());
   const int64_t channel_bytes =
@@ -316,7 +287,7 @@ void grad_input(const Call& call) {
 template <typename T>
 void grad_weight(const Call& call) {
   const Context& context = call.context;
-  const Sizes s = sizes(call, call.inputs[1], call.inputs[2]);
+  const Sizes s = locally_connected_sizes(call, call.inputs[1], call.inputs[2]);
   const Images<T> x(context, s, call.inputs[1]);
   const Turned<T> grad(context, call.inputs[0], s.results(), s.positions());
   launch<T, GradWeight>(context, s.positions(), s.filters, s.patch(), s, grad.get(), x.images.get(),

@@ -4,25 +4,12 @@
 // once per 64 rows or columns of the result.
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/temporal_conv_sizes.h"
 
 namespace graphscale::cuda {
 namespace {
 
-struct Sizes {
-  int64_t batch, frames, in_features, out_features, kernel, stride, out_frames;
-  GRAPHSCALE_BOTH int64_t depth() const { return kernel * in_features; }
-};
-
-Sizes sizes(const Tensor& x, const Tensor& weight, const Attributes& attributes) {
-  const int64_t stride = attributes.integer("stride");
-  return {x.shape[0],
-          x.shape[1],
-          x.shape[2],
-          weight.shape[0],
-          weight.shape[1],
-          stride,
-          (x.shape[1] - weight.shape[1]) / stride + 1};
-}
+using Sizes = TemporalConvSizes;
 
 struct Forward64 {
   const double* x;
@@ -91,7 +78,7 @@ struct Narrow {
 
 template <typename T>
 void forward(const Call& call) {
-  const Sizes s = sizes(call.inputs[0], call.inputs[1], call.attributes);
+  const Sizes s = temporal_conv_sizes(call, call.inputs[0], call.inputs[1]);
   const T* const x = call.inputs[0].data<T>();
   const T* const weight = call.inputs[1].data<T>();
   const T* const bias = call.inputs[2].present ? call.inputs[2].data<T>() : nullptr;
@@ -120,7 +107,7 @@ void forward(const Call& call) {
 // One product per group of kernel positions whose frames do not overlap, added up in float32.
 template <typename T>
 void grad_input(const Call& call) {
-  const Sizes s = sizes(call.inputs[2], call.inputs[1], call.attributes);
+  const Sizes s = temporal_conv_sizes(call, call.inputs[2], call.inputs[1]);
   const T* const grad = call.inputs[0].data<T>();
   const T* const weight = call.inputs[1].data<T>();
   const int64_t count = call.outputs[0].size();
@@ -155,7 +142,7 @@ void grad_input(const Call& call) {
 
 template <typename T>
 void grad_weight(const Call& call) {
-  const Sizes s = sizes(call.inputs[1], call.inputs[2], call.attributes);
+  const Sizes s = temporal_conv_sizes(call, call.inputs[1], call.inputs[2]);
   const T* const grad = call.inputs[0].data<T>();
   const T* const x = call.inputs[1].data<T>();
   T* const out = call.outputs[0].data<T>();

@@ -26,7 +26,7 @@ constexpr double kFreeBytes =
 constexpr double kWorthAnyMemory =
     30;  // how much faster than direct an algorithm is that may take more
 constexpr size_t kMaxRemembered = 4096;
-constexpr size_t kMaxCandidates = 8;
+constexpr size_t kMaxCandidates = 5;
 
 const char* method_name(Method method) {
   switch (method) {

@@ -80,56 +80,63 @@ void gather_columns(const Core& core, const Tile<L>& tile, const float* in, int6
 }
 
 template <int L>
-bool prepack_dense(const Core& core, const float* w, float* prepacked, const Context& context) {
+Outcome prepack_dense(const Core& core, const float* w, float* prepacked, const Context& context) {
   const DenseLayout layout(core, L);
   const int64_t work = tile_floats(core, L);
   const Scratch scratch(context, static_cast<size_t>(context.threads * work) * 4);
   float* const memory = scratch.get<float>();
-  if (memory == nullptr) return false;
+  if (memory == nullptr) return Outcome::kNoMemory;
   const int64_t per_group = core.ins() * layout.out_blocks;
-  deal(context, core.groups * per_group, [&](int64_t worker, int64_t task) {
-    const Tile<L> tile(core, memory + worker * work);
-    const int64_t group = task / per_group, block = task % per_group / core.ins();
-    const int64_t in = task % core.ins();
-    tile.forward_rows(tap_planes<L>(core, w, group, block * L, in), core.y.kernel, core.x.kernel);
-    float* const out = prepacked + group * layout.weights + (block * core.ins() + in) * 2 * L;
-    spread_columns<L>(core, tile, out, layout.weight_pitch);
-    for (int64_t f = 0; f < core.frequencies(); ++f) {  // correlation: the conjugate
-      float* const im = out + f * layout.weight_pitch + L;
-      store<L>(im, -load<L>(im));
-    }
-  });
-  return true;
+  Spread spread;
+  deal_reading<L>(
+      context, core.groups * per_group, spread,
+      [&](int64_t worker, int64_t task, Magnitudes<L>& read) {
+        const Tile<L> tile(core, memory + worker * work);
+        const int64_t group = task / per_group, block = task % per_group / core.ins();
+        const int64_t in = task % core.ins();
+        tile.forward_rows(tap_planes<L>(core, w, group, block * L, in), core.y.kernel,
+                          core.x.kernel, read);
+        float* const out = prepacked + group * layout.weights + (block * core.ins() + in) * 2 * L;
+        spread_columns<L>(core, tile, out, layout.weight_pitch);
+        for (int64_t f = 0; f < core.frequencies(); ++f) {  // correlation: the conjugate
+          float* const im = out + f * layout.weight_pitch + L;
+          store<L>(im, -load<L>(im));
+        }
+      });
+  return spread.outcome();
 }
 
 // Spectra of `count` tiles of one side of a group; planes(tile, block) finds them.
 template <int L, typename FindPlanes>
 void transform_tiles(const Core& core, const Context& context, int64_t count,
                      int64_t channel_blocks, int64_t rows, int64_t columns, float* memory,
-                     float* spectra, int64_t pitch, const FindPlanes& planes) {
+                     float* spectra, int64_t pitch, Spread& spread, const FindPlanes& planes) {
   const int64_t work = tile_floats(core, L);
   // A task transforms one tile of L channels.
-  deal(context, count * channel_blocks, [&](int64_t worker, int64_t task) {
-    const Tile<L> tile(core, memory + worker * work);
-    tile.forward_rows(planes(task / channel_blocks, task % channel_blocks), rows, columns);
-    spread_columns<L>(core, tile, spectra + task * 2 * L, pitch);
-  });
+  deal_reading<L>(context, count * channel_blocks, spread,
+                  [&](int64_t worker, int64_t task, Magnitudes<L>& read) {
+                    const Tile<L> tile(core, memory + worker * work);
+                    tile.forward_rows(planes(task / channel_blocks, task % channel_blocks), rows,
+                                      columns, read);
+                    spread_columns<L>(core, tile, spectra + task * 2 * L, pitch);
+                  });
 }
 
 constexpr int64_t kFrequenciesPerTask = 4;
 
 template <int L>
-bool convolve_dense(const Core& core, const float* x, const float* prepacked, const float* bias,
-                    float* y, const Context& context) {
+Outcome convolve_dense(const Core& core, const float* x, const float* prepacked, const float* bias,
+                       float* y, const Context& context) {
   const DenseLayout layout(core, L);
   const int64_t work = tile_floats(core, L);
   const int64_t frequencies = core.frequencies();
   const int64_t floats = scratch_floats(core, Pass::kForward, Method::kDense, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(floats) * 4);
-  if (scratch.get<float>() == nullptr) return false;
+  if (scratch.get<float>() == nullptr) return Outcome::kNoMemory;
   float* const memory = scratch.get<float>();
   float* const in = memory + context.threads * work;
   float* const out = in + frequencies * layout.in_pitch;
+  Spread inputs;
   // Three parallel loops per chunk of tiles: transform the inputs, multiply per frequency,
   // transform back. The chunk is as large as its spectra fit the last-level cache (layout.h), so
   // each weight that is read meets as many tiles as possible.
@@ -138,7 +145,7 @@ bool convolve_dense(const Core& core, const float* x, const float* prepacked, co
       const int64_t left = core.tiles() - first;
       const int64_t count = left < layout.chunk ? left : layout.chunk;
       transform_tiles<L>(core, context, count, layout.in_blocks, core.y.tile, core.x.tile, memory,
-                         in, layout.in_pitch, [&](int64_t t, int64_t block) {
+                         in, layout.in_pitch, inputs, [&](int64_t t, int64_t block) {
                            return input_planes<L>(core, x, group, block * L,
                                                   place_of(core, first + t));
                          });
@@ -178,26 +185,27 @@ bool convolve_dense(const Core& core, const float* x, const float* prepacked, co
       });
     }
   }
-  return true;
+  return inputs.outcome();
 }
 
 // dw = sum over tiles of x times the conjugate of dy, for a few blocks of outputs at a time.
 template <int L>
-bool correlate_dense(const Core& core, const float* x, const float* dy, float* dw,
-                     const Context& context) {
+Outcome correlate_dense(const Core& core, const float* x, const float* dy, float* dw,
+                        const Context& context) {
   const GradientLayout layout(core, L);
   const int64_t work = tile_floats(core, L);
   const int64_t frequencies = core.frequencies(), ins = core.ins();
   const int64_t floats =
       scratch_floats(core, Pass::kGradientWeight, Method::kDense, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(floats) * 4);
-  if (scratch.get<float>() == nullptr) return false;
+  if (scratch.get<float>() == nullptr) return Outcome::kNoMemory;
   float* const memory = scratch.get<float>();
   float* const in = memory + context.threads * work;
   float* const out = in + frequencies * layout.in_pitch;
   float* const weights = out + frequencies * layout.out_pitch;
   const int64_t all_blocks = blocks(core.outs(), L);
   const int64_t parts = (all_blocks + layout.out_blocks - 1) / layout.out_blocks;
+  Spread inputs, gradients;
   // Some blocks of outputs at a time, as many as have spectra of weight gradients that fit the
   // cache; these are summed over all chunks of tiles before they are transformed back once.
   for (int64_t part = 0; part < core.groups * parts; ++part) {
@@ -208,12 +216,12 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
       const int64_t left = core.tiles() - first;
       const int64_t count = left < layout.chunk ? left : layout.chunk;
       transform_tiles<L>(core, context, count, layout.in_blocks, core.y.tile, core.x.tile, memory,
-                         in, layout.in_pitch, [&](int64_t t, int64_t block) {
+                         in, layout.in_pitch, inputs, [&](int64_t t, int64_t block) {
                            return input_planes<L>(core, x, group, block * L,
                                                   place_of(core, first + t));
                          });
       transform_tiles<L>(core, context, count, out_blocks, core.y.tile_outputs, core.x.tile_outputs,
-                         memory, out, layout.out_pitch, [&](int64_t t, int64_t block) {
+                         memory, out, layout.out_pitch, gradients, [&](int64_t t, int64_t block) {
                            Vector<L> no_bias;
                            return output_planes<L>(core, dy, group, (first_block + block) * L,
                                                    place_of(core, first + t), nullptr, &no_bias);
@@ -247,7 +255,7 @@ bool correlate_dense(const Core& core, const float* x, const float* dy, float* d
                         core.y.kernel, core.x.kernel, Vector<L>{});
     });
   }
-  return true;
+  return inputs.far_apart() ? inputs.outcome() : gradients.outcome();
 }
 
 }  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

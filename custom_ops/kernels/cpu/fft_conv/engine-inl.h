@@ -12,8 +12,8 @@
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
 template <int L>
-bool prepack_with(const Core& core, Method method, const float* w, float* prepacked,
-                  const Context& context) {
+Outcome prepack_with(const Core& core, Method method, const float* w, float* prepacked,
+                     const Context& context) {
   switch (method) {
     case Method::kWinograd: return prepack_winograd<L>(core, w, prepacked, context);
     case Method::kDense: return prepack_dense<L>(core, w, prepacked, context);
@@ -22,8 +22,8 @@ bool prepack_with(const Core& core, Method method, const float* w, float* prepac
 }
 
 template <int L>
-bool convolve_with(const Core& core, Method method, const float* x, const float* prepacked,
-                   const float* bias, float* y, const Context& context) {
+Outcome convolve_with(const Core& core, Method method, const float* x, const float* prepacked,
+                      const float* bias, float* y, const Context& context) {
   switch (method) {
     case Method::kWinograd: return convolve_winograd<L>(core, x, prepacked, bias, y, context);
     case Method::kDense: return convolve_dense<L>(core, x, prepacked, bias, y, context);
@@ -32,8 +32,8 @@ bool convolve_with(const Core& core, Method method, const float* x, const float*
 }
 
 template <int L>
-bool correlate_with(const Core& core, Method method, const float* x, const float* dy, float* dw,
-                    const Context& context) {
+Outcome correlate_with(const Core& core, Method method, const float* x, const float* dy, float* dw,
+                       const Context& context) {
   switch (method) {
     case Method::kWinograd: return correlate_winograd<L>(core, x, dy, dw, context);
     case Method::kDense: return correlate_dense<L>(core, x, dy, dw, context);

@@ -8,17 +8,22 @@ namespace graphscale::fft_conv {
 
 struct DirectLayout;
 
+enum class Outcome {
+  kDone,
+  kNoMemory,     // the context has none left
+  kTooFarApart,  // transforms would lose numbers beside the largest one (magnitudes-inl.h)
+};
+
 struct Engine {
   int lanes;
   // Weights to spectra, for convolve() with the same core and method.
-  bool (*prepack)(const Core& core, Method method, const float* w, float* prepacked,
-                  const Context& context);
-  // These functions return false where the context has no memory left.
-  bool (*convolve)(const Core& core, Method method, const float* x, const float* prepacked,
-                   const float* bias, float* y, const Context& context);
-  bool (*correlate)(const Core& core, Method method, const float* x, const float* dy, float* dw,
-                    const Context& context);
-  // The direct convolution.
+  Outcome (*prepack)(const Core& core, Method method, const float* w, float* prepacked,
+                     const Context& context);
+  Outcome (*convolve)(const Core& core, Method method, const float* x, const float* prepacked,
+                      const float* bias, float* y, const Context& context);
+  Outcome (*correlate)(const Core& core, Method method, const float* x, const float* dy, float* dw,
+                       const Context& context);
+  // The direct convolution; false where the context has no memory left.
   void (*prepack_direct)(const DirectLayout& layout, const float* w, float* prepacked,
                          const Context& context);
   bool (*convolve_direct)(const DirectLayout& layout, const float* x, const float* prepacked,

@@ -36,19 +36,26 @@ Core algorithm_core(const Problem& p, Pass pass, const Algorithm& algorithm) {
   return core;
 }
 
-void check_memory(bool enough) {
-  if (!enough) fail("no memory left for the convolution's scratch; lower the batch");
+// Of a call that may run out of memory; false where its numbers are too far apart.
+bool finish(Outcome outcome) {
+  if (outcome == Outcome::kNoMemory) {
+    fail("no memory left for the convolution's scratch; lower the batch");
+  }
+  return outcome == Outcome::kDone;
 }
 
-void convolve(const Problem& p, Pass pass, const Algorithm& algorithm, const float* from,
+bool check_memory(bool enough) { return finish(enough ? Outcome::kDone : Outcome::kNoMemory); }
+
+bool convolve(const Problem& p, Pass pass, const Algorithm& algorithm, const float* from,
               const void* prepacked, const float* bias, float* to, const Context& context) {
   const Engine& engine = this_machines_engine();
   const auto* const weights = static_cast<const float*>(prepacked);
-  check_memory(algorithm.method == Method::kDirect
-                   ? engine.convolve_direct(direct_layout(p, pass, context.threads), from, weights,
-                                            bias, to, context)
-                   : engine.convolve(algorithm_core(p, pass, algorithm), algorithm.method, from,
-                                     weights, bias, to, context));
+  if (algorithm.method == Method::kDirect) {
+    return check_memory(engine.convolve_direct(direct_layout(p, pass, context.threads), from,
+                                               weights, bias, to, context));
+  }
+  return finish(engine.convolve(algorithm_core(p, pass, algorithm), algorithm.method, from, weights,
+                                bias, to, context));
 }
 
 }  // namespace
@@ -95,48 +102,50 @@ size_t prepacked_bytes(const Problem& p, Pass pass, const Algorithm& algorithm) 
   return static_cast<size_t>(prepacked_floats(core, algorithm.method, lanes)) * 4;
 }
 
-void prepack(const Problem& p, Pass pass, const Algorithm& algorithm, const float* w, void* memory,
+bool prepack(const Problem& p, Pass pass, const Algorithm& algorithm, const float* w, void* memory,
              const Context& context) {
-  if (prepacked_bytes(p, pass, algorithm) == 0) return;
+  if (prepacked_bytes(p, pass, algorithm) == 0) return true;
   if (algorithm.method == Method::kDirect) {
-    return this_machines_engine().prepack_direct(direct_layout(p, pass, context.threads), w,
-                                                 static_cast<float*>(memory), context);
+    this_machines_engine().prepack_direct(direct_layout(p, pass, context.threads), w,
+                                          static_cast<float*>(memory), context);
+    return true;
   }
-  check_memory(this_machines_engine().prepack(algorithm_core(p, pass, algorithm), algorithm.method,
-                                              w, static_cast<float*>(memory), context));
+  return finish(this_machines_engine().prepack(algorithm_core(p, pass, algorithm), algorithm.method,
+                                               w, static_cast<float*>(memory), context));
 }
 
-void forward(const Problem& p, const Algorithm& algorithm, const float* x, const void* prepacked,
+bool forward(const Problem& p, const Algorithm& algorithm, const float* x, const void* prepacked,
              const float* bias, float* y, const Context& context) {
-  if (is_empty(p)) return;
-  convolve(p, Pass::kForward, algorithm, x, prepacked, bias, y, context);
+  if (is_empty(p)) return true;
+  return convolve(p, Pass::kForward, algorithm, x, prepacked, bias, y, context);
 }
 
-void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy,
+bool gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy,
                     const void* prepacked, float* dx, const Context& context) {
-  if (p.batch * p.in_channels * p.height * p.width == 0) return;
+  if (p.batch * p.in_channels * p.height * p.width == 0) return true;
   if (is_empty(p)) {
     std::fill(dx, dx + p.batch * p.in_channels * p.height * p.width, 0.0f);
-    return;
+    return true;
   }
-  convolve(p, Pass::kGradientInput, algorithm, dy, prepacked, nullptr, dx, context);
+  return convolve(p, Pass::kGradientInput, algorithm, dy, prepacked, nullptr, dx, context);
 }
 
-void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy,
+bool gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy,
                      float* dw, const Context& context) {
   if (is_empty(p)) {
     std::fill(dw,
               dw + p.out_channels * (p.in_channels / p.groups) * p.kernel_height * p.kernel_width,
               0.0f);
-    return;
+    return true;
   }
   constexpr Pass kPass = Pass::kGradientWeight;
   const Engine& engine = this_machines_engine();
-  check_memory(
-      algorithm.method == Method::kDirect
-          ? engine.correlate_direct(direct_layout(p, kPass, context.threads), x, dy, dw, context)
-          : engine.correlate(algorithm_core(p, kPass, algorithm), algorithm.method, x, dy, dw,
-                             context));
+  if (algorithm.method == Method::kDirect) {
+    return check_memory(
+        engine.correlate_direct(direct_layout(p, kPass, context.threads), x, dy, dw, context));
+  }
+  return finish(
+      engine.correlate(algorithm_core(p, kPass, algorithm), algorithm.method, x, dy, dw, context));
 }
 
 }  // namespace graphscale::fft_conv

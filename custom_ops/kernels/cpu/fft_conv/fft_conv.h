@@ -79,23 +79,27 @@ double predicted_seconds(const Problem& p, Pass pass, const Algorithm& algorithm
 // The most scratch memory that a call takes from its context, in bytes.
 size_t scratch_bytes(const Problem& p, Pass pass, const Algorithm& algorithm, int threads);
 
+// The four functions below return false, with no useful result, where one number of their tensors
+// stands out so far that transforms would lose others beside it, or is infinite or NaN
+// (magnitudes-inl.h): then call them with the direct algorithm, which never does.
+
 // Weights as spectra, for kForward or kGradientInput. w: out_channels x in_channels/groups x
 // kernel_height x kernel_width. memory: aligned to 64 bytes. 0 bytes for kGradientWeight.
 size_t prepacked_bytes(const Problem& p, Pass pass, const Algorithm& algorithm);
-void prepack(const Problem& p, Pass pass, const Algorithm& algorithm, const float* w, void* memory,
+bool prepack(const Problem& p, Pass pass, const Algorithm& algorithm, const float* w, void* memory,
              const Context& context);
 
 // y: batch x out_channels x out_height x out_width. bias: out_channels values or null.
 // prepacked: what prepack(p, kForward, algorithm, ...) filled.
-void forward(const Problem& p, const Algorithm& algorithm, const float* x, const void* prepacked,
+bool forward(const Problem& p, const Algorithm& algorithm, const float* x, const void* prepacked,
              const float* bias, float* y, const Context& context);
 
 // dx (as x) from dy (as y). prepacked: what prepack(p, kGradientInput, algorithm, ...) filled.
-void gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy,
+bool gradient_input(const Problem& p, const Algorithm& algorithm, const float* dy,
                     const void* prepacked, float* dx, const Context& context);
 
 // dw (as w) from x and dy; dw is overwritten. (The gradient of bias is a plain sum of dy.)
-void gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy,
+bool gradient_weight(const Problem& p, const Algorithm& algorithm, const float* x, const float* dy,
                      float* dw, const Context& context);
 
 }  // namespace graphscale::fft_conv

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cpu/fft_conv/geometry.h"
+#include "kernels/cpu/fft_conv/magnitudes-inl.h"
 #include "kernels/cpu/simd/vector-inl.h"
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
@@ -36,10 +37,10 @@ GRAPHSCALE_INLINE int clamp_lane(int64_t value, int lanes) {
 }
 
 // Row `row`, core columns [0, length), to out[u * stride]; false, and nothing written, where it is
-// all zero. May write up to a multiple of L columns.
+// all zero. May write up to a multiple of L columns. What was read is added to `read`.
 template <int L>
 __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int64_t length,
-                                       float* out, int64_t stride) {
+                                       float* out, int64_t stride, Magnitudes<L>& read) {
   const int64_t pitch = planes.columns.extent;
   if (planes.aligned_lanes && planes.columns.step == 1 && planes.columns.divisor == 1) {
     const int64_t at = locate(planes.rows, planes.row_phase[0], planes.last_row, row);
@@ -62,6 +63,7 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
           fetch<false>(from + kRowsAhead * pitch, 1);
           square[i] = load_range<L>(from, begin, end);
         });
+        read.add(square);
         transpose<L>(square);
       }
       // A flipped kernel is stored from its end.
@@ -90,6 +92,7 @@ __attribute__((flatten)) bool load_row(const Planes<L>& planes, int64_t row, int
       out[u * stride + i] = source != nullptr && c >= 0 ? source[c] : 0.0f;
     }
   }
+  for (int64_t u = 0; u < length; ++u) read.add(load<L>(out + u * stride));
   return true;
 }
 

@@ -37,16 +37,17 @@ class Tile {
   int height() const { return height_; }
 
   // Reads rows x columns of the planes (zero beyond) and transforms all rows.
-  void forward_rows(const Planes<L>& planes, int64_t rows, int64_t columns) const {
-    if (width_ > kMaxFft) return forward_long_row(planes, columns);
+  void forward_rows(const Planes<L>& planes, int64_t rows, int64_t columns,
+                    Magnitudes<L>& read) const {
+    if (width_ > kMaxFft) return forward_long_row(planes, columns, read);
     // Rows y and y + 1 are the real and the imaginary part of one complex transform: half the work
     // of two. Rows of zeros, and the part of a row behind what was read, are cleared instead of
     // loaded.
     for (int64_t y = 0; y < height_; y += 2) {
       float* const a = spectrum_ + y * pitch_;
       float* const b = spectrum_ + (y + 1) * pitch_;
-      const bool has_a = y < rows && load_row<L>(planes, y, columns, row_, 2 * L);
-      const bool has_b = y + 1 < rows && load_row<L>(planes, y + 1, columns, row_ + L, 2 * L);
+      const bool has_a = y < rows && load_row<L>(planes, y, columns, row_, 2 * L, read);
+      const bool has_b = y + 1 < rows && load_row<L>(planes, y + 1, columns, row_ + L, 2 * L, read);
       if (!has_a && !has_b) {
         clear(a, pitch_);
         clear(b, pitch_);
@@ -92,8 +93,8 @@ class Tile {
   }
 
  private:
-  void forward_long_row(const Planes<L>& planes, int64_t columns) const {
-    if (!load_row<L>(planes, 0, columns, long_row_, L)) return clear(spectrum_, pitch_);
+  void forward_long_row(const Planes<L>& planes, int64_t columns, Magnitudes<L>& read) const {
+    if (!load_row<L>(planes, 0, columns, long_row_, L, read)) return clear(spectrum_, pitch_);
     clear(long_row_ + columns * L, (width_ - columns) * L);
     LongFft<L>(width_, long_work_).forward(long_row_, spectrum_);
   }

@@ -65,10 +65,11 @@ class WinogradTransform {
 
 // rows x columns of the planes to a strip; zeros where there are none.
 template <int L>
-void load_strip(const Planes<L>& planes, int64_t rows, int64_t columns, float* strip) {
+void load_strip(const Planes<L>& planes, int64_t rows, int64_t columns, float* strip,
+                Magnitudes<L>& read) {
   for (int64_t y = 0; y < rows; ++y) {
     float* const row = strip + y * strip_pitch(L);
-    if (load_row<L>(planes, y, columns, row, L)) continue;
+    if (load_row<L>(planes, y, columns, row, L, read)) continue;
     for (int64_t u = 0; u < columns; ++u) store<L>(row + u * L, Vector<L>{});
   }
 }
@@ -111,110 +112,117 @@ void scale_values(const Core& core, float* values, ptrdiff_t value_pitch, int64_
 }
 
 template <int L>
-bool prepack_winograd(const Core& core, const float* w, float* prepacked, const Context& context) {
+Outcome prepack_winograd(const Core& core, const float* w, float* prepacked,
+                         const Context& context) {
   const WinogradLayout layout(core, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(context.threads * layout.strip) * 4);
   float* const memory = scratch.get<float>();
-  if (memory == nullptr) return false;
+  if (memory == nullptr) return Outcome::kNoMemory;
   const WinogradTransform<L, WinogradStep::kEvaluate> evaluate(core, core.y.kernel, core.x.kernel);
   const int64_t ins = core.ins(), runs = (ins + kInputsPerTask - 1) / kInputsPerTask;
-  deal(context, core.groups * layout.out_blocks * runs, [&](int64_t worker, int64_t task) {
-    const int64_t group = task / runs / layout.out_blocks, block = task / runs % layout.out_blocks;
-    const int64_t first = task % runs * kInputsPerTask;
-    const int64_t count = ins - first < kInputsPerTask ? ins - first : kInputsPerTask;
-    float* const strip = memory + worker * layout.strip;
-    for (int64_t i = 0; i < count; ++i) {
-      load_strip<L>(tap_planes<L>(core, w, group, block * L, first + i), core.y.kernel,
-                    core.x.kernel, strip + i * core.x.kernel * L);
-    }
-    float* const out = prepacked + group * layout.weights + (block * ins + first) * L;
-    evaluate.to_values(strip, count * core.x.kernel, count, out, layout.weight_pitch, L);
-    scale_values<L>(core, out, layout.weight_pitch, count);
-  });
-  return true;
+  Spread spread;
+  deal_reading<L>(
+      context, core.groups * layout.out_blocks * runs, spread,
+      [&](int64_t worker, int64_t task, Magnitudes<L>& read) {
+        const int64_t group = task / runs / layout.out_blocks,
+                      block = task / runs % layout.out_blocks;
+        const int64_t first = task % runs * kInputsPerTask;
+        const int64_t count = ins - first < kInputsPerTask ? ins - first : kInputsPerTask;
+        float* const strip = memory + worker * layout.strip;
+        for (int64_t i = 0; i < count; ++i) {
+          load_strip<L>(tap_planes<L>(core, w, group, block * L, first + i), core.y.kernel,
+                        core.x.kernel, strip + i * core.x.kernel * L, read);
+        }
+        float* const out = prepacked + group * layout.weights + (block * ins + first) * L;
+        evaluate.to_values(strip, count * core.x.kernel, count, out, layout.weight_pitch, L);
+        scale_values<L>(core, out, layout.weight_pitch, count);
+      });
+  return spread.outcome();
 }
 
 template <int L>
-bool convolve_winograd(const Core& core, const float* x, const float* prepacked, const float* bias,
-                       float* y, const Context& context) {
+Outcome convolve_winograd(const Core& core, const float* x, const float* prepacked,
+                          const float* bias, float* y, const Context& context) {
   const WinogradLayout layout(core, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(layout.workers * layout.worker) * 4);
   float* const memory = scratch.get<float>();
-  if (memory == nullptr) return false;
+  if (memory == nullptr) return Outcome::kNoMemory;
   const WinogradTransform<L, WinogradStep::kDivide> divide(core, core.y.tile_outputs,
                                                            core.x.tile_outputs);
   const WinogradTransform<L, WinogradStep::kGather> gather(core, core.y.tile_outputs,
                                                            core.x.tile_outputs);
   const int64_t pairs = (layout.out_blocks + 1) / 2;
-  deal(context, layout.tasks, [&](int64_t worker, int64_t task) {
-    const int64_t part = task % layout.parts, group = task / layout.parts / layout.chunks;
-    const int64_t first = task / layout.parts % layout.chunks * layout.chunk;
-    const int64_t left = core.tiles() - first;
-    const int64_t end = first + (left < layout.chunk ? left : layout.chunk);
-    const int64_t first_block = pairs * part / layout.parts * 2;
-    const int64_t last_block = pairs * (part + 1) / layout.parts * 2;
-    const int64_t out_blocks =
-        (last_block < layout.out_blocks ? last_block : layout.out_blocks) - first_block;
-    float* const strip = memory + worker * layout.worker;
-    float* const in = strip + layout.strip;
-    float* const out = in + layout.values * layout.in_pitch;
-    // Step 1: inputs of the task's tiles to values, [value][tile][channel block][L].
-    for_strips(core, first, end, [&](int64_t tile, int64_t count) {
-      const Place place = place_of(core, tile);
-      const int64_t columns = (count - 1) * core.x.tile_outputs + core.x.tile;
-      for (int64_t block = 0; block < layout.in_blocks; ++block) {
-        load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, columns,
-                      strip);
-        divide.to_values(strip, columns, count,
-                         in + ((tile - first) * layout.in_blocks + block) * L, layout.in_pitch,
-                         layout.in_blocks * L);
-      }
-    });
-    // Step 2: per value the product [tiles x inputs] * [inputs x outputs], all of it in the
-    // second-level cache but for the weights.
-    for (int64_t value = 0; value < layout.values; ++value) {
-      RealOperands p;
-      p.a = in + value * layout.in_pitch;
-      p.a_m = layout.in_blocks * L;
-      p.a_r = 1;
-      p.r_count = core.ins();
-      p.b = prepacked + group * layout.weights + value * layout.weight_pitch +
-            first_block * core.ins() * L;
-      p.b_r = L;
-      p.b_block = core.ins() * L;
-      p.out = out + value * layout.out_pitch;
-      p.out_m = out_blocks * L;
-      p.out_block = L;
-      p.accumulate = false;
-      real_product<L>(end - first, out_blocks, p);
-    }
-    // Step 3: values to tiles of outputs, bias and bounds, and into y.
-    for_strips(core, first, end, [&](int64_t tile, int64_t count) {
-      const Place place = place_of(core, tile);
-      for (int64_t block = 0; block < out_blocks; ++block) {
-        gather.from_values(out + ((tile - first) * out_blocks + block) * L, layout.out_pitch,
-                           out_blocks * L, count, strip);
-        Vector<L> bias_values;
-        const Planes<L> planes =
-            output_planes<L>(core, y, group, (first_block + block) * L, place, bias, &bias_values);
-        store_strip<L>(planes, core.y.tile_outputs, count * core.x.tile_outputs, strip,
-                       bias_values);
-      }
-    });
-  });
-  return true;
+  Spread spread;
+  deal_reading<L>(
+      context, layout.tasks, spread, [&](int64_t worker, int64_t task, Magnitudes<L>& read) {
+        const int64_t part = task % layout.parts, group = task / layout.parts / layout.chunks;
+        const int64_t first = task / layout.parts % layout.chunks * layout.chunk;
+        const int64_t left = core.tiles() - first;
+        const int64_t end = first + (left < layout.chunk ? left : layout.chunk);
+        const int64_t first_block = pairs * part / layout.parts * 2;
+        const int64_t last_block = pairs * (part + 1) / layout.parts * 2;
+        const int64_t out_blocks =
+            (last_block < layout.out_blocks ? last_block : layout.out_blocks) - first_block;
+        float* const strip = memory + worker * layout.worker;
+        float* const in = strip + layout.strip;
+        float* const out = in + layout.values * layout.in_pitch;
+        // Step 1: inputs of the task's tiles to values, [value][tile][channel block][L].
+        for_strips(core, first, end, [&](int64_t tile, int64_t count) {
+          const Place place = place_of(core, tile);
+          const int64_t columns = (count - 1) * core.x.tile_outputs + core.x.tile;
+          for (int64_t block = 0; block < layout.in_blocks; ++block) {
+            load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, columns,
+                          strip, read);
+            divide.to_values(strip, columns, count,
+                             in + ((tile - first) * layout.in_blocks + block) * L, layout.in_pitch,
+                             layout.in_blocks * L);
+          }
+        });
+        // Step 2: per value the product [tiles x inputs] * [inputs x outputs], all of it in the
+        // second-level cache but for the weights.
+        for (int64_t value = 0; value < layout.values; ++value) {
+          RealOperands p;
+          p.a = in + value * layout.in_pitch;
+          p.a_m = layout.in_blocks * L;
+          p.a_r = 1;
+          p.r_count = core.ins();
+          p.b = prepacked + group * layout.weights + value * layout.weight_pitch +
+                first_block * core.ins() * L;
+          p.b_r = L;
+          p.b_block = core.ins() * L;
+          p.out = out + value * layout.out_pitch;
+          p.out_m = out_blocks * L;
+          p.out_block = L;
+          p.accumulate = false;
+          real_product<L>(end - first, out_blocks, p);
+        }
+        // Step 3: values to tiles of outputs, bias and bounds, and into y.
+        for_strips(core, first, end, [&](int64_t tile, int64_t count) {
+          const Place place = place_of(core, tile);
+          for (int64_t block = 0; block < out_blocks; ++block) {
+            gather.from_values(out + ((tile - first) * out_blocks + block) * L, layout.out_pitch,
+                               out_blocks * L, count, strip);
+            Vector<L> bias_values;
+            const Planes<L> planes = output_planes<L>(core, y, group, (first_block + block) * L,
+                                                      place, bias, &bias_values);
+            store_strip<L>(planes, core.y.tile_outputs, count * core.x.tile_outputs, strip,
+                           bias_values);
+          }
+        });
+      });
+  return spread.outcome();
 }
 
 // dw = gather(sum over tiles of divide(x) * evaluate(dy)), by the transpose of what convolve
 // computes.
 template <int L>
-bool correlate_winograd(const Core& core, const float* x, const float* dy, float* dw,
-                        const Context& context) {
+Outcome correlate_winograd(const Core& core, const float* x, const float* dy, float* dw,
+                           const Context& context) {
   const WinogradGradientLayout layout(core, L);
   const int64_t floats = winograd_scratch_floats(core, Pass::kGradientWeight, L, context.threads);
   const Scratch scratch(context, static_cast<size_t>(floats) * 4);
   float* const memory = scratch.get<float>();
-  if (memory == nullptr) return false;
+  if (memory == nullptr) return Outcome::kNoMemory;
   float* const in = memory + context.threads * layout.strip;
   float* const out = in + layout.values * layout.in_pitch;
   float* const weights = out + layout.values * layout.out_pitch;
@@ -223,34 +231,40 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
   const WinogradTransform<L, WinogradStep::kDivide> divide(core, rows, columns);
   const WinogradTransform<L, WinogradStep::kEvaluate> evaluate(core, rows, columns);
   const WinogradTransform<L, WinogradStep::kGather> gather(core, core.y.kernel, core.x.kernel);
+  Spread inputs, gradients;
   for (int64_t group = 0; group < core.groups; ++group) {
     for (int64_t first = 0; first < core.tiles(); first += layout.chunk) {
       const int64_t left = core.tiles() - first;
       const int64_t count = left < layout.chunk ? left : layout.chunk;
       // Values of the inputs and of the gradients to the outputs, for the tiles of the chunk.
-      deal(context, (count + kTilesPerTask - 1) / kTilesPerTask, [&](int64_t worker, int64_t task) {
-        float* const strip = memory + worker * layout.strip;
-        const int64_t begin = first + task * kTilesPerTask;
-        const int64_t rest = first + count - begin;
-        const int64_t end = begin + (rest < kTilesPerTask ? rest : kTilesPerTask);
-        for_strips(core, begin, end, [&](int64_t tile, int64_t tiles) {
-          const Place place = place_of(core, tile);
-          const int64_t read = (tiles - 1) * columns + core.x.tile, at = tile - first;
-          for (int64_t block = 0; block < in_blocks; ++block) {
-            load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, read,
-                          strip);
-            divide.to_values(strip, read, tiles, in + (at * in_blocks + block) * L, layout.in_pitch,
-                             in_blocks * L);
-          }
-          for (int64_t block = 0; block < out_blocks; ++block) {
-            Vector<L> no_bias;
-            load_strip<L>(output_planes<L>(core, dy, group, block * L, place, nullptr, &no_bias),
-                          rows, tiles * columns, strip);
-            evaluate.to_values(strip, tiles * columns, tiles, out + (at * out_blocks + block) * L,
-                               layout.out_pitch, out_blocks * L);
-          }
-        });
-      });
+      const int64_t tasks = (count + kTilesPerTask - 1) / kTilesPerTask;
+      deal_reading<L>(
+          context, tasks, inputs, gradients,
+          [&](int64_t worker, int64_t task, Magnitudes<L>& x_read, Magnitudes<L>& dy_read) {
+            float* const strip = memory + worker * layout.strip;
+            const int64_t begin = first + task * kTilesPerTask;
+            const int64_t rest = first + count - begin;
+            const int64_t end = begin + (rest < kTilesPerTask ? rest : kTilesPerTask);
+            for_strips(core, begin, end, [&](int64_t tile, int64_t tiles) {
+              const Place place = place_of(core, tile);
+              const int64_t read = (tiles - 1) * columns + core.x.tile, at = tile - first;
+              for (int64_t block = 0; block < in_blocks; ++block) {
+                load_strip<L>(input_planes<L>(core, x, group, block * L, place), core.y.tile, read,
+                              strip, x_read);
+                divide.to_values(strip, read, tiles, in + (at * in_blocks + block) * L,
+                                 layout.in_pitch, in_blocks * L);
+              }
+              for (int64_t block = 0; block < out_blocks; ++block) {
+                Vector<L> no_bias;
+                load_strip<L>(
+                    output_planes<L>(core, dy, group, block * L, place, nullptr, &no_bias), rows,
+                    tiles * columns, strip, dy_read);
+                evaluate.to_values(strip, tiles * columns, tiles,
+                                   out + (at * out_blocks + block) * L, layout.out_pitch,
+                                   out_blocks * L);
+              }
+            });
+          });
       const int64_t pairs = (out_blocks + 1) / 2;
       // Per value the product [inputs x tiles] * [tiles x outputs], added to what earlier chunks
       // gave.
@@ -286,7 +300,7 @@ bool correlate_winograd(const Core& core, const float* x, const float* dy, float
       }
     });
   }
-  return true;
+  return inputs.far_apart() ? inputs.outcome() : gradients.outcome();
 }
 
 }  // namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET

@@ -9,18 +9,26 @@
 
 namespace graphscale::fft_conv::GRAPHSCALE_INSTRUCTION_SET {
 
-// body(worker, task) for every task; two tasks of one worker never run at once. Many tasks are
-// dealt some at a time: the counter that all workers share costs as much as a small image.
+// body(worker, first, end) for runs of tasks that make up [0, tasks); two runs of one worker are
+// never at once. Many tasks are dealt some at a time: the counter that all workers share costs as
+// much as a small image.
 template <typename Body>
-void deal(const Context& context, int64_t tasks, const Body& body) {
+void deal_runs(const Context& context, int64_t tasks, const Body& body) {
   const int64_t workers = tasks < context.threads ? tasks : context.threads;
   const int64_t run = std::clamp<int64_t>(tasks / (32 * std::max<int64_t>(workers, 1)), 1, 16);
   std::atomic<int64_t> next{0};
   parallel_for(context, workers, [&](int64_t worker) {
     for (int64_t first = next.fetch_add(run); first < tasks; first = next.fetch_add(run)) {
-      const int64_t end = std::min(first + run, tasks);
-      for (int64_t task = first; task < end; ++task) body(worker, task);
+      body(worker, first, std::min(first + run, tasks));
     }
+  });
+}
+
+// body(worker, task) for every task.
+template <typename Body>
+void deal(const Context& context, int64_t tasks, const Body& body) {
+  deal_runs(context, tasks, [&](int64_t worker, int64_t first, int64_t end) {
+    for (int64_t task = first; task < end; ++task) body(worker, task);
   });
 }
 

@@ -98,21 +98,23 @@ const char* fft_conv_run(const int64_t* sizes, int pass_number, const char* algo
     const Algorithm algorithm = parse_algorithm(algorithm_text).value();
     std::atomic<size_t> taken{0};
     const Context context = test_context(&taken);
+    bool done = true;
     if (pass == Pass::kGradientWeight) {
-      gradient_weight(p, algorithm, a, b, out, context);
+      done = gradient_weight(p, algorithm, a, b, out, context);
     } else {
       const size_t bytes = prepacked_bytes(p, pass, algorithm);
       const Scratch prepacked(context, std::max<size_t>(bytes, 64));
-      prepack(p, pass, algorithm, b, prepacked.get<void>(), context);
+      done = prepack(p, pass, algorithm, b, prepacked.get<void>(), context);
       taken = 0;
       if (pass == Pass::kForward) {
-        forward(p, algorithm, a, prepacked.get<void>(), bias, out, context);
+        done = done && forward(p, algorithm, a, prepacked.get<void>(), bias, out, context);
       } else {
-        gradient_input(p, algorithm, a, prepacked.get<void>(), out, context);
+        done = done && gradient_input(p, algorithm, a, prepacked.get<void>(), out, context);
       }
     }
     if (taken > scratch_bytes(p, pass, algorithm, context.threads))
       fail("more scratch than announced");
+    if (!done) fail("numbers too far apart");
   });
 }
 }

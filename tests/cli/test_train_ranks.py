@@ -1,0 +1,108 @@
+"""graphscale train under torchrun: a rank is killed, and other ranks resume the training."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graphscale.cli import main
+from tests.cli.signals import heed_signals
+from tests.distributed.ranks import on_ranks
+
+# A rank that is named in the file "mortal" kills itself in its eighth step, the third of the second
+# epoch. Without BatchNorm, whose statistics are each rank's own, results differ by the order of
+# sums only.
+NETWORK = """
+import os
+import signal
+from pathlib import Path
+
+from torch import nn
+
+class Mortal(nn.Module):
+    steps = 0
+
+    def forward(self, x):
+        if self.training:
+            self.steps += 1
+            if self.steps == 8 and Path("mortal").exists():
+                if Path("mortal").read_text() == os.environ["RANK"]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+def network(num_classes):
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), Mortal(), nn.Flatten(),
+        nn.Linear(4 * 8 * 8, num_classes),
+    )
+"""
+OPTIONS = [
+    *("mortal_network:network", "--data", "images", "--image-size", "16", "--epochs", "3"),
+    *("--batch", "7", "--rate", "0.02", "--augmentation", "crop", "--workers", "0"),
+    *("--recipe", "target"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with red and blue images, and the network."""
+    random = np.random.default_rng(0)
+    for channel, name in ((0, "red"), (2, "blue")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(24):
+            pixels = random.integers(0, 160, (20, 24, 3), np.uint8)
+            pixels[:, :, channel] += 60
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
+    (tmp_path / "mortal_network.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def resumed_in_rank(rank: int, folder: Path) -> int:
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    return main(["train", *OPTIONS, "--resume", "-o", "killed"])
+
+
+def epochs(folder: str) -> list[dict]:
+    return json.loads((Path(folder) / "result.json").read_text())["results"][0]["epochs"]
+
+
+def test_a_rank_is_killed_and_fewer_ranks_resume(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "3", "-m", "graphscale", "train", *OPTIONS, "-o", "killed"]
+    paths = os.pathsep.join(sys.path)
+    Path("mortal").write_text("1")
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        preexec_fn=heed_signals,
+        timeout=400,
+    )
+    assert done.returncode == 1  # torchrun's own
+    said = done.stderr
+    sentences = [line for line in said.splitlines() if line.startswith("graphscale: ")]
+    wanted = r"graphscale: rank ([02]) of 3: another rank has ended or does not answer \(.*\); "
+    wanted += "the training goes on from its last checkpoint with --resume"
+    ranks = sorted(re.sub(wanted, r"\1", sentence) for sentence in sentences)
+    assert ranks == ["0", "2"], said
+    assert not (tmp_path / "killed" / "result.json").exists()
+
+    Path("mortal").unlink()
+    assert on_ranks(2, resumed_in_rank, tmp_path, torchrun=True) == [0, 0]
+    assert main(["train", *OPTIONS, "-o", "alone", "--quiet"]) == 0
+    resumed, alone = epochs("killed"), epochs("alone")
+    assert len(resumed) == len(alone)
+    for name in ("loss", "train_loss", "accuracy"):
+        got, expected = ([epoch[name] for epoch in each] for each in (resumed, alone))
+        np.testing.assert_allclose(got, expected, rtol=1e-3)
