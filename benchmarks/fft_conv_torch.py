@@ -3,8 +3,8 @@
 Parts can be named: inference (forward without gradients, constant weights), round_trip (forward and
 both gradients, weights that change in each step), round_trip_grid (the same for kernel x channels);
 all of them by default. The layers are those of fft_conv.py. 'graphscale' is torch's layer after
-graphscale.layers.accelerate and 'graphscale auto' is FFTConv2d; they are compared with torch's
-layer in both memory formats. Candidates take turns. Medians and minima go to
+graphscale.layers.accelerate and its trials, and 'graphscale auto' is FFTConv2d; they are compared
+with torch's layer in both memory formats. Candidates take turns. Medians and minima go to
 results/fft_conv_torch.json, a heat map to results/fft_conv_round_trip_grid.png.
 """
 
@@ -18,6 +18,7 @@ from fft_conv import GOALS, NETWORKS, Layer, grid, make_tensors, measure_parts, 
 from turns import take_turns
 
 from graphscale.layers import FFTConv2d, accelerate
+from graphscale.layers.auto_conv import is_trying
 
 # Without the goal of 32 channels and 31x31, whose gradient to the weights takes torch minutes.
 ROUND_TRIPS = [*[each for each in GOALS if each.in_channels > 32], *NETWORKS]
@@ -71,7 +72,10 @@ def step(convolution: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
 
 def measure(layer: Layer, make_candidate: Callable) -> dict[str, object]:
     """The point of a layer; `make_candidate` is `inference` or `step`."""
-    candidates = {name: make_candidate(*each) for name, each in convolutions(layer).items()}
+    made = convolutions(layer)
+    candidates = {name: make_candidate(*each) for name, each in made.items()}
+    while is_trying(made["graphscale"][0]):
+        candidates["graphscale"]()
     return report(layer, take_turns(candidates))
 
 

@@ -36,6 +36,7 @@ from rich.progress import track
 from rich.table import Table
 from turns import THREADS, Times, record, take_turns
 
+import graphscale
 from graphscale.acceleration.accelerate_model import accelerate_model
 from graphscale.acceleration.whole_model import relative_difference
 from graphscale.core.model_files import load_model, save_model
@@ -50,8 +51,8 @@ from zoo import NETWORKS as ZOO
 from zoo import build, export
 
 RESULTS = Path(__file__).parent / "results" / "networks.json"
-# By name: the network of tests/zoo for inference, and the one for training.
-NETWORKS = {
+# By name: the network of tests/zoo for inference, if any, and the one for training.
+NETWORKS: dict[str, tuple[str | None, str]] = {
     "RepLKNet-31B": ("replknet_merged", "replknet_train"),
     "SLaK-T": ("slak_tiny", "slak_tiny"),
     "UniRepLKNet-T": ("unireplknet_merged", "unireplknet_train"),
@@ -61,16 +62,19 @@ NETWORKS = {
     "VGG-16": ("vgg16", "vgg16_bn"),
     "ResNet-50": ("resnet50", "resnet50"),
     "U-Net": ("unet_transpose", "unet_transpose"),
+    "ResNet-34": (None, "resnet34"),
+    "ResNet-34, pre-train": (None, "resnet34"),
+    "OverFeat-fast, pre-train": (None, "overfeat_fast"),
 }
+PRETRAIN = ", pre-train"  # what `graphscale.shrink` makes of the network is trained
 BATCHES = {"inference": (1, 8), "training": (4,)}
 SECONDS = 10.0  # for the turns of a network
 OPENVINO = "OpenVINO"
 FORMATS = {"": torch.contiguous_format, ", channels_last": torch.channels_last}
 
 
-def synthetic_images(name: str, batch: int) -> np.ndarray:
-    """Normally distributed images [batch, 3, H, W] of the network's input size."""
-    size = ZOO[name].input_size
+def synthetic_images(size: int, batch: int) -> np.ndarray:
+    """Normally distributed images [batch, 3, size, size]."""
     return np.random.default_rng(0).standard_normal((batch, 3, size, size), np.float32)
 
 
@@ -82,7 +86,7 @@ def contestant(state: str, path: Path, name: str, batch: int) -> Contestant:
 
 def serve_file(state: str, path: str, name: str, batch: str) -> None:
     """In the process of its own: open the file on all cores and answer."""
-    x = synthetic_images(name, int(batch))
+    x = synthetic_images(ZOO[name].input_size, int(batch))
     if state == OPENVINO:
         import openvino
 
@@ -143,8 +147,12 @@ def has_openvino() -> bool:
 def measure_training(network: str, batch: int, folder: Path) -> dict[str, object]:
     """The point of a network's training step before and after accelerate."""
     _, name = NETWORKS[network]
-    x = torch.from_numpy(synthetic_images(name, batch))
-    before = build(name).train()
+    before, size = build(name), ZOO[name].input_size
+    if network.endswith(PRETRAIN):
+        before = graphscale.shrink(before, torch.zeros(2, 3, size, size))
+        size = before.graphscale_plan.inputs[0].pretrain[-1]
+    before.train()
+    x = torch.from_numpy(synthetic_images(size, batch))
     map_size = before(x[:2]).shape[2:]  # one class per pixel for segmentation, per image otherwise
     target = torch.zeros(batch, *map_size, dtype=torch.int64)
     depthwise = [each.kernel_size for each in convolutions_of(before) if each.groups > 1]
@@ -164,7 +172,6 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
     found = steps["after"]()
     tuning = time.perf_counter() - started
     for state in [state for state in steps if state.startswith("after")]:
-        steps[state]()
         while is_trying(modules[state]):
             steps[state]()
     return point(
@@ -273,6 +280,7 @@ def main() -> None:
         (part, network, batch)
         for part in arguments.parts or PARTS
         for network in arguments.networks
+        if part == "training" or NETWORKS[network][0] is not None
         for batch in arguments.batches or BATCHES[part]
     ]
     points = {}

@@ -16,6 +16,7 @@ from statistics import mean, stdev
 
 from rich.console import Console
 from rich.table import Table
+from variants import VARIANTS
 
 RESULTS = Path(__file__).parent.parent / "results" / "training"
 
@@ -26,7 +27,9 @@ def main() -> None:
     """Print the tables and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
-    folder = parser.parse_args().results
+    parser.add_argument("--markdown", action="store_true", help="one table per data set, as text")
+    options = parser.parse_args()
+    folder = options.results
     if not (folder / "costs.json").exists():
         raise SystemExit(f"{folder}: has no costs.json; run benchmarks/training/costs.py first")
     costs = json.loads((folder / "costs.json").read_text())
@@ -37,8 +40,12 @@ def main() -> None:
         groups[record["data"], record["network"]][record["variant"]][record["seed"]] = record
     if not groups:
         raise SystemExit(f"{folder}: holds no result; run benchmarks/training/run.py first")
-    for (data, network), runs in groups.items():
-        _show(f"{data}, {network}", runs)
+    if options.markdown:
+        for data in dict.fromkeys(data for data, _ in groups):
+            _write({network: runs for (of, network), runs in groups.items() if of == data})
+    else:
+        for (data, network), runs in groups.items():
+            _show(f"{data}, {network}", runs)
     _draw(groups, folder / "training.png")
 
 
@@ -71,6 +78,28 @@ def _show(title: str, runs: Runs) -> None:
             f"{_share(records, target, 'processor_seconds'):.0%}",
         )
     Console(highlight=False, width=110).print(table)
+
+
+def _write(networks: dict[str, Runs]) -> None:
+    """Print a table in Markdown: a row per variant, each seed's difference to the target's."""
+    print("", *networks, "", sep=" | ")
+    print("|---" * (len(networks) + 1) + "|")
+    variants = dict.fromkeys(name for runs in networks.values() for name in runs)
+    for variant in sorted(variants, key=list(VARIANTS).index):
+        cells = []
+        for runs in networks.values():
+            target, records = runs["target"], runs.get(variant, {})
+            seeds = sorted(records.keys() & target.keys())
+            if variant == "target":
+                cells.append(f"{_mean(target, 'accuracy'):.2%}")
+            elif seeds:
+                gains = [100 * (records[s]["accuracy"] - target[s]["accuracy"]) for s in seeds]
+                points = ", ".join(f"{each:+.2f}" for each in gains)
+                cells.append(f"{points} in {_share(records, target, 'cost'):.0%}")
+            else:
+                cells.append("")
+        print("", f"`{variant}`", *cells, "", sep=" | ")
+    print()
 
 
 def _mean(records: dict[int, dict], key: str) -> float:

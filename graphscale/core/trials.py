@@ -9,6 +9,7 @@ be it of an ONNX model's runs (acceleration) or of a module's training steps (la
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -53,7 +54,7 @@ class Change:
 class Outcome:
     """The chosen set, and seconds of the whole without it and with it.
 
-    The set is empty, and both are equal, where the whole would not be 5 % faster.
+    The set holds only what is sure, and both are equal, where the whole would not be 5 % faster.
     """
 
     chosen: frozenset
@@ -61,11 +62,15 @@ class Outcome:
     after: float
 
 
-def trials(changes: Mapping[Key, Change]) -> Generator[Sets, Seconds, Outcome]:
+def trials(
+    changes: Mapping[Key, Change], sure_gain: float = math.inf
+) -> Generator[Sets, Seconds, Outcome]:
     """Yields sets of changes, which must take turns in the whole; is sent the seconds of each.
 
     Args:
         changes: At least one.
+        sure_gain: Changes that gain more than this alone are made in every set: without them, the
+            whole might take minutes.
 
     Returns:
         The `Outcome`, as the generator's value.
@@ -75,25 +80,27 @@ def trials(changes: Mapping[Key, Change]) -> Generator[Sets, Seconds, Outcome]:
         >>> next(search)
         {'before': frozenset(), 'gains of 1.0 and more': frozenset({'first layer'})}
     """
-    sets: Sets = {BEFORE: frozenset()}
+    sure = frozenset(key for key, change in changes.items() if change.gain > sure_gain)
+    sets: Sets = {BEFORE: sure}
     for min_gain in _MIN_GAINS:
         chosen = frozenset(key for key, change in changes.items() if change.gain >= min_gain)
+        chosen |= sure
         if chosen not in sets.values():
             sets[f"gains of {min_gain} and more"] = chosen
     seconds = yield sets
     first = min(seconds, key=seconds.__getitem__)
     best, before, after = sets[first], seconds[BEFORE], seconds[first]
     changed = False
-    for key in _worth_trying(changes, after):
+    for key in _worth_trying(changes, sure, after):
         other = best ^ {key}
         step = yield {"best": best, "changed": other}
         if step["changed"] < _MAX_TIME_RATIO * step["best"]:
             best, changed = other, True
     if changed:  # the whole as it was has had no turn beside this set
-        seconds = yield {BEFORE: frozenset(), AFTER: best}
+        seconds = yield {BEFORE: sure, AFTER: best}
         before, after = seconds[BEFORE], seconds[AFTER]
     if fastest({BEFORE: before, AFTER: after}, BEFORE) == BEFORE:
-        return Outcome(frozenset(), before, before)
+        return Outcome(sure, before, before)
     return Outcome(best, before, after)
 
 
@@ -108,9 +115,13 @@ def try_all(changes: Mapping[Key, Change], measure: Callable[[Sets], Seconds]) -
             return finished.value
 
 
-def _worth_trying(changes: Mapping[Key, Change], whole: float) -> list[Key]:
+def _worth_trying(changes: Mapping[Key, Change], sure: frozenset[Key], whole: float) -> list[Key]:
     """The changes that join or leave the best set one by one, in this order."""
-    if len(changes) == 1:
+    if len(changes) - len(sure) == 1:
         return []
-    large = [key for key, change in changes.items() if change.seconds >= _MIN_SHARE * whole]
+    large = [
+        key
+        for key, change in changes.items()
+        if change.seconds >= _MIN_SHARE * whole and key not in sure
+    ]
     return sorted(large, key=lambda key: changes[key].saved, reverse=True)[:_MAX_CHANGES]

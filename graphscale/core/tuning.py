@@ -25,17 +25,17 @@ from graphscale.core.files import check_regular, locked, replacing
 # seconds.
 _MAX_TIME_RATIO = 0.95
 _MAX_ROUNDS = 6  # in each round every candidate that is still measured has a turn
-_ROUNDS_FOR_ALL = 2  # after these, candidates far behind the fastest are no longer measured:
-_MAX_RATIO_TO_FASTEST = 1.3
+# Candidates farther behind the fastest are no longer measured: after the first round, after others.
+_MAX_RATIOS_TO_FASTEST = (2.0, 1.2)
 # A candidate whose first run takes more than both has no turn at all.
 _HOPELESS_RATIO = 20  # to the fastest first run
 _HOPELESS_SECONDS = 0.5
-_MAX_SECONDS = 3.0  # after which no further round begins; each candidate has two turns anyway
+_MAX_SECONDS = 3.0  # after which no further round begins, but for the second one
 # A turn is a warm-up, in which threads and processors wake up, and what is counted. Fast candidates
 # run several times in either; slow ones need no warm-up.
-_WARM_UP_SECONDS = 0.002
-_TURN_SECONDS = 0.004
-_SLOW_SECONDS = 0.1
+_WARM_UP_SECONDS = 0.001
+_TURN_SECONDS = 0.002
+_SLOW_SECONDS = 0.005
 
 Candidates = dict[str, Callable[[], object]]
 # Seconds by environment (machine, runtime and versions), problem and candidate.
@@ -163,8 +163,8 @@ def measure(candidates: Candidates, max_seconds: float = _MAX_SECONDS) -> dict[s
 
     Minimum, not median: other load on the machine only adds time, often several times that of the
     run itself. Each candidate runs once before its first turn. A hopelessly slow candidate has no
-    turn (torch's gradients of large kernels can take minutes), one far behind the fastest has two,
-    and so has the fastest where all others are far behind.
+    turn (torch's gradients of large kernels can take minutes), one far behind the fastest has one
+    or two, and so has the fastest where all others are far behind.
 
     Args:
         candidates: Functions without arguments, by name.
@@ -183,15 +183,10 @@ def measure(candidates: Candidates, max_seconds: float = _MAX_SECONDS) -> dict[s
             if name in quick:
                 _fastest_run(run, _WARM_UP_SECONDS)
             best[name] = min(best[name], _fastest_run(run, _TURN_SECONDS))
-        if done < _ROUNDS_FOR_ALL:
-            continue
-        if time.perf_counter() - started > max_seconds:
+        limit = _MAX_RATIOS_TO_FASTEST[done > 1] * min(best.values())
+        running = {name: run for name, run in running.items() if best[name] <= limit}
+        if done > 1 and (len(running) == 1 or time.perf_counter() - started > max_seconds):
             break
-        if done == _ROUNDS_FOR_ALL:
-            limit = _MAX_RATIO_TO_FASTEST * min(best.values())
-            running = {name: run for name, run in running.items() if best[name] <= limit}
-            if len(running) == 1:
-                break
     return best
 
 

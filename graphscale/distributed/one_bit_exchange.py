@@ -57,10 +57,22 @@ def quantize(gradient: Tensor, residual: Tensor) -> Quantized:
     A row without a gradient (all zero) sends nothing, so that parameters without a use in a step
     do not lose their residual: DistributedDataParallel drops what is exchanged for them.
     """
-    active = gradient.any(1)
+    active = _rows_with_gradient(gradient)
     words, scales, left = one_bit_quantize(gradient, residual)
     scales = torch.where(active[:, None], scales, torch.zeros_like(scales))
     return Quantized(words, scales, left, active)
+
+
+def _rows_with_gradient(gradient: Tensor) -> Tensor:
+    """bool [R]: whether a row of gradient [R, C] is not all zero."""
+    if not gradient.is_cpu or not gradient.shape[1]:
+        return gradient.any(1)
+    # On a CPU the first column tells it of nearly all rows, and reading all takes time.
+    active = gradient[:, 0] != 0
+    if not active.all():
+        rest = ~active
+        active[rest] = gradient[rest].any(1)
+    return active
 
 
 class Packets:
@@ -156,6 +168,7 @@ class OneBitExchange:
         self,
         residuals: list[Tensor],
         at_home: Callable[[int, Tensor], Tensor] = lambda index, mean: mean,
+        results: Sequence[Tensor] | None = None,
     ) -> list[tuple[Tensor, Tensor]]:
         """Average at home, send the result to all, and decode it.
 
@@ -163,6 +176,7 @@ class OneBitExchange:
             residuals: For each matrix the residual [rows of this home, C] of the mean; is replaced.
             at_home: Is called with (index, mean of the rows at home) and returns what to send
                 instead, such as an optimizer's step.
+            results: Contiguous tensors [R, C] that the results are written to; by default new ones.
 
         Returns:
             For each matrix the result [R, C] and, bool [R], whether the row is finite.
@@ -170,20 +184,23 @@ class OneBitExchange:
         self._work.wait()
         parts = []
         for i, (words, scales) in enumerate(self.packets.unpack(self._received)):
-            count = len(residuals[i])
-            by_rank = one_bit_dequantize(words, scales, self.packets.shapes[i][1])
-            by_rank = by_rank.view(self.ranks, self.packets.rows[i], -1)[:, :count]
-            part = quantize(at_home(i, by_rank.sum(0) / self.ranks), residuals[i])
+            rows, count = self.packets.rows[i], len(residuals[i])
+            by_rank = one_bit_dequantize(words, scales / self.ranks, self.packets.shapes[i][1])
+            mean = by_rank[:count]
+            for rank in range(1, self.ranks):
+                mean += by_rank[rank * rows : rank * rows + count]
+            part = quantize(at_home(i, mean), residuals[i])
             finite = torch.isfinite(part.scales).all(1)
             residuals[i] = part.residual(residuals[i], finite)
             parts.append(part)
         packet = self.packets.pack(parts, 1)
         received = packet.new_empty(self.ranks, self.packets.size)
         all_gather_single(received, packet, group=self.group)
-        results = []
-        for (rows, columns), (words, scales) in zip(
-            self.packets.shapes, self.packets.unpack(received)
-        ):
-            finite = torch.isfinite(scales[:rows]).all(1)
-            results.append((one_bit_dequantize(words[:rows], scales[:rows], columns), finite))
-        return results
+        found = []
+        for i, (words, scales) in enumerate(self.packets.unpack(received)):
+            rows, columns = self.packets.shapes[i]
+            words, scales = words[:rows], scales[:rows]
+            result = scales.new_empty(rows, columns) if results is None else results[i]
+            one_bit_dequantize.write([result], words, scales, columns)
+            found.append((result, torch.isfinite(scales).all(1)))
+        return found

@@ -299,10 +299,10 @@ class _BucketExchange:
     def finish(self) -> None:
         """Write the means into the bucket, and complete its future."""
         if self.quantized:
-            results = self.exchange.finish(self.home_residuals)
-            for i, (name, gradient) in enumerate(self.quantized):
-                mean, finite = results[i]
-                gradient.copy_(mean)
+            gradients = [gradient for _, gradient in self.quantized]
+            results = self.exchange.finish(self.home_residuals, results=gradients)
+            for i, (name, _) in enumerate(self.quantized):
+                _, finite = results[i]
                 residuals = self.state._residuals
                 residuals[name] = self.parts[i].residual(residuals[name], finite)
                 self.state._home_residuals[name] = self.home_residuals[i]
@@ -335,7 +335,10 @@ def one_bit_hook(state: OneBitState, bucket: dist.GradBucket) -> torch.futures.F
 
 def _is_finite(gradient: Tensor) -> Tensor:
     values = gradient._values() if gradient.is_sparse else gradient
-    return torch.isfinite(values).all()
+    if not values.numel():
+        return torch.ones((), dtype=torch.bool, device=values.device)
+    low, high = values.aminmax()  # both are NaN if an element is; faster than to ask each element
+    return torch.isfinite(low) & torch.isfinite(high)
 
 
 def _fitting(residual: Tensor | None, gradient: Tensor) -> Tensor:

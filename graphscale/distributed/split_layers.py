@@ -26,6 +26,8 @@ class SplitLookupTable(nn.Module):
 
     Attributes:
         weight: This rank's rows [V / ranks, embedding_dim].
+        own_rows: Which rows of the whole weight these are, by the weight's name.
+        whole_rows: How many rows the whole weight has.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class SplitLookupTable(nn.Module):
         self.features_first = getattr(table, "features_first", False)
         self.group, self.batch = group, batch
         self.rows = own_share(table.num_embeddings, group)
+        self.own_rows = {"weight": self.rows}
+        self.whole_rows = {"weight": table.num_embeddings}
         self.weight = nn.Parameter(table.weight.detach()[self.rows].clone())
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -81,6 +85,8 @@ class SplitHierarchicalSoftmax(nn.Module):
 
     Attributes:
         cluster_weight, cluster_bias, weight, bias: Those of this rank's clusters and classes.
+        own_rows: Which rows of the whole weights these are, by the weights' names.
+        whole_rows: How many rows the whole weights have.
     """
 
     def __init__(
@@ -102,16 +108,35 @@ class SplitHierarchicalSoftmax(nn.Module):
         own = slice(rank * clusters // ranks, (rank + 1) * clusters // ranks)
         start = softmax.cluster_start[own.start : own.stop + 1]
         first, last = start[0].item(), start[-1].item()
+        rows = slice(first, last)
+        self.own_rows = {"weight": rows, "bias": rows, "cluster_weight": own, "cluster_bias": own}
+        self.whole_rows = {name: len(getattr(softmax, name)) for name in self.own_rows}
         self.cluster_weight = nn.Parameter(softmax.cluster_weight.detach()[own].clone())
         self.cluster_bias = nn.Parameter(softmax.cluster_bias.detach()[own].clone())
         self.weight = nn.Parameter(softmax.weight.detach()[first:last].clone())
         self.bias = nn.Parameter(softmax.bias.detach()[first:last].clone())
-        self.register_buffer("cluster_start", start - first)
+        for name, buffer in softmax.named_buffers():  # of the whole layer, for a checkpoint
+            self.register_buffer(name, buffer)
+        self._register("own_start", start - first)
         # Row of each class in this rank's weight; -1 for classes of other ranks.
-        rows = softmax.class_row
-        here = (rows >= first) & (rows < last)
-        self.register_buffer("own_row", torch.where(here, rows - first, -1))
-        self.register_buffer("row_numbers", torch.arange(last - first, device=rows.device))
+        row = softmax.class_row
+        here = (row >= first) & (row < last)
+        self._register("own_row", torch.where(here, row - first, -1))
+        self._register("row_numbers", torch.arange(last - first, device=row.device))
+
+    def _register(self, name: str, buffer: Tensor) -> None:
+        self.register_buffer(name, buffer, persistent=False)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        """Load the weights; clusters cannot change, since they say which weights are here."""
+        for name in ("class_row", "cluster_start"):
+            own = getattr(self, name)
+            if not torch.equal(state_dict.get(prefix + name, own).to(own.device), own):
+                raise GraphScaleError(
+                    f"SplitHierarchicalSoftmax: {prefix}{name} of the checkpoint is of other "
+                    "clusters; make the layer with the clusters of the checkpoint"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """Loss of x [N, D] for integer target [N], reduced as by `HierarchicalSoftmax`."""
@@ -130,7 +155,7 @@ class SplitHierarchicalSoftmax(nn.Module):
             x,
             torch.where(here, row, self.ignore_index if self.ignore_index < 0 else -100),
             *(self.cluster_weight, self.cluster_bias, self.weight, self.bias),
-            *(self.row_numbers, self.cluster_start),
+            *(self.row_numbers, self.own_start),
             self.ignore_index if self.ignore_index < 0 else -100,
         )
         local = torch.logsumexp(nn.functional.linear(x, self.cluster_weight, self.cluster_bias), 1)

@@ -91,7 +91,7 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
     sizes of a layer's input are measured while measuring takes less than 5 % of the running time;
     all others take the choice of the nearest measured size.
 
-    On a CPU, the next 20 to 90 steps of `module` (a forward pass, in training with the backward
+    On a CPU, the next 10 to 90 steps of `module` (a forward pass, in training with the backward
     pass that belongs to it) are trials: they compute the same, with some of these choices or with
     torch's own convolutions. Then those choices stay with which a step of the whole network was the
     fastest; torch's own, where that was not 5 % faster. Each size of the network's input and each

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx
 import onnxscript
@@ -97,6 +97,15 @@ class Operator:
         results = [outputs] if isinstance(outputs, torch.Tensor) else outputs
         library.run(self.name, inputs, results, attributes)
         return outputs
+
+    def write(self, results: Sequence[torch.Tensor], *args) -> None:
+        """Run the kernel with results in given memory: contiguous tensors of the right shapes.
+
+        For code that neither autograd nor torch.compile sees.
+        """
+        inputs, rest = args[: len(self.inputs)], args[len(self.inputs) :]
+        attributes = library.attribute_array(self._attribute_names, rest)
+        library.run(self.name, inputs, results, attributes)
 
     def export_rule(self) -> Callable:
         """The entry for torch.onnx.export's ``custom_translation_table``: makes a single node."""

@@ -23,7 +23,10 @@ from graphscale.core.trials import Change, Outcome, Seconds, Sets, trials
 
 # Before the trials end, the changes that gain at least this much alone are made.
 _MIN_GAIN = 1.5
+# All steps make the changes that gain more than this alone.
+_SURE_GAIN = 10.0
 _ROUNDS = 4  # in each of which every set of a trial has a turn; the fastest turn counts
+_HOPELESS_RATIO = 3.0  # to the fastest set: a set that takes more has no further turn
 _MAX_SITUATIONS = 32  # input sizes and modes of a network for which there are trials
 
 
@@ -62,11 +65,14 @@ class _Situation:
             if not self.changes:
                 self.chosen = frozenset()
                 return
-            self._search = trials(self.changes)
+            self._search = trials(self.changes, _SURE_GAIN)
             self._try(next(self._search))
             return
         name = self._turns.pop()
         self._seconds[name] = min(self._seconds[name], seconds)
+        limit = _HOPELESS_RATIO * min(self._seconds.values())
+        hopeless = {each for each, best in self._seconds.items() if limit < best < math.inf}
+        self._turns = [each for each in self._turns if each not in hopeless]
         if self._turns:
             return
         try:

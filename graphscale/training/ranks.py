@@ -6,16 +6,22 @@ rank, and nothing is exchanged.
 
 Gradients go through the default process group, whose collectives fail after `_PATIENCE`: a machine
 that is gone must not stop the others for long. Checkpoints and the results of long work go through
-a second group, which waits as long as the other ranks live.
+a second group, which waits as long as the other ranks live: each rank has a thread that says so
+every few seconds (`_Heartbeat`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import torch
@@ -25,8 +31,11 @@ from torch import nn
 from graphscale.core.errors import GraphScaleError
 from graphscale.distributed import DataParallel
 
-_PATIENCE = timedelta(seconds=50)
+_MEETING = timedelta(minutes=2)  # until all ranks have started
+_PATIENCE = timedelta(seconds=35)
 _FOR_LONG_WORK = timedelta(days=7)
+_BEAT = timedelta(seconds=5)
+_SILENCE = timedelta(seconds=30)  # after which a rank counts as gone
 # What torch's errors name when a peer has gone; they are plain RuntimeErrors.
 _COMMUNICATION = ("gloo", "nccl", "peer", "connection", "timed out", "store", "socket")
 
@@ -36,10 +45,13 @@ Value = TypeVar("Value")
 class Ranks:
     """Who trains: this process, or `count` processes of which it is number `rank`."""
 
-    def __init__(self, rank: int = 0, count: int = 1, group: Any = None) -> None:
+    def __init__(
+        self, rank: int = 0, count: int = 1, group: Any = None, heartbeat: _Heartbeat | None = None
+    ) -> None:
         self.rank = rank
         self.count = count
         self._group = group
+        self._heartbeat = heartbeat
 
     @property
     def is_first(self) -> bool:
@@ -49,11 +61,7 @@ class Ranks:
     def table(self, values: Sequence[float]) -> torch.Tensor:
         """float64 [count, len(values)]: the values of every rank."""
         own = torch.tensor([values], dtype=torch.float64)
-        if self.count == 1:
-            return own
-        rows = [torch.empty_like(own) for _ in range(self.count)]
-        dist.all_gather(rows, own, group=self._group)
-        return torch.cat(rows)
+        return own if self.count == 1 else torch.cat(self._gathered(own))
 
     def each(self, function: Callable[[], Value]) -> list[Value]:
         """What `function` returns on every rank.
@@ -63,27 +71,98 @@ class Ranks:
         """
         if self.count == 1:
             return [function()]
-        answers: list = [None] * self.count
-        dist.all_gather_object(answers, _attempt(function), group=self._group)
-        return _values(answers)
+        own = torch.frombuffer(bytearray(pickle.dumps(_attempt(function))), dtype=torch.uint8)
+        lengths = self.table([len(own)]).long().flatten().tolist()
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(own)] = own
+        answers = zip(self._gathered(padded), lengths)
+        return _values([pickle.loads(each[:length].numpy()) for each, length in answers])
 
     def first(self, function: Callable[[], Value]) -> Value:
         """What `function` returns on the first rank, which alone calls it; raises as `each`."""
         if self.count == 1:
             return function()
-        answers: list = [_attempt(function) if self.is_first else None]
-        dist.broadcast_object_list(answers, src=0, group=self._group)
-        return _values(answers)[0]
+        content = bytearray(pickle.dumps(_attempt(function))) if self.is_first else bytearray(1)
+        length = int(self.table([len(content)])[0])
+        if not self.is_first:
+            content = bytearray(length)
+        answer = torch.frombuffer(content, dtype=torch.uint8)
+        self._wait(dist.broadcast(answer, 0, group=self._group, async_op=True))
+        return _values([pickle.loads(content)])[0]
 
     def wrapped(self, network: nn.Module, **options: Any) -> nn.Module:
         """The network in `DataParallel`, for its training steps; with one rank, the network."""
         return network if self.count == 1 else DataParallel(network, **options)
+
+    def _gathered(self, own: torch.Tensor) -> list[torch.Tensor]:
+        """The tensor of every rank, of one shape."""
+        every = [torch.empty_like(own) for _ in range(self.count)]
+        self._wait(dist.all_gather(every, own, group=self._group, async_op=True))
+        return every
+
+    def _wait(self, work: dist.Work) -> None:
+        """Wait for a collective as long as the other ranks live."""
+        while True:
+            try:
+                work.wait(_BEAT)
+                return
+            except RuntimeError:
+                if work.is_completed():  # it has failed
+                    raise
+            if self._heartbeat is not None:
+                self._heartbeat.check()
 
     def copy_buffers(self, network: nn.Module) -> None:
         """Give every rank the first rank's buffers, such as BatchNorm's statistics."""
         if self.count > 1:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
+
+
+class _Heartbeat:
+    """A thread by which the ranks know that the others live, also those that compute for long.
+
+    Every few seconds it counts up a number in torchrun's store, and reads those of all ranks.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, count: int) -> None:
+        self._store = store.clone()  # with a connection of its own
+        self._own = f"beat/{rank}"
+        self._keys = [f"beat/{each}" for each in range(count)]
+        self._store.set(self._own, "0")
+        self._counts: list[bytes] = []
+        self._heard = [time.monotonic()] * count
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, after all ranks have made their heartbeats."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, unless it waits for a machine that is gone."""
+        self._stop.set()
+        self._thread.join(timeout=1)
+
+    def check(self) -> None:
+        """Raise RuntimeError if a rank has been silent; all are, if the store's machine is gone."""
+        now = time.monotonic()
+        silent = [now - heard > _SILENCE.total_seconds() for heard in self._heard]
+        if any(silent):
+            rank = silent.index(True)
+            raise RuntimeError(f"timed out: rank {rank} has said nothing for {_SILENCE}")
+
+    def _run(self) -> None:
+        beats = 0
+        with contextlib.suppress(RuntimeError):  # silence, which `check` tells
+            while not self._stop.wait(_BEAT.total_seconds()):
+                beats += 1
+                self._store.set(self._own, str(beats))
+                counts = self._store.multi_get(self._keys)
+                for rank, (count, before) in enumerate(zip_longest(counts, self._counts)):
+                    if count != before:
+                        self._heard[rank] = time.monotonic()
+                self._counts = counts
 
 
 def _attempt(function: Callable[[], Value]) -> tuple[Value | None, str | None]:
@@ -136,19 +215,23 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         yield Ranks()
         return
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    heartbeat = None
     try:
         if device.startswith("cuda"):
             torch.cuda.set_device(torch.device(rank_device(device)))
         backend = "nccl" if device.startswith("cuda") else "gloo"
         # torchrun may use one store for all its restarts: old addresses in it must not be found.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store, _, _ = next(dist.rendezvous("env://", timeout=_PATIENCE))
+        store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
+        store.set_timeout(_PATIENCE)
         store = dist.PrefixStore(f"graphscale/{attempt}", store)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
         )
-        group = dist.new_group(backend="gloo", timeout=_FOR_LONG_WORK)
-        yield Ranks(rank, count, group)
+        heartbeat = _Heartbeat(store, rank, count)
+        group = dist.new_group(backend="gloo", timeout=_FOR_LONG_WORK)  # waits for all ranks
+        heartbeat.start()
+        yield Ranks(rank, count, group, heartbeat)
     except RuntimeError as error:
         # Of torch's text, not the place in gloo's sources that some begin with.
         text = re.sub(r"^\[/[^]]*\] ", "", " ".join(str(error).split()))
@@ -159,6 +242,8 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
             "the training goes on from its last checkpoint with --resume"
         ) from error
     finally:
+        if heartbeat is not None:
+            heartbeat.stop()
         if dist.is_initialized():
             dist.destroy_process_group()
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from graphscale.core.trials import Change, Outcome, try_all
+from graphscale.core.trials import Change, Outcome, trials, try_all
 
 LAYERS = range(4)
 
@@ -69,3 +69,16 @@ def test_what_must_be_tried_is_in_the_first_sets():
         "gains of 1.0 and more": {0, 1},
         "gains of 1.5 and more": {0},
     }
+
+
+def test_what_gains_more_than_a_sure_gain_is_in_every_set():
+    search = trials({"sure": Change(9.0, 50.0), "a": Change(1.0, 2.0), "b": Change(1.0, 1.2)}, 10)
+    sets, seen, outcome = next(search), [], None
+    while outcome is None:
+        seen.extend(sets.values())
+        try:
+            sets = search.send({name: 10.0 + len(chosen) for name, chosen in sets.items()})
+        except StopIteration as finished:
+            outcome = finished.value
+    assert all("sure" in chosen for chosen in seen)
+    assert outcome == Outcome(frozenset({"sure"}), 11, 11)

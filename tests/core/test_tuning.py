@@ -132,11 +132,12 @@ class Clock:
 
 def test_candidates_run_in_turn_and_slow_ones_are_dropped(monkeypatch):
     clock = Clock(monkeypatch)
-    seconds = {"slow": 0.02, "one": 0.01, "two": 0.01}
+    seconds = {"slowest": 0.0045, "slow": 0.003, "one": 0.002, "two": 0.002}
     found = measure({name: clock.candidate(name, each) for name, each in seconds.items()})
-    one_round = ["slow", "slow", "one", "one", "two", "two"]
-    assert clock.runs[:15] == ["slow", "one", "two", *one_round, *one_round]
-    assert clock.runs[15:] == one_round[2:] * (len(clock.runs[15:]) // 4) != []
+    # In each turn a call to wake up and one that counts; all have a round, the slow one has two.
+    one_round = ["slowest", "slowest", "slow", "slow", "one", "one", "two", "two"]
+    assert clock.runs[:18] == [*seconds, *one_round, *one_round[2:]]
+    assert clock.runs[18:] == one_round[4:] * 4
     assert found == pytest.approx(seconds)
 
 

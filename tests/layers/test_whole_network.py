@@ -9,6 +9,7 @@ from torch import nn
 
 from graphscale.core.tuning import Tuner
 from graphscale.layers import accelerate, auto_conv, whole_network
+from graphscale.layers.auto_conv import is_trying
 
 X = torch.randn(1, 2, 12, 10)
 
@@ -70,7 +71,7 @@ def until_settled(clock, module, run):
     """The algorithms of the step after the trials, and the number of steps before it."""
     for number in range(200):
         clock.step(run)
-        if module[0]._network.settled is not None:
+        if not is_trying(module):
             return clock.step(run), number
     pytest.fail("the trials do not end")
 
@@ -107,6 +108,14 @@ def test_torchs_own_stay_where_the_network_is_not_faster(monkeypatch):
     assert set(settled.values()) == {"torch"}
 
 
+def test_what_is_hopelessly_slow_has_one_turn(monkeypatch):
+    clock = Clock(monkeypatch, lambda pass_, kernel, algorithm: 9.0 if algorithm == "torch" else 1)
+    module = accelerate(network())
+    until_settled(clock, module, inference(module))
+    only_torch = [set(step.values()) == {"torch"} for step in clock.steps]
+    assert only_torch.count(True) == 1
+
+
 def test_sizes_modes_and_formats_have_trials_of_their_own(monkeypatch):
     def cost(pass_, kernel, algorithm):
         return {"torch": 2.0, "direct": 1.0}[algorithm]
@@ -117,12 +126,12 @@ def test_sizes_modes_and_formats_have_trials_of_their_own(monkeypatch):
     with torch.no_grad():
         for x in (wider, turned):
             module(x)
-            assert module[0]._network.settled is None
+            assert is_trying(module)
     module(X)
-    assert module[0]._network.settled is None
+    assert is_trying(module)
     with torch.no_grad():
         module(X)
-    assert module[0]._network.settled is not None
+    assert not is_trying(module)
 
 
 def test_before_the_trials_end_layers_take_what_gains_much_alone(monkeypatch):
@@ -160,7 +169,7 @@ def test_a_training_step_without_backward_is_no_trial(monkeypatch):
     module = accelerate(network())
     for _ in range(50):
         clock.step(lambda: module(X))
-    assert module[0]._network.settled is None
+    assert is_trying(module)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
@@ -172,4 +181,4 @@ def test_a_copy_has_trials_of_its_own(monkeypatch, duplicate):
     assert other[0]._network is other[2]._network is not module[0]._network
     until_settled(clock, other, inference(other))
     clock.step(inference(module))
-    assert module[0]._network.settled is None
+    assert is_trying(module)

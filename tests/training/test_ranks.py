@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from graphscale import GraphScaleError
+from graphscale.training import ranks
 from graphscale.training.image_batches import ResumableOrder
 from graphscale.training.image_folder import check_images, joined_statistics
 from graphscale.training.rate_schedule import RateSchedule
@@ -251,6 +253,25 @@ def test_images_are_split_without_overlap(ranks: int) -> None:
     order = ResumableOrder(23, seed=1, batch=7, share=(1, ranks))
     order.start = 7
     assert list(order) == parts[1][len(range(1, 7, ranks)) :]
+
+
+def test_a_silent_rank_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "_BEAT", timedelta(seconds=0.01))
+    store = torch.distributed.HashStore()
+    one, other = (ranks._Heartbeat(store, rank, 2) for rank in (0, 1))
+    one.start()
+    other.start()
+    while not one._counts or b"0" in one._counts:  # until both have been heard
+        time.sleep(0.01)
+    one.check()
+    other.stop()
+    while one._heard[0] - one._heard[1] < 1:
+        time.sleep(0.01)
+    between = time.monotonic() - one._heard[1] - 0.5
+    monkeypatch.setattr(ranks, "_SILENCE", timedelta(seconds=between))
+    with pytest.raises(RuntimeError, match="timed out: rank 1 has said nothing"):
+        one.check()
+    one.stop()
 
 
 def test_statistics_of_shares(folder: Path) -> None:

@@ -89,10 +89,11 @@ class Window(KernelParameters):
                         continue
                     if window.last_starts_in_padding(size):
                         continue
-                    if window.output(size) in wanted:
-                        cost = window._cost(given, scale)
-                        covers = window.output(size) == 1 < target.result and window.span == size
-                        yield Option(out, window, cost + _COVER_COST * covers)
+                    found = window.output(size)
+                    if found in wanted:
+                        covers = found == 1 < target.result and window.span == size
+                        cost = window._cost(given, scale) + _COVER_COST * covers
+                        yield Option(found, window, cost)
 
     def _cost(self, target: Window, scale: float) -> float:
         """What this padding costs, compared with the target's."""

@@ -1,0 +1,50 @@
+"""samples/imagenet.py learns red from blue pictures in every container, and resumes."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.distributed.ranks import on_ranks
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "imagenet.py"
+CONTAINERS = ("data-parallel", "one-bit", "one-bit-sgd", "model-parallel", "pipeline")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 8), ("val", 4)):
+        for channel, name in ((0, "red"), (2, "blue")):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 100, (40, 44, 3), np.uint8)
+                pixels[:, :, channel] += 120
+                Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
+    return folder
+
+
+def in_rank(rank: int, arguments: list[str]) -> float:
+    spec = importlib.util.spec_from_file_location("imagenet", SAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(arguments)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_container(container: str, folder: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.pt"
+    arguments = [str(folder), f"--{container}", "--checkpoint", str(checkpoint), "--workers", "0"]
+    arguments += ["--size", "32", "--width", "4", "--batch", "8", "--rate", "0.05"]
+    arguments += ["--warm-up", "3"]
+    on_ranks(2, in_rank, [*arguments, "--epochs", "5"], torchrun=True)
+    answers = on_ranks(
+        1 if container == "one-bit" else 2,
+        in_rank,
+        [*arguments, "--epochs", "8", "--resume"],
+        torchrun=True,
+    )
+    assert set(answers) == {1.0}
