@@ -90,7 +90,8 @@ def test_the_table_and_its_indices_follow_the_map(kind: str, step: int) -> None:
     table = (target.table.T if kind == "offsets" else target.table).reshape(2, shape[0], shape[0])
     line = F.interpolate(torch.eye(shape[1])[None], shape[0], mode="linear")[0].T.double()
     nearest = torch.linalg.pinv(line) @ table.detach().double() @ torch.linalg.pinv(line).T
-    torch.testing.assert_close(wanted.detach().double().reshape(nearest.shape), nearest)
+    found = wanted.detach().double().reshape(nearest.shape)
+    torch.testing.assert_close(found, nearest, rtol=1e-4, atol=1e-5)
     grown = graphscale.grow(small)
     assert torch.equal(grown.index, target.index)
     assert grown.table.shape == target.table.shape
