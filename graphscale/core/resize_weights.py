@@ -14,6 +14,8 @@ import ml_dtypes  # noqa: F401  (numpy's bfloat16)
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.lookups import KINDS as LOOKUP_KINDS
+from graphscale.core.lookups import lookup_indices
 from graphscale.core.plan import (
     COORDINATE_KINDS,
     Factor,
@@ -79,6 +81,10 @@ def _lazy(
     factors = [factor for dim in plan.factors for factor in dim]
 
     def compute() -> ir.TensorProtocol:
+        if plan.kind in LOOKUP_KINDS:
+            indices = lookup_indices(plan.kind, [sizes[1 - given] for sizes in factors])
+            array = indices.astype(tensor.dtype.numpy())
+            return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
         array = tensor.numpy().reshape([factor_sizes(factor)[given] for factor in factors])
         array = _resize(array, factors, matrix, given)
         return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)

@@ -463,6 +463,15 @@ def _select(graph: ProgramGraph, x: ir.Value, axis: int, index: int) -> ir.Value
     return graph.op("Gather", x, graph.constant(index), axis=axis)
 
 
+@_translates(_ATEN.index.Tensor)
+def _index(graph: ProgramGraph, x: ir.Value, indices: Sequence[ir.Value | None]) -> ir.Value:
+    places = [axis for axis, each in enumerate(indices) if each is not None]
+    _require(len(places) == 1)
+    index = indices[places[0]]
+    _require(index.dtype in (ir.DataType.INT64, ir.DataType.INT32))  # no mask
+    return graph.op("Gather", x, index, axis=places[0])
+
+
 @_translates(_ATEN.pad.default)
 def _pad(
     graph: ProgramGraph, x: ir.Value, pads: Sequence[int], mode: str, value: float | None

@@ -86,6 +86,7 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
         if path is not None:
             nodes.setdefault(module.get_submodule(path), []).append(node)
     for path, layer in module.named_modules():
+        _token_attributes(layer, nodes.get(layer, []))
         if isinstance(getattr(layer, "proj", None), nn.Conv2d):
             _patch_embedding(layer, nodes.get(layer.proj, []))
         editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
@@ -325,6 +326,37 @@ def _patch_embedding(layer: nn.Module, nodes: list[ir.Node]) -> None:
         layer.grid_size = sizes[1]
     if hasattr(layer, "num_patches"):
         layer.num_patches = math.prod(sizes[1])
+
+
+def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    """Set the sizes that timm's layers for tokens remember.
+
+    These are the shape of relative positions (RelPosBias, of whose square root the index has as
+    many) and the height and width of the map that tokens are unflattened to (LeViT's Subsample).
+    """
+    index = getattr(layer, "relative_position_index", None)
+    if isinstance(index, torch.Tensor) and isinstance(getattr(layer, "bias_shape", None), tuple):
+        tokens = math.isqrt(index.numel())
+        layer.bias_shape = (tokens, tokens, *layer.bias_shape[2:])
+        layer.window_area = tokens
+    if isinstance(getattr(layer, "resolution", None), tuple):
+        sizes = [_unflattened(node) for node in nodes if node.op_type == "Reshape"]
+        found = _only([each for each in sizes if each is not None], "size")
+        if found is not None:
+            layer.resolution = found
+
+
+def _unflattened(node: ir.Node) -> tuple[int, int] | None:
+    """Height and width of the map that a Reshape makes of tokens; None for any other Reshape."""
+    before, after = (
+        () if value.shape is None else tuple(value.shape)
+        for value in (node.inputs[0], node.outputs[0])
+    )
+    if len(before) != 3 or len(after) != 4 or before[2] != after[3]:
+        return None
+    height, width = after[1:3]
+    whole = isinstance(height, int) and isinstance(width, int) and height * width == before[1]
+    return (height, width) if whole else None
 
 
 def _linear(layer: nn.Linear, nodes: list[ir.Node]) -> None:

@@ -18,6 +18,7 @@ from graphscale.convert.importer import load
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.lookups import KINDS as LOOKUP_KINDS
 from graphscale.core.model_files import ModelLike
 from graphscale.core.plan import Plan, WeightPlan
 from graphscale.core.resampling import interpolation_matrix
@@ -134,6 +135,10 @@ def grown_tensors(
     """
     grown: dict[str, torch.Tensor] = {}
     for weight in weights:
+        if weight.kind in LOOKUP_KINDS:  # they follow from the sizes, and may be in no state dict
+            if weight.name in given:
+                grown[weight.name] = grow_weight(given[weight.name], weight, resize)
+            continue
         small = _checked(given, weight, source)
         large = grow_weight(small, weight, resize)
         shared = [name for name, other in given.items() if other is small]

@@ -6,7 +6,10 @@ state-dict names, and `module_path.module_path(node)` gives the submodule of a n
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import onnx_ir as ir
 import onnx_ir.passes.common
@@ -52,7 +55,7 @@ def trace_module(
     """
     marks = mark_dropout(module) if keep_dropout else []
     try:
-        with quiet_exporter():
+        with quiet_exporter(), _attributes_kept(module):
             model = _exported(module, example, quick, slow)
     finally:
         for mark in marks:
@@ -80,6 +83,29 @@ def trace_module(
         for key in node.metadata_props.keys() - {SCOPES, DROPS, PADS_ITSELF}:
             del node.metadata_props[key]
     return model
+
+
+@contextmanager
+def _attributes_kept(module: torch.nn.Module) -> Iterator[None]:
+    """A context whose end undoes what a forward remembers in attributes: tensors without data."""
+
+    def own(layer: torch.nn.Module) -> dict[str, object]:
+        return {key: value for key, value in vars(layer).items() if not key.startswith("_")}
+
+    kept = {
+        layer: {
+            key: copy.copy(value) if isinstance(value, dict | list) else value
+            for key, value in own(layer).items()
+        }
+        for layer in module.modules()
+    }
+    try:
+        yield
+    finally:
+        for layer, values in kept.items():
+            for key in own(layer).keys() - values.keys():
+                del vars(layer)[key]
+            vars(layer).update(values)
 
 
 def _exported(module: torch.nn.Module, example: Example, quick: bool, slow: bool) -> ir.Model:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from graphscale.passes.graph.infer_shapes import InferredShapes
 from graphscale.passes.spatial.dimensions import Dims, SpatialSize, fixed
+from graphscale.passes.spatial.lookups import Lookup
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 
 
@@ -73,6 +74,7 @@ class SpatialAnalysis(GraphFacts):
         unmoved: The parameters of operators, by dimension, where no input size moves the dimension.
         covering: Operators whose window covers the whole map on a dimension, and that map's size.
         weights: Weights that hold spatial sizes.
+        lookups: Tables of relative positions, and their indices.
     """
 
     dims: Mapping[ir.Value, Dims]
@@ -84,6 +86,7 @@ class SpatialAnalysis(GraphFacts):
     unmoved: Mapping[ir.Node, Mapping[int, Parameters]]
     covering: Mapping[ir.Node, Mapping[int, SpatialSize]]
     weights: tuple[SpatialWeight, ...]
+    lookups: tuple[Lookup, ...]
 
     def of(self, value: ir.Value) -> Dims:
         """Dimensions of a value; those of constants and weights are fixed."""

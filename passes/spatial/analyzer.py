@@ -28,6 +28,7 @@ from graphscale.passes.spatial.dimensions import (
     sizes_in,
     target_size,
 )
+from graphscale.passes.spatial.lookups import Lookup, find_lookup
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 
 
@@ -71,6 +72,7 @@ class Analyzer(GraphFacts):
     _unmoved: dict[ir.Node, dict[int, Parameters]] = field(default_factory=dict)
     _covering: dict[ir.Node, dict[int, SpatialSize]] = field(default_factory=dict)
     _weights: list[SpatialWeight] = field(default_factory=list)
+    _lookups: list[Lookup] = field(default_factory=list)
     _anchored: list[SpatialSize] = field(default_factory=list)
     _interfaces: list[SpatialSize] = field(default_factory=list)
     _maps: list[SpatialSize] = field(default_factory=list)
@@ -231,6 +233,19 @@ class Analyzer(GraphFacts):
         if any(moves(dim) for dim in dims):
             self.add_weight(node, value, dims, summed=False)
 
+    def look_up(self, node: ir.Node, value: ir.Value, aligned: Dims) -> bool:
+        """Record that `value`, which is added to `aligned`, is looked up by relative positions.
+
+        Returns False, and records nothing, where it is not.
+        """
+        found = find_lookup(node, value, aligned, self)
+        if found is None:
+            return False
+        lookup, dims = found
+        self._lookups.append(lookup)
+        self.dims.update(dims)
+        return True
+
     # --- the result -------------------------------------------------------------------------------
 
     def apart_from_maps(self) -> frozenset[ir.Value]:
@@ -310,6 +325,14 @@ class Analyzer(GraphFacts):
             },
             weights=tuple(
                 replace(weight, dims=tuple(map(resolve, weight.dims))) for weight in self._weights
+            ),
+            lookups=tuple(
+                replace(
+                    each,
+                    dims=tuple(map(resolve, each.dims)),
+                    sizes=tuple(size.root for size in each.sizes),
+                )
+                for each in self._lookups
             ),
         )
 

@@ -66,6 +66,8 @@ class _Broadcast(Rule):
             if weight_source(value) is not None:
                 analyzer.add_table(node, value, aligned)
                 continue
+            if analyzer.look_up(node, value, aligned):
+                continue
             for mine, theirs in zip(dims, aligned, strict=True):
                 if mine == theirs or not mine:
                     continue

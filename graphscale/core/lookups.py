@@ -1,0 +1,45 @@
+"""Indices that look up a value for the relative position of two pixels.
+
+Networks with relative positions hold a table with a value for each offset between two pixels, and
+an integer tensor that says for each pair of pixels where in the table its value stands. The table
+is trained; the indices follow from the sizes of the maps alone, in one of two ways (`KINDS`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# 'offsets': a value for each offset, the most negative ones first, row by row (as in Swin).
+# 'distances': a value for each pair of distances along height and width (as in LeViT).
+KINDS = ("offsets", "distances")
+
+
+def lookup_indices(kind: str, sizes: Sequence[int]) -> np.ndarray:
+    """The index of each pair of pixels.
+
+    Args:
+        kind: Of `KINDS`.
+        sizes: Height and width of the first pixel's map and of the second one's. The first map may
+            be a part of the second one's pixels, every second row and column say.
+
+    Returns:
+        An integer array of shape `sizes`.
+    """
+    rows, columns = (
+        np.arange(first)[:, None] * -(-second // first) - np.arange(second)[None]
+        for first, second in zip(sizes[:2], sizes[2:])
+    )
+    if kind == "offsets":
+        rows, columns = rows + sizes[2] - 1, columns + sizes[3] - 1
+    else:
+        rows, columns = np.abs(rows), np.abs(columns)
+    _, width = table_sizes(kind, sizes[2:])
+    return rows[:, None, :, None] * width + columns[None, :, None, :]
+
+
+def table_sizes(kind: str, sizes: Sequence[int]) -> tuple[int, int]:
+    """How many values the table has along height and width, for a map of these sizes."""
+    height, width = sizes
+    return (2 * height - 1, 2 * width - 1) if kind == "offsets" else (height, width)

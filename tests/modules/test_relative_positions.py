@@ -1,0 +1,109 @@
+"""Attention with relative positions: the table and its indices follow the size of the map."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import graphscale
+
+from .rescaled import shrink
+
+SIZE = 12
+EXAMPLE = torch.randn(2, 3, 2 * SIZE, 2 * SIZE)
+
+
+def pixels(size: int, step: int = 1) -> torch.Tensor:
+    line = torch.arange(0, size, step)
+    return torch.cartesian_prod(line, line)
+
+
+def offsets(size: int) -> torch.Tensor:
+    apart = pixels(size)[:, None] - pixels(size)[None] + size - 1
+    return apart[..., 0] * (2 * size - 1) + apart[..., 1]
+
+
+def distances(size: int, step: int = 1) -> torch.Tensor:
+    apart = (pixels(size, step)[:, None] - pixels(size)[None]).abs()
+    return apart[..., 0] * size + apart[..., 1]
+
+
+class Attention(nn.Module):
+    """Attention among the pixels of a map, of which `step` lets queries be every second pixel."""
+
+    def __init__(self, kind: str, step: int = 1) -> None:
+        super().__init__()
+        self.kind, self.step = kind, step
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.qkv = nn.Linear(8, 24)
+        self.remembered = {}
+        if kind == "offsets":  # a flat index into a table of (offset, head), as in Swin
+            self.table = nn.Parameter(torch.randn((2 * SIZE - 1) ** 2, 2))
+            index = offsets(SIZE).flatten()
+        else:  # as in LeViT
+            self.table = nn.Parameter(torch.randn(2, SIZE**2))
+            index = distances(SIZE, step)
+        self.register_buffer("index", index, persistent=False)
+        self.head = nn.Linear(8, 2)
+
+    def bias(self, queries: int, keys: int) -> torch.Tensor:
+        if self.kind == "offsets":
+            return self.table[self.index].view(queries, keys, 2).permute(2, 0, 1).unsqueeze(0)
+        if not self.training and "bias" not in self.remembered:
+            self.remembered["bias"] = self.table[:, self.index]
+        return self.table[:, self.index] if self.training else self.remembered["bias"]
+
+    def train(self, mode: bool = True) -> nn.Module:
+        self.remembered = {}
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        batch, _, height, width = x.shape
+        tokens = self.qkv(x.permute(0, 2, 3, 1))
+        q = tokens[:, :: self.step, :: self.step, :8].reshape(batch, -1, 2, 4).transpose(1, 2)
+        k, v = (
+            each.reshape(batch, -1, 2, 4).transpose(1, 2)
+            for each in tokens[..., 8:].split(8, dim=-1)
+        )
+        scores = q @ k.transpose(-2, -1) + self.bias(q.shape[2], height * width)
+        out = scores.softmax(-1) @ v
+        return self.head(out.transpose(1, 2).flatten(2).mean(1))
+
+
+@pytest.mark.parametrize(("kind", "step"), [("offsets", 1), ("distances", 1), ("distances", 2)])
+def test_the_table_and_its_indices_follow_the_map(kind: str, step: int) -> None:
+    torch.manual_seed(0)
+    target = Attention(kind, step)
+    small = shrink(target, EXAMPLE, init="resize")
+    pixels = small.conv(torch.zeros(1, 3, *small.graphscale_plan.image_size)).shape[-1]
+    assert pixels < SIZE
+    if kind == "offsets":
+        assert torch.equal(small.index, offsets(pixels).flatten())
+        shape, wanted = (2 * SIZE - 1, 2 * pixels - 1), small.table.T
+    else:
+        assert torch.equal(small.index, distances(pixels, step))
+        shape, wanted = (SIZE, pixels), small.table
+    # The small table is the one whose interpolation is nearest to the target's.
+    table = (target.table.T if kind == "offsets" else target.table).reshape(2, shape[0], shape[0])
+    line = F.interpolate(torch.eye(shape[1])[None], shape[0], mode="linear")[0].T.double()
+    nearest = torch.linalg.pinv(line) @ table.detach().double() @ torch.linalg.pinv(line).T
+    found = wanted.detach().double().reshape(nearest.shape)
+    torch.testing.assert_close(found, nearest, rtol=1e-4, atol=1e-5)
+    grown = graphscale.grow(small)
+    assert torch.equal(grown.index, target.index)
+    assert grown.table.shape == target.table.shape
+    restored = graphscale.grow(small.state_dict(), target=target)
+    assert torch.equal(restored.table, grown.table)
+    grown.load_state_dict(target.state_dict())
+    torch.testing.assert_close(grown.eval()(EXAMPLE), copy.deepcopy(target).eval()(EXAMPLE))
+
+
+def test_what_an_evaluating_module_remembers_is_forgotten() -> None:
+    target = Attention("distances").eval()
+    small = shrink(target, EXAMPLE)
+    assert not small.remembered
+    assert not target.remembered
+    assert small(torch.zeros(1, 3, *small.graphscale_plan.image_size)).shape == (1, 2)
