@@ -215,6 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> float:
         save(options.checkpoint, epoch + 1, network, optimizer, rank)
         if rank == 0:
             print(f"epoch {epoch + 1}: loss {loss:.3f}, accuracy {found:.1%}", flush=True)
+    # The last collective's tensors are released by a thread of gloo's that needs Python's lock. If
+    # the group is destroyed meanwhile, torch waits for that thread and keeps the lock, for ever.
+    distributed.barrier()
     distributed.destroy_process_group()
     return found
 

@@ -232,6 +232,11 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         group = dist.new_group(backend="gloo", timeout=_FOR_LONG_WORK)  # waits for all ranks
         heartbeat.start()
         yield Ranks(rank, count, group, heartbeat)
+        # The last collective's tensors are released by a thread of gloo's that needs Python's lock.
+        # If the group is destroyed meanwhile, torch waits for that thread and keeps the lock. A
+        # rank that has ended already does no harm here: the training is done.
+        with contextlib.suppress(RuntimeError):
+            dist.barrier(group)
     except RuntimeError as error:
         # Of torch's text, not the place in gloo's sources that some begin with.
         text = re.sub(r"^\[/[^]]*\] ", "", " ".join(str(error).split()))
