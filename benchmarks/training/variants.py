@@ -38,6 +38,7 @@ VARIANTS = {
     "progressive": Variant(RECIPES["progressive"]),
     "late-leave-3-0.75": Variant(_two(0.7, _LEAVE_3), share=0.75),
     "late": Variant(RECIPES["late"], share=RECIPES["late"].length),
+    "late-0.75": Variant(RECIPES["late"], share=0.75),
     "target-linear": Variant(RECIPES["target"]),
     "progressive-0.83": Variant(RECIPES["progressive"], share=0.83),
     "late-images-0.75": Variant(_two(0.7, _LEAVE_ALL), share=0.75),
