@@ -74,7 +74,7 @@ def _show(title: str, runs: Runs) -> None:
             _error([100 * each["accuracy"] for each in records.values()]),
             f"{mean(gains):+.2f}" if gains else "",
             _error(gains),
-            f"{_share(records, target, 'step_seconds'):.0%}",
+            f"{_share(records, target, 'cost'):.0%}",
             f"{_share(records, target, 'processor_seconds'):.0%}",
         )
     Console(highlight=False, width=110).print(table)

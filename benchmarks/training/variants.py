@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
 
@@ -12,6 +12,14 @@ _LEAVE_ALL = {size: size for size in range(1, 32)}
 _TARGET = RecipeStage(1.0, target=True)
 _STAGES = Recipe(
     "stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), decay="after growth"
+)
+
+_LATER = replace(  # of 'late', with more epochs of the smallest images and fewer of the target
+    RECIPES["late"],
+    stages=tuple(
+        replace(stage, until=until)
+        for stage, until in zip(RECIPES["late"].stages, (0.3, 0.6, 0.75, 1.0))
+    ),
 )
 
 
@@ -39,6 +47,7 @@ VARIANTS = {
     "late-leave-3-0.75": Variant(_two(0.7, _LEAVE_3), share=0.75),
     "late": Variant(RECIPES["late"], share=RECIPES["late"].length),
     "late-0.75": Variant(RECIPES["late"], share=0.75),
+    "later": Variant(_LATER, share=0.83),
     "target-linear": Variant(RECIPES["target"]),
     "progressive-0.83": Variant(RECIPES["progressive"], share=0.83),
     "late-images-0.75": Variant(_two(0.7, _LEAVE_ALL), share=0.75),
