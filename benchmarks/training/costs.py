@@ -5,8 +5,8 @@
 A training of run.py takes minutes, in which other work on the machine comes and goes. summary.py
 therefore counts a training as its epochs times the costs that are measured here, side by side. The
 result, costs.json, holds for each network and stage the seconds per image of a step as
-`graphscale train` does it: forward, backward, optimizer; and for each network and variant the
-seconds in which it shrinks the target and grows it back through all stages.
+`graphscale train` does it: forward, backward, optimizer; and for each network and list of stages
+the seconds in which the target is shrunk and grown back through all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.progress import track
 from run import RESULTS
 from scenes import SIZE
 from torch import nn
-from variants import VARIANTS, stage_name
+from variants import VARIANTS, stage_name, stages_name
 
 import graphscale
 from graphscale.training import FusedSGD, keep_freed_memory
@@ -73,11 +73,13 @@ def _costs(name: str, turns: int) -> dict[str, float]:
 
 
 def _growth(name: str) -> dict[str, float]:
-    """Variant -> seconds of the processor for its networks, the faster of two times."""
+    """Stages -> seconds of the processor for their networks, the faster of two times."""
     target = NETWORKS[name](1, len(CLASSES))
     steps = {
-        variant: partial(_through_all_stages, target, each.recipe)
-        for variant, each in VARIANTS.items()
+        stages_name(map(stage_name, each.recipe.stages)): partial(
+            _through_all_stages, target, each.recipe
+        )
+        for each in VARIANTS.values()
     }
     return processor_seconds(steps, turns=2)
 

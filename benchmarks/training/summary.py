@@ -16,7 +16,7 @@ from statistics import mean, stdev
 
 from rich.console import Console
 from rich.table import Table
-from variants import VARIANTS
+from variants import VARIANTS, stages_name
 
 RESULTS = Path(__file__).parent.parent / "results" / "training"
 
@@ -53,7 +53,7 @@ def _cost(record: dict, costs: dict) -> float:
     """Seconds of all training steps, by what a step costs in each stage, and of growth."""
     per_image = costs["seconds_per_image"][record["network"]]
     per_epoch = [per_image[record["stages"][epoch["stage"]]] for epoch in record["epochs"]]
-    growth = costs["growth_seconds"][record["network"]][record["variant"]]
+    growth = costs["growth_seconds"][record["network"]][stages_name(record["stages"])]
     return sum(per_epoch) * record["train_images"] + growth
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from graphscale.training.recipes import RECIPES, Recipe, RecipeStage
@@ -77,3 +77,8 @@ def stage_name(stage: RecipeStage) -> str:
     else:
         kernels = "paper's kernels"
     return kernels if stage.scale is None else f"{kernels}, images x {stage.scale:g}"
+
+
+def stages_name(names: Iterable[str]) -> str:
+    """A name of a list of stages: recipes of one name shrink and grow the same networks."""
+    return " -> ".join(names)
