@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.distributed.ranks import on_ranks
+from tests.training.colour_images import write_red_and_blue
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "imagenet.py"
 CONTAINERS = ("data-parallel", "one-bit", "one-bit-sgd", "model-parallel", "pipeline")
@@ -18,12 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
     for part, count in (("train", 8), ("val", 4)):
-        for channel, name in ((0, "red"), (2, "blue")):
-            (folder / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = random.integers(0, 100, (40, 44, 3), np.uint8)
-                pixels[:, :, channel] += 120
-                Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
+        write_red_and_blue(folder / part, count, random, noise=100, colour=120, size=(40, 44))
     return folder
 
 

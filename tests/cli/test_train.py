@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
 from graphscale.cli import main
 from tests.cli.signals import heed_signals
+from tests.training.colour_images import write_red_and_blue
 
 NETWORK = """
 from torch import nn
@@ -38,12 +38,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Red and blue images."""
     folder = tmp_path_factory.mktemp("train")
     random = np.random.default_rng(0)
-    for channel, name in ((0, "red"), (2, "blue")):
-        (folder / "images" / name).mkdir(parents=True)
-        for index in range(24):
-            pixels = random.integers(0, 120, (20, 24, 3), np.uint8)
-            pixels[:, :, channel] += 100
-            Image.fromarray(pixels).save(folder / "images" / name / f"{index}.png")
+    write_red_and_blue(folder / "images", 24, random, noise=120, colour=100)
     (folder / "small_network.py").write_text(NETWORK)
     return folder
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from graphscale.cli import main
 from tests.cli.signals import heed_signals
 from tests.distributed.ranks import on_ranks
+from tests.training.colour_images import write_red_and_blue
 
 # A rank that is named in the file "mortal" kills itself in its eighth step, the third of the second
 # epoch. Without BatchNorm, whose statistics are each rank's own, results differ by the order of
@@ -55,12 +55,7 @@ OPTIONS = [
 def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with red and blue images, and the network."""
     random = np.random.default_rng(0)
-    for channel, name in ((0, "red"), (2, "blue")):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for index in range(24):
-            pixels = random.integers(0, 160, (20, 24, 3), np.uint8)
-            pixels[:, :, channel] += 60
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
+    write_red_and_blue(tmp_path / "images", 24, random, noise=160, colour=60)
     (tmp_path / "mortal_network.py").write_text(NETWORK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from graphscale import GraphScaleError
 from graphscale.training import ranks
@@ -24,6 +23,7 @@ from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.train_folder import FolderOptions, Notices, train_folder
 from graphscale.training.trainer import Events, Interrupted, TrainingOptions
 from tests.distributed.ranks import on_ranks
+from tests.training.colour_images import write_red_and_blue
 
 # Without BatchNorm, whose statistics are each rank's own, results differ by the order of sums only.
 NETWORK = """
@@ -44,12 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     random = np.random.default_rng(0)
     for part, count in (("train", 11), ("val", 5)):
-        for channel, name in ((0, "red"), (2, "blue")):
-            (folder / "images" / part / name).mkdir(parents=True)
-            for index in range(count):
-                pixels = random.integers(0, 160, (20, 24, 3), np.uint8)
-                pixels[:, :, channel] += 60
-                Image.fromarray(pixels).save(folder / "images" / part / name / f"{index}.png")
+        write_red_and_blue(folder / "images" / part, count, random, noise=160, colour=60)
     (folder / "network_of_ranks.py").write_text(NETWORK)
     return folder
 
