@@ -458,6 +458,17 @@ def _slice(
     return graph.op("Slice", x, *numbers)
 
 
+@_translates(_ATEN.roll.default)
+def _roll(graph: ProgramGraph, x: ir.Value, shifts: _Ints, axes: _Ints) -> ir.Value:
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    sizes = [x.shape[axis] for axis in axes]
+    _require(bool(axes) and all(isinstance(size, int) for size in sizes))
+    for size, shift, axis in zip(sizes, _ints(shifts, len(axes)), axes, strict=True):
+        indices = [(pixel - shift) % size for pixel in range(size)]
+        x = graph.op("Gather", x, graph.constant(indices), axis=axis)
+    return x
+
+
 @_translates(_ATEN.select.int)
 def _select(graph: ProgramGraph, x: ir.Value, axis: int, index: int) -> ir.Value:
     return graph.op("Gather", x, graph.constant(index), axis=axis)

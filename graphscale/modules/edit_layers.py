@@ -87,6 +87,7 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
             nodes.setdefault(module.get_submodule(path), []).append(node)
     for path, layer in module.named_modules():
         _token_attributes(layer, nodes.get(layer, []))
+        _window_attributes(layer, nodes.get(layer, []))
         if isinstance(getattr(layer, "proj", None), nn.Conv2d):
             _patch_embedding(layer, nodes.get(layer.proj, []))
         editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
@@ -344,6 +345,59 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
         found = _only([each for each in sizes if each is not None], "size")
         if found is not None:
             layer.resolution = found
+
+
+def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    """Set the sizes that attention in windows remembers, Swin's say, also in the layers inside it.
+
+    These are the window's size and number of pixels, the shift by half a window, and the size of
+    the map that is cut.
+    """
+    if not hasattr(layer, "window_size"):
+        return
+    cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"]
+    found = _only([each for each in cuts if each is not None], "window")
+    if found is None:
+        return
+    whole, window = found
+    if isinstance(getattr(layer, "input_resolution", None), tuple):
+        layer.input_resolution = whole
+    for each in layer.modules():
+        old = getattr(each, "window_size", None)
+        if not isinstance(old, int | tuple | list):
+            continue
+        old = (old, old) if isinstance(old, int) else tuple(old)
+        if old == window:
+            continue
+        _set_like(each, "window_size", window)
+        if hasattr(each, "window_area"):
+            each.window_area = math.prod(window)
+        shift = getattr(each, "shift_size", 0)
+        shift = (shift, shift) if isinstance(shift, int) else tuple(shift)
+        if any(shift):
+            halves = [new // 2 if s else 0 for s, new in zip(shift, window)]
+            _set_like(each, "shift_size", halves)
+
+
+def _set_like(layer: nn.Module, name: str, values: Sequence[int]) -> None:
+    """Set an attribute to values per axis, as the number, list or tuple that it was."""
+    old = getattr(layer, name)
+    setattr(layer, name, values[0] if isinstance(old, int) else type(old)(values))
+
+
+def _windows(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The sizes of a map that a Reshape cuts into windows, and a window's; None for any other."""
+    before, after = (
+        () if value.shape is None else tuple(value.shape)
+        for value in (node.inputs[0], node.outputs[0])
+    )
+    if len(before) != 4 or len(after) != 6:
+        return None
+    whole, (down, height, across, width) = before[1:3], after[1:5]
+    if not all(isinstance(size, int) for size in (*whole, *after[1:5])):
+        return None
+    cut = whole == (down * height, across * width)
+    return (whole, (height, width)) if cut else None
 
 
 def _unflattened(node: ir.Node) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import onnx_ir as ir
 import onnx_ir.passes.common
@@ -61,7 +62,8 @@ def trace_module(
         for mark in marks:
             mark.remove()
     # torch.chunk is traced as operators on sequences; folding their sizes makes them plain Splits.
-    onnxscript.optimizer.fold_constants(model, should_fold=_computes_numbers)
+    own = {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    onnxscript.optimizer.fold_constants(model, should_fold=partial(_may_be_folded, own))
     for node in model.graph:
         if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
@@ -153,10 +155,11 @@ def _name_after_layers(graph: ir.Graph) -> None:
             node.name = f"{path}.{(node.name or '').removeprefix('node_')}"
 
 
-def _computes_numbers(node: ir.Node) -> bool | None:
-    """False for a node that reads weights, which is not folded; None leaves it to the folder."""
-    weights = (value for value in node.inputs if value is not None and value.is_initializer())
-    return False if any(value.dtype.is_floating_point() for value in weights) else None
+def _may_be_folded(buffers: set[str], node: ir.Node) -> bool | None:
+    """False for a node that reads weights or the module's `buffers`; None for the folder to say."""
+    held = (value for value in node.inputs if value is not None and value.is_initializer())
+    kept = any(value.dtype.is_floating_point() or value.name in buffers for value in held)
+    return False if kept else None
 
 
 def _is_zeros(value: ir.Value) -> bool:

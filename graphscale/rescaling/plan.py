@@ -24,6 +24,7 @@ from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.fold_constants import FoldConstants
+from graphscale.passes.normalize.gather_rolls import GatherRolls
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
@@ -37,9 +38,12 @@ from graphscale.passes.shrink.shrink_graph import ShrinkGraph, check_shapes
 from graphscale.passes.shrink.solve_geometry import solve_geometry
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyze import analyze
+from graphscale.passes.spatial.analyzer import SMALLEST_WINDOW
 from graphscale.passes.spatial.dimensions import SpatialSize, moves, pretrain_size, single_size
-from graphscale.passes.spatial.geometry import Geometry
+from graphscale.passes.spatial.geometry import Geometry, frames
 from graphscale.rescaling.input_size import InputSize, Size, axis_size, has_fixed_size, input_shapes
+
+_TOLERANCE = 0.15  # how far maps that are cut into windows may be from the sizes that are due
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     lift_branch_weights(model)
     skeleton = strip(model)
     SelectBranches()(model)
+    GatherRolls(shapes)(model)
     split = SplitConstants()
     split(model)
     return Target(model, size, shapes, resolved_ifs, folded, skeleton, split.copies)
@@ -118,12 +123,7 @@ def derive(
         GraphScaleError: the model cannot be rescaled; names the node.
     """
     model = target.model
-    analysis = analyze(model, infer_shapes(model, target.shapes))
-    chosen = choose_kernels(analysis, kernels, keep)
-    if not chosen.target:
-        source = model.meta["source"]
-        raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")
-    geometry = solve_geometry(analysis, chosen, _input_sizes(analysis, chosen, target.size))
+    analysis, chosen, geometry = _solve(target, kernels, keep)
     weights = plan_weights(analysis, chosen, geometry)
     plan = Plan(
         inputs=_describe_inputs(analysis, geometry),
@@ -149,6 +149,60 @@ def derive(
     plan.constants = [name for name in changed if name not in merged]
     forget_given_names(model)
     return model, plan
+
+
+def _solve(
+    target: Target, kernels: KernelTable | None, keep: Sequence[str]
+) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
+    """The analysis, the kernels and the geometry of the pre-train network.
+
+    Windows that a map is cut into keep their size. Where they do not divide the sizes that are due,
+    as in Swin's maps of 56, 28 and 14 pixels with windows of 7, their number is kept instead.
+    """
+    inferred = infer_shapes(target.model, target.shapes)
+
+    def choose(scale_windows: bool) -> tuple[SpatialAnalysis, ChosenKernels]:
+        analysis = analyze(target.model, inferred, scale_windows=scale_windows)
+        chosen = choose_kernels(analysis, kernels, keep)
+        if not chosen.target:
+            source = target.model.meta["source"]
+            raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")
+        return analysis, chosen
+
+    def solve(analysis: SpatialAnalysis, chosen: ChosenKernels) -> Geometry:
+        return solve_geometry(analysis, chosen, _input_sizes(analysis, chosen, target.size))
+
+    plain = choose(scale_windows=False)
+    geometry = None
+    try:
+        geometry = solve(*plain)
+    except GraphScaleError:
+        if not plain[0].has_windows:
+            raise
+    if geometry is not None and _windows_fit(plain[0], geometry):
+        return *plain, geometry
+    scaled = choose(scale_windows=True)
+    try:
+        return *scaled, solve(*scaled)
+    except GraphScaleError:
+        if geometry is None:
+            raise
+        return *plain, geometry
+
+
+def _windows_fit(analysis: SpatialAnalysis, geometry: Geometry) -> bool:
+    """Whether the maps that are cut into windows have about the sizes that the input asks for."""
+    frame = frames(geometry.inputs)
+    for node, mappings in analysis.mappings.items():
+        for mapping in mappings:
+            window = mapping.target.divisor(mapping.source.target) if mapping.source else 1
+            if node.op_type != "Reshape" or window < SMALLEST_WINDOW:
+                continue
+            target, pretrain = frame[mapping.axis]
+            due = mapping.source.target * pretrain / target
+            if abs(geometry.sizes[mapping.source] - due) > _TOLERANCE * due:
+                return False
+    return True
 
 
 def _zeros(like: ir.TensorProtocol) -> ir.Tensor:

@@ -22,25 +22,39 @@ from graphscale.passes.spatial.registry import find_rule
 rules.load()
 
 
-def analyze(model: ir.Model, inferred: InferredShapes) -> SpatialAnalysis:
+def analyze(
+    model: ir.Model, inferred: InferredShapes, *, scale_windows: bool = False
+) -> SpatialAnalysis:
     """Analyze the spatial sizes of `model` from its inputs on.
+
+    Args:
+        model: The target network.
+        inferred: Its shapes.
+        scale_windows: Where a map is cut into windows, keep their number and let their size follow
+            the map. Otherwise their size is kept.
 
     Raises:
         GraphScaleError: an operator has no rule, or uses heights and widths in a way that cannot be
             followed; names the node.
     """
-    analyzer = Analyzer(model, inferred)
+    analyzer = Analyzer(model, inferred, scale_windows=scale_windows)
     refusal = _follow(analyzer)
     # Which of two numbers is a window's size shows only when all cuts are known.
-    window = analyzer.common_window()
-    if window is not None and any(each.window != window for each in analyzer.cuts):
+    window = None if scale_windows else analyzer.common_window()
+    if window is not None and any(each.kept != window for each in analyzer.cuts):
         analyzer = Analyzer(model, inferred, window=window)
         refusal = _follow(analyzer)
     # Only after sizes have been followed to the convolutions is it known which inputs are images.
     # Where some are not, all sizes are followed again, and those of these inputs stay fixed.
     apart = analyzer.apart_from_maps()
     if apart and len(apart) < analyzer.source_count():
-        analyzer = Analyzer(model, inferred, standing_still=apart, window=analyzer.window)
+        analyzer = Analyzer(
+            model,
+            inferred,
+            standing_still=apart,
+            window=analyzer.window,
+            scale_windows=scale_windows,
+        )
         refusal = _follow(analyzer)
     if refusal is not None:
         raise refusal

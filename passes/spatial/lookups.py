@@ -77,7 +77,8 @@ def find_lookup(
     if not any(map(moves, dims)):
         return None
     known: dict[ir.Value, Dims] = {}
-    gather, dims = _back(value, dims, known, facts)
+    looked_up, dims = _back(value, dims, known, facts)
+    gather = looked_up.producer()
     if gather is None or gather.op_type not in ("Gather", "GatherND") or dims is None:
         return None
     table, index = weight_source(gather.inputs[0]), gather.inputs[1]
@@ -97,8 +98,8 @@ def find_lookup(
         return None
     known[gather.outputs[0]] = dims
     end, inner = _back(index, inner, known, facts)
-    held = weight_source(index) if end is None else weight_source(end.outputs[0])
-    if held is None or inner is None or (end is not None and end.op_type != "Constant"):
+    held = weight_source(end)
+    if held is not end or inner is None:
         return None
     factors = [factor for dim in inner for factor in dim]
     sizes = [factor.spatial_size for factor in factors]
@@ -112,16 +113,16 @@ def find_lookup(
 
 def _back(
     value: ir.Value, dims: Dims | None, known: dict[ir.Value, Dims], facts: GraphFacts
-) -> tuple[ir.Node | None, Dims | None]:
-    """Carry dimensions back through nodes that rearrange; returns where they end.
+) -> tuple[ir.Value, Dims | None]:
+    """Carry dimensions back through nodes that rearrange; returns the value where they end.
 
-    That is the first node of another kind, or None at an initializer. `known` gets the dimensions
-    of every value on the way.
+    That is the output of a node of another kind, or an initializer. `known` gets the dimensions of
+    every value on the way.
     """
     while True:
         node = value.producer()
         if node is None or node.op_type not in _REARRANGING or node.domain != "" or dims is None:
-            return node, dims
+            return value, dims
         known[value] = dims
         source = node.inputs[0]
         if node.op_type == "Transpose":

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from graphscale.core.node_names import node_name
 from graphscale.passes.graph.weight_source import weight_source
+from graphscale.passes.spatial.analysis import GraphFacts
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import (
     Dim,
@@ -27,7 +28,7 @@ from graphscale.passes.spatial.dimensions import (
 )
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
-from graphscale.passes.spatial.rules.blocks import Blocks
+from graphscale.passes.spatial.rules.blocks import Blocks, ScaledWindows
 
 
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze")
@@ -35,7 +36,7 @@ class _Regroup(Rule):
     """The factors of all dimensions keep their order and are grouped into other dimensions.
 
     A height or width that is cut in two, as by window attention or a space-to-depth stem, becomes
-    a number of windows that follows the input, and a window's fixed size. Where both meet again
+    a number of windows and a window's size, of which one follows the input. Where both meet again
     in one dimension, they are the height or width that was cut.
     """
 
@@ -45,7 +46,13 @@ class _Regroup(Rule):
 
         def cut(size: SpatialSize, first: int) -> tuple[DimensionFactor, DimensionFactor]:
             (at, *_) = (at for at, dim in enumerate(before) if size in sizes_in(dim))
-            return analyzer.cut(node, at, size, first, lambda window: Blocks(down=window))
+            return analyzer.cut(
+                node,
+                at,
+                size,
+                first,
+                lambda kept, scaled: ScaledWindows(down=kept) if scaled else Blocks(down=kept),
+            )
 
         dims = regroup(before, analyzer.shape(output), cut)
         if dims is None:
@@ -71,9 +78,12 @@ class _Regroup(Rule):
         rewriter.constants.demand(node, 1, np.asarray(wanted))
         found = rewriter.constants.computed(node.inputs[1], rewriter.shape).reshape(-1).tolist()
         wrong = [at for at, number in enumerate(found) if number != wanted[at]]
-        if len(wrong) == 1 and -1 not in wanted:
+        if len(wrong) == 1:
             # The exporter multiplied the batch by sizes. What is left when all other numbers are
             # known is this number, whatever the batch is.
+            wanted = [
+                rewriter.size(dim) if number == -1 else number for number, dim in zip(wanted, dims)
+            ]
             wanted[wrong[0]] = -1
             name = f"{node_name(node)}.shape"
             shape = rewriter.add_initializer(name, np.asarray(wanted, np.int64))
@@ -81,20 +91,20 @@ class _Regroup(Rule):
 
 
 def _joined(node: ir.Node, dim: Dim, before: Dims, analyzer: Analyzer) -> Dim:
-    """`dim` with the sizes that were cut in place of their windows and windows' pixels."""
+    """`dim` with the sizes that were cut in place of the two numbers that they were cut into."""
     factors = list(dim)
     for at in range(len(factors) - 1):
         for cut in analyzer.cuts:
             pair = factors[at : at + 2]
-            windows, pixels = pair[::-1] if cut.window_first else pair
-            if windows.spatial_size is None or windows.spatial_size.root is not cut.windows.root:
+            part, kept = pair[::-1] if cut.kept_first else pair
+            if part.spatial_size is None or part.spatial_size.root is not cut.part.root:
                 continue
-            if pixels.moves or pixels.size != cut.window:
+            if kept.moves or kept.size != cut.kept:
                 continue
-            # The mapping lets the sampling grid pass; it needs the windows in a dimension alone.
-            places = [p for p, each in enumerate(before) if single_size(each) is cut.windows.root]
+            # The mapping lets the sampling grid pass; it needs the part in a dimension alone.
+            places = [p for p, each in enumerate(before) if single_size(each) is cut.part.root]
             if places:
-                whole = analyzer.join(node, places[0], cut, Blocks(up=cut.window))
+                whole = analyzer.join(node, places[0], cut, Blocks(up=cut.kept))
             else:
                 whole = following(cut.whole.root)
             return _joined(node, (*factors[:at], *whole, *factors[at + 2 :]), before, analyzer)
@@ -153,13 +163,53 @@ class _Split(Rule):
 
 @register("Gather")
 class _Gather(Rule):
+    """Along a height or width, all pixels are picked in the order that torch.roll gives them."""
+
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         dims = analyzer.of(node.inputs[0])
         axis = node.attributes.get_int("axis", 0) % len(dims)
         if moves(dims[axis]):
-            raise unfollowed(node, "picks single rows or columns of a map")
+            if self._first(node, analyzer, dims[axis]) is None:
+                raise unfollowed(node, "picks single rows or columns of a map")
+            analyzer.keep(node)
+            return
         indices = analyzer.of(node.inputs[1])
         analyzer.dims[node.outputs[0]] = (*dims[:axis], *indices, *dims[axis + 1 :])
+
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:
+        """A map is rolled by as many pixels, or by half a window if windows are scaled."""
+        dims = rewriter.analysis.of(node.inputs[0])
+        dim = dims[node.attributes.get_int("axis", 0) % len(dims)]
+        if not moves(dim):
+            return
+        target, pretrain = target_size(dim), rewriter.size(dim)
+        if pretrain == target:
+            return
+        first = self._first(node, rewriter.analysis, dim)
+        if first <= target // 2:
+            first = _distance(first, dim, rewriter)
+        else:  # the last pixels come first
+            first = pretrain - _distance(target - first, dim, rewriter)
+        rewriter.constants.replace(node, 1, (np.arange(pretrain) + first) % pretrain)
+
+    @staticmethod
+    def _first(node: ir.Node, facts: GraphFacts, dim: Dim) -> int | None:
+        """The pixel that comes first after a roll; None where the indices are no roll."""
+        indices = facts.inferred.constants.get(node.inputs[1])
+        if single_size(dim) is None or indices is None or indices.ndim != 1:
+            return None
+        first = int(indices[0]) if indices.size else 0
+        rolled = (np.arange(target_size(dim)) + first) % target_size(dim)
+        return first if np.array_equal(indices, rolled) else None
+
+
+def _distance(pixels: int, dim: Dim, rewriter: Rewriter) -> int:
+    """By how many pixels the pre-train map is rolled where the target's is by `pixels`."""
+    for mapping in rewriter.analysis.consumers.get(single_size(dim), ()):
+        window = mapping.result
+        if isinstance(mapping.target, ScaledWindows) and pixels == window.target // 2:
+            return rewriter.geometry.sizes[window] // 2
+    return pixels
 
 
 @register("Scatter", "ScatterElements", "ScatterND")

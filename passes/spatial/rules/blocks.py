@@ -38,6 +38,11 @@ class Blocks(Parameters):
             yield Option(out, self, 0.0)
 
 
+@dataclass(frozen=True)
+class ScaledWindows(Blocks):
+    """A map cut into `down` windows: their number stays, and their size follows the map's."""
+
+
 @register("DepthToSpace", "SpaceToDepth")
 class _Blocks(Rule):
     """The block size stays; the channels are what they are in the target."""

@@ -1,0 +1,49 @@
+"""Recognize the mask of shifted windows among the constants that are added to a map.
+
+In go a constant and the dimensions of the scores that it is added to; out come its dimensions with
+the windows' numbers and sizes as factors, as `core.shifted_windows` orders them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.core.shifted_windows import crosses_border
+from graphscale.passes.graph.weight_source import tensor_of
+from graphscale.passes.spatial.dimensions import Dim, DimensionFactor, Dims
+
+
+def window_mask_dims(held: ir.Value, dims: Dims) -> Dims | None:
+    """The dimensions of a mask of shifted windows; None for any other constant.
+
+    Args:
+        held: The initializer or Constant output that holds it.
+        dims: Its dimensions: windows, pixels, pixels, as far as the scores tell.
+    """
+    tensor = tensor_of(held)
+    if len(dims) != 3 or not tensor.dtype.is_floating_point():
+        return None
+    windows, first, second = dims
+    array = tensor.numpy()
+    masked = array != 0
+    if first != second or not masked.any() or (array[masked] != array.min()).any():
+        return None
+    for numbers in _splits(windows, len(array)):
+        for pixels in _splits(first, array.shape[1]):
+            sizes = [factor.size for factor in (*numbers, *pixels, *pixels)]
+            if np.array_equal(masked.reshape(sizes), crosses_border(sizes)):
+                return (numbers, pixels, pixels)
+    return None
+
+
+def _splits(dim: Dim, number: int) -> Iterator[Dim]:
+    """The ways in which a number may be a product of one along height and one along width."""
+    if len(dim) == 2:
+        yield dim
+    if not any(factor.moves for factor in dim):
+        for down in range(1, number + 1):
+            if number % down == 0:
+                yield DimensionFactor(down), DimensionFactor(number // down)
