@@ -11,10 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
+from graphscale.core.resampling import adaptive_averages
 from graphscale.modules.program_graph import NotTranslatedError, Number, ProgramGraph
+from graphscale.passes.graph.fixed_weights import mark_fixed
 
 _ATEN = torch.ops.aten
 _END = 2**63 - 1  # as the end of a Slice: all of the axis
@@ -319,6 +322,24 @@ def _average_pool_1d(graph, x, kernel, stride, padding, ceil_mode, include_paddi
     return _average_pool(graph, x, kernel, stride, padding, ceil_mode, include_padding, None)
 
 
+@_translates(_ATEN.adaptive_avg_pool1d.default, _ATEN.adaptive_avg_pool2d.default)
+def _adaptive_average_pool(graph: ProgramGraph, x: ir.Value, sizes: Sequence[int]) -> ir.Value:
+    """Windows of different sizes: a product with a matrix of averages along each axis."""
+    before = tuple(x.shape)[-len(sizes) :]
+    _require(all(isinstance(size, int) for size in (*before, *sizes)))
+    matrices = [adaptive_averages(*each) for each in zip(before, sizes)]
+    if len(sizes) == 2:
+        x = graph.op("MatMul", _fixed_matrix(graph, matrices[0]), x)
+    return graph.op("MatMul", x, _fixed_matrix(graph, matrices[-1].T))
+
+
+def _fixed_matrix(graph: ProgramGraph, matrix: np.ndarray) -> ir.Value:
+    """A matrix that nothing trains."""
+    value = graph.constant(matrix, graph.dtype)
+    mark_fixed(value)
+    return value
+
+
 def _resize(
     graph: ProgramGraph, x: ir.Value, sizes: Any, scales: Any, **attributes: Any
 ) -> ir.Value:
@@ -467,6 +488,20 @@ def _roll(graph: ProgramGraph, x: ir.Value, shifts: _Ints, axes: _Ints) -> ir.Va
         indices = [(pixel - shift) % size for pixel in range(size)]
         x = graph.op("Gather", x, graph.constant(indices), axis=axis)
     return x
+
+
+@_translates(_ATEN.unfold.default)
+def _unfold(graph: ProgramGraph, x: ir.Value, axis: int, size: int, step: int) -> ir.Value:
+    rank = _rank(x)
+    axis %= rank
+    length = x.shape[axis]
+    _require(isinstance(length, int))
+    starts = range(0, length - size + 1, step)
+    indices = [[start + pixel for pixel in range(size)] for start in starts]
+    windows = graph.op("Gather", x, graph.constant(indices), axis=axis)
+    # ONNX puts a window's pixels behind the windows, torch at the end.
+    order = [at for at in range(rank + 1) if at != axis + 1]
+    return graph.op("Transpose", windows, perm=[*order, axis + 1])
 
 
 @_translates(_ATEN.select.int)

@@ -88,6 +88,8 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
     for path, layer in module.named_modules():
         _token_attributes(layer, nodes.get(layer, []))
         _window_attributes(layer, nodes.get(layer, []))
+        if isinstance(getattr(layer, "fc1", None), nn.Conv2d) and hasattr(layer, _EXPECTED):
+            setattr(layer, _EXPECTED, layer.fc1.weight.shape[-1])
         if isinstance(getattr(layer, "proj", None), nn.Conv2d):
             _patch_embedding(layer, nodes.get(layer.proj, []))
         editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
@@ -267,7 +269,11 @@ def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
 
 
 def _adaptive_pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
-    sizes = _only([_sizes(node.outputs[0]) for node in nodes if node.op_type in _POOLS], "size")
+    pools = [node for node in nodes if node.op_type in _POOLS]
+    read = {value for node in pools for value in node.inputs}
+    # Windows of different sizes are one product for each axis, of which the last one is read.
+    pools = [node for node in pools if node.outputs[0] not in read]
+    sizes = _only([_sizes(node.outputs[0]) for node in pools], "size")
     if sizes is None or layer.output_size is None:
         return
     old = layer.output_size
@@ -422,6 +428,8 @@ def _layer_norm(layer: nn.LayerNorm, nodes: list[ir.Node]) -> None:
         layer.normalized_shape = tuple(layer.weight.shape)
 
 
+# timm's head of VGG pools maps to the size of its first kernel, which it remembers here.
+_EXPECTED = "input_kernel_size"
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _ADAPTIVE_POOLS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
@@ -436,6 +444,7 @@ _PADDINGS = (
 _POOLS = (
     *("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool", "GlobalMaxPool", "ReduceMax"),
     "Resize",  # where adaptive pooling repeats pixels
+    "MatMul",  # where its windows are of different sizes
 )
 
 _EDITORS: dict[type, Callable[[nn.Module, list[ir.Node]], None]] = {

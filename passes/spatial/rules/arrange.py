@@ -1,4 +1,4 @@
-"""Operators that rearrange, join and split dimensions: Reshape, Transpose, Concat, Split, Gather.
+"""Operators that rearrange, join and split dimensions: Reshape, Transpose, Concat, Split.
 
 Where a Reshape's target is a constant, its numbers are written anew for the pre-train network.
 """
@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from graphscale.core.node_names import node_name
 from graphscale.passes.graph.weight_source import weight_source
-from graphscale.passes.spatial.analysis import GraphFacts
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import (
     Dim,
@@ -159,57 +158,6 @@ class _Split(Rule):
             pieces = [fixed(size) for size in sizes]
         for output, piece in zip(node.outputs, pieces, strict=True):
             analyzer.dims[output] = (*dims[:axis], piece, *dims[axis + 1 :])
-
-
-@register("Gather")
-class _Gather(Rule):
-    """Along a height or width, all pixels are picked in the order that torch.roll gives them."""
-
-    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
-        dims = analyzer.of(node.inputs[0])
-        axis = node.attributes.get_int("axis", 0) % len(dims)
-        if moves(dims[axis]):
-            if self._first(node, analyzer, dims[axis]) is None:
-                raise unfollowed(node, "picks single rows or columns of a map")
-            analyzer.keep(node)
-            return
-        indices = analyzer.of(node.inputs[1])
-        analyzer.dims[node.outputs[0]] = (*dims[:axis], *indices, *dims[axis + 1 :])
-
-    def write(self, node: ir.Node, rewriter: Rewriter) -> None:
-        """A map is rolled by as many pixels, or by half a window if windows are scaled."""
-        dims = rewriter.analysis.of(node.inputs[0])
-        dim = dims[node.attributes.get_int("axis", 0) % len(dims)]
-        if not moves(dim):
-            return
-        target, pretrain = target_size(dim), rewriter.size(dim)
-        if pretrain == target:
-            return
-        first = self._first(node, rewriter.analysis, dim)
-        if first <= target // 2:
-            first = _distance(first, dim, rewriter)
-        else:  # the last pixels come first
-            first = pretrain - _distance(target - first, dim, rewriter)
-        rewriter.constants.replace(node, 1, (np.arange(pretrain) + first) % pretrain)
-
-    @staticmethod
-    def _first(node: ir.Node, facts: GraphFacts, dim: Dim) -> int | None:
-        """The pixel that comes first after a roll; None where the indices are no roll."""
-        indices = facts.inferred.constants.get(node.inputs[1])
-        if single_size(dim) is None or indices is None or indices.ndim != 1:
-            return None
-        first = int(indices[0]) if indices.size else 0
-        rolled = (np.arange(target_size(dim)) + first) % target_size(dim)
-        return first if np.array_equal(indices, rolled) else None
-
-
-def _distance(pixels: int, dim: Dim, rewriter: Rewriter) -> int:
-    """By how many pixels the pre-train map is rolled where the target's is by `pixels`."""
-    for mapping in rewriter.analysis.consumers.get(single_size(dim), ()):
-        window = mapping.result
-        if isinstance(mapping.target, ScaledWindows) and pixels == window.target // 2:
-            return rewriter.geometry.sizes[window] // 2
-    return pixels
 
 
 @register("Scatter", "ScatterElements", "ScatterND")
