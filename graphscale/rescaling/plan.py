@@ -29,6 +29,7 @@ from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
+from graphscale.passes.normalize.unroll_loops import UnrollLoops
 from graphscale.passes.shrink.choose_input import choose_input
 from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
@@ -105,6 +106,7 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     lift_branch_weights(model)
     skeleton = strip(model)
     SelectBranches()(model)
+    UnrollLoops()(model)
     GatherRolls(shapes)(model)
     split = SplitConstants()
     split(model)
