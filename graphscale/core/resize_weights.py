@@ -84,7 +84,8 @@ def _lazy(
 
     def compute() -> ir.TensorProtocol:
         if plan.kind in DERIVED_KINDS:
-            array = _derived(tensor, plan.kind, [sizes[1 - given] for sizes in factors])
+            real = [dim for dim in plan.factors if [tuple(sizes) for sizes in dim] != [(1, 1)]]
+            array = _derived(tensor, plan.kind, [sizes[1 - given] for dim in real for sizes in dim])
             return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
         array = tensor.numpy().reshape([factor_sizes(factor)[given] for factor in factors])
         array = _resize(array, factors, matrix, given)

@@ -27,7 +27,7 @@ from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.kernel_sizes import KernelTable
-from graphscale.core.plan import Plan
+from graphscale.core.plan import DERIVED_KINDS, Plan
 from graphscale.modules.check_image_size import check_image_size, forget_image_size
 from graphscale.modules.computed_weights import (
     ComputedWeights,
@@ -269,10 +269,11 @@ def _edited(
         held = set(network.state_dict())
         network = copy_without_weights(network, held).to(device)
         fed = _pretrain_example(example, model)
+        derived = {weight.name for weight in plan.weights if weight.kind in DERIVED_KINDS}
         fixed = {
             name: to_torch(value.const_value).to(device)
             for name, value in model.graph.initializers.items()
-            if name in held and is_fixed(value)
+            if name in held and (is_fixed(value) or name in derived)
         }
         reason = why_outputs_differ(edited, network, fed, computed, fixed, mode)
     return _Shrunk(edited, model, computed.renamed(plan), reason)
@@ -291,8 +292,9 @@ def _take_weights(
     """
     own = tensors_of(module)
     weights = {weight.name: weight for weight in plan.weights}
-    for name in weights:
-        if computed.source_of(name) not in own:
+    for name, weight in weights.items():
+        # What follows from sizes, such as a mask, the forward may compute from the new ones.
+        if computed.source_of(name) not in own and weight.kind not in DERIVED_KINDS:
             raise CannotEditError(f"its forward computes the weight {name!r} from others")
     for value in changed:
         name, source = value.name, computed.source_of(value.name)

@@ -26,10 +26,14 @@ from graphscale.modules.example import Example
 from graphscale.modules.functional_program import functional_program
 from graphscale.modules.keep_dropout import mark_dropout, place_dropout
 from graphscale.modules.module_path import SCOPES, module_path
+from graphscale.modules.module_state import tensors_of
 from graphscale.modules.own_padding import PADS_ITSELF, merge_own_padding
 from graphscale.modules.translate_program import translate_program
 from graphscale.passes.graph.fixed_weights import mark_fixed
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
+
+# Elements of constants that a forward computes, such as the masks of windows of a large map.
+_LARGEST_FOLDED = 1 << 20
 
 
 def trace_module(
@@ -62,8 +66,12 @@ def trace_module(
         for mark in marks:
             mark.remove()
     # torch.chunk is traced as operators on sequences; folding their sizes makes them plain Splits.
-    own = {name for name, _ in module.named_buffers(remove_duplicate=False)}
-    onnxscript.optimizer.fold_constants(model, should_fold=partial(_may_be_folded, own))
+    onnxscript.optimizer.fold_constants(
+        model,
+        input_size_limit=_LARGEST_FOLDED,
+        output_size_limit=_LARGEST_FOLDED,
+        should_fold=partial(_may_be_folded, set(tensors_of(module))),
+    )
     for node in model.graph:
         if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
@@ -155,11 +163,9 @@ def _name_after_layers(graph: ir.Graph) -> None:
             node.name = f"{path}.{(node.name or '').removeprefix('node_')}"
 
 
-def _may_be_folded(buffers: set[str], node: ir.Node) -> bool | None:
-    """False for a node that reads weights or the module's `buffers`; None for the folder to say."""
-    held = (value for value in node.inputs if value is not None and value.is_initializer())
-    kept = any(value.dtype.is_floating_point() or value.name in buffers for value in held)
-    return False if kept else None
+def _may_be_folded(own: set[str], node: ir.Node) -> bool | None:
+    """False for a node that reads one of the module's `own` tensors; None for the folder to say."""
+    return False if any(value is not None and value.name in own for value in node.inputs) else None
 
 
 def _is_zeros(value: ir.Value) -> bool:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from graphscale.core.shifted_windows import crosses_border
 from graphscale.passes.graph.weight_source import tensor_of
-from graphscale.passes.spatial.dimensions import Dim, DimensionFactor, Dims
+from graphscale.passes.spatial.dimensions import Dim, DimensionFactor, Dims, target_size
 
 
 def window_mask_dims(held: ir.Value, dims: Dims) -> Dims | None:
@@ -21,13 +21,14 @@ def window_mask_dims(held: ir.Value, dims: Dims) -> Dims | None:
 
     Args:
         held: The initializer or Constant output that holds it.
-        dims: Its dimensions: windows, pixels, pixels, as far as the scores tell.
+        dims: Its dimensions, as far as the scores tell: windows, pixels, pixels, and any of size 1.
     """
     tensor = tensor_of(held)
-    if len(dims) != 3 or not tensor.dtype.is_floating_point():
+    places = [at for at, dim in enumerate(dims) if target_size(dim) > 1]
+    if len(places) != 3 or not tensor.dtype.is_floating_point():
         return None
-    windows, first, second = dims
-    array = tensor.numpy()
+    windows, first, second = (dims[at] for at in places)
+    array = tensor.numpy().reshape([target_size(dims[at]) for at in places])
     masked = array != 0
     if first != second or not masked.any() or (array[masked] != array.min()).any():
         return None
@@ -35,7 +36,8 @@ def window_mask_dims(held: ir.Value, dims: Dims) -> Dims | None:
         for pixels in _splits(first, array.shape[1]):
             sizes = [factor.size for factor in (*numbers, *pixels, *pixels)]
             if np.array_equal(masked.reshape(sizes), crosses_border(sizes)):
-                return (numbers, pixels, pixels)
+                found = dict(zip(places, (numbers, pixels, pixels)))
+                return tuple(found.get(at, ()) for at in range(len(dims)))
     return None
 
 

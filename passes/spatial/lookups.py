@@ -81,8 +81,8 @@ def find_lookup(
     gather = looked_up.producer()
     if gather is None or gather.op_type not in ("Gather", "GatherND") or dims is None:
         return None
-    table, index = weight_source(gather.inputs[0]), gather.inputs[1]
-    if table is not gather.inputs[0]:
+    table, index = _unchanged(gather.inputs[0], facts), gather.inputs[1]
+    if weight_source(table) is not table:
         return None
     rank = len(facts.shape(index))
     axis = 0
@@ -120,6 +120,7 @@ def _back(
     every value on the way.
     """
     while True:
+        value = _unchanged(value, facts)
         node = value.producer()
         if node is None or node.op_type not in _REARRANGING or node.domain != "" or dims is None:
             return value, dims
@@ -131,6 +132,24 @@ def _back(
         elif node.op_type in _REGROUPING:
             dims = regroup(dims, facts.shape(source))
         value = source
+
+
+def _unchanged(value: ir.Value, facts: GraphFacts) -> ir.Value:
+    """The value that nodes before `value` hand on as it is, which exporters write in general form.
+
+    These are an Expand to the same shape, a Concat of one tensor, and a Transpose that keeps order.
+    """
+    while (node := value.producer()) is not None:
+        order = node.attributes.get_ints("perm", [])
+        same = (
+            (node.op_type == "Expand" and facts.shape(node.inputs[0]) == facts.shape(value))
+            or (node.op_type == "Concat" and len(node.inputs) == 1)
+            or (node.op_type == "Transpose" and order and sorted(order) == list(order))
+        )
+        if not same:
+            break
+        value = node.inputs[0]
+    return value
 
 
 def _kind(index: np.ndarray, factors: list[DimensionFactor], values: int) -> str | None:

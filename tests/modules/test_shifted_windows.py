@@ -15,9 +15,14 @@ from .rescaled import shrink
 
 
 class Block(nn.Module):
-    """Attention in the windows of a map of `side` pixels, shifted by half a window or not."""
+    """Attention in the windows of a map of `side` pixels, shifted by half a window or not.
 
-    def __init__(self, channels: int, side: int, window: int, shifted: bool) -> None:
+    The mask is a buffer, as in timm, or computed in `forward`, as in torchvision.
+    """
+
+    def __init__(
+        self, channels: int, side: int, window: int, shifted: bool, held: bool = True
+    ) -> None:
         super().__init__()
         self.window_size = (window, window)
         self.shift_size = (window // 2,) * 2 if shifted else (0, 0)
@@ -28,7 +33,7 @@ class Block(nn.Module):
         apart = pixels[:, None] - pixels[None] + window - 1
         index = apart[..., 0] * (2 * window - 1) + apart[..., 1]
         self.register_buffer("index", index, persistent=False)
-        mask = self.mask(side, window, window // 2) if shifted else None
+        mask = self.mask(side, window, window // 2) if shifted and held else None
         self.register_buffer("attn_mask", mask, persistent=False)
 
     def mask(self, side: int, window: int, shift: int) -> torch.Tensor:
@@ -37,8 +42,8 @@ class Block(nn.Module):
         for count, (rows, columns) in enumerate((r, c) for r in parts for c in parts):
             regions[:, rows, columns] = count
         flat = self.windows(regions).flatten(1)
-        apart = flat[:, None] != flat[:, :, None]
-        return torch.zeros(apart.shape).masked_fill(apart, -100.0)
+        apart = flat[:, None] - flat[:, :, None]
+        return apart.masked_fill(apart != 0, -100.0).masked_fill(apart == 0, 0.0)
 
     def windows(self, x: torch.Tensor) -> torch.Tensor:
         batch, height, width, channels = x.shape
@@ -58,9 +63,9 @@ class Block(nn.Module):
         )
         bias = self.table[self.index.view(-1)].view(side**2, side**2, -1).permute(2, 0, 1)
         scores = q @ k.transpose(-2, -1) + bias.unsqueeze(0)
-        if self.attn_mask is not None:
-            masks = self.attn_mask[None, :, None]
-            scores = scores.view(-1, len(self.attn_mask), *scores.shape[1:]) + masks
+        if shift:
+            mask = self.mask(height, side, shift) if self.attn_mask is None else self.attn_mask
+            scores = scores.view(-1, len(mask), *scores.shape[1:]) + mask[None, :, None]
             scores = scores.view(-1, *scores.shape[2:])
         x = (scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, side, side, channels)
         x = x.view(-1, height // side, width // side, side, side, channels)
@@ -82,13 +87,14 @@ class Merge(nn.Module):
 
 
 class Swin(nn.Module):
-    def __init__(self, image: int, window: int) -> None:
+    def __init__(self, image: int, window: int, held: bool) -> None:
         super().__init__()
         side = image // 4
+        both = (False, True)  # not shifted, shifted
         self.embed = nn.Conv2d(3, 8, 4, 4)
-        self.first = nn.Sequential(Block(8, side, window, False), Block(8, side, window, True))
+        self.first = nn.Sequential(*(Block(8, side, window, each, held) for each in both))
         self.merge = Merge(8)
-        self.second = nn.Sequential(*(Block(16, side // 2, window, each) for each in (False, True)))
+        self.second = nn.Sequential(*(Block(16, side // 2, window, each, held) for each in both))
         self.head = nn.Linear(16, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -98,17 +104,18 @@ class Swin(nn.Module):
 
 # A map of 14 pixels has no smaller size that windows of 7 divide: they become windows of 5. Maps of
 # 24 and 12 pixels become maps of 16 and 8 pixels, which windows of 4 divide.
+@pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize(
     ("image", "window", "small_image", "small_window"), [(112, 7, 80, 5), (96, 4, 64, 4)]
 )
 def test_the_pretrain_network_is_the_class_built_smaller(
-    image: int, window: int, small_image: int, small_window: int
+    image: int, window: int, small_image: int, small_window: int, held: bool
 ) -> None:
     torch.manual_seed(0)
-    target = Swin(image, window).eval()
+    target = Swin(image, window, held).eval()
     small = shrink(target, torch.randn(2, 3, image, image), init="resize")
     assert small.graphscale_plan.image_size == (small_image, small_image)
-    built = Swin(small_image, small_window).eval()
+    built = Swin(small_image, small_window, held).eval()
     for name, buffer in built.named_buffers():
         assert torch.equal(small.get_buffer(name), buffer), name
     built.load_state_dict(small.state_dict())
