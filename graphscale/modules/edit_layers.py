@@ -359,23 +359,24 @@ def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
     These are the window's size and number of pixels, the shift by half a window, and the size of
     the map that is cut.
     """
-    if not hasattr(layer, "window_size"):
-        return
-    cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"]
+    name = next((name for name in _WINDOWS if hasattr(layer, name)), None)
+    cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"] if name else []
     found = _only([each for each in cuts if each is not None], "window")
     if found is None:
         return
-    whole, window = found
+    whole, numbers = found
+    # Where a grid of pixels from all over the map is a window, its sizes come first.
+    window = numbers[1::2] if getattr(layer, "partition_block", True) else numbers[::2]
     if isinstance(getattr(layer, "input_resolution", None), tuple):
         layer.input_resolution = whole
     for each in layer.modules():
-        old = getattr(each, "window_size", None)
+        old = getattr(each, name, None)
         if not isinstance(old, int | tuple | list):
             continue
         old = (old, old) if isinstance(old, int) else tuple(old)
         if old == window:
             continue
-        _set_like(each, "window_size", window)
+        _set_like(each, name, window)
         if hasattr(each, "window_area"):
             each.window_area = math.prod(window)
         shift = getattr(each, "shift_size", 0)
@@ -391,19 +392,25 @@ def _set_like(layer: nn.Module, name: str, values: Sequence[int]) -> None:
     setattr(layer, name, values[0] if isinstance(old, int) else type(old)(values))
 
 
-def _windows(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """The sizes of a map that a Reshape cuts into windows, and a window's; None for any other."""
+def _windows(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The sizes of a map that a Reshape cuts into windows, and the four numbers it is cut into.
+
+    None for any other Reshape.
+    """
     before, after = (
         () if value.shape is None else tuple(value.shape)
         for value in (node.inputs[0], node.outputs[0])
     )
     if len(before) != 4 or len(after) != 6:
         return None
-    whole, (down, height, across, width) = before[1:3], after[1:5]
-    if not all(isinstance(size, int) for size in (*whole, *after[1:5])):
-        return None
-    cut = whole == (down * height, across * width)
-    return (whole, (height, width)) if cut else None
+    for at in (1, 2):  # channels last or first
+        whole, numbers = before[at : at + 2], after[at : at + 4]
+        if all(isinstance(size, int) for size in (*whole, *numbers)) and whole == (
+            numbers[0] * numbers[1],
+            numbers[2] * numbers[3],
+        ):
+            return whole, numbers
+    return None
 
 
 def _unflattened(node: ir.Node) -> tuple[int, int] | None:
@@ -430,6 +437,8 @@ def _layer_norm(layer: nn.LayerNorm, nodes: list[ir.Node]) -> None:
 
 # timm's head of VGG pools maps to the size of its first kernel, which it remembers here.
 _EXPECTED = "input_kernel_size"
+# What attention in windows calls the sizes of a window: Swin's, and MaxViT's in timm.
+_WINDOWS = ("window_size", "partition_size")
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _ADAPTIVE_POOLS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,6 +180,10 @@ def _named_for_modules() -> Iterator[None]:
 
 def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
     result = _attempt(module, example, options, whole=False)
+    if result.reason is not None and _cuts_windows(result.model.graph):
+        # The class may be one whose windows cannot be made smaller.
+        with suppress(GraphScaleError):
+            result = _attempt(module, example, {**options, "scale_windows": False}, whole=False)
     if result.reason is not None:
         # The quick trace may be the cause, and the graph needs dropout if it is to be trained.
         result = _attempt(module, example, options, whole=True)
@@ -201,6 +205,16 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
     attach_plan(shrunk, result.plan)
     check_image_size(shrunk, result.plan, example)
     return shrunk
+
+
+def _cuts_windows(graph: ir.Graph) -> bool:
+    """Whether a Reshape cuts both sizes of a map in two."""
+    return any(
+        node.op_type == "Reshape"
+        and all(value.shape is not None for value in (node.inputs[0], node.outputs[0]))
+        and (len(node.inputs[0].shape), len(node.outputs[0].shape)) == (4, 6)
+        for node in graph
+    )
 
 
 def _attempt(

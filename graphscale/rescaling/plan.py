@@ -114,7 +114,10 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
 
 
 def derive(
-    target: Target, kernels: KernelTable | None = None, keep: Sequence[str] = ()
+    target: Target,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    scale_windows: bool = True,
 ) -> tuple[ir.Model, Plan]:
     """Turn the target's model into the pre-train network; returns it with its plan.
 
@@ -125,7 +128,7 @@ def derive(
         GraphScaleError: the model cannot be rescaled; names the node.
     """
     model = target.model
-    analysis, chosen, geometry = _solve(target, kernels, keep)
+    analysis, chosen, geometry = _solve(target, kernels, keep, scale_windows)
     weights = plan_weights(analysis, chosen, geometry)
     plan = Plan(
         inputs=_describe_inputs(analysis, geometry),
@@ -154,12 +157,13 @@ def derive(
 
 
 def _solve(
-    target: Target, kernels: KernelTable | None, keep: Sequence[str]
+    target: Target, kernels: KernelTable | None, keep: Sequence[str], scale_windows: bool
 ) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
     """The analysis, the kernels and the geometry of the pre-train network.
 
     Windows that a map is cut into keep their size. Where they do not divide the sizes that are due,
-    as in Swin's maps of 56, 28 and 14 pixels with windows of 7, their number is kept instead.
+    as in Swin's maps of 56, 28 and 14 pixels with windows of 7, their number is kept instead, if
+    `scale_windows` allows it.
     """
     inferred = infer_shapes(target.model, target.shapes)
 
@@ -179,9 +183,9 @@ def _solve(
     try:
         geometry = solve(*plain)
     except GraphScaleError:
-        if not plain[0].has_windows:
+        if not plain[0].has_windows or not scale_windows:
             raise
-    if geometry is not None and _windows_fit(plain[0], geometry):
+    if geometry is not None and (not scale_windows or _windows_fit(plain[0], geometry)):
         return *plain, geometry
     scaled = choose(scale_windows=True)
     try:
