@@ -339,18 +339,26 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
     """Set the sizes that timm's layers for tokens remember.
 
     These are the shape of relative positions (RelPosBias, of whose square root the index has as
-    many) and the height and width of the map that tokens are unflattened to (LeViT's Subsample).
+    many), the numbers of tokens (EfficientFormerV2), and the height and width of the map that
+    tokens are unflattened to (LeViT's Subsample; a smaller map's are called resolution2).
     """
-    index = getattr(layer, "relative_position_index", None)
-    if isinstance(index, torch.Tensor) and isinstance(getattr(layer, "bias_shape", None), tuple):
-        tokens = math.isqrt(index.numel())
-        layer.bias_shape = (tokens, tokens, *layer.bias_shape[2:])
-        layer.window_area = tokens
-    if isinstance(getattr(layer, "resolution", None), tuple):
+    tokens = _tokens(layer)
+    if tokens is not None:
+        queries, keys = tokens
+        if isinstance(getattr(layer, "resolution", None), int):
+            layer.resolution = math.isqrt(keys)
+        if isinstance(getattr(layer, "bias_shape", None), tuple):
+            layer.bias_shape = (queries, keys, *layer.bias_shape[2:])
+            layer.window_area = keys
+        for name, number in (("N", keys), ("N2", queries)):
+            if hasattr(layer, name):
+                setattr(layer, name, number)
+    name = "resolution2" if hasattr(layer, "resolution2") else "resolution"
+    if isinstance(getattr(layer, name, None), tuple):
         sizes = [_unflattened(node) for node in nodes if node.op_type == "Reshape"]
         found = _only([each for each in sizes if each is not None], "size")
         if found is not None:
-            layer.resolution = found
+            setattr(layer, name, found)
 
 
 def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
@@ -362,13 +370,20 @@ def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
     name = next((name for name in _WINDOWS if hasattr(layer, name)), None)
     cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"] if name else []
     found = _only([each for each in cuts if each is not None], "window")
-    if found is None:
+    if found is not None:
+        whole, numbers = found
+        # Where a grid of pixels from all over the map is a window, its sizes come first.
+        window = numbers[1::2] if getattr(layer, "partition_block", True) else numbers[::2]
+        if isinstance(getattr(layer, "input_resolution", None), tuple):
+            layer.input_resolution = whole
+    elif name is not None and isinstance(getattr(layer, name), int):
+        # The whole map is one window, of as many pixels as there are relative positions.
+        tokens = next(filter(None, map(_tokens, layer.modules())), None)
+        if tokens is None:
+            return
+        window = (math.isqrt(tokens[1]),) * 2
+    else:
         return
-    whole, numbers = found
-    # Where a grid of pixels from all over the map is a window, its sizes come first.
-    window = numbers[1::2] if getattr(layer, "partition_block", True) else numbers[::2]
-    if isinstance(getattr(layer, "input_resolution", None), tuple):
-        layer.input_resolution = whole
     for each in layer.modules():
         old = getattr(each, name, None)
         if not isinstance(old, int | tuple | list):
@@ -384,6 +399,16 @@ def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
         if any(shift):
             halves = [new // 2 if s else 0 for s, new in zip(shift, window)]
             _set_like(each, "shift_size", halves)
+
+
+def _tokens(layer: nn.Module) -> tuple[int, int] | None:
+    """How many queries and keys the layer's index of relative positions is for, if it has one."""
+    for name in _INDICES:
+        index = getattr(layer, name, None)
+        if isinstance(index, torch.Tensor):
+            tokens = math.isqrt(index.numel())
+            return (tokens, tokens) if index.ndim != 2 else tuple(index.shape)
+    return None
 
 
 def _set_like(layer: nn.Module, name: str, values: Sequence[int]) -> None:
@@ -419,11 +444,12 @@ def _unflattened(node: ir.Node) -> tuple[int, int] | None:
         () if value.shape is None else tuple(value.shape)
         for value in (node.inputs[0], node.outputs[0])
     )
-    if len(before) != 3 or len(after) != 4 or before[2] != after[3]:
+    if len(after) != 4 or not before:
         return None
-    height, width = after[1:3]
-    whole = isinstance(height, int) and isinstance(width, int) and height * width == before[1]
-    return (height, width) if whole else None
+    last = len(before) == 3 and before[2] == after[3]  # channels last, or first
+    sizes, tokens = (after[1:3], before[1]) if last else (after[2:], before[-1])
+    whole = all(isinstance(size, int) for size in sizes) and math.prod(sizes) == tokens
+    return sizes if whole else None
 
 
 def _linear(layer: nn.Linear, nodes: list[ir.Node]) -> None:
@@ -439,6 +465,8 @@ def _layer_norm(layer: nn.LayerNorm, nodes: list[ir.Node]) -> None:
 _EXPECTED = "input_kernel_size"
 # What attention in windows calls the sizes of a window: Swin's, and MaxViT's in timm.
 _WINDOWS = ("window_size", "partition_size")
+# What attention calls the index that looks up relative positions: Swin's, and LeViT's.
+_INDICES = ("relative_position_index", "attention_bias_idxs")
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _ADAPTIVE_POOLS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
