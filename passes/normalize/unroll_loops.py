@@ -70,7 +70,7 @@ def _always_true(value: ir.Value, given: ir.Value) -> bool:
 def _unroll(model: ir.Model, node: ir.Node, rounds: int, names: FreeNames) -> None:
     """Put the nodes of all rounds in the place of the Loop."""
     body = node.attributes["body"].as_graph()
-    carried = list(node.inputs[2:])
+    carried = [value for value in node.inputs[2:] if value is not None]
     collected: list[list[ir.Value]] = []  # what each round adds to the outputs that are stacked
     nodes: list[ir.Node] = []
     for number in range(rounds):
@@ -86,7 +86,7 @@ def _unroll(model: ir.Model, node: ir.Node, rounds: int, names: FreeNames) -> No
             value.replace_all_uses_with(replacement)
             results = [replacement if each is value else each for each in results]
         for value in given[:2]:
-            if not value.uses():
+            if not value.uses() and value not in results:
                 model.graph.initializers.pop(value.name)
         added = list(inner)
         inner.remove(added)
@@ -97,7 +97,7 @@ def _unroll(model: ir.Model, node: ir.Node, rounds: int, names: FreeNames) -> No
         nodes += added
         carried = results[1 : 1 + len(carried)]
         collected.append(results[1 + len(carried) :])
-    stacked = []
+    stacked: list[ir.Value] = []
     for parts in zip(*collected, strict=True):
         first = add_initializer(model, f"{node_name(node)}.axis", np.asarray([0]), names)
         rows = [ir.node("Unsqueeze", [part, first]) for part in parts]
