@@ -68,6 +68,7 @@ for _name in ("abs", "ceil", "cos", "erf", "exp", "floor", "log", "mish", "neg",
 for _name in ("relu", "sigmoid", "sin", "sqrt", "tanh"):
     TRANSLATIONS[getattr(_ATEN, _name).default] = _unary(_name.capitalize())
 TRANSLATIONS |= {
+    _ATEN.square.default: lambda graph, x: graph.op("Mul", x, x),
     _ATEN.hardsigmoid.default: _unary("HardSigmoid", alpha=1 / 6, beta=0.5),
     _ATEN.hardswish.default: _unary("HardSwish"),
     _ATEN.relu6.default: lambda graph, x: _clip(graph, x, 0.0, 6.0),
@@ -388,12 +389,25 @@ TRANSLATIONS |= {
 }
 
 
+@_translates(_ATEN.linalg_vector_norm.default)
+def _vector_norm(
+    graph: ProgramGraph, x: ir.Value, order: float, axes: _Ints | None, keep: bool, _: Any
+) -> ir.Value:
+    _require(order in (1, 2))
+    return _reduction("ReduceL1" if order == 1 else "ReduceL2")(graph, x, axes, keep)
+
+
 # --- moving elements ------------------------------------------------------------------------------
 
 
 @_translates(_ATEN.view.default, _ATEN.reshape.default, _ATEN._unsafe_view.default)
 def _reshape(graph: ProgramGraph, x: ir.Value, sizes: Sequence) -> ir.Value:
     return graph.op("Reshape", x, graph.sizes(sizes))
+
+
+@_translates(_ATEN.reshape_as.default, _ATEN.view_as.default)
+def _reshape_as(graph: ProgramGraph, x: ir.Value, other: ir.Value) -> ir.Value:
+    return graph.op("Reshape", x, graph.op("Shape", other))
 
 
 @_translates(_ATEN.flatten.using_ints)
@@ -438,6 +452,11 @@ def _squeeze(graph: ProgramGraph, x: ir.Value, axes: _Ints) -> ir.Value:
 def _expand(graph: ProgramGraph, x: ir.Value, sizes: Sequence, _: bool) -> ir.Value:
     kept = [1 if each == -1 else each for each in sizes]
     return graph.op("Expand", x, graph.sizes(kept))
+
+
+@_translates(_ATEN.expand_as.default)
+def _expand_as(graph: ProgramGraph, x: ir.Value, other: ir.Value) -> ir.Value:
+    return graph.op("Expand", x, graph.op("Shape", other))
 
 
 @_translates(_ATEN.cat.default)

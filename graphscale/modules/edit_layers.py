@@ -355,7 +355,7 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
                 setattr(layer, name, number)
     name = "resolution2" if hasattr(layer, "resolution2") else "resolution"
     if isinstance(getattr(layer, name, None), tuple):
-        sizes = [_unflattened(node) for node in nodes if node.op_type == "Reshape"]
+        sizes = [_unflattened(node, tokens or ()) for node in nodes if node.op_type == "Reshape"]
         found = _only([each for each in sizes if each is not None], "size")
         if found is not None:
             setattr(layer, name, found)
@@ -438,17 +438,24 @@ def _windows(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     return None
 
 
-def _unflattened(node: ir.Node) -> tuple[int, int] | None:
-    """Height and width of the map that a Reshape makes of tokens; None for any other Reshape."""
+def _unflattened(node: ir.Node, numbers: tuple[int, ...]) -> tuple[int, int] | None:
+    """Height and width of the map that a Reshape makes of tokens; None for any other Reshape.
+
+    A map with channels first is told from heads of attention by the `numbers` of tokens.
+    """
     before, after = (
         () if value.shape is None else tuple(value.shape)
         for value in (node.inputs[0], node.outputs[0])
     )
     if len(after) != 4 or not before:
         return None
-    last = len(before) == 3 and before[2] == after[3]  # channels last, or first
-    sizes, tokens = (after[1:3], before[1]) if last else (after[2:], before[-1])
-    whole = all(isinstance(size, int) for size in sizes) and math.prod(sizes) == tokens
+    if len(before) == 3 and before[2] == after[3]:
+        sizes, numbers = after[1:3], (before[1],)
+    elif before[-1] in numbers:
+        sizes, numbers = after[2:], (before[-1],)
+    else:
+        return None
+    whole = all(isinstance(size, int) for size in sizes) and math.prod(sizes) in numbers
     return sizes if whole else None
 
 

@@ -66,14 +66,15 @@ def trace_module(
         for mark in marks:
             mark.remove()
     # torch.chunk is traced as operators on sequences; folding their sizes makes them plain Splits.
+    own = set(tensors_of(module))
     onnxscript.optimizer.fold_constants(
         model,
         input_size_limit=_LARGEST_FOLDED,
         output_size_limit=_LARGEST_FOLDED,
-        should_fold=partial(_may_be_folded, set(tensors_of(module))),
+        should_fold=partial(_may_be_folded, own),
     )
     for node in model.graph:
-        if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
+        if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2], own):
             node.resize_inputs(2)
     ir.passes.common.RemoveUnusedNodesPass()(model)
     place_dropout(model)  # after folding, which would remove Dropout
@@ -168,10 +169,7 @@ def _may_be_folded(own: set[str], node: ir.Node) -> bool | None:
     return False if any(value is not None and value.name in own for value in node.inputs) else None
 
 
-def _is_zeros(value: ir.Value) -> bool:
+def _is_zeros(value: ir.Value, own: set[str]) -> bool:
     """Whether a bias is the zeros that the exporter adds to a layer without one."""
-    node = value.producer()
-    if node is None or node.op_type != "Expand":
-        return False
-    fill = weight_source(node.inputs[0])
-    return fill is not None and not tensor_of(fill).numpy().any()
+    held = weight_source(value)
+    return held is not None and held.name not in own and not tensor_of(held).numpy().any()

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.lookups import KINDS, lookup_indices, table_sizes
-from graphscale.passes.graph.weight_source import tensor_of, weight_source
+from graphscale.passes.graph.weight_source import dims_at_source, tensor_of, weight_source
 from graphscale.passes.spatial.dimensions import (
     DimensionFactor,
     Dims,
@@ -81,13 +81,14 @@ def find_lookup(
     gather = looked_up.producer()
     if gather is None or gather.op_type not in ("Gather", "GatherND") or dims is None:
         return None
-    table, index = _unchanged(gather.inputs[0], facts), gather.inputs[1]
-    if weight_source(table) is not table:
+    read, index = gather.inputs
+    table = weight_source(read)
+    if table is None:
         return None
-    rank = len(facts.shape(index))
+    rank, places = len(facts.shape(index)), list(range(len(facts.shape(read))))
     axis = 0
     if gather.op_type == "Gather":
-        axis = gather.attributes.get_int("axis", 0) % len(facts.shape(table))
+        axis = gather.attributes.get_int("axis", 0) % len(places)
         inner = dims[axis : axis + rank]
     elif facts.shape(index)[-1:] == (1,) and not gather.attributes.get_int("batch_dims", 0):
         inner = (*dims[: rank - 1], ())
@@ -105,9 +106,10 @@ def find_lookup(
     sizes = [factor.spatial_size for factor in factors]
     if len(sizes) != 4 or None in sizes:
         return None
-    kind = _kind(tensor_of(held).numpy(), factors, facts.shape(table)[axis])
+    kind = _kind(tensor_of(held).numpy(), factors, facts.shape(read)[axis])
     if kind is None:
         return None
+    axis = dims_at_source(read, places, facts.inferred.constants).index(axis)
     return Lookup(node, table, axis, held, inner, kind, tuple(sizes)), known
 
 
@@ -120,8 +122,11 @@ def _back(
     every value on the way.
     """
     while True:
-        value = _unchanged(value, facts)
         node = value.producer()
+        if node is not None and dims is not None and _hands_on(node, facts):
+            known[value] = dims
+            value = node.inputs[0]
+            continue
         if node is None or node.op_type not in _REARRANGING or node.domain != "" or dims is None:
             return value, dims
         known[value] = dims
@@ -134,22 +139,11 @@ def _back(
         value = source
 
 
-def _unchanged(value: ir.Value, facts: GraphFacts) -> ir.Value:
-    """The value that nodes before `value` hand on as it is, which exporters write in general form.
-
-    These are an Expand to the same shape, a Concat of one tensor, and a Transpose that keeps order.
-    """
-    while (node := value.producer()) is not None:
-        order = node.attributes.get_ints("perm", [])
-        same = (
-            (node.op_type == "Expand" and facts.shape(node.inputs[0]) == facts.shape(value))
-            or (node.op_type == "Concat" and len(node.inputs) == 1)
-            or (node.op_type == "Transpose" and order and sorted(order) == list(order))
-        )
-        if not same:
-            break
-        value = node.inputs[0]
-    return value
+def _hands_on(node: ir.Node, facts: GraphFacts) -> bool:
+    """Whether a node's output is its input: an Expand to the same shape, a Concat of one tensor."""
+    if node.op_type == "Concat":
+        return len(node.inputs) == 1
+    return node.op_type == "Expand" and facts.shape(node.inputs[0]) == facts.shape(node.outputs[0])
 
 
 def _kind(index: np.ndarray, factors: list[DimensionFactor], values: int) -> str | None:

@@ -96,10 +96,14 @@ def _joined(node: ir.Node, dim: Dim, before: Dims, analyzer: Analyzer) -> Dim:
         for cut in analyzer.cuts:
             pair = factors[at : at + 2]
             part, kept = pair[::-1] if cut.kept_first else pair
-            if part.spatial_size is None or part.spatial_size.root is not cut.part.root:
+            if part.spatial_size is None or kept.moves or kept.size != cut.kept:
                 continue
-            if kept.moves or kept.size != cut.kept:
-                continue
+            if part.spatial_size.root is not cut.part.root:
+                # A convolution inside windows gives its map a size of its own.
+                own = analyzer.scale_windows and part.spatial_size.axis == cut.part.axis
+                if not own or part.spatial_size.target != cut.part.target:
+                    continue
+                part.spatial_size.tie(cut.part)
             # The mapping lets the sampling grid pass; it needs the part in a dimension alone.
             places = [p for p, each in enumerate(before) if single_size(each) is cut.part.root]
             if places:
