@@ -179,11 +179,28 @@ def _named_for_modules() -> Iterator[None]:
 
 
 def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
-    result = _attempt(module, example, options, whole=False)
-    if result.reason is not None and _cuts_windows(result.model.graph):
+    result, refusal = None, None
+    try:
+        result = _attempt(module, example, options, whole=False)
+    except GraphScaleError as error:
+        refusal = error
+    if result is not None and result.reason is not None and _cuts_windows(result.model.graph):
         # The class may be one whose windows cannot be made smaller.
         with suppress(GraphScaleError):
             result = _attempt(module, example, {**options, "scale_windows": False}, whole=False)
+    if result is None or result.reason is not None:
+        # Or one that needs maps of exactly the sizes that kernels of even size cannot keep.
+        odd = _odd_kernels(module, example, options)
+        if odd is not None:
+            reason = refusal or result.reason
+            warnings.warn(
+                f"{type(module).__name__}: kernels of 3 pixels keep their size, because with "
+                f"smaller ones {reason}",
+                stacklevel=4,
+            )
+            result = odd
+    if result is None:
+        raise refusal
     if result.reason is not None:
         # The quick trace may be the cause, and the graph needs dropout if it is to be trained.
         result = _attempt(module, example, options, whole=True)
@@ -205,6 +222,19 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
     attach_plan(shrunk, result.plan)
     check_image_size(shrunk, result.plan, example)
     return shrunk
+
+
+def _odd_kernels(module: nn.Module, example: Example, options: dict) -> _Shrunk | None:
+    """An attempt in which kernels of 3 pixels keep their size; None where it does not succeed.
+
+    With kernels of odd size alone, a map keeps its size without unequal padding.
+    """
+    table = {3: 3, **(options["kernels"] or {})}
+    try:
+        result = _attempt(module, example, {**options, "kernels": table}, whole=False)
+    except GraphScaleError:
+        return None
+    return result if result.reason is None else None
 
 
 def _cuts_windows(graph: ir.Graph) -> bool:
@@ -283,11 +313,11 @@ def _edited(
         held = set(network.state_dict())
         network = copy_without_weights(network, held).to(device)
         fed = _pretrain_example(example, model)
-        derived = {weight.name for weight in plan.weights if weight.kind in DERIVED_KINDS}
+        own = {*tensors_of(edited), *computed.kernels}
         fixed = {
             name: to_torch(value.const_value).to(device)
             for name, value in model.graph.initializers.items()
-            if name in held and (is_fixed(value) or name in derived)
+            if name in held and (is_fixed(value) or name not in own)
         }
         reason = why_outputs_differ(edited, network, fed, computed, fixed, mode)
     return _Shrunk(edited, model, computed.renamed(plan), reason)

@@ -34,6 +34,7 @@ from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
 # Elements of constants that a forward computes, such as the masks of windows of a large map.
 _LARGEST_FOLDED = 1 << 20
+_WITH_ADDED_WEIGHTS = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization"}
 
 
 def trace_module(
@@ -74,7 +75,7 @@ def trace_module(
         should_fold=partial(_may_be_folded, own),
     )
     for node in model.graph:
-        if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2], own):
+        if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
     ir.passes.common.RemoveUnusedNodesPass()(model)
     place_dropout(model)  # after folding, which would remove Dropout
@@ -165,11 +166,21 @@ def _name_after_layers(graph: ir.Graph) -> None:
 
 
 def _may_be_folded(own: set[str], node: ir.Node) -> bool | None:
-    """False for a node that reads one of the module's `own` tensors; None for the folder to say."""
-    return False if any(value is not None and value.name in own for value in node.inputs) else None
+    """False for a node that is not to be folded; None leaves it to the folder.
+
+    Nodes that read one of the module's `own` tensors stay, and so do those that make the biases and
+    scales that the exporter adds to layers without any.
+    """
+    if any(value is not None and value.name in own for value in node.inputs):
+        return False
+    readers = {usage.node.op_type for output in node.outputs for usage in output.uses()}
+    return False if readers & _WITH_ADDED_WEIGHTS else None
 
 
-def _is_zeros(value: ir.Value, own: set[str]) -> bool:
+def _is_zeros(value: ir.Value) -> bool:
     """Whether a bias is the zeros that the exporter adds to a layer without one."""
-    held = weight_source(value)
-    return held is not None and held.name not in own and not tensor_of(held).numpy().any()
+    node = value.producer()
+    if node is None or node.op_type != "Expand":
+        return False
+    fill = weight_source(node.inputs[0])
+    return fill is not None and not tensor_of(fill).numpy().any()
