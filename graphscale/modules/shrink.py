@@ -204,6 +204,7 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
     if result.reason is not None:
         # The quick trace may be the cause, and the graph needs dropout if it is to be trained.
         result = _attempt(module, example, options, whole=True)
+    plan = result.plan
     if result.reason is None:
         shrunk = result.module
         if hasattr(module, "graphscale_plan"):
@@ -213,14 +214,15 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
             ]
     else:
         network = load(result.model).to(device_of(module))
-        shrunk, lacks = stand_in(network, module, result.plan, set(result.model.graph.initializers))
+        plan = Plan.of(result.model)  # in which computed weights have the network's names
+        shrunk, lacks = stand_in(network, module, plan, set(result.model.graph.initializers))
         warnings.warn(
             f"{type(module).__name__} cannot take the plan's sizes: {result.reason}. The result is "
             f"the network that graphscale.load makes of the shrunk graph{lacks}",
             stacklevel=4,
         )
-    attach_plan(shrunk, result.plan)
-    check_image_size(shrunk, result.plan, example)
+    attach_plan(shrunk, plan)
+    check_image_size(shrunk, plan, example)
     return shrunk
 
 
