@@ -454,6 +454,21 @@ def _expand(graph: ProgramGraph, x: ir.Value, sizes: Sequence, _: bool) -> ir.Va
     return graph.op("Expand", x, graph.sizes(kept))
 
 
+@_translates(_ATEN.repeat_interleave.self_int)
+def _repeat_interleave(
+    graph: ProgramGraph, x: ir.Value, repeats: int, axis: int | None, _: Any
+) -> ir.Value:
+    _require(isinstance(repeats, int) and axis is not None)
+    axis %= _rank(x)
+    sizes = [-1 if at == axis else size for at, size in enumerate(x.shape)]
+    _require(all(isinstance(size, int) for size in sizes))
+    each = graph.op("Unsqueeze", x, graph.constant([axis + 1]))
+    counts = [repeats if at == axis + 1 else 1 for at in range(_rank(x) + 1)]
+    return graph.op(
+        "Reshape", graph.op("Expand", each, graph.constant(counts)), graph.constant(sizes)
+    )
+
+
 @_translates(_ATEN.expand_as.default)
 def _expand_as(graph: ProgramGraph, x: ir.Value, other: ir.Value) -> ir.Value:
     return graph.op("Expand", x, graph.op("Shape", other))

@@ -167,33 +167,28 @@ def _solve(
     """
     inferred = infer_shapes(target.model, target.shapes)
 
-    def choose(scale_windows: bool) -> tuple[SpatialAnalysis, ChosenKernels]:
-        analysis = analyze(target.model, inferred, scale_windows=scale_windows)
+    def solve(scaled: bool) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
+        analysis = analyze(target.model, inferred, scale_windows=scaled)
         chosen = choose_kernels(analysis, kernels, keep)
         if not chosen.target:
             source = target.model.meta["source"]
             raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")
-        return analysis, chosen
+        sizes = _input_sizes(analysis, chosen, target.size)
+        return analysis, chosen, solve_geometry(analysis, chosen, sizes)
 
-    def solve(analysis: SpatialAnalysis, chosen: ChosenKernels) -> Geometry:
-        return solve_geometry(analysis, chosen, _input_sizes(analysis, chosen, target.size))
-
-    plain = choose(scale_windows=False)
-    geometry = None
+    found, refusal = None, None
     try:
-        geometry = solve(*plain)
-    except GraphScaleError:
-        if not plain[0].has_windows or not scale_windows:
-            raise
-    if geometry is not None and (not scale_windows or _windows_fit(plain[0], geometry)):
-        return *plain, geometry
-    scaled = choose(scale_windows=True)
-    try:
-        return *scaled, solve(*scaled)
-    except GraphScaleError:
-        if geometry is None:
-            raise
-        return *plain, geometry
+        found = solve(scaled=False)
+    except GraphScaleError as error:
+        refusal = error
+    if scale_windows and (found is None or not _windows_fit(found[0], found[2])):
+        try:
+            return solve(scaled=True)
+        except GraphScaleError:
+            pass  # the refusal of windows that keep their size says more
+    if found is None:
+        raise refusal
+    return found
 
 
 def _windows_fit(analysis: SpatialAnalysis, geometry: Geometry) -> bool:

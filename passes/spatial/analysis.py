@@ -75,7 +75,6 @@ class SpatialAnalysis(GraphFacts):
         covering: Operators whose window covers the whole map on a dimension, and that map's size.
         weights: Weights that hold spatial sizes.
         lookups: Tables of relative positions, and their indices.
-        has_windows: Whether a Reshape cuts a height or width into windows.
     """
 
     dims: Mapping[ir.Value, Dims]
@@ -88,7 +87,6 @@ class SpatialAnalysis(GraphFacts):
     covering: Mapping[ir.Node, Mapping[int, SpatialSize]]
     weights: tuple[SpatialWeight, ...]
     lookups: tuple[Lookup, ...]
-    has_windows: bool = False
 
     def of(self, value: ir.Value) -> Dims:
         """Dimensions of a value; those of constants and weights are fixed."""

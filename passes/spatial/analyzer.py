@@ -342,7 +342,6 @@ class Analyzer(GraphFacts):
                 )
                 for each in self._lookups
             ),
-            has_windows=bool(self.cuts),
         )
 
 

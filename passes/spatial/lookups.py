@@ -127,6 +127,12 @@ def _back(
             known[value] = dims
             value = node.inputs[0]
             continue
+        if node is not None and dims is not None and _picks_one(node, facts):
+            axis = node.attributes.get_int("axis", 0) % len(facts.shape(node.inputs[0]))
+            known[value] = dims
+            value = node.inputs[0]
+            dims = (*dims[:axis], fixed(facts.shape(value)[axis]), *dims[axis:])
+            continue
         if node is None or node.op_type not in _REARRANGING or node.domain != "" or dims is None:
             return value, dims
         known[value] = dims
@@ -144,6 +150,13 @@ def _hands_on(node: ir.Node, facts: GraphFacts) -> bool:
     if node.op_type == "Concat":
         return len(node.inputs) == 1
     return node.op_type == "Expand" and facts.shape(node.inputs[0]) == facts.shape(node.outputs[0])
+
+
+def _picks_one(node: ir.Node, facts: GraphFacts) -> bool:
+    """Whether a Gather picks one of what was looked up, such as a head's values."""
+    if node.op_type != "Gather" or weight_source(node.inputs[0]) is not None:
+        return False
+    return facts.shape(node.inputs[1]) == ()
 
 
 def _kind(index: np.ndarray, factors: list[DimensionFactor], values: int) -> str | None:
