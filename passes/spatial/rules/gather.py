@@ -67,6 +67,8 @@ class _Gather(Rule):
             elif windows is not None:
                 number = analyzer.resize(node, axis, dims[axis], len(indices), windows)
                 picked = (number, fixed(windows.pixels))
+            elif _is_before_maps(indices, dims[axis]):
+                picked = ()
             else:
                 raise unfollowed(node, "picks single rows or columns of a map")
         analyzer.dims[node.outputs[0]] = (*dims[:axis], *picked, *dims[axis + 1 :])
@@ -74,7 +76,7 @@ class _Gather(Rule):
     def write(self, node: ir.Node, rewriter: Rewriter) -> None:
         dims = rewriter.analysis.of(node.inputs[0])
         axis = node.attributes.get_int("axis", 0) % len(dims)
-        if not moves(dims[axis]):
+        if not moves(dims[axis]) or not rewriter.analysis.shape(node.inputs[1]):
             return
         size = rewriter.size(dims[axis])
         windows = rewriter.parameters(node).get(axis)
@@ -93,6 +95,18 @@ def _first(indices: np.ndarray | None, dim: Dim) -> int | None:
     first = int(indices[0])
     rolled = (np.arange(target_size(dim)) + first) % target_size(dim)
     return first if np.array_equal(indices, rolled) else None
+
+
+def _is_before_maps(indices: np.ndarray | None, dim: Dim) -> bool:
+    """Whether one place is picked that lies before all maps that were joined, as a class token."""
+    if indices is None or indices.ndim or len(dim) != 1:
+        return False
+    end = 0
+    for part in dim[0].parts:
+        if moves(part):
+            break
+        end += target_size(part)
+    return 0 <= int(indices) < end
 
 
 def _windows(indices: np.ndarray | None) -> Unfolded | None:
