@@ -84,7 +84,7 @@ def _follow(analyzer: Analyzer) -> GraphScaleError | None:
     for value in graph_inputs(analyzer.model):
         analyzer.feed(value, spatial_positions(value, len(analyzer.shape(value))))
     for node in analyzer.model.graph:
-        if all(output in analyzer.inferred.constants for output in node.outputs if output.name):
+        if _is_known(node, analyzer):
             continue
         try:
             _apply_rule(node, analyzer)
@@ -92,6 +92,21 @@ def _follow(analyzer: Analyzer) -> GraphScaleError | None:
             refusal = refusal or error
             _fix_outputs(node, analyzer)
     return refusal
+
+
+def _is_known(node: ir.Node, analyzer: Analyzer) -> bool:
+    """Whether a node computes numbers that follow from shapes and constants alone.
+
+    A table of positions that is resized to a map, and what is made of it, follows the map.
+    """
+    constants = analyzer.inferred.constants
+    if not all(output in constants for output in node.outputs if output.name):
+        return False
+    read = [value for value in node.inputs if value is not None]
+    follows = node.op_type == "Resize" or any(
+        moves(dim) for value in read for dim in analyzer.dims.get(value, ())
+    )
+    return not follows or constants[node.outputs[0]].dtype.kind != "f"
 
 
 def _apply_rule(node: ir.Node, analyzer: Analyzer) -> None:

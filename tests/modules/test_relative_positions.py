@@ -118,14 +118,15 @@ class OneWindow(nn.Module):
         self.window_size = SIZE
         self.N = SIZE**2
         self.resolution = (SIZE, SIZE)
-        self.table = nn.Parameter(torch.randn(SIZE**2))
+        self.table = nn.Parameter(torch.randn(2, SIZE**2))
         self.register_buffer("attention_bias_idxs", distances(SIZE), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
         assert x.shape[2:] == (self.window_size, self.window_size)
         tokens = x.reshape(-1, 8, self.N)
-        scores = tokens.transpose(1, 2) @ tokens + self.table[self.attention_bias_idxs]
+        biases = self.table[:, self.attention_bias_idxs]  # of two heads, one after the other
+        scores = tokens.transpose(1, 2) @ tokens + biases[0] + biases[1]
         out = tokens @ scores.softmax(-1).transpose(1, 2)
         return out.reshape(-1, 8, *self.resolution).mean((2, 3))
 

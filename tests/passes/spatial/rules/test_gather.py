@@ -58,3 +58,21 @@ def test_other_rows_are_refused(places: list) -> None:
     )
     with pytest.raises(graphscale.GraphScaleError, match="picks single rows or columns"):
         graphscale.shrink(target, input_size=20)
+
+
+def test_a_class_token_before_the_pixels_is_picked() -> None:
+    target = graph(
+        """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        pixels = Reshape (c, flat)
+        mean = ReduceMean <keepdims=1> (pixels, last)
+        tokens = Concat <axis=2> (mean, pixels)
+        y = Gather <axis=2> (tokens, first)
+        """,
+        w=(2, 3, 3, 3),
+        flat=np.array([1, 2, -1]),
+        last=np.array([2]),
+        first=np.array(0),
+    )
+    outputs = pretrain_outputs(target, 20)
+    np.testing.assert_allclose(outputs["y"], outputs["c"].mean((2, 3)), rtol=1e-5, atol=1e-6)
