@@ -98,7 +98,7 @@ class Outcome:
     Attributes:
         model: Its name, as on the command line.
         outcome: 'same', 'stand-in', 'refused' or 'failed'.
-        reason: The warning or error; empty where the class is kept.
+        reason: The warning or error. Where the class is kept, it may say that kernels of 3 pixels are.
         ratio: Multiplications of the target over those of the pre-train network.
         seconds: Processor time of shrinking.
         megabytes: Peak memory of the process.
@@ -145,9 +145,8 @@ def measure(name: str) -> Outcome:
             raise AssertionError("the grown network's outputs are not finite")
         same = type(small) is type(target) and set(small.state_dict()) == set(shapes)
         found.outcome = "same" if same else "stand-in"
-        if not same:
-            texts = [str(each.message) for each in caught]
-            found.reason = "; ".join(text for text in texts if "graphscale" in text)
+        texts = [str(each.message) for each in caught]
+        found.reason = "; ".join(text for text in texts if text.startswith(type(target).__name__))
     except Exception as error:  # the table shows it
         found.reason = f"{type(error).__name__}: {error}"
     finally:
