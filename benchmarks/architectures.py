@@ -98,7 +98,7 @@ class Outcome:
     Attributes:
         model: Its name, as on the command line.
         outcome: 'same', 'stand-in', 'refused' or 'failed'.
-        reason: The warning or error. Where the class is kept, it may say that kernels of 3 pixels are.
+        reason: The warning or error; also of a class that is kept with its kernels of 3 pixels.
         ratio: Multiplications of the target over those of the pre-train network.
         seconds: Processor time of shrinking.
         megabytes: Peak memory of the process.

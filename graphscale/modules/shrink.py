@@ -116,8 +116,9 @@ def shrink_module(
     Returns:
         A module of the same class with the same state-dict keys, whose attribute `graphscale_plan`
         holds the plan (`graphscale_plan.image_size` is the size of images that it takes). Where the
-        class cannot take the plan's sizes, a warning says why, and the result is the module that
-        `load` makes of the shrunk graph. A shrunk module may be shrunk again: growing the result
+        class cannot take the plan's sizes, kernels of 3 pixels stay as they are, if that helps;
+        else the result is the module that `load` makes of the shrunk graph. A warning says which,
+        and why. A shrunk module may be shrunk again: growing the result
         gives the shrunk module, which grows once more.
 
     Raises:
