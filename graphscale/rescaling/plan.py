@@ -8,6 +8,7 @@ its model away. No weight is copied or read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,8 +174,17 @@ def _solve(
         if not chosen.target:
             source = target.model.meta["source"]
             raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")
-        sizes = _input_sizes(analysis, chosen, target.size)
-        return analysis, chosen, solve_geometry(analysis, chosen, sizes)
+        try:
+            sizes = _input_sizes(analysis, chosen, target.size)
+            return analysis, chosen, solve_geometry(analysis, chosen, sizes)
+        except GraphScaleError:
+            if target.size.pretrain is not None:
+                raise
+            # Blocks behind all strides may need a size that these and the blocks divide.
+            with suppress(GraphScaleError):
+                sizes = _input_sizes(analysis, chosen, target.size, divides=True)
+                return analysis, chosen, solve_geometry(analysis, chosen, sizes)
+            raise
 
     found, refusal = None, None
     try:
@@ -213,9 +223,12 @@ def _zeros(like: ir.TensorProtocol) -> ir.Tensor:
 
 
 def _input_sizes(
-    analysis: SpatialAnalysis, kernels: ChosenKernels, given: InputSize
+    analysis: SpatialAnalysis, kernels: ChosenKernels, given: InputSize, divides: bool = False
 ) -> dict[SpatialSize, int]:
-    """Pre-train pixels of every input's sizes; the first input's ratio holds for the others."""
+    """Pre-train pixels of every input's sizes; the first input's ratio holds for the others.
+
+    `divides` is that of `choose_input`.
+    """
     sizes: dict[SpatialSize, int] = {}
     frame: dict[int, tuple[int, int]] = {}
     for value in graph_inputs(analysis.model):
@@ -229,7 +242,7 @@ def _input_sizes(
             elif given.pretrain is not None:
                 sizes[size] = axis_size(given.pretrain, size.axis)
             else:
-                sizes[size] = choose_input(analysis, kernels, size)
+                sizes[size] = choose_input(analysis, kernels, size, divides)
             if sizes[size] > size.target:
                 raise GraphScaleError(
                     f"input {value.name!r}: a pre-train size of {sizes[size]} is larger than the "

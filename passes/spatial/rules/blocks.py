@@ -22,8 +22,8 @@ class Blocks(Parameters):
     up: int = 1
 
     @property
-    def downsampling(self) -> int:
-        return self.down
+    def downsampling(self) -> float:
+        return self.down / self.up
 
     def divisor(self, size: int) -> int:
         return self.down
