@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 recipes:
-  late         smaller images, which become larger in steps, at the full learning rate for 70 % of
+  late         smaller images, which become larger in steps, at the full learning rate for 80 % of
                the training; then the target, while the rate decays; 83 % of --epochs (default)
   paper        smaller images and kernels until one epoch before the first drop of the rate
                (arXiv 1610.03623), then the target; needs --schedule steps
