@@ -142,9 +142,10 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--augmentation",
-        choices=("crop-flip", "crop", "none"),
+        choices=("crop-flip", "crop", "trivial-augment", "rand-augment", "none"),
         default="crop-flip",
-        help="random parts of the images, mirrored or not (default: crop-flip)",
+        help="random parts of the images, mirrored or not, and torchvision's TrivialAugmentWide or "
+        "RandAugment after both (default: crop-flip)",
     )
     group.add_argument(
         "--workers", type=int, help="processes that decode images (default: all cores)"

@@ -207,7 +207,7 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
 
 
 def _check_inputs(model: ir.Model, node: ir.Node) -> None:
-    """Raise where an operator of ONNX lacks an input that it must have; ONNX's inference crashes."""
+    """Raise where an operator of ONNX lacks an input that it must have."""
     version = model.graph.opset_imports.get(node.domain)
     if version is None or not onnx.defs.has(node.op_type, node.domain):
         return
