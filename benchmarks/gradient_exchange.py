@@ -2,8 +2,9 @@
 
 Claim: one bit per element puts at most 1/25 of dense gradients' bytes on the wire. A second part
 measures how many seconds a step takes on links of 100 Mb/s to 1 Gb/s, and what its processor's part
-is, beside dense gradients and torch's own hooks: float16, bfloat16, and PowerSGD with matrices of
-rank 1 and 4. It needs a machine with nothing else to do, and takes some minutes.
+is, beside dense gradients and torch's own hooks: float16, and PowerSGD with matrices of rank 1 and
+4 (torch's bfloat16 hook refuses gloo). It needs a machine with nothing else to do, and takes some
+minutes.
 
 Each process is a host of its own (tests/distributed/hosts.py) with one thread, and all ways take
 turns in the same processes. A step is a backward pass whose gradients cost nothing to compute, up
@@ -30,7 +31,7 @@ from distributed.hosts import Hosts, bytes_sent, congestion_control, enter
 
 RESULTS = Path(__file__).parent / "results" / "gradient_exchange.json"
 RATES = ("100mbit", "300mbit", "1gbit")
-WAYS = ("dense", "float16", "bfloat16", "PowerSGD 1", "PowerSGD 4", "one bit")
+WAYS = ("dense", "float16", "PowerSGD 1", "PowerSGD 4", "one bit")
 WARM_UP = 3  # steps that are not counted; PowerSGD begins with two dense ones
 
 
@@ -72,13 +73,14 @@ def exchange(way: str, rank: int):
                 torch.vdot(p.view(-1), g.view(-1)) for p, g in zip(self.each, self.gradients)
             )
 
-    ddp = DistributedDataParallel(Parameters(), gradient_as_bucket_view=True)
+    # PowerSGD's sums of several buckets, started by gloo's threads, are in another order on each
+    # host, and gloo then ends: it gets a single bucket.
+    size = 1000 if way.startswith("PowerSGD") else None
+    ddp = DistributedDataParallel(Parameters(), gradient_as_bucket_view=True, bucket_cap_mb=size)
     if way == "one bit":
         ddp.register_comm_hook(OneBitState(ddp, warm_up_steps=0), one_bit_hook)
     elif way == "float16":
         ddp.register_comm_hook(None, default_hooks.fp16_compress_hook)
-    elif way == "bfloat16":
-        ddp.register_comm_hook(None, default_hooks.bf16_compress_hook)
     elif way.startswith("PowerSGD"):
         state = powerSGD_hook.PowerSGDState(
             None, matrix_approximation_rank=int(way.split()[1]), start_powerSGD_iter=2

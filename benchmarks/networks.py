@@ -42,7 +42,7 @@ from graphscale.acceleration.whole_model import relative_difference
 from graphscale.core.model_files import load_model, save_model
 from graphscale.core.runtime import session
 from graphscale.layers import accelerate
-from graphscale.layers.auto_conv import AutoConv2d, is_trying
+from graphscale.layers.auto_conv import is_trying
 from graphscale.passes.accelerate.find_convolutions import find_convolutions
 from graphscale.passes.accelerate.rewrite_convolutions import algorithm_of
 
@@ -177,7 +177,6 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
     return point(
         take_turns(steps, SECONDS),
         difference=relative_difference(wanted, found),
-        rewritten=sum(isinstance(each, AutoConv2d) for each in convolutions_of(modules["after"])),
         convolutions=len(convolutions_of(before)),
         tuning_seconds=tuning,
     )
@@ -232,12 +231,13 @@ def show(points: dict[tuple[str, str, int], dict]) -> None:
         table.add_column(column)
     for column in ("batch", "before", "after", "ratio", "of minima", "to OpenVINO", "of minima"):
         table.add_column(column, justify="right")
-    for column in ("rewritten", "difference", "measuring", "memory"):
+    for column in ("convolutions", "difference", "measuring", "memory"):
         table.add_column(column, justify="right")
     for (part, network, batch), found in points.items():
         times = {state: Times(**each) for state, each in found["seconds"].items()}
         before, after = (fastest_of(times, state).median for state in ("before", "after"))
         sizes = found.get("peak_memory", {})
+        changed = f"{found['rewritten']} of " if "rewritten" in found else ""
         memory = [f"{1e-6 * sizes[state]:.0f}" for state in ("before", "after") if sizes]
         table.add_row(
             *(part, network, str(batch)),
@@ -248,7 +248,7 @@ def show(points: dict[tuple[str, str, int], dict]) -> None:
                 for start in ("ratio", "ratio_to_openvino")
                 for name in (start, f"{start}_of_minima")
             ),
-            f"{found['rewritten']} of {found['convolutions']}",
+            f"{changed}{found['convolutions']}",
             f"{found['difference']:.1e}",
             f"{found['tuning_seconds']:.0f} s",
             " → ".join(memory) + " MB" * bool(memory),

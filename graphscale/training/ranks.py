@@ -13,6 +13,7 @@ every few seconds (`_Heartbeat`).
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pickle
 import re
@@ -216,6 +217,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         return
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     heartbeat = None
+    groups: list[dist.ProcessGroup | None] = []
     try:
         if device.startswith("cuda"):
             torch.cuda.set_device(torch.device(rank_device(device)))
@@ -228,8 +230,10 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
         )
+        groups.append(dist.group.WORLD)
         heartbeat = _Heartbeat(store, rank, count)
         group = dist.new_group(backend="gloo", timeout=_FOR_LONG_WORK)  # waits for all ranks
+        groups.append(group)
         heartbeat.start()
         yield Ranks(rank, count, group, heartbeat)
         # The last collective's tensors are released by a thread of gloo's that needs Python's lock.
@@ -242,6 +246,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         text = re.sub(r"^\[/[^]]*\] ", "", " ".join(str(error).split()))
         if not any(word in text.lower() for word in _COMMUNICATION):
             raise
+        _abandon_groups(groups)
         raise GraphScaleError(
             f"rank {rank} of {count}: another rank has ended or does not answer ({text[:100]}); "
             "the training goes on from its last checkpoint with --resume"
@@ -251,6 +256,16 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
             heartbeat.stop()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _abandon_groups(groups: Sequence[dist.ProcessGroup | None]) -> None:
+    """Keep the groups to the end of the process, without their end.
+
+    A group's destructor waits until its last collective has ended or timed out; with a rank that
+    is gone, that is hours.
+    """
+    for group in groups:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 def _started_by_torchrun() -> bool:

@@ -16,34 +16,8 @@ from graphscale.cli import main
 from tests.cli.signals import heed_signals
 from tests.distributed.ranks import on_ranks
 from tests.training.colour_images import write_red_and_blue
+from tests.training.mortal_network import MORTAL, write_mortal_network
 
-# A rank that is named in the file "mortal" kills itself in its eighth step, the third of the second
-# epoch. Without BatchNorm, whose statistics are each rank's own, results differ by the order of
-# sums only.
-NETWORK = """
-import os
-import signal
-from pathlib import Path
-
-from torch import nn
-
-class Mortal(nn.Module):
-    steps = 0
-
-    def forward(self, x):
-        if self.training:
-            self.steps += 1
-            if self.steps == 8 and Path("mortal").exists():
-                if Path("mortal").read_text() == os.environ["RANK"]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        return x
-
-def network(num_classes):
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), Mortal(), nn.Flatten(),
-        nn.Linear(4 * 8 * 8, num_classes),
-    )
-"""
 OPTIONS = [
     *("mortal_network:network", "--data", "images", "--image-size", "16", "--epochs", "3"),
     *("--batch", "7", "--rate", "0.02", "--augmentation", "crop", "--workers", "0"),
@@ -56,7 +30,7 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with red and blue images, and the network."""
     random = np.random.default_rng(0)
     write_red_and_blue(tmp_path / "images", 24, random, noise=160, colour=60)
-    (tmp_path / "mortal_network.py").write_text(NETWORK)
+    write_mortal_network(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -75,7 +49,7 @@ def test_a_rank_is_killed_and_fewer_ranks_resume(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "3", "-m", "graphscale", "train", *OPTIONS, "-o", "killed"]
     paths = os.pathsep.join(sys.path)
-    Path("mortal").write_text("1")
+    (tmp_path / MORTAL).write_text("1")
     done = subprocess.run(
         command,
         capture_output=True,
@@ -93,7 +67,7 @@ def test_a_rank_is_killed_and_fewer_ranks_resume(tmp_path: Path) -> None:
     assert ranks == ["0", "2"], said
     assert not (tmp_path / "killed" / "result.json").exists()
 
-    Path("mortal").unlink()
+    (tmp_path / MORTAL).unlink()
     assert on_ranks(2, resumed_in_rank, tmp_path, torchrun=True) == [0, 0]
     assert main(["train", *OPTIONS, "-o", "alone", "--quiet"]) == 0
     resumed, alone = epochs("killed"), epochs("alone")

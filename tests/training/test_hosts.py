@@ -9,31 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-# With the variable MORTAL, the second rank kills itself in its eighth step, in the second epoch.
-NETWORK = """
-import os
-import signal
+from tests.training.colour_images import write_red_and_blue
+from tests.training.mortal_network import MORTAL, write_mortal_network
 
-from torch import nn
-
-class Mortal(nn.Module):
-    steps = 0
-
-    def forward(self, x):
-        if self.training:
-            self.steps += 1
-            if (self.steps, os.environ["RANK"], os.environ["MORTAL"]) == (8, "1", "1"):
-                os.kill(os.getpid(), signal.SIGKILL)
-        return x
-
-def network(num_classes):
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), Mortal(), nn.Flatten(),
-        nn.Linear(4 * 8 * 8, num_classes),
-    )
-"""
 SENTENCE = "graphscale: rank {} of 2: another rank has ended or does not answer"
 
 
@@ -43,13 +22,10 @@ def test_the_end_of_a_host(end: str, tmp_path: Path) -> None:
     probe = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True)
     if os.geteuid() == 0 and probe.returncode:
         pytest.skip(f"needs the right to make network namespaces: {probe.stderr.strip()}")
-    random = np.random.default_rng(0)
-    for name in ("red", "blue"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for index in range(24):
-            pixels = random.integers(0, 200, (20, 24, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
-    (tmp_path / "mortal_network.py").write_text(NETWORK)
+    write_red_and_blue(tmp_path / "images", 24, np.random.default_rng(0), noise=160, colour=60)
+    write_mortal_network(tmp_path)
+    if end == "kill":
+        (tmp_path / MORTAL).write_text("1")
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("two_hosts.py")), str(tmp_path), end],
         capture_output=True,

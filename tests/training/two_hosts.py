@@ -28,7 +28,6 @@ def main(folder: str, end: str) -> None:
             environment = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
             environment |= {"MASTER_ADDR": hosts.address(0), "MASTER_PORT": "29500"}
             environment |= {"PYTHONPATH": os.pathsep.join([folder, os.environ["PYTHONPATH"]])}
-            environment |= {"MORTAL": "1" if end == "kill" else ""}
             whole = [*command, *OPTIONS, "-o", end]
             processes.append(
                 hosts.start(rank, whole, env=environment, stderr=subprocess.PIPE, text=True)

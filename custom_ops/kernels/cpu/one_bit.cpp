@@ -4,60 +4,44 @@
 // bit is set and where it is not (0 where there is none), its new residual the difference between v
 // and the scales that the bits choose. Bit i of word j is column 32 j + i; the last word is filled
 // up with zeros. Cost: gradient and residual are read once, the new residual is written, and read
-// and written once more from the cache; the bits are 1/32 of that. Loops over a word's columns have
-// no branches, so that the compiler turns them into vector instructions; memory is what limits them.
+// and written once more from the cache; the bits are 1/32 of that. Memory is what limits it.
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/cpu/vector_loops.h"
 #include "kernels/cpu/widen.h"
 
 namespace graphscale {
 namespace {
 
 constexpr int64_t kBits = 32;
-constexpr int64_t kWordsOfSum = 16;  // after so many words, sums go into double: no digits are lost
 
 int64_t words_of(int64_t columns) { return (columns + kBits - 1) / kBits; }
 
-// Sums of the values of either kind, one for each bit of a word.
-template <typename Wide>
-struct Sums {
-  Wide upper[kBits] = {};
-  Wide lower[kBits] = {};
-
-  // In two loops, which gcc 12 turns into vector instructions, as it does not with one.
-  void add(const Wide* v, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) upper[i] += v[i] >= 0 ? v[i] : Wide(0);
-    for (int64_t i = 0; i < count; ++i) lower[i] += v[i] >= 0 ? Wide(0) : v[i];
+// `count` numbers of T at `from` as Wide: where they are, or copied to `copy`.
+template <typename T, typename Wide>
+const Wide* widened(const T* from, int64_t count, Wide* copy) {
+  if constexpr (std::is_same_v<T, Wide>) {
+    return from;
+  } else {
+    for (int64_t i = 0; i < count; ++i) copy[i] = static_cast<Wide>(from[i]);
+    return copy;
   }
+}
 
-  // Adds the sums to `total`, [0] those of set bits.
-  void move_to(double* total) {
-    for (int64_t i = 0; i < kBits; ++i) {
-      total[0] += static_cast<double>(upper[i]);
-      total[1] += static_cast<double>(lower[i]);
-    }
-    *this = Sums();
-  }
-};
-
-template <typename Wide>
-uint32_t signs(const Wide* v, int64_t count) {
-  // A shift by i would be no vector instruction on every machine.
-  static constexpr uint32_t kBit[kBits] = {
-      1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
-      1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
-      1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
-      1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
-  uint32_t word = 0;
-  for (int64_t i = 0; i < count; ++i) word |= v[i] >= 0 ? kBit[i] : 0u;
-  return word;
+// body(first column, columns) for parts of a row of at most VectorLoops::kSigns columns.
+template <typename F>
+void for_each_part(int64_t columns, const F& body) {
+  constexpr int64_t kPart = VectorLoops<float>::kSigns;
+  for (int64_t i = 0; i < columns; i += kPart) body(i, std::min(kPart, columns - i));
 }
 
 template <typename T>
 void quantize(const Call& call) {
   using Wide = typename Accumulator<T>::type;
   constexpr bool kSame = std::is_same_v<T, Wide>;
+  constexpr int64_t kPart = VectorLoops<Wide>::kSigns;
+  const VectorLoops<Wide>& loops = this_machines_loops<Wide>();
   const int64_t rows = call.inputs[0].shape[0];
   const int64_t columns = call.inputs[0].shape[1];
   const int64_t words = words_of(columns);
@@ -65,52 +49,37 @@ void quantize(const Call& call) {
   const T* const residual = call.inputs[1].data<T>();
   const int64_t grain = std::max<int64_t>(1, (1 << 13) / std::max<int64_t>(columns, 1));
   parallel_ranges(call.context, rows, grain, [&](int64_t begin, int64_t end) {
+    Wide wide_g[kSame ? 1 : kPart], wide_e[kSame ? 1 : kPart], wide_v[kSame ? 1 : kPart];
     for (int64_t row = begin; row < end; ++row) {
       const T* const g = gradient + row * columns;
       const T* const e = residual + row * columns;
       uint32_t* const bits = call.outputs[0].data<uint32_t>() + row * words;
       T* const scales = call.outputs[1].data<T>() + row * 2;
       T* const left = call.outputs[2].data<T>() + row * columns;
-      // First pass: bits, and the sum and the count of either kind. If T is wide, v waits in `left`
-      // for the second pass.
-      Sums<Wide> sums;
+      // Bits, sums and counts of both kinds. If T is wide, v waits in `left` for the second pass.
       double total[2] = {0, 0};
       int64_t upper = 0;
-      for (int64_t word = 0; word < words; ++word) {
-        const int64_t first = word * kBits;
-        const int64_t count = std::min(kBits, columns - first);
-        Wide v[kBits];
-        for (int64_t i = 0; i < count; ++i) {
-          v[i] = static_cast<Wide>(g[first + i]) + static_cast<Wide>(e[first + i]);
-        }
-        if (count == kBits) {  // loops of known length
-          bits[word] = signs(v, kBits);
-          sums.add(v, kBits);
-        } else {
-          bits[word] = signs(v, count);
-          sums.add(v, count);
-        }
-        if constexpr (kSame) std::copy_n(v, count, left + first);
-        upper += __builtin_popcount(bits[word]);
-        if ((word + 1) % kWordsOfSum == 0) sums.move_to(total);
-      }
-      sums.move_to(total);
+      for_each_part(columns, [&](int64_t i, int64_t count) {
+        Wide* v = wide_v;
+        if constexpr (kSame) v = left + i;
+        upper += loops.split_signs(count, widened(g + i, count, wide_g),
+                                   widened(e + i, count, wide_e), v, bits + i / kBits, total);
+      });
       // scales[0] stands for a set bit, scales[1] for an unset one.
       const int64_t counts[2] = {upper, columns - upper};
       for (int kind = 0; kind < 2; ++kind) {
         const double mean = counts[kind] > 0 ? total[kind] / static_cast<double>(counts[kind]) : 0;
         scales[kind] = T(static_cast<Wide>(mean));
       }
-      // Second pass: the difference between v and the scale of its bit.
+      // The difference between v and the scale of its bit.
       const Wide set = static_cast<Wide>(scales[0]), unset = static_cast<Wide>(scales[1]);
-      for (int64_t i = 0; i < columns; ++i) {
-        Wide v;
-        if constexpr (kSame) {
-          v = left[i];
-        } else {
-          v = static_cast<Wide>(g[i]) + static_cast<Wide>(e[i]);
+      if constexpr (kSame) {
+        loops.subtract_by_sign(columns, left, set, unset, left);
+      } else {
+        for (int64_t i = 0; i < columns; ++i) {
+          const Wide v = static_cast<Wide>(g[i]) + static_cast<Wide>(e[i]);
+          left[i] = T(v - (v >= 0 ? set : unset));
         }
-        left[i] = T(v - (v >= 0 ? set : unset));
       }
     }
   });
@@ -128,18 +97,15 @@ void dequantize(const Call& call) {
   parallel_ranges(call.context, rows, grain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T set = scales[row * 2], unset = scales[row * 2 + 1];
+      const uint32_t* const from = bits + row * words;
       T* const to = out + row * columns;
-      for (int64_t word = 0; word < words; ++word) {
-        const uint32_t each = bits[row * words + word];
-        const int64_t first = word * kBits;
-        if (first + kBits <= columns) {
-          for (int64_t i = 0; i < kBits; ++i) {
-            to[first + i] = (each & (1u << i)) != 0 ? set : unset;
-          }
-        } else {
-          for (int64_t i = 0; first + i < columns; ++i) {
-            to[first + i] = (each & (1u << i)) != 0 ? set : unset;
-          }
+      if constexpr (std::is_floating_point_v<T>) {
+        this_machines_loops<T>().choose_by_bit(columns, from, set, unset, to);
+      } else {
+        for (int64_t i = 0; i < columns; i += kBits) {
+          const uint32_t word = from[i / kBits];
+          const int64_t count = std::min(kBits, columns - i);
+          for (int64_t j = 0; j < count; ++j) to[i + j] = (word & (1u << j)) != 0 ? set : unset;
         }
       }
     }

@@ -602,6 +602,88 @@ struct Loops {
       }
     }
   }
+
+  static constexpr int kWord = 32;  // bits of a word, which hold kWord / kLanes vectors
+
+  // Bit l is v[l] >= 0.
+  static uint32_t signs(Vector v) {
+#if defined(__AVX512F__)
+    if constexpr (kSingle) {
+      return _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GE_OQ);
+    } else {
+      return _mm512_cmp_pd_mask(v, _mm512_setzero_pd(), _CMP_GE_OQ);
+    }
+#elif defined(__AVX2__)
+    if constexpr (kSingle) {
+      return _mm256_movemask_ps(reinterpret_cast<__m256>(v >= 0));
+    } else {
+      return _mm256_movemask_pd(reinterpret_cast<__m256d>(v >= 0));
+    }
+#elif defined(__SSE2__)
+    if constexpr (kSingle) {
+      return _mm_movemask_ps(reinterpret_cast<__m128>(v >= 0));
+    } else {
+      return _mm_movemask_pd(reinterpret_cast<__m128d>(v >= 0));
+    }
+#else
+    uint32_t bits = 0;
+    for (int l = 0; l < kLanes; ++l) bits |= v[l] >= 0 ? uint32_t(1) << l : 0;
+    return bits;
+#endif
+  }
+
+  static int64_t split_signs(int64_t count, const Real* gradient, const Real* residual, Real* v,
+                             uint32_t* bits, double* sums) {
+    Vector upper = every(0), lower = every(0);
+    int64_t set = 0, i = 0;
+    for (; i + kWord <= count; i += kWord) {
+      uint32_t word = 0;
+#pragma GCC unroll 16
+      for (int j = 0; j < kWord; j += kLanes) {
+        const Vector each = load(gradient + i + j) + load(residual + i + j);
+        upper += each >= 0 ? each : every(0);
+        lower += each >= 0 ? every(0) : each;
+        word |= signs(each) << j;
+        store(each, v + i + j);
+      }
+      bits[i / kWord] = word;
+      set += __builtin_popcount(word);
+    }
+    for (int l = 0; l < kLanes; ++l) {
+      sums[0] += static_cast<double>(upper[l]);
+      sums[1] += static_cast<double>(lower[l]);
+    }
+    if (i == count) return set;
+    uint32_t word = 0;
+    for (int64_t j = i; j < count; ++j) {
+      v[j] = gradient[j] + residual[j];
+      if (v[j] >= 0) word |= uint32_t(1) << (j - i);
+      sums[v[j] >= 0 ? 0 : 1] += static_cast<double>(v[j]);
+    }
+    bits[i / kWord] = word;
+    return set + __builtin_popcount(word);
+  }
+
+  static void subtract_by_sign(int64_t count, const Real* v, Real set, Real unset, Real* out) {
+    const auto subtract = [&](Vector each) {
+      return each - (each >= 0 ? every(set) : every(unset));
+    };
+    map(count, subtract, v, out);
+  }
+
+  static void choose_by_bit(int64_t count, const uint32_t* bits, Real set, Real unset, Real* out) {
+    Words lane;
+    for (int l = 0; l < kLanes; ++l) lane[l] = Bits(1) << l;
+    int64_t i = 0;
+    for (; i + kWord <= count; i += kWord) {
+#pragma GCC unroll 16
+      for (int j = 0; j < kWord; j += kLanes) {
+        const Words word = Words{} + static_cast<Bits>(bits[i / kWord] >> j);
+        store((word & lane) != 0 ? every(set) : every(unset), out + i + j);
+      }
+    }
+    for (; i < count; ++i) out[i] = (bits[i / kWord] >> (i % kWord) & 1) != 0 ? set : unset;
+  }
 };
 
 template <typename Real>
@@ -617,6 +699,9 @@ constexpr VectorLoops<Real> vector_loops() {
           L::largest,
           L::add_to_largest,
           L::select_largest,
+          L::split_signs,
+          L::subtract_by_sign,
+          L::choose_by_bit,
           L::kLanes};
 }
 

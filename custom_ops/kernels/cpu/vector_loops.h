@@ -42,7 +42,17 @@ struct VectorLoops {
   // ones, not-a-number above all.
   void (*select_largest)(int64_t rows, int64_t kept, const T* x, Key* keys, int64_t* row_of,
                          int64_t* places);
+  // v = gradient + residual; bit i % 32 of bits[i / 32] is v[i] >= 0, unused bits are 0; the sums of
+  // v with a set bit and without one are added to sums[0] and sums[1]. Returns how many are set. For
+  // up to kSigns numbers: sums of more in T would lose digits.
+  int64_t (*split_signs)(int64_t count, const T* gradient, const T* residual, T* v, uint32_t* bits,
+                         double* sums);
+  // out = v - (v >= 0 ? set : unset).
+  void (*subtract_by_sign)(int64_t count, const T* v, T set, T unset, T* out);
+  // out[i] = bit i % 32 of bits[i / 32] ? set : unset.
+  void (*choose_by_bit)(int64_t count, const uint32_t* bits, T set, T unset, T* out);
   int lanes;
+  static constexpr int64_t kSigns = 512;
 };
 
 template <typename T>
