@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.plan import Grid
+from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import Dim, Dims, fixed, moves, target_size
 from graphscale.passes.spatial.mapping import Change, Option, Parameters
@@ -42,6 +43,9 @@ class _Expand(Rule):
         shape = analyzer.shape(output)
         dims = (*(fixed(1) for _ in range(len(shape) - len(dims))), *dims)
         like = _like(node, analyzer)
+        # Heights and widths come last, behind the batch, the channels and groups of channels.
+        axes = max(len(analyzer.shape(value)) for value in graph_inputs(analyzer.model)) - 2
+        first = max(2, len(shape) - axes)
         result: list[Dim] = []
         for position, (dim, size) in enumerate(zip(dims, shape, strict=True)):
             if target_size(dim) == size:
@@ -50,8 +54,8 @@ class _Expand(Rule):
                 result.append(like[position])
             elif moves(dim):
                 raise unfollowed(node, "repeats a height or width")
-            elif position >= 2 and target_size(dim) == 1:
-                result.append(analyzer.spread(node, position, position - 2, size, OnePixel()))
+            elif position >= first and target_size(dim) == 1:
+                result.append(analyzer.spread(node, position, position - first, size, OnePixel()))
             else:
                 result.append(fixed(size))
         analyzer.dims[output] = tuple(result)

@@ -68,3 +68,31 @@ def test_a_number_for_each_channel_is_repeated_for_all_tokens(shape: str) -> Non
     tokens = outputs["tokens"]
     assert tokens.shape[2] < 1024
     np.testing.assert_allclose(outputs["y"], tokens * tokens.mean(2, keepdims=True), rtol=1e-5)
+
+
+def test_a_number_for_each_group_of_channels_is_repeated_for_its_pixels() -> None:
+    """As in EvoNorm: a map is divided by the largest number of each of two groups of channels."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        groups = Reshape (c, grouped)
+        largest = ReduceMax <keepdims=1> (groups, inside)
+        spread = Expand (largest, sizes)
+        map = Reshape (spread, whole)
+        y = Sub (c, map)
+    """
+    target = graph(
+        nodes,
+        w=(4, 3, 3, 3),
+        grouped=np.array([1, 2, 2, 32, 32]),
+        inside=np.array([2, 3, 4]),
+        sizes=np.array([1, 2, 2, 32, 32]),
+        whole=np.array([1, 4, 32, 32]),
+    )
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    inner = onnx.ModelProto.FromString(pretrain.SerializeToString())
+    inner.graph.output.add(name="c")
+    outputs = run(inner)
+    assert outputs["c"].shape[2] < 32
+    groups = outputs["c"].reshape(1, 2, -1)
+    wanted = groups - groups.max(2, keepdims=True)
+    np.testing.assert_allclose(outputs["y"].reshape(1, 2, -1), wanted, rtol=1e-5, atol=1e-6)
