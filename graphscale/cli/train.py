@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 recipes:
-  late         smaller images, which become larger in steps, at the full learning rate for 70 % of
+  late         smaller images, which become larger in steps, at the full learning rate for 80 % of
                the training; then the target, while the rate decays; 83 % of --epochs (default)
   paper        smaller images and kernels until one epoch before the first drop of the rate
                (arXiv 1610.03623), then the target; needs --schedule steps
@@ -142,9 +142,10 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--augmentation",
-        choices=("crop-flip", "crop", "none"),
+        choices=("crop-flip", "crop", "trivial-augment", "rand-augment", "none"),
         default="crop-flip",
-        help="random parts of the images, mirrored or not (default: crop-flip)",
+        help="random parts of the images, mirrored or not, and torchvision's TrivialAugmentWide or "
+        "RandAugment after both (default: crop-flip)",
     )
     group.add_argument(
         "--workers", type=int, help="processes that decode images (default: all cores)"

@@ -27,6 +27,7 @@ from graphscale.core.model_files import ModelLike, load_model
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
+from graphscale.passes.normalize.unroll_loops import UnrollLoops
 from graphscale.passes.normalize.untie_weights import UntieWeights
 
 # Two batch sizes give the line on which a number depends on the batch, the third confirms it.
@@ -134,6 +135,7 @@ def _normal(model: ir.Model) -> ir.Model:
     copy.meta.update(model.meta)
     normalize(copy, keep=TRANSLATIONS)
     SelectBranches()(copy)
+    UnrollLoops()(copy)
     return copy
 
 

@@ -24,7 +24,7 @@ from graphscale.core.detached_tensors import detached, node_tensors
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.external_data import INLINE, ExternalData, map_file
 from graphscale.core.files import replacing
-from graphscale.core.well_formed import check_nodes, check_order, checked_tensor
+from graphscale.core.well_formed import check_nodes, check_order, check_versions, checked_tensor
 
 ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
@@ -124,6 +124,7 @@ def _from_proto(
     for graph in [model.graph, *model.functions.values()]:
         if "ai.onnx" in graph.opset_imports:  # the other name of the domain ""
             graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
+    check_versions(model, name)
     check_nodes(model, name)
     check_order(model, name)
     model.meta["source"] = name

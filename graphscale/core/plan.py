@@ -19,12 +19,15 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular, replacing
 from graphscale.core.json_fields import JsonError, JsonObject, entries, integer, size
 from graphscale.core.lookups import KINDS as LOOKUP_KINDS
+from graphscale.core.shifted_windows import KIND as SHIFTED_WINDOWS
 from graphscale.core.state_dicts import METADATA_KEY, plans
 
 FORMAT = 2  # of the JSON; a plan of any other format is refused
 # Tables of coordinates, whose numbers lie on a line along each axis; see WeightPlan.
 COORDINATE_KINDS = ("pixels", "centres")
-WEIGHT_KINDS = ("kernel", "interface", "table", *COORDINATE_KINDS, *LOOKUP_KINDS)
+# Tables whose numbers follow from the sizes alone; nothing trains them.
+DERIVED_KINDS = (*LOOKUP_KINDS, SHIFTED_WINDOWS)
+WEIGHT_KINDS = ("kernel", "interface", "table", *COORDINATE_KINDS, *DERIVED_KINDS)
 INITIALIZATIONS = ("resize", "fresh", "")  # see Plan.init
 
 
@@ -102,7 +105,8 @@ class WeightPlan:
             coordinates have kinds of their own, by what both networks have in common: 'pixels' (the
             first number and the step, as in 0.5, 1.5, 2.5 …) or 'centres' (the numbers at the outer
             edges of the map, as in linspace(-1, 1)). Indices into a table of relative positions
-            follow from the sizes alone, by 'offsets' or by 'distances' (`core.lookups`).
+            follow from the sizes alone, by 'offsets' or by 'distances' (`core.lookups`), and so
+            does the mask of 'shifted windows' (`core.shifted_windows`).
         factors: For each dimension its factors in row-major order, as (target, pre-train) sizes: a
             row dimension C·H·W has three. A factor whose two sizes differ is resampled. Rows that
             stand on maps joined by Concat are one `JoinedFactor`; each part is resized by itself.

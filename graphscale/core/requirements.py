@@ -9,6 +9,8 @@ _INSTALL = {
     "pip install 'graphscale[cpu]' or 'graphscale[gpu]'",
     "torch": "torch is not installed; pip install 'graphscale[torch]'",
     "PIL": "Pillow is not installed; pip install 'graphscale[train]'",
+    "torchvision": "torchvision is not installed; pip install torchvision, from the index that "
+    "torch came from",
     "matplotlib": "matplotlib is not installed; pip install 'graphscale[train]'",
 }
 

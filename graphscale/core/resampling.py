@@ -91,3 +91,18 @@ def _cubic(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     far = a * (x**3 - 5 * x**2 + 8 * x - 4)
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+@lru_cache
+def adaptive_averages(source: int, target: int) -> np.ndarray:
+    """Adaptive average pooling of `source` pixels to `target`, as a target×source float64 matrix.
+
+    Window i goes from pixel floor(i·source/target) to before pixel ceil((i + 1)·source/target), as
+    in torch.nn.AdaptiveAvgPool2d; the windows may be of different sizes.
+    """
+    found = np.zeros((target, source))
+    for i in range(target):
+        window = slice(i * source // target, -(-(i + 1) * source // target))
+        found[i, window] = 1 / (window.stop - window.start)
+    found.flags.writeable = False  # the cache hands it out again
+    return found

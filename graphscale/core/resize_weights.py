@@ -14,10 +14,10 @@ import ml_dtypes  # noqa: F401  (numpy's bfloat16)
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.core.lookups import KINDS as LOOKUP_KINDS
 from graphscale.core.lookups import lookup_indices
 from graphscale.core.plan import (
     COORDINATE_KINDS,
+    DERIVED_KINDS,
     Factor,
     JoinedFactor,
     WeightPlan,
@@ -30,6 +30,8 @@ from graphscale.core.resampling import (
     interpolation_matrix,
     shrink_matrix,
 )
+from graphscale.core.shifted_windows import KIND as SHIFTED_WINDOWS
+from graphscale.core.shifted_windows import crosses_border
 
 _BLOCK = 1 << 22  # numbers that are resized at once
 # Rows of the Kronecker product of neighbouring axes' matrices up to which one product with it takes
@@ -81,9 +83,9 @@ def _lazy(
     factors = [factor for dim in plan.factors for factor in dim]
 
     def compute() -> ir.TensorProtocol:
-        if plan.kind in LOOKUP_KINDS:
-            indices = lookup_indices(plan.kind, [sizes[1 - given] for sizes in factors])
-            array = indices.astype(tensor.dtype.numpy())
+        if plan.kind in DERIVED_KINDS:
+            real = [dim for dim in plan.factors if [tuple(sizes) for sizes in dim] != [(1, 1)]]
+            array = _derived(tensor, plan.kind, [sizes[1 - given] for dim in real for sizes in dim])
             return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
         array = tensor.numpy().reshape([factor_sizes(factor)[given] for factor in factors])
         array = _resize(array, factors, matrix, given)
@@ -92,6 +94,14 @@ def _lazy(
     return ir.LazyTensor(
         compute, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name, cache=False
     )
+
+
+def _derived(tensor: ir.TensorProtocol, kind: str, sizes: list[int]) -> np.ndarray:
+    """The numbers of a table of one of `DERIVED_KINDS` at these sizes of its factors."""
+    if kind != SHIFTED_WINDOWS:
+        return lookup_indices(kind, sizes).astype(tensor.dtype.numpy())
+    given = tensor.numpy()
+    return np.where(crosses_border(sizes), given.min(), np.zeros((), given.dtype))
 
 
 def _resize(

@@ -13,6 +13,17 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 
 
+def check_versions(model: ir.Model, name: str) -> None:
+    """Raise where the model imports a version of an operator set that cannot exist."""
+    for graph in (model.graph, *model.functions.values()):
+        for domain, version in graph.opset_imports.items():
+            if not 1 <= version < 1 << 31:
+                raise GraphScaleError(
+                    f"{name}: imports version {version} of the operator set {domain or 'ai.onnx'}, "
+                    "which does not exist; export the model again"
+                )
+
+
 def check_order(model: ir.Model, name: str) -> None:
     """Sort the nodes of a graph that is not sorted; raise where nothing computes a value."""
     for graph in (model.graph, *model.functions.values()):
@@ -61,6 +72,13 @@ def checked_tensor(tensor: ir.TensorProtocol | None, name: str) -> ir.TensorProt
     if tensor is None:
         return None
     sizes = list(tensor.shape.numpy())
+    try:
+        _ = tensor.dtype
+    except ValueError:
+        raise GraphScaleError(
+            f"{name}: tensor {tensor.name!r} has a type that ONNX does not have; export the model "
+            "again"
+        ) from None
     external = isinstance(tensor, ir.ExternalTensor)
     odd = tensor.dtype == ir.DataType.UNDEFINED or (external and tensor.dtype == ir.DataType.STRING)
     if odd or any(size < 0 for size in sizes):

@@ -11,10 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
+from graphscale.core.resampling import adaptive_averages
 from graphscale.modules.program_graph import NotTranslatedError, Number, ProgramGraph
+from graphscale.passes.graph.fixed_weights import mark_fixed
 
 _ATEN = torch.ops.aten
 _END = 2**63 - 1  # as the end of a Slice: all of the axis
@@ -65,6 +68,7 @@ for _name in ("abs", "ceil", "cos", "erf", "exp", "floor", "log", "mish", "neg",
 for _name in ("relu", "sigmoid", "sin", "sqrt", "tanh"):
     TRANSLATIONS[getattr(_ATEN, _name).default] = _unary(_name.capitalize())
 TRANSLATIONS |= {
+    _ATEN.square.default: lambda graph, x: graph.op("Mul", x, x),
     _ATEN.hardsigmoid.default: _unary("HardSigmoid", alpha=1 / 6, beta=0.5),
     _ATEN.hardswish.default: _unary("HardSwish"),
     _ATEN.relu6.default: lambda graph, x: _clip(graph, x, 0.0, 6.0),
@@ -319,6 +323,24 @@ def _average_pool_1d(graph, x, kernel, stride, padding, ceil_mode, include_paddi
     return _average_pool(graph, x, kernel, stride, padding, ceil_mode, include_padding, None)
 
 
+@_translates(_ATEN.adaptive_avg_pool1d.default, _ATEN.adaptive_avg_pool2d.default)
+def _adaptive_average_pool(graph: ProgramGraph, x: ir.Value, sizes: Sequence[int]) -> ir.Value:
+    """Windows of different sizes: a product with a matrix of averages along each axis."""
+    before = tuple(x.shape)[-len(sizes) :]
+    _require(all(isinstance(size, int) for size in (*before, *sizes)))
+    matrices = [adaptive_averages(*each) for each in zip(before, sizes)]
+    if len(sizes) == 2:
+        x = graph.op("MatMul", _fixed_matrix(graph, matrices[0]), x)
+    return graph.op("MatMul", x, _fixed_matrix(graph, matrices[-1].T))
+
+
+def _fixed_matrix(graph: ProgramGraph, matrix: np.ndarray) -> ir.Value:
+    """A matrix that nothing trains."""
+    value = graph.constant(matrix, graph.dtype)
+    mark_fixed(value)
+    return value
+
+
 def _resize(
     graph: ProgramGraph, x: ir.Value, sizes: Any, scales: Any, **attributes: Any
 ) -> ir.Value:
@@ -367,12 +389,25 @@ TRANSLATIONS |= {
 }
 
 
+@_translates(_ATEN.linalg_vector_norm.default)
+def _vector_norm(
+    graph: ProgramGraph, x: ir.Value, order: float, axes: _Ints | None, keep: bool, _: Any
+) -> ir.Value:
+    _require(order in (1, 2))
+    return _reduction("ReduceL1" if order == 1 else "ReduceL2")(graph, x, axes, keep)
+
+
 # --- moving elements ------------------------------------------------------------------------------
 
 
 @_translates(_ATEN.view.default, _ATEN.reshape.default, _ATEN._unsafe_view.default)
 def _reshape(graph: ProgramGraph, x: ir.Value, sizes: Sequence) -> ir.Value:
     return graph.op("Reshape", x, graph.sizes(sizes))
+
+
+@_translates(_ATEN.reshape_as.default, _ATEN.view_as.default)
+def _reshape_as(graph: ProgramGraph, x: ir.Value, other: ir.Value) -> ir.Value:
+    return graph.op("Reshape", x, graph.op("Shape", other))
 
 
 @_translates(_ATEN.flatten.using_ints)
@@ -419,6 +454,26 @@ def _expand(graph: ProgramGraph, x: ir.Value, sizes: Sequence, _: bool) -> ir.Va
     return graph.op("Expand", x, graph.sizes(kept))
 
 
+@_translates(_ATEN.repeat_interleave.self_int)
+def _repeat_interleave(
+    graph: ProgramGraph, x: ir.Value, repeats: int, axis: int | None, _: Any
+) -> ir.Value:
+    _require(isinstance(repeats, int) and axis is not None)
+    axis %= _rank(x)
+    sizes = [-1 if at == axis else size for at, size in enumerate(x.shape)]
+    _require(all(isinstance(size, int) for size in sizes))
+    each = graph.op("Unsqueeze", x, graph.constant([axis + 1]))
+    counts = [repeats if at == axis + 1 else 1 for at in range(_rank(x) + 1)]
+    return graph.op(
+        "Reshape", graph.op("Expand", each, graph.constant(counts)), graph.constant(sizes)
+    )
+
+
+@_translates(_ATEN.expand_as.default)
+def _expand_as(graph: ProgramGraph, x: ir.Value, other: ir.Value) -> ir.Value:
+    return graph.op("Expand", x, graph.op("Shape", other))
+
+
 @_translates(_ATEN.cat.default)
 def _cat(graph: ProgramGraph, parts: Sequence[ir.Value], axis: int) -> ir.Value:
     _require(len({_rank(part) for part in parts}) == 1)
@@ -456,6 +511,31 @@ def _slice(
         return x
     numbers = [graph.constant([each]) for each in (start, end, axis, step)]
     return graph.op("Slice", x, *numbers)
+
+
+@_translates(_ATEN.roll.default)
+def _roll(graph: ProgramGraph, x: ir.Value, shifts: _Ints, axes: _Ints) -> ir.Value:
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    sizes = [x.shape[axis] for axis in axes]
+    _require(bool(axes) and all(isinstance(size, int) for size in sizes))
+    for size, shift, axis in zip(sizes, _ints(shifts, len(axes)), axes, strict=True):
+        indices = [(pixel - shift) % size for pixel in range(size)]
+        x = graph.op("Gather", x, graph.constant(indices), axis=axis)
+    return x
+
+
+@_translates(_ATEN.unfold.default)
+def _unfold(graph: ProgramGraph, x: ir.Value, axis: int, size: int, step: int) -> ir.Value:
+    rank = _rank(x)
+    axis %= rank
+    length = x.shape[axis]
+    _require(isinstance(length, int))
+    starts = range(0, length - size + 1, step)
+    indices = [[start + pixel for pixel in range(size)] for start in starts]
+    windows = graph.op("Gather", x, graph.constant(indices), axis=axis)
+    # ONNX puts a window's pixels behind the windows, torch at the end.
+    order = [at for at in range(rank + 1) if at != axis + 1]
+    return graph.op("Transpose", windows, perm=[*order, axis + 1])
 
 
 @_translates(_ATEN.select.int)

@@ -87,6 +87,9 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
             nodes.setdefault(module.get_submodule(path), []).append(node)
     for path, layer in module.named_modules():
         _token_attributes(layer, nodes.get(layer, []))
+        _window_attributes(layer, nodes.get(layer, []))
+        if isinstance(getattr(layer, "fc1", None), nn.Conv2d) and hasattr(layer, _EXPECTED):
+            setattr(layer, _EXPECTED, layer.fc1.weight.shape[-1])
         if isinstance(getattr(layer, "proj", None), nn.Conv2d):
             _patch_embedding(layer, nodes.get(layer.proj, []))
         editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
@@ -266,7 +269,11 @@ def _pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
 
 
 def _adaptive_pool(layer: nn.Module, nodes: list[ir.Node]) -> None:
-    sizes = _only([_sizes(node.outputs[0]) for node in nodes if node.op_type in _POOLS], "size")
+    pools = [node for node in nodes if node.op_type in _POOLS]
+    read = {value for node in pools for value in node.inputs}
+    # Windows of different sizes are one product for each axis, of which the last one is read.
+    pools = [node for node in pools if node.outputs[0] not in read]
+    sizes = _only([_sizes(node.outputs[0]) for node in pools], "size")
     if sizes is None or layer.output_size is None:
         return
     old = layer.output_size
@@ -332,31 +339,124 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
     """Set the sizes that timm's layers for tokens remember.
 
     These are the shape of relative positions (RelPosBias, of whose square root the index has as
-    many) and the height and width of the map that tokens are unflattened to (LeViT's Subsample).
+    many), the numbers of tokens (EfficientFormerV2), and the height and width of the map that
+    tokens are unflattened to (LeViT's Subsample; a smaller map's are called resolution2).
     """
-    index = getattr(layer, "relative_position_index", None)
-    if isinstance(index, torch.Tensor) and isinstance(getattr(layer, "bias_shape", None), tuple):
-        tokens = math.isqrt(index.numel())
-        layer.bias_shape = (tokens, tokens, *layer.bias_shape[2:])
-        layer.window_area = tokens
-    if isinstance(getattr(layer, "resolution", None), tuple):
-        sizes = [_unflattened(node) for node in nodes if node.op_type == "Reshape"]
+    tokens = _tokens(layer)
+    if tokens is not None:
+        queries, keys = tokens
+        if isinstance(getattr(layer, "resolution", None), int):
+            layer.resolution = math.isqrt(keys)
+        if isinstance(getattr(layer, "bias_shape", None), tuple):
+            layer.bias_shape = (queries, keys, *layer.bias_shape[2:])
+            layer.window_area = keys
+        for name, number in (("N", keys), ("N2", queries)):
+            if hasattr(layer, name):
+                setattr(layer, name, number)
+    name = "resolution2" if hasattr(layer, "resolution2") else "resolution"
+    if isinstance(getattr(layer, name, None), tuple):
+        sizes = [_unflattened(node, tokens or ()) for node in nodes if node.op_type == "Reshape"]
         found = _only([each for each in sizes if each is not None], "size")
         if found is not None:
-            layer.resolution = found
+            setattr(layer, name, found)
 
 
-def _unflattened(node: ir.Node) -> tuple[int, int] | None:
-    """Height and width of the map that a Reshape makes of tokens; None for any other Reshape."""
+def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    """Set the sizes that attention in windows remembers, Swin's say, also in the layers inside it.
+
+    These are the window's size and number of pixels, the shift by half a window, and the size of
+    the map that is cut.
+    """
+    name = next((name for name in _WINDOWS if hasattr(layer, name)), None)
+    cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"] if name else []
+    found = _only([each for each in cuts if each is not None], "window")
+    if found is not None:
+        whole, numbers = found
+        # Where a grid of pixels from all over the map is a window, its sizes come first.
+        window = numbers[1::2] if getattr(layer, "partition_block", True) else numbers[::2]
+        if isinstance(getattr(layer, "input_resolution", None), tuple):
+            layer.input_resolution = whole
+    elif name is not None and isinstance(getattr(layer, name), int):
+        # The whole map is one window, of as many pixels as there are relative positions.
+        tokens = next(filter(None, map(_tokens, layer.modules())), None)
+        if tokens is None:
+            return
+        window = (math.isqrt(tokens[1]),) * 2
+    else:
+        return
+    for each in layer.modules():
+        old = getattr(each, name, None)
+        if not isinstance(old, int | tuple | list):
+            continue
+        old = (old, old) if isinstance(old, int) else tuple(old)
+        if old == window:
+            continue
+        _set_like(each, name, window)
+        if hasattr(each, "window_area"):
+            each.window_area = math.prod(window)
+        shift = getattr(each, "shift_size", 0)
+        shift = (shift, shift) if isinstance(shift, int) else tuple(shift)
+        if any(shift):
+            halves = [new // 2 if s else 0 for s, new in zip(shift, window)]
+            _set_like(each, "shift_size", halves)
+
+
+def _tokens(layer: nn.Module) -> tuple[int, int] | None:
+    """How many queries and keys the layer's index of relative positions is for, if it has one."""
+    for name in _INDICES:
+        index = getattr(layer, name, None)
+        if isinstance(index, torch.Tensor):
+            tokens = math.isqrt(index.numel())
+            return (tokens, tokens) if index.ndim != 2 else tuple(index.shape)
+    return None
+
+
+def _set_like(layer: nn.Module, name: str, values: Sequence[int]) -> None:
+    """Set an attribute to values per axis, as the number, list or tuple that it was."""
+    old = getattr(layer, name)
+    setattr(layer, name, values[0] if isinstance(old, int) else type(old)(values))
+
+
+def _windows(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The sizes of a map that a Reshape cuts into windows, and the four numbers it is cut into.
+
+    None for any other Reshape.
+    """
     before, after = (
         () if value.shape is None else tuple(value.shape)
         for value in (node.inputs[0], node.outputs[0])
     )
-    if len(before) != 3 or len(after) != 4 or before[2] != after[3]:
+    if len(before) != 4 or len(after) != 6:
         return None
-    height, width = after[1:3]
-    whole = isinstance(height, int) and isinstance(width, int) and height * width == before[1]
-    return (height, width) if whole else None
+    for at in (1, 2):  # channels last or first
+        whole, numbers = before[at : at + 2], after[at : at + 4]
+        if all(isinstance(size, int) for size in (*whole, *numbers)) and whole == (
+            numbers[0] * numbers[1],
+            numbers[2] * numbers[3],
+        ):
+            return whole, numbers
+    return None
+
+
+def _unflattened(node: ir.Node, numbers: tuple[int, ...]) -> tuple[int, int] | None:
+    """Height and width of the map that a Reshape makes of tokens; None for any other Reshape.
+
+    A map with channels first is told from heads of attention by the `numbers` of tokens.
+    """
+    before, after = (
+        () if value.shape is None else tuple(value.shape)
+        for value in (node.inputs[0], node.outputs[0])
+    )
+    if len(after) != 4 or not before:
+        return None
+    if len(before) == 3 and before[2] == after[3]:
+        sizes, numbers = after[1:3], (before[1],)
+    elif before[-1] in numbers:
+        sizes, numbers = after[2:], (before[-1],)
+    else:
+        return None
+    whole = all(isinstance(size, int) for size in sizes) and math.prod(sizes) in numbers
+    return sizes if whole else None
 
 
 def _linear(layer: nn.Linear, nodes: list[ir.Node]) -> None:
@@ -368,6 +468,12 @@ def _layer_norm(layer: nn.LayerNorm, nodes: list[ir.Node]) -> None:
         layer.normalized_shape = tuple(layer.weight.shape)
 
 
+# timm's head of VGG pools maps to the size of its first kernel, which it remembers here.
+_EXPECTED = "input_kernel_size"
+# What attention in windows calls the sizes of a window: Swin's, and MaxViT's in timm.
+_WINDOWS = ("window_size", "partition_size")
+# What attention calls the index that looks up relative positions: Swin's, and LeViT's.
+_INDICES = ("relative_position_index", "attention_bias_idxs")
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _ADAPTIVE_POOLS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
@@ -382,6 +488,7 @@ _PADDINGS = (
 _POOLS = (
     *("AveragePool", "GlobalAveragePool", "ReduceMean", "MaxPool", "GlobalMaxPool", "ReduceMax"),
     "Resize",  # where adaptive pooling repeats pixels
+    "MatMul",  # where its windows are of different sizes
 )
 
 _EDITORS: dict[type, Callable[[nn.Module, list[ir.Node]], None]] = {

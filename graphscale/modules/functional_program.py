@@ -19,12 +19,12 @@ from torch import fx
 from graphscale.modules.example import Example
 
 _ATEN = torch.ops.aten
-# Operators that may return their very input although their schema does not say so.
 # Adaptive pooling -> the pooling by windows and the interpolation that do the same at some sizes.
 _ADAPTIVE_POOLS = {
     _ATEN.adaptive_avg_pool1d.default: (_ATEN.avg_pool1d.default, _ATEN.upsample_nearest1d.vec),
     _ATEN.adaptive_avg_pool2d.default: (_ATEN.avg_pool2d.default, _ATEN.upsample_nearest2d.vec),
 }
+# Operators that may return their very input although their schema does not say so.
 _MAY_RETURN_INPUT = {"aten::dropout", "aten::feature_dropout", "aten::alpha_dropout"}
 
 
@@ -96,7 +96,10 @@ def _rewrite_batch_norm(node: fx.Node) -> bool:
 def _rewrite_adaptive_pool(
     node: fx.Node, pool: torch._ops.OpOverload, repeat: torch._ops.OpOverload
 ) -> bool:
-    """Replace adaptive average pooling by a mean, by windows of one size, or by repeated pixels."""
+    """Replace adaptive average pooling by a mean, by windows of one size, or by repeated pixels.
+
+    Pooling by windows of different sizes stays as it is.
+    """
     x, after = node.args[0], list(node.args[1])
     before = list(x.meta["val"].shape[-len(after) :])
     if set(after) == {1}:
@@ -110,8 +113,7 @@ def _rewrite_adaptive_pool(
         return True
     if all(large % small == 0 for small, large in zip(before, after)):
         node.target, node.args = repeat, (x, after, None)
-        return True
-    return False
+    return True  # else the operator itself is translated
 
 
 def _equal_windows(before: int, after: int) -> tuple[int, int] | None:

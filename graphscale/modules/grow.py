@@ -18,9 +18,8 @@ from graphscale.convert.importer import load
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.lookups import KINDS as LOOKUP_KINDS
 from graphscale.core.model_files import ModelLike
-from graphscale.core.plan import Plan, WeightPlan
+from graphscale.core.plan import DERIVED_KINDS, Plan, WeightPlan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
 from graphscale.modules.check_image_size import forget_image_size
@@ -135,7 +134,7 @@ def grown_tensors(
     """
     grown: dict[str, torch.Tensor] = {}
     for weight in weights:
-        if weight.kind in LOOKUP_KINDS:  # they follow from the sizes, and may be in no state dict
+        if weight.kind in DERIVED_KINDS:  # they follow from the sizes, and may be in no state dict
             if weight.name in given:
                 grown[weight.name] = grow_weight(given[weight.name], weight, resize)
             continue

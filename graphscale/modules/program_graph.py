@@ -103,6 +103,8 @@ class ProgramGraph:
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:
+    if isinstance(value, Number):  # as the groups of a convolution with weights for each image
+        raise NotTranslatedError
     if isinstance(value, str):
         return ir.AttrString(name, value)
     if isinstance(value, float):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.kernel_sizes import KernelTable
-from graphscale.core.plan import Plan
+from graphscale.core.plan import DERIVED_KINDS, Plan
 from graphscale.modules.check_image_size import check_image_size, forget_image_size
 from graphscale.modules.computed_weights import (
     ComputedWeights,
@@ -116,8 +116,9 @@ def shrink_module(
     Returns:
         A module of the same class with the same state-dict keys, whose attribute `graphscale_plan`
         holds the plan (`graphscale_plan.image_size` is the size of images that it takes). Where the
-        class cannot take the plan's sizes, a warning says why, and the result is the module that
-        `load` makes of the shrunk graph. A shrunk module may be shrunk again: growing the result
+        class cannot take the plan's sizes, kernels of 3 pixels stay as they are, if that helps;
+        else the result is the module that `load` makes of the shrunk graph. A warning says which,
+        and why. A shrunk module may be shrunk again: growing the result
         gives the shrunk module, which grows once more.
 
     Raises:
@@ -179,10 +180,32 @@ def _named_for_modules() -> Iterator[None]:
 
 
 def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
-    result = _attempt(module, example, options, whole=False)
+    result, refusal = None, None
+    try:
+        result = _attempt(module, example, options, whole=False)
+    except GraphScaleError as error:
+        refusal = error
+    if result is not None and result.reason is not None and _cuts_windows(result.model.graph):
+        # The class may be one whose windows cannot be made smaller.
+        with suppress(GraphScaleError):
+            result = _attempt(module, example, {**options, "scale_windows": False}, whole=False)
+    if result is None or result.reason is not None:
+        # Or one that needs maps of exactly the sizes that kernels of even size cannot keep.
+        odd = _odd_kernels(module, example, options)
+        if odd is not None:
+            reason = refusal or result.reason
+            warnings.warn(
+                f"{type(module).__name__}: kernels of 3 pixels keep their size, because with "
+                f"smaller ones {reason}",
+                stacklevel=4,
+            )
+            result = odd
+    if result is None:
+        raise refusal
     if result.reason is not None:
         # The quick trace may be the cause, and the graph needs dropout if it is to be trained.
         result = _attempt(module, example, options, whole=True)
+    plan = result.plan
     if result.reason is None:
         shrunk = result.module
         if hasattr(module, "graphscale_plan"):
@@ -192,15 +215,39 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
             ]
     else:
         network = load(result.model).to(device_of(module))
-        shrunk, lacks = stand_in(network, module, result.plan, set(result.model.graph.initializers))
+        plan = Plan.of(result.model)  # in which computed weights have the network's names
+        shrunk, lacks = stand_in(network, module, plan, set(result.model.graph.initializers))
         warnings.warn(
             f"{type(module).__name__} cannot take the plan's sizes: {result.reason}. The result is "
             f"the network that graphscale.load makes of the shrunk graph{lacks}",
             stacklevel=4,
         )
-    attach_plan(shrunk, result.plan)
-    check_image_size(shrunk, result.plan, example)
+    attach_plan(shrunk, plan)
+    check_image_size(shrunk, plan, example)
     return shrunk
+
+
+def _odd_kernels(module: nn.Module, example: Example, options: dict) -> _Shrunk | None:
+    """An attempt in which kernels of 3 pixels keep their size; None where it does not succeed.
+
+    With kernels of odd size alone, a map keeps its size without unequal padding.
+    """
+    table = {3: 3, **(options["kernels"] or {})}
+    try:
+        result = _attempt(module, example, {**options, "kernels": table}, whole=False)
+    except GraphScaleError:
+        return None
+    return result if result.reason is None else None
+
+
+def _cuts_windows(graph: ir.Graph) -> bool:
+    """Whether a Reshape cuts both sizes of a map in two."""
+    return any(
+        node.op_type == "Reshape"
+        and all(value.shape is not None for value in (node.inputs[0], node.outputs[0]))
+        and (len(node.inputs[0].shape), len(node.outputs[0].shape)) == (4, 6)
+        for node in graph
+    )
 
 
 def _attempt(
@@ -269,10 +316,11 @@ def _edited(
         held = set(network.state_dict())
         network = copy_without_weights(network, held).to(device)
         fed = _pretrain_example(example, model)
+        own = {*tensors_of(edited), *computed.kernels}
         fixed = {
             name: to_torch(value.const_value).to(device)
             for name, value in model.graph.initializers.items()
-            if name in held and is_fixed(value)
+            if name in held and (is_fixed(value) or name not in own)
         }
         reason = why_outputs_differ(edited, network, fed, computed, fixed, mode)
     return _Shrunk(edited, model, computed.renamed(plan), reason)
@@ -291,8 +339,9 @@ def _take_weights(
     """
     own = tensors_of(module)
     weights = {weight.name: weight for weight in plan.weights}
-    for name in weights:
-        if computed.source_of(name) not in own:
+    for name, weight in weights.items():
+        # What follows from sizes, such as a mask, the forward may compute from the new ones.
+        if computed.source_of(name) not in own and weight.kind not in DERIVED_KINDS:
             raise CannotEditError(f"its forward computes the weight {name!r} from others")
     for value in changed:
         name, source = value.name, computed.source_of(value.name)

@@ -10,6 +10,7 @@ import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import onnx_ir as ir
 import onnx_ir.passes.common
@@ -25,10 +26,15 @@ from graphscale.modules.example import Example
 from graphscale.modules.functional_program import functional_program
 from graphscale.modules.keep_dropout import mark_dropout, place_dropout
 from graphscale.modules.module_path import SCOPES, module_path
+from graphscale.modules.module_state import tensors_of
 from graphscale.modules.own_padding import PADS_ITSELF, merge_own_padding
 from graphscale.modules.translate_program import translate_program
 from graphscale.passes.graph.fixed_weights import mark_fixed
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
+
+# Elements of constants that a forward computes, such as the masks of windows of a large map.
+_LARGEST_FOLDED = 1 << 20
+_WITH_ADDED_WEIGHTS = {"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization"}
 
 
 def trace_module(
@@ -61,7 +67,13 @@ def trace_module(
         for mark in marks:
             mark.remove()
     # torch.chunk is traced as operators on sequences; folding their sizes makes them plain Splits.
-    onnxscript.optimizer.fold_constants(model, should_fold=_computes_numbers)
+    own = set(tensors_of(module))
+    onnxscript.optimizer.fold_constants(
+        model,
+        input_size_limit=_LARGEST_FOLDED,
+        output_size_limit=_LARGEST_FOLDED,
+        should_fold=partial(_may_be_folded, own),
+    )
     for node in model.graph:
         if node.op_type == "Conv" and len(node.inputs) > 2 and _is_zeros(node.inputs[2]):
             node.resize_inputs(2)
@@ -153,10 +165,16 @@ def _name_after_layers(graph: ir.Graph) -> None:
             node.name = f"{path}.{(node.name or '').removeprefix('node_')}"
 
 
-def _computes_numbers(node: ir.Node) -> bool | None:
-    """False for a node that reads weights, which is not folded; None leaves it to the folder."""
-    weights = (value for value in node.inputs if value is not None and value.is_initializer())
-    return False if any(value.dtype.is_floating_point() for value in weights) else None
+def _may_be_folded(own: set[str], node: ir.Node) -> bool | None:
+    """False for a node that is not to be folded; None leaves it to the folder.
+
+    Nodes that read one of the module's `own` tensors stay, and so do those that make the biases and
+    scales that the exporter adds to layers without any.
+    """
+    if any(value is not None and value.name in own for value in node.inputs):
+        return False
+    readers = {usage.node.op_type for output in node.outputs for usage in output.uses()}
+    return False if readers & _WITH_ADDED_WEIGHTS else None
 
 
 def _is_zeros(value: ir.Value) -> bool:

@@ -114,7 +114,8 @@ def _failures() -> tuple[type[Exception], ...]:
 def _as_type(images: np.ndarray, dtype: type) -> np.ndarray:
     """`images` as `dtype`; of synthetic ones, 8-bit values are spread around the middle."""
     if not np.issubdtype(dtype, np.integer):
-        return images.astype(dtype)
+        largest = np.finfo(dtype).max
+        return np.clip(images, -largest, largest).astype(dtype)
     limits = np.iinfo(dtype)
     if images.min() < limits.min or images.max() < limits.max / 8:
         images = (limits.min + limits.max + 1) / 2 + 50 * images
@@ -195,6 +196,11 @@ def _load(path: Path, entry: InputPlan) -> np.ndarray:
     if images.ndim != len(entry.target) or images.shape[1] != channels or not images.size:
         raise GraphScaleError(
             f"{path}: holds an array of shape {list(images.shape)}; give images as N×{channels}×…"
+        )
+    largest = np.finfo(np.float32).max
+    if not np.all(np.abs(images.astype(np.float64)) <= largest):  # nor is any of them NaN
+        raise GraphScaleError(
+            f"{path}: holds NaN or numbers beyond {largest:.1e}; give images of usual numbers"
         )
     return images
 

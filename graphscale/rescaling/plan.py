@@ -8,6 +8,7 @@ its model away. No weight is copied or read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +25,12 @@ from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.fold_constants import FoldConstants
+from graphscale.passes.normalize.gather_rolls import GatherRolls
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
+from graphscale.passes.normalize.unroll_loops import UnrollLoops
 from graphscale.passes.shrink.choose_input import choose_input
 from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
@@ -37,9 +40,12 @@ from graphscale.passes.shrink.shrink_graph import ShrinkGraph, check_shapes
 from graphscale.passes.shrink.solve_geometry import solve_geometry
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyze import analyze
+from graphscale.passes.spatial.analyzer import SMALLEST_WINDOW
 from graphscale.passes.spatial.dimensions import SpatialSize, moves, pretrain_size, single_size
-from graphscale.passes.spatial.geometry import Geometry
+from graphscale.passes.spatial.geometry import Geometry, frames
 from graphscale.rescaling.input_size import InputSize, Size, axis_size, has_fixed_size, input_shapes
+
+_TOLERANCE = 0.15  # how far maps that are cut into windows may be from the sizes that are due
 
 
 @dataclass(frozen=True)
@@ -101,13 +107,18 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     lift_branch_weights(model)
     skeleton = strip(model)
     SelectBranches()(model)
+    UnrollLoops()(model)
+    GatherRolls(shapes)(model)
     split = SplitConstants()
     split(model)
     return Target(model, size, shapes, resolved_ifs, folded, skeleton, split.copies)
 
 
 def derive(
-    target: Target, kernels: KernelTable | None = None, keep: Sequence[str] = ()
+    target: Target,
+    kernels: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    scale_windows: bool = True,
 ) -> tuple[ir.Model, Plan]:
     """Turn the target's model into the pre-train network; returns it with its plan.
 
@@ -118,12 +129,7 @@ def derive(
         GraphScaleError: the model cannot be rescaled; names the node.
     """
     model = target.model
-    analysis = analyze(model, infer_shapes(model, target.shapes))
-    chosen = choose_kernels(analysis, kernels, keep)
-    if not chosen.target:
-        source = model.meta["source"]
-        raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")
-    geometry = solve_geometry(analysis, chosen, _input_sizes(analysis, chosen, target.size))
+    analysis, chosen, geometry = _solve(target, kernels, keep, scale_windows)
     weights = plan_weights(analysis, chosen, geometry)
     plan = Plan(
         inputs=_describe_inputs(analysis, geometry),
@@ -151,6 +157,65 @@ def derive(
     return model, plan
 
 
+def _solve(
+    target: Target, kernels: KernelTable | None, keep: Sequence[str], scale_windows: bool
+) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
+    """The analysis, the kernels and the geometry of the pre-train network.
+
+    Windows that a map is cut into keep their size. Where they do not divide the sizes that are due,
+    as in Swin's maps of 56, 28 and 14 pixels with windows of 7, their number is kept instead, if
+    `scale_windows` allows it.
+    """
+    inferred = infer_shapes(target.model, target.shapes)
+
+    def solve(scaled: bool) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
+        analysis = analyze(target.model, inferred, scale_windows=scaled)
+        chosen = choose_kernels(analysis, kernels, keep)
+        if not chosen.target:
+            source = target.model.meta["source"]
+            raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")
+        try:
+            sizes = _input_sizes(analysis, chosen, target.size)
+            return analysis, chosen, solve_geometry(analysis, chosen, sizes)
+        except GraphScaleError:
+            if target.size.pretrain is not None:
+                raise
+            # Blocks behind all strides may need a size that these and the blocks divide.
+            with suppress(GraphScaleError):
+                sizes = _input_sizes(analysis, chosen, target.size, divides=True)
+                return analysis, chosen, solve_geometry(analysis, chosen, sizes)
+            raise
+
+    found, refusal = None, None
+    try:
+        found = solve(scaled=False)
+    except GraphScaleError as error:
+        refusal = error
+    if scale_windows and (found is None or not _windows_fit(found[0], found[2])):
+        try:
+            return solve(scaled=True)
+        except GraphScaleError:
+            pass  # the refusal of windows that keep their size says more
+    if found is None:
+        raise refusal
+    return found
+
+
+def _windows_fit(analysis: SpatialAnalysis, geometry: Geometry) -> bool:
+    """Whether the maps that are cut into windows have about the sizes that the input asks for."""
+    frame = frames(geometry.inputs)
+    for node, mappings in analysis.mappings.items():
+        for mapping in mappings:
+            window = mapping.target.divisor(mapping.source.target) if mapping.source else 1
+            if node.op_type != "Reshape" or window < SMALLEST_WINDOW:
+                continue
+            target, pretrain = frame[mapping.axis]
+            due = mapping.source.target * pretrain / target
+            if abs(geometry.sizes[mapping.source] - due) > _TOLERANCE * due:
+                return False
+    return True
+
+
 def _zeros(like: ir.TensorProtocol) -> ir.Tensor:
     """Zeros of a tensor's type and shape, which take no memory."""
     zero = np.zeros((), like.dtype.numpy())
@@ -158,9 +223,12 @@ def _zeros(like: ir.TensorProtocol) -> ir.Tensor:
 
 
 def _input_sizes(
-    analysis: SpatialAnalysis, kernels: ChosenKernels, given: InputSize
+    analysis: SpatialAnalysis, kernels: ChosenKernels, given: InputSize, divides: bool = False
 ) -> dict[SpatialSize, int]:
-    """Pre-train pixels of every input's sizes; the first input's ratio holds for the others."""
+    """Pre-train pixels of every input's sizes; the first input's ratio holds for the others.
+
+    `divides` is that of `choose_input`.
+    """
     sizes: dict[SpatialSize, int] = {}
     frame: dict[int, tuple[int, int]] = {}
     for value in graph_inputs(analysis.model):
@@ -174,7 +242,7 @@ def _input_sizes(
             elif given.pretrain is not None:
                 sizes[size] = axis_size(given.pretrain, size.axis)
             else:
-                sizes[size] = choose_input(analysis, kernels, size)
+                sizes[size] = choose_input(analysis, kernels, size, divides)
             if sizes[size] > size.target:
                 raise GraphScaleError(
                     f"input {value.name!r}: a pre-train size of {sizes[size]} is larger than the "

@@ -30,6 +30,7 @@ def shrink_model(
     init: str = "auto",
     seed: int = 0,
     copy: bool = True,
+    scale_windows: bool = True,
 ) -> tuple[ir.Model, Plan]:
     """Make the pre-train network of `model`, and the plan that leads back.
 
@@ -42,6 +43,8 @@ def shrink_model(
             trained.
         seed: Of the fresh weights.
         copy: Leave `model` as it is. Without, it becomes the pre-train network.
+        scale_windows: Let the windows that maps are cut into become smaller where their size does
+            not divide the maps'.
 
     Returns:
         The pre-train network, which carries the plan in its metadata, and the plan.
@@ -54,7 +57,7 @@ def shrink_model(
     target = prepare(model, input_size, copy)
     check_numbers(target.model)
     untrained = init == "auto" and not is_trained(target.model)
-    pretrain, plan = derive(target, kernels, keep)
+    pretrain, plan = derive(target, kernels, keep, scale_windows)
     plan.init = "fresh" if init == "fresh" or untrained else "resize"
     if plan.init == "fresh":
         # Of an untrained target, the weights that keep their shape keep their initial numbers, too.

@@ -10,7 +10,7 @@ the size: after growth they decode at the new size without a restart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,13 @@ import numpy as np
 import torch
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.requirements import missing_package
 from graphscale.training.image_folder import open_image
 from graphscale.training.image_size import SharedImageSize, resize_batch
 
-AUGMENTATIONS = ("crop-flip", "crop", "none")
+# Torchvision's transforms that change colours and shapes, after a crop and a mirroring.
+_TORCHVISION = {"trivial-augment": "TrivialAugmentWide", "rand-augment": "RandAugment"}
+AUGMENTATIONS = ("crop-flip", "crop", *_TORCHVISION, "none")
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,12 @@ class FolderImages(torch.utils.data.Dataset):
     """A data set: image i as a uint8 tensor (C, H, W) of the current size, with its label.
 
     For training, a random part of the image is cut out (`smallest_share` to 100 % of its area,
-    aspect 3/4 to 4/3, as for ImageNet since Inception) and mirrored with probability 1/2. For
-    validation it is the middle, 7/8 of the shorter side.
+    aspect 3/4 to 4/3, as for ImageNet since Inception) and mirrored with probability 1/2; then
+    comes the transform of torchvision.transforms.v2 that the augmentation names, if it names one.
+    For validation it is the middle, 7/8 of the shorter side.
+
+    Raises:
+        GraphScaleError: there is no such augmentation, or it needs torchvision, which is missing.
     """
 
     def __init__(
@@ -56,10 +63,9 @@ class FolderImages(torch.utils.data.Dataset):
         seed: int,
         smallest_share: float = 0.25,
     ) -> None:
-        if augmentation not in (*AUGMENTATIONS, "middle"):
-            raise GraphScaleError(
-                f"unknown augmentation {augmentation!r}; use one of {', '.join(AUGMENTATIONS)}"
-            )
+        self._transform = None
+        if augmentation != "middle":
+            self._transform = torchvision_transform(augmentation)
         self.files = list(files)
         self.channels = channels
         self.size = size
@@ -87,10 +93,38 @@ class FolderImages(torch.utils.data.Dataset):
             box = _random_part(image.size, width / height, self.smallest_share, random)
         # reducing_gap lets Pillow first reduce by a whole factor, which is faster and as good.
         image = image.resize((width, height), Image.Resampling.BILINEAR, box, reducing_gap=3.0)
-        if self.augmentation == "crop-flip" and random.random() < 0.5:
+        if self.augmentation not in ("middle", "none", "crop") and random.random() < 0.5:
             image = ImageOps.mirror(image)
+        if self._transform is not None:
+            with torch.random.fork_rng(devices=[]):  # the transform draws from torch's generator
+                torch.manual_seed(int(random.integers(2**63)))
+                image = self._transform(image)
         array = np.asarray(image).reshape(height, width, self.channels).transpose(2, 0, 1)
         return torch.from_numpy(array.copy()), label  # Pillow's own memory is not writable
+
+
+def torchvision_transform(augmentation: str) -> Callable | None:
+    """Torchvision's part of an augmentation, Pillow image -> Pillow image; None if it has none.
+
+    Raises:
+        GraphScaleError: there is no such augmentation, or it needs torchvision, which is missing.
+    """
+    if augmentation not in AUGMENTATIONS:
+        raise GraphScaleError(
+            f"unknown augmentation {augmentation!r}; use one of {', '.join(AUGMENTATIONS)}"
+        )
+    if augmentation not in _TORCHVISION:
+        return None
+    try:
+        from torchvision.transforms import v2
+    except ImportError as error:
+        raise missing_package(error, f"the augmentation {augmentation!r}") from None
+    except RuntimeError as error:  # its operators are of another build of torch
+        raise GraphScaleError(
+            f"the augmentation {augmentation!r} needs torchvision, whose build does not fit "
+            f"torch's ({' '.join(str(error).split())[:80]}); install both from one index"
+        ) from None
+    return getattr(v2, _TORCHVISION[augmentation])()
 
 
 def _middle(size: tuple[int, int], aspect: float, share: float = 0.875) -> tuple[float, ...]:
@@ -180,7 +214,7 @@ class FolderBatches:
         train, validation: (file, label) for each image.
         channels: 1 or 3.
         batch: Images in a batch.
-        augmentation: 'crop-flip', 'crop' or 'none'.
+        augmentation: One of `AUGMENTATIONS`.
         normalization: Mean and deviation of the channels.
         workers: Processes that decode; 0 decodes in this one.
         device: Where the network is.

@@ -19,7 +19,7 @@ from torch import nn
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.training.curves import draw_curves
-from graphscale.training.image_batches import FolderBatches, Normalization
+from graphscale.training.image_batches import FolderBatches, Normalization, torchvision_transform
 from graphscale.training.image_folder import (
     ImageFolder,
     check_images,
@@ -46,7 +46,7 @@ class FolderOptions:
 
     Attributes:
         batch: Images in a batch.
-        augmentation: 'crop-flip', 'crop' or 'none'.
+        augmentation: 'crop-flip', 'crop', 'trivial-augment', 'rand-augment' or 'none'.
         image_size: The target's height and width, for a network that leaves them open.
         channels: 1 or 3, for a network that a callable makes.
         workers: Processes that decode images; None for one per processor core.
@@ -317,6 +317,7 @@ def _batches(
         f"{len(images.train)} training and {len(images.validation)} validation images of "
         f"{len(images.classes)} classes"
     )
+    torchvision_transform(folder_options.augmentation)  # say now, not after all images, if it fails
     own = [*images.train, *images.validation][ranks.rank :: ranks.count]
     found = joined_statistics(
         ranks.each(

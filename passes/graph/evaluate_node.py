@@ -19,6 +19,17 @@ from graphscale.core.errors import GraphScaleError
 # operators mean the same, for fewer types.
 _IMPLEMENTED_FROM = {"QuantizeLinear": 19, "DequantizeLinear": 19}
 
+# The attributes of Constant: their types, and the numbers' type.
+_CONSTANTS = {
+    "value": (ir.AttributeType.TENSOR, None),
+    "value_float": (ir.AttributeType.FLOAT, np.float32),
+    "value_floats": (ir.AttributeType.FLOATS, np.float32),
+    "value_int": (ir.AttributeType.INT, np.int64),
+    "value_ints": (ir.AttributeType.INTS, np.int64),
+    "value_string": (ir.AttributeType.STRING, None),
+    "value_strings": (ir.AttributeType.STRINGS, None),
+}
+
 
 def evaluate_node(
     model: ir.Model, node: ir.Node, values: Sequence[np.ndarray | None]
@@ -50,12 +61,18 @@ def evaluate_node(
 
 
 def constant_of(node: ir.Node) -> np.ndarray:
-    """The numbers that a Constant node holds."""
-    ((name, attribute),) = node.attributes.items()
+    """The numbers that a Constant node holds.
+
+    Raises:
+        GraphScaleError: it has other attributes than one with a value, or of another type.
+    """
+    attributes = list(node.attributes.items())
+    name, attribute = attributes[0] if len(attributes) == 1 else ("", None)
+    if attribute is None or name not in _CONSTANTS or attribute.type != _CONSTANTS[name][0]:
+        raise GraphScaleError(f"node {node.name!r} (Constant) is damaged; export the model again")
     if name == "value":
         return attribute.value.numpy()
-    dtypes = {"float": np.float32, "floats": np.float32, "int": np.int64, "ints": np.int64}
-    return np.asarray(attribute.value, dtypes.get(name.removeprefix("value_")))
+    return np.asarray(attribute.value, _CONSTANTS[name][1])
 
 
 def shape_of(node: ir.Node, shape: tuple[int, ...]) -> np.ndarray:

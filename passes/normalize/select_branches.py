@@ -16,8 +16,8 @@ from graphscale.core.node_names import node_name
 from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.replace_node import replace_node
 from graphscale.passes.graph.rewrite_result import RewriteResult
+from graphscale.passes.normalize.unroll_loops import LAYERS, rounds_of_layers
 
-_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _FIRST_WITH_WHERE = 9  # opset
 
 
@@ -37,8 +37,11 @@ class SelectBranches(ir.passes.InPlacePass):
 
 
 def lift_branch_weights(model: ir.Model) -> None:
-    """Move initializers of branches to the main graph, if `SelectBranches` would replace any."""
-    if any(_is_candidate(node, model) for node in model.graph):
+    """Move initializers of branches and loops to the main graph.
+
+    Does nothing where neither `SelectBranches` nor `UnrollLoops` would replace a node.
+    """
+    if any(_is_candidate(node, model) or rounds_of_layers(node, model) for node in model.graph):
         ir.passes.common.LiftSubgraphInitializersToMainGraphPass()(model)
 
 
@@ -47,7 +50,7 @@ def _is_candidate(node: ir.Node, model: ir.Model) -> bool:
         return False
     branches = [attribute.as_graph() for attribute in node.attributes.values()]
     held = (inner for branch in branches for inner in branch.all_nodes())
-    return any(inner.op_type in _LAYERS for inner in held) and _depends_on_data(node.inputs[0])
+    return any(inner.op_type in LAYERS for inner in held) and _depends_on_data(node.inputs[0])
 
 
 def _opset(model: ir.Model) -> int:

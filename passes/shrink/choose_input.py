@@ -5,7 +5,7 @@ In go the analysis, the chosen kernels and one size of an input; out come its pr
 
 from __future__ import annotations
 
-from math import gcd
+from math import gcd, lcm
 
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
@@ -15,7 +15,9 @@ _USUAL_RATIO = 1.5  # where no kernel is scaled; the ratios of the paper's kerne
 _TOLERANCE = 0.075  # how far a size that divides well may be from the ideal one
 
 
-def choose_input(analysis: SpatialAnalysis, kernels: ChosenKernels, size: SpatialSize) -> int:
+def choose_input(
+    analysis: SpatialAnalysis, kernels: ChosenKernels, size: SpatialSize, divides: bool = False
+) -> int:
     """Pre-train pixels of an input's size.
 
     The first scaled convolution's ratio decides (231·7/11 = 147, 224·5/7 = 160). Where the result
@@ -23,9 +25,16 @@ def choose_input(analysis: SpatialAnalysis, kernels: ChosenKernels, size: Spatia
     the nearest multiple, within 7.5 %, of the greatest common divisor of the total stride and the
     target's size, or else of a half of it, and so on. 224 with 3×3 kernels becomes 160, which can
     be halved five times, rather than 149.
+
+    With `divides`, the total stride divides the size without a remainder, however far that is from
+    the ratio: 256 with five strides and blocks of two pixels behind them becomes 192, not 160.
     """
     needed = analysis.divisor(size)
     pixels = _choose(analysis, kernels, size)
+    if divides:
+        target, pretrain = _first_kernel(analysis, kernels, size.axis)
+        needed = lcm(needed, gcd(size.target, _total_stride(analysis, size.axis)))
+        pixels = size.target * pretrain / target
     return max(1, round(pixels / needed)) * needed
 
 
@@ -57,7 +66,7 @@ def _first_kernel(analysis: SpatialAnalysis, kernels: ChosenKernels, axis: int) 
 
 def _total_stride(analysis: SpatialAnalysis, axis: int) -> int:
     """The largest product of strides on any path from the input."""
-    reached: dict[SpatialSize, int] = {}
+    reached: dict[SpatialSize, float] = {}
     for mappings in analysis.mappings.values():
         for mapping in mappings:
             if mapping.axis != axis or mapping.source is None:
@@ -65,4 +74,4 @@ def _total_stride(analysis: SpatialAnalysis, axis: int) -> int:
             stride = reached.get(mapping.source, 1) * mapping.target.downsampling
             if mapping.result is not mapping.source:
                 reached[mapping.result] = max(reached.get(mapping.result, 1), stride)
-    return max(reached.values(), default=1)
+    return round(max(reached.values(), default=1))

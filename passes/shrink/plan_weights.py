@@ -11,9 +11,11 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.lookups import table_sizes
 from graphscale.core.node_names import node_name
 from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, factor_sizes
+from graphscale.core.shifted_windows import KIND as SHIFTED_WINDOWS
 from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.shrink.table_kind import table_kind
+from graphscale.passes.shrink.window_masks import window_mask_dims
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import Dim, Sizes
 from graphscale.passes.spatial.geometry import Geometry
@@ -53,8 +55,12 @@ def plan_weights(
         kind = "interface" if node in analysis.covering else "kernel"
         add(value, node, kind, [list(dim) or [(1, 1)] for dim in factors])
     for weight in analysis.weights:
-        factors = [_factors(dim, geometry.sizes) for dim in weight.dims]
-        kind = "interface" if weight.summed else table_kind(weight.value, factors)
+        mask = None if weight.summed else window_mask_dims(weight.value, weight.dims)
+        factors = [_factors(dim, geometry.sizes) for dim in mask or weight.dims]
+        if mask is not None:
+            kind = SHIFTED_WINDOWS
+        else:
+            kind = "interface" if weight.summed else table_kind(weight.value, factors)
         add(weight.value, weight.node, kind, factors)
     for lookup in analysis.lookups:
         add(

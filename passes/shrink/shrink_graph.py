@@ -44,7 +44,11 @@ class ShrinkGraph(ir.passes.InPlacePass):
             if rule is not None and any(output in analysis.dims for output in node.outputs):
                 rule.write(node, rewriter)
         for value, dims in analysis.dims.items():
-            if value.shape is not None and any(moves(dim) for dim in dims):
+            if value.shape is None or not any(moves(dim) for dim in dims):
+                continue
+            if len(value.shape) != len(dims):  # what the file said of it was never true
+                value.shape = None
+            else:
                 value.shape = ir.Shape(
                     pretrain_size(dim, geometry.sizes) if moves(dim) else old
                     for dim, old in zip(dims, value.shape, strict=True)

@@ -22,25 +22,39 @@ from graphscale.passes.spatial.registry import find_rule
 rules.load()
 
 
-def analyze(model: ir.Model, inferred: InferredShapes) -> SpatialAnalysis:
+def analyze(
+    model: ir.Model, inferred: InferredShapes, *, scale_windows: bool = False
+) -> SpatialAnalysis:
     """Analyze the spatial sizes of `model` from its inputs on.
+
+    Args:
+        model: The target network.
+        inferred: Its shapes.
+        scale_windows: Where a map is cut into windows, keep their number and let their size follow
+            the map. Otherwise their size is kept.
 
     Raises:
         GraphScaleError: an operator has no rule, or uses heights and widths in a way that cannot be
             followed; names the node.
     """
-    analyzer = Analyzer(model, inferred)
+    analyzer = Analyzer(model, inferred, scale_windows=scale_windows)
     refusal = _follow(analyzer)
     # Which of two numbers is a window's size shows only when all cuts are known.
-    window = analyzer.common_window()
-    if window is not None and any(each.window != window for each in analyzer.cuts):
+    window = None if scale_windows else analyzer.common_window()
+    if window is not None and any(each.kept != window for each in analyzer.cuts):
         analyzer = Analyzer(model, inferred, window=window)
         refusal = _follow(analyzer)
     # Only after sizes have been followed to the convolutions is it known which inputs are images.
     # Where some are not, all sizes are followed again, and those of these inputs stay fixed.
     apart = analyzer.apart_from_maps()
     if apart and len(apart) < analyzer.source_count():
-        analyzer = Analyzer(model, inferred, standing_still=apart, window=analyzer.window)
+        analyzer = Analyzer(
+            model,
+            inferred,
+            standing_still=apart,
+            window=analyzer.window,
+            scale_windows=scale_windows,
+        )
         refusal = _follow(analyzer)
     if refusal is not None:
         raise refusal
@@ -70,7 +84,7 @@ def _follow(analyzer: Analyzer) -> GraphScaleError | None:
     for value in graph_inputs(analyzer.model):
         analyzer.feed(value, spatial_positions(value, len(analyzer.shape(value))))
     for node in analyzer.model.graph:
-        if all(output in analyzer.inferred.constants for output in node.outputs if output.name):
+        if _is_known(node, analyzer):
             continue
         try:
             _apply_rule(node, analyzer)
@@ -78,6 +92,21 @@ def _follow(analyzer: Analyzer) -> GraphScaleError | None:
             refusal = refusal or error
             _fix_outputs(node, analyzer)
     return refusal
+
+
+def _is_known(node: ir.Node, analyzer: Analyzer) -> bool:
+    """Whether a node computes numbers that follow from shapes and constants alone.
+
+    A table of positions that is resized to a map, and what is made of it, follows the map.
+    """
+    constants = analyzer.inferred.constants
+    if not all(output in constants for output in node.outputs if output.name):
+        return False
+    read = [value for value in node.inputs if value is not None]
+    follows = node.op_type == "Resize" or any(
+        moves(dim) for value in read for dim in analyzer.dims.get(value, ())
+    )
+    return not follows or constants[node.outputs[0]].dtype.kind != "f"
 
 
 def _apply_rule(node: ir.Node, analyzer: Analyzer) -> None:

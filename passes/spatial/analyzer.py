@@ -31,23 +31,26 @@ from graphscale.passes.spatial.dimensions import (
 from graphscale.passes.spatial.lookups import Lookup, find_lookup
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 
+SMALLEST_WINDOW = 3  # pixels; smaller blocks become channels (space to depth), or merge pixels
+
 
 @dataclass(frozen=True)
 class Cut:
-    """A height or width that a Reshape cuts into windows of a fixed size.
+    """A height or width that a Reshape cuts in two numbers: windows, and the pixels of a window.
 
     Attributes:
         whole: The size that is cut.
-        windows: How many windows there are; it follows the input.
-        window: Pixels of a window.
-        window_first: Whether the window's pixels come before the windows: each window then takes
-            pixels from all over the map, as the grid attention of MaxViT does.
+        part: The number that follows the input: how many windows there are, or, where windows are
+            scaled, the pixels of one.
+        kept: The other number, which is the same in both networks.
+        kept_first: Whether `kept` comes first in the tensor's shape. A window whose pixels come
+            first takes them from all over the map, as in the grid attention of MaxViT.
     """
 
     whole: SpatialSize
-    windows: SpatialSize
-    window: int
-    window_first: bool
+    part: SpatialSize
+    kept: int
+    kept_first: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Analyzer(GraphFacts):
         standing_still: Graph inputs, and outputs of operators that spread one pixel over a map,
             that turned out to be no images or maps: their sizes are fixed.
         window: Pixels of a window, where the graph's Reshapes that cut a size have one in common.
+        scale_windows: Whether the number of windows is kept, and their size follows the input.
         dims: Each tensor's dimensions.
         sequences: The dimensions of the tensors in each sequence.
         cuts: The sizes that were cut into windows.
@@ -65,6 +69,7 @@ class Analyzer(GraphFacts):
 
     standing_still: frozenset[ir.Value] = frozenset()
     window: int | None = None
+    scale_windows: bool = False
     dims: dict[ir.Value, Dims] = field(default_factory=dict)
     sequences: dict[ir.Value, list[Dims]] = field(default_factory=dict)
     cuts: list[Cut] = field(default_factory=list)
@@ -137,29 +142,32 @@ class Analyzer(GraphFacts):
     def cut(
         self, node: ir.Node, dimension: int, whole: SpatialSize, first: int, parameters
     ) -> tuple[DimensionFactor, DimensionFactor]:
-        """Cut a size into `first` pieces and the rest; records the mapping to the windows' number.
+        """Cut a size into `first` pieces and the rest; records the mapping to one of the two.
 
-        One of the two numbers is the fixed size of a window: the one that all cuts of the graph
-        have in common, else the second one. `parameters` makes the mapping's of its pixels.
+        One of the two numbers is the size of a window: the one that all cuts of the graph have in
+        common, else the second one. It is kept, unless windows are scaled; blocks of few pixels,
+        which become channels, are kept always. `parameters` makes the mapping's of the number that
+        is kept and of whether windows are scaled.
         """
         second = whole.target // first
-        window_first = self.window == first != second
-        window, count = (first, second) if window_first else (second, first)
-        windows = SpatialSize(whole.axis, count)
-        self._map(node, dimension, whole, windows, parameters(window))
-        self.cuts.append(Cut(whole, windows, window, window_first))
-        factors = DimensionFactor(count, windows), DimensionFactor(window)
-        return factors[::-1] if window_first else factors
+        scaled = self.scale_windows and second >= SMALLEST_WINDOW
+        kept_first = scaled or self.window == first != second
+        kept, number = (first, second) if kept_first else (second, first)
+        part = SpatialSize(whole.axis, number)
+        self._map(node, dimension, whole, part, parameters(kept, scaled))
+        self.cuts.append(Cut(whole, part, kept, kept_first))
+        factors = DimensionFactor(number, part), DimensionFactor(kept)
+        return factors[::-1] if kept_first else factors
 
     def common_window(self) -> int | None:
         """The number that all cuts have in common, the first cut's window if there are two."""
-        pairs = [{each.window, each.windows.target} for each in self.cuts]
+        pairs = [{each.kept, each.part.target} for each in self.cuts]
         common = set.intersection(*pairs) if pairs else set()
-        return self.cuts[0].window if len(common) == 2 else next(iter(common), None)
+        return self.cuts[0].kept if len(common) == 2 else next(iter(common), None)
 
     def join(self, node: ir.Node, dimension: int, cut: Cut, parameters: Parameters) -> Dim:
         """The size that was cut, where its windows are put together again; records the mapping."""
-        return self._map(node, dimension, cut.windows.root, cut.whole.root, parameters)
+        return self._map(node, dimension, cut.part.root, cut.whole.root, parameters)
 
     def _map(self, node: ir.Node, dimension: int, source, result, parameters) -> Dim:
         """Record a mapping; returns the dimension that it gives."""

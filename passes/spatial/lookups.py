@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.lookups import KINDS, lookup_indices, table_sizes
-from graphscale.passes.graph.weight_source import tensor_of, weight_source
+from graphscale.passes.graph.weight_source import dims_at_source, tensor_of, weight_source
 from graphscale.passes.spatial.dimensions import (
     DimensionFactor,
     Dims,
@@ -77,16 +77,18 @@ def find_lookup(
     if not any(map(moves, dims)):
         return None
     known: dict[ir.Value, Dims] = {}
-    gather, dims = _back(value, dims, known, facts)
+    looked_up, dims = _back(value, dims, known, facts)
+    gather = looked_up.producer()
     if gather is None or gather.op_type not in ("Gather", "GatherND") or dims is None:
         return None
-    table, index = weight_source(gather.inputs[0]), gather.inputs[1]
-    if table is not gather.inputs[0]:
+    read, index = gather.inputs
+    table = weight_source(read)
+    if table is None:
         return None
-    rank = len(facts.shape(index))
+    rank, places = len(facts.shape(index)), list(range(len(facts.shape(read))))
     axis = 0
     if gather.op_type == "Gather":
-        axis = gather.attributes.get_int("axis", 0) % len(facts.shape(table))
+        axis = gather.attributes.get_int("axis", 0) % len(places)
         inner = dims[axis : axis + rank]
     elif facts.shape(index)[-1:] == (1,) and not gather.attributes.get_int("batch_dims", 0):
         inner = (*dims[: rank - 1], ())
@@ -97,31 +99,42 @@ def find_lookup(
         return None
     known[gather.outputs[0]] = dims
     end, inner = _back(index, inner, known, facts)
-    held = weight_source(index) if end is None else weight_source(end.outputs[0])
-    if held is None or inner is None or (end is not None and end.op_type != "Constant"):
+    held = weight_source(end)
+    if held is not end or inner is None:
         return None
     factors = [factor for dim in inner for factor in dim]
     sizes = [factor.spatial_size for factor in factors]
     if len(sizes) != 4 or None in sizes:
         return None
-    kind = _kind(tensor_of(held).numpy(), factors, facts.shape(table)[axis])
+    kind = _kind(tensor_of(held).numpy(), factors, facts.shape(read)[axis])
     if kind is None:
         return None
+    axis = dims_at_source(read, places, facts.inferred.constants).index(axis)
     return Lookup(node, table, axis, held, inner, kind, tuple(sizes)), known
 
 
 def _back(
     value: ir.Value, dims: Dims | None, known: dict[ir.Value, Dims], facts: GraphFacts
-) -> tuple[ir.Node | None, Dims | None]:
-    """Carry dimensions back through nodes that rearrange; returns where they end.
+) -> tuple[ir.Value, Dims | None]:
+    """Carry dimensions back through nodes that rearrange; returns the value where they end.
 
-    That is the first node of another kind, or None at an initializer. `known` gets the dimensions
-    of every value on the way.
+    That is the output of a node of another kind, or an initializer. `known` gets the dimensions of
+    every value on the way.
     """
     while True:
         node = value.producer()
+        if node is not None and dims is not None and _hands_on(node, facts):
+            known[value] = dims
+            value = node.inputs[0]
+            continue
+        if node is not None and dims is not None and _picks_one(node, facts):
+            axis = node.attributes.get_int("axis", 0) % len(facts.shape(node.inputs[0]))
+            known[value] = dims
+            value = node.inputs[0]
+            dims = (*dims[:axis], fixed(facts.shape(value)[axis]), *dims[axis:])
+            continue
         if node is None or node.op_type not in _REARRANGING or node.domain != "" or dims is None:
-            return node, dims
+            return value, dims
         known[value] = dims
         source = node.inputs[0]
         if node.op_type == "Transpose":
@@ -130,6 +143,20 @@ def _back(
         elif node.op_type in _REGROUPING:
             dims = regroup(dims, facts.shape(source))
         value = source
+
+
+def _hands_on(node: ir.Node, facts: GraphFacts) -> bool:
+    """Whether a node's output is its input: an Expand to the same shape, a Concat of one tensor."""
+    if node.op_type == "Concat":
+        return len(node.inputs) == 1
+    return node.op_type == "Expand" and facts.shape(node.inputs[0]) == facts.shape(node.outputs[0])
+
+
+def _picks_one(node: ir.Node, facts: GraphFacts) -> bool:
+    """Whether a Gather picks one of what was looked up, such as a head's values."""
+    if node.op_type != "Gather" or weight_source(node.inputs[0]) is not None:
+        return False
+    return facts.shape(node.inputs[1]) == ()
 
 
 def _kind(index: np.ndarray, factors: list[DimensionFactor], values: int) -> str | None:

@@ -64,7 +64,7 @@ class Parameters(ABC):
         return False
 
     @property
-    def downsampling(self) -> int:
+    def downsampling(self) -> float:
         """The factor by which the map becomes smaller; `choose_input` multiplies all of them."""
         return 1
 

@@ -51,7 +51,7 @@ class ShapeConstants:
             return
         wanted = np.asarray(wanted).reshape(current.shape).astype(current.dtype)
         if freeze and _follows_shapes(value):
-            self._replace(node, index, value, wanted)
+            self.replace(node, index, wanted)
             return
         if np.array_equal(current, wanted) and value not in self._wanted:
             self._wanted[value] = wanted  # another reader may not change it any more
@@ -70,7 +70,7 @@ class ShapeConstants:
                 self.demand(producer, position, wanted[at : at + size])
                 at += size
         elif not _follows_shapes(value):  # computed from constants by other arithmetic
-            self._replace(node, index, value, wanted)
+            self.replace(node, index, wanted)
 
     def computed(self, value: ir.Value, sizes: Callable[[ir.Value], list[int]]) -> np.ndarray:
         """Compute the numbers of a shape operand in the pre-train network.
@@ -91,7 +91,7 @@ class ShapeConstants:
         """Change the constant `value`, or give this reader one of its own where readers differ."""
         earlier = self._wanted.get(value)
         if earlier is not None and not np.array_equal(earlier, wanted):
-            self._replace(node, index, value, wanted)
+            self.replace(node, index, wanted)
             return
         self._wanted[value] = wanted
         self.changed.append(value.name)
@@ -113,8 +113,9 @@ class ShapeConstants:
         else:
             producer.attributes[name] = ir.AttrFloat32s(name, wanted.tolist())
 
-    def _replace(self, node: ir.Node, index: int, value: ir.Value, wanted: np.ndarray) -> None:
-        """Give one reader a constant of its own in the place of `value`."""
+    def replace(self, node: ir.Node, index: int, wanted: np.ndarray) -> None:
+        """Give input `index` of `node` a constant of its own, of any shape, with these numbers."""
+        value = node.inputs[index]
         initializer = add_initializer(
             self.model, f"{value.name}.pretrain", np.ascontiguousarray(wanted)
         )

@@ -15,6 +15,7 @@ from graphscale.core.requirements import MissingPackageError, missing_package
         ("torch.nn", "pip install 'graphscale[torch]'"),
         ("onnxruntime", "pip install 'graphscale[cpu]'"),
         ("PIL", "pip install 'graphscale[train]'"),
+        ("torchvision.transforms", "pip install torchvision"),
         ("matplotlib.pyplot", "pip install 'graphscale[train]'"),
     ],
 )
@@ -31,7 +32,7 @@ def test_how_to_install_it(name: str, command: str) -> None:
     "error",
     [
         ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere"),
-        ModuleNotFoundError("No module named 'torchvision'", name="torchvision"),
+        ModuleNotFoundError("No module named 'torchaudio'", name="torchaudio"),
         ModuleNotFoundError("no name"),
         ImportError("libcudart.so.12: cannot open shared object file", name="torch"),
     ],

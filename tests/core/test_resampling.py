@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.resampling import METHODS, growth_matrix, interpolation_matrix, shrink_matrix
+from graphscale.core.resampling import (
+    METHODS,
+    adaptive_averages,
+    growth_matrix,
+    interpolation_matrix,
+    shrink_matrix,
+)
 
 SIZES = [(1, 1), (1, 3), (2, 3), (3, 5), (5, 7), (7, 11), (4, 6), (6, 36), (7, 7), (9, 4), (31, 5)]
 PAIRS = pytest.mark.parametrize(("source", "target"), SIZES)
@@ -98,3 +104,11 @@ def test_matrices_cannot_be_changed_by_accident() -> None:
 def test_an_unknown_method_is_named_with_the_known_ones() -> None:
     with pytest.raises(GraphScaleError, match=r"'lanczos'.*bilinear, bicubic"):
         interpolation_matrix(2, 3, "lanczos")
+
+
+def test_adaptive_averages_by_hand() -> None:
+    """Of five pixels, three windows take pixels 0 and 1, 1 to 3, and 3 and 4."""
+    third = 1 / 3
+    wanted = [[0.5, 0.5, 0, 0, 0], [0, third, third, third, 0], [0, 0, 0, 0.5, 0.5]]
+    np.testing.assert_allclose(adaptive_averages(5, 3), wanted)
+    np.testing.assert_array_equal(adaptive_averages(1, 3), np.ones((3, 1)))

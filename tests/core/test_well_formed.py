@@ -90,8 +90,25 @@ def test_tensors_whose_shape_does_not_fit_are_named(change, message, where) -> N
         load_model(proto)
 
 
+def test_a_constant_of_an_unknown_type_is_named() -> None:
+    proto = model(RELU, NEG)
+    node = helper.make_node("Constant", [], ["c"], value=proto.graph.initializer[0])
+    node.attribute[0].t.data_type = -1
+    proto.graph.node.append(node)
+    with pytest.raises(GraphScaleError, match="tensor 'w' has a type that ONNX does not have"):
+        load_model(proto)
+
+
 def test_attributes_without_a_type_are_damage() -> None:
     proto = model(RELU, NEG)
     proto.graph.node[0].attribute.add(name="alpha")
     with pytest.raises(GraphScaleError, match="export"):
+        load_model(proto)
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**63 - 1])
+def test_versions_of_operator_sets_that_cannot_exist(version: int) -> None:
+    proto = model(RELU, NEG)
+    proto.opset_import[0].version = version
+    with pytest.raises(GraphScaleError, match=rf"version {version} .*ai\.onnx.*does not exist"):
         load_model(proto)

@@ -107,3 +107,34 @@ def test_what_an_evaluating_module_remembers_is_forgotten() -> None:
     assert not small.remembered
     assert not target.remembered
     assert small(torch.zeros(1, 3, *small.graphscale_plan.image_size)).shape == (1, 2)
+
+
+class OneWindow(nn.Module):
+    """Attention in windows as TinyViT has it, on a map that is one window, and its numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.window_size = SIZE
+        self.N = SIZE**2
+        self.resolution = (SIZE, SIZE)
+        self.table = nn.Parameter(torch.randn(2, SIZE**2))
+        self.register_buffer("attention_bias_idxs", distances(SIZE), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        assert x.shape[2:] == (self.window_size, self.window_size)
+        tokens = x.reshape(-1, 8, self.N)
+        biases = self.table[:, self.attention_bias_idxs]  # of two heads, one after the other
+        scores = tokens.transpose(1, 2) @ tokens + biases[0] + biases[1]
+        out = tokens @ scores.softmax(-1).transpose(1, 2)
+        return out.reshape(-1, 8, *self.resolution).mean((2, 3))
+
+
+def test_the_sizes_that_attention_remembers_follow_the_map() -> None:
+    target = OneWindow()
+    small = shrink(target, EXAMPLE)
+    pixels = small.graphscale_plan.image_size[0] // 2
+    assert (small.window_size, small.N, small.resolution) == (pixels, pixels**2, (pixels, pixels))
+    grown = graphscale.grow(small)
+    assert (grown.window_size, grown.N, grown.resolution) == (SIZE, SIZE**2, (SIZE, SIZE))

@@ -11,6 +11,7 @@ from onnx import TensorProto, parser
 
 import graphscale
 from graphscale.cli import main
+from graphscale.core.errors import GraphScaleError
 from graphscale.rescaling.fidelity import check_images, compare
 
 
@@ -82,3 +83,13 @@ def test_an_open_size_gets_a_multiple_of_the_stride(tmp_path: Path) -> None:
     scales = np.array([1, 1, 2, 2], np.float32)
     made.graph.initializer.append(onnx.numpy_helper.from_array(scales, "scales"))
     assert checked(made, tmp_path, input_size=64) == ["y"]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e39])
+def test_images_of_numbers_that_no_network_takes(number: float, tmp_path: Path) -> None:
+    images = np.zeros((2, 3, 40, 40))
+    images[1, 2, 3, 4] = number
+    np.save(tmp_path / "images.npy", images)
+    plan = graphscale.plan(model("y = Relu (m)", "N, 4, 20, 20"))
+    with pytest.raises(GraphScaleError, match=r"images\.npy: holds NaN or numbers beyond"):
+        check_images(plan, tmp_path / "images.npy")

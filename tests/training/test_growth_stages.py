@@ -114,12 +114,11 @@ def test_the_late_recipe_in_a_loop() -> None:
         growth.step()
         rates.step()
     assert seen == [
-        *[(16, 8, 0.1)] * 2,
+        *[(16, 8, 0.1)] * 3,
         *[(20, 10, 0.1)] * 3,
         *[(24, 12, 0.1)] * 2,
         (32, 16, 0.1),
-        (32, 16, 0.067),
-        (32, 16, 0.033),
+        (32, 16, 0.05),
     ]
     assert repr(module) == repr(target)
 

@@ -1,5 +1,7 @@
 """Batches: the same random choices wherever they are drawn, pixels that are those of the file."""
 
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +86,43 @@ def test_grey_and_a_changed_size(files: list) -> None:
 
 
 def test_an_unknown_augmentation(files: list) -> None:
-    with pytest.raises(GraphScaleError, match=r"'mirror'; use one of crop-flip, crop, none"):
+    with pytest.raises(
+        GraphScaleError, match=r"'mirror'; use one of crop-flip, crop, trivial-augment"
+    ):
         images(files, "mirror")
+
+
+class Drawing:
+    """Stands for a transform of torchvision, which draws from torch's generator."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        grey = int(torch.randint(256, ()))
+        return Image.new(image.mode, image.size, (grey,) * len(image.getbands()))
+
+
+def test_torchvisions_choices_depend_on_seed_epoch_and_image_alone(
+    files: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v2 = types.ModuleType("torchvision.transforms.v2")
+    v2.TrivialAugmentWide = Drawing
+    transforms = types.ModuleType("torchvision.transforms")
+    transforms.v2 = v2
+    monkeypatch.setitem(sys.modules, "torchvision.transforms", transforms)
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    data = images(files, "trivial-augment", 8)
+    before = torch.random.get_rng_state()
+    greys = [int(data[epoch, index][0].unique()) for epoch in range(4) for index in range(5)]
+    assert len(set(greys)) > 15
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(99)
+    again = images(files, "trivial-augment", 8)
+    assert int(again[2, 3][0].unique()) == greys[2 * 5 + 3]
+
+
+def test_torchvision_is_missing(files: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(GraphScaleError, match=r"'rand-augment' needs torchvision.*pip install"):
+        images(files, "rand-augment")
 
 
 def test_orders_are_permutations_that_can_be_resumed() -> None:

@@ -1,4 +1,4 @@
-"""Operators that rearrange, join and split dimensions: Reshape, Transpose, Concat, Split, Gather.
+"""Operators that rearrange, join and split dimensions: Reshape, Transpose, Concat, Split.
 
 Where a Reshape's target is a constant, its numbers are written anew for the pre-train network.
 """
@@ -27,7 +27,7 @@ from graphscale.passes.spatial.dimensions import (
 )
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
-from graphscale.passes.spatial.rules.blocks import Blocks
+from graphscale.passes.spatial.rules.blocks import Blocks, ScaledWindows
 
 
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze")
@@ -35,7 +35,7 @@ class _Regroup(Rule):
     """The factors of all dimensions keep their order and are grouped into other dimensions.
 
     A height or width that is cut in two, as by window attention or a space-to-depth stem, becomes
-    a number of windows that follows the input, and a window's fixed size. Where both meet again
+    a number of windows and a window's size, of which one follows the input. Where both meet again
     in one dimension, they are the height or width that was cut.
     """
 
@@ -45,7 +45,13 @@ class _Regroup(Rule):
 
         def cut(size: SpatialSize, first: int) -> tuple[DimensionFactor, DimensionFactor]:
             (at, *_) = (at for at, dim in enumerate(before) if size in sizes_in(dim))
-            return analyzer.cut(node, at, size, first, lambda window: Blocks(down=window))
+            return analyzer.cut(
+                node,
+                at,
+                size,
+                first,
+                lambda kept, scaled: ScaledWindows(down=kept) if scaled else Blocks(down=kept),
+            )
 
         dims = regroup(before, analyzer.shape(output), cut)
         if dims is None:
@@ -71,9 +77,12 @@ class _Regroup(Rule):
         rewriter.constants.demand(node, 1, np.asarray(wanted))
         found = rewriter.constants.computed(node.inputs[1], rewriter.shape).reshape(-1).tolist()
         wrong = [at for at, number in enumerate(found) if number != wanted[at]]
-        if len(wrong) == 1 and -1 not in wanted:
+        if len(wrong) == 1:
             # The exporter multiplied the batch by sizes. What is left when all other numbers are
             # known is this number, whatever the batch is.
+            wanted = [
+                rewriter.size(dim) if number == -1 else number for number, dim in zip(wanted, dims)
+            ]
             wanted[wrong[0]] = -1
             name = f"{node_name(node)}.shape"
             shape = rewriter.add_initializer(name, np.asarray(wanted, np.int64))
@@ -81,20 +90,24 @@ class _Regroup(Rule):
 
 
 def _joined(node: ir.Node, dim: Dim, before: Dims, analyzer: Analyzer) -> Dim:
-    """`dim` with the sizes that were cut in place of their windows and windows' pixels."""
+    """`dim` with the sizes that were cut in place of the two numbers that they were cut into."""
     factors = list(dim)
     for at in range(len(factors) - 1):
         for cut in analyzer.cuts:
             pair = factors[at : at + 2]
-            windows, pixels = pair[::-1] if cut.window_first else pair
-            if windows.spatial_size is None or windows.spatial_size.root is not cut.windows.root:
+            part, kept = pair[::-1] if cut.kept_first else pair
+            if part.spatial_size is None or kept.moves or kept.size != cut.kept:
                 continue
-            if pixels.moves or pixels.size != cut.window:
-                continue
-            # The mapping lets the sampling grid pass; it needs the windows in a dimension alone.
-            places = [p for p, each in enumerate(before) if single_size(each) is cut.windows.root]
+            if part.spatial_size.root is not cut.part.root:
+                # A convolution inside windows gives its map a size of its own.
+                own = analyzer.scale_windows and part.spatial_size.axis == cut.part.axis
+                if not own or part.spatial_size.target != cut.part.target:
+                    continue
+                part.spatial_size.tie(cut.part)
+            # The mapping lets the sampling grid pass; it needs the part in a dimension alone.
+            places = [p for p, each in enumerate(before) if single_size(each) is cut.part.root]
             if places:
-                whole = analyzer.join(node, places[0], cut, Blocks(up=cut.window))
+                whole = analyzer.join(node, places[0], cut, Blocks(up=cut.kept))
             else:
                 whole = following(cut.whole.root)
             return _joined(node, (*factors[:at], *whole, *factors[at + 2 :]), before, analyzer)
@@ -149,17 +162,6 @@ class _Split(Rule):
             pieces = [fixed(size) for size in sizes]
         for output, piece in zip(node.outputs, pieces, strict=True):
             analyzer.dims[output] = (*dims[:axis], piece, *dims[axis + 1 :])
-
-
-@register("Gather")
-class _Gather(Rule):
-    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
-        dims = analyzer.of(node.inputs[0])
-        axis = node.attributes.get_int("axis", 0) % len(dims)
-        if moves(dims[axis]):
-            raise unfollowed(node, "picks single rows or columns of a map")
-        indices = analyzer.of(node.inputs[1])
-        analyzer.dims[node.outputs[0]] = (*dims[:axis], *indices, *dims[axis + 1 :])
 
 
 @register("Scatter", "ScatterElements", "ScatterND")

@@ -22,8 +22,8 @@ class Blocks(Parameters):
     up: int = 1
 
     @property
-    def downsampling(self) -> int:
-        return self.down
+    def downsampling(self) -> float:
+        return self.down / self.up
 
     def divisor(self, size: int) -> int:
         return self.down
@@ -36,6 +36,11 @@ class Blocks(Parameters):
         out = size // self.down * self.up
         if size % self.down == 0 and out in wanted:
             yield Option(out, self, 0.0)
+
+
+@dataclass(frozen=True)
+class ScaledWindows(Blocks):
+    """A map cut into `down` windows: their number stays, and their size follows the map's."""
 
 
 @register("DepthToSpace", "SpaceToDepth")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
-from graphscale.passes.spatial.dimensions import Dim, fixed, moves, target_size
+from graphscale.passes.spatial.dimensions import Dim, Dims, fixed, moves, target_size
 from graphscale.passes.spatial.mapping import Change, Option, Parameters
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
@@ -34,15 +34,20 @@ class OnePixel(Parameters):
 
 @register("Expand", "Tile")
 class _Expand(Rule):
+    """A dimension that is repeated as often as another tensor's is long is one of that tensor's."""
+
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         (output,) = node.outputs
         dims = analyzer.of(node.inputs[0])
         shape = analyzer.shape(output)
         dims = (*(fixed(1) for _ in range(len(shape) - len(dims))), *dims)
+        like = _like(node, analyzer)
         result: list[Dim] = []
         for position, (dim, size) in enumerate(zip(dims, shape, strict=True)):
             if target_size(dim) == size:
                 result.append(dim)
+            elif like is not None and target_size(dim) == 1:
+                result.append(like[position])
             elif moves(dim):
                 raise unfollowed(node, "repeats a height or width")
             elif position >= 2 and target_size(dim) == 1:
@@ -62,3 +67,21 @@ class _Expand(Rule):
             for number, dim in zip(numbers, aligned, strict=True)
         ]
         rewriter.constants.demand(node, 1, np.asarray(wanted))
+
+
+def _like(node: ir.Node, analyzer: Analyzer) -> Dims | None:
+    """The dimensions of a tensor that gives an Expand its shape, or that its output is joined with.
+
+    None for any other node.
+    """
+    shape = node.inputs[1].producer()
+    others = [] if shape is None or shape.op_type != "Shape" else [shape.inputs[0]]
+    for usage in node.outputs[0].uses():
+        if usage.node.op_type in ("Add", "Div", "Mul", "Sub"):
+            others += [value for value in usage.node.inputs if value is not node.outputs[0]]
+    wanted = tuple(analyzer.shape(node.outputs[0]))
+    for value in others if node.op_type == "Expand" else ():
+        dims = analyzer.dims.get(value, ())
+        if tuple(map(target_size, dims)) == wanted:
+            return dims
+    return None

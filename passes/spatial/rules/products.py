@@ -6,17 +6,39 @@ interface. Where two computed tensors are, as in attention, their sizes are tied
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-from graphscale.passes.graph.weight_source import weight_source
+from graphscale.core.resampling import adaptive_averages
+from graphscale.passes.graph.fixed_weights import mark_fixed
+from graphscale.passes.graph.weight_source import tensor_of, weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
-from graphscale.passes.spatial.dimensions import Dim, Dims, fixed, moves, tie_dims
+from graphscale.passes.spatial.dimensions import (
+    Dim,
+    Dims,
+    fixed,
+    moves,
+    single_size,
+    target_size,
+    tie_dims,
+)
 from graphscale.passes.spatial.registry import MatrixProductRule, Rule, register
+from graphscale.passes.spatial.rewriter import Rewriter
+from graphscale.passes.spatial.rules.resize import Resampling
+
+_MAX_POOLED = 256  # pixels; a larger matrix is taken for a weight
 
 
 @register("MatMul")
 class _MatMul(MatrixProductRule):
-    """Y = A·B, with a batch of matrices in the dimensions before the last two."""
+    """Y = A·B, with a batch of matrices in the dimensions before the last two.
+
+    A constant matrix of averages is adaptive pooling by windows of different sizes, along the axis
+    that it is multiplied with.
+    """
+
+    def weight_input(self, node: ir.Node) -> int | None:
+        return None if _averages(node) is not None else super().weight_input(node)
 
     def summed(self, node: ir.Node, index: int) -> int:
         return -1 if index == 0 else -2
@@ -29,9 +51,37 @@ class _MatMul(MatrixProductRule):
                 raise unfollowed(node, "multiplies by a vector")
             analyzer.dims[node.outputs[0]] = tuple(map(fixed, analyzer.shape(node.outputs[0])))
             return
+        pooled = self._pooled(node, analyzer)
+        if pooled is not None:
+            analyzer.dims[node.outputs[0]] = pooled
+            return
         _contract(node, analyzer, (first, one, len(one) - 1), (second, other, len(other) - 2))
         batch = _broadcast(one[:-2], other[:-2])
         analyzer.dims[node.outputs[0]] = (*batch, one[-2], other[-1])
+
+    def _pooled(self, node: ir.Node, analyzer: Analyzer) -> Dims | None:
+        """The output's dimensions if a matrix of averages pools a map, else None."""
+        matrix = _averages(node)
+        if matrix is None:
+            return None
+        dims = analyzer.of(node.inputs[1 - matrix])
+        at = len(dims) - (2 if matrix == 0 else 1)
+        size = analyzer.shape(node.outputs[0])[at]
+        if single_size(dims[at]) is None:
+            return None
+        averages = Resampling(target_size(dims[at]), size, "half_pixel")
+        pooled = analyzer.resize(node, at, dims[at], size, averages)
+        return (*dims[:at], pooled, *dims[at + 1 :])
+
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:
+        matrix = _averages(node)
+        for averages in rewriter.parameters(node).values():
+            held = node.inputs[matrix]
+            numbers = adaptive_averages(averages.before, averages.size)
+            numbers = (numbers if matrix == 0 else numbers.T).astype(held.dtype.numpy())
+            value = rewriter.add_initializer(held.name, np.ascontiguousarray(numbers))
+            mark_fixed(value)
+            node.replace_input_with(matrix, value)
 
 
 @register("Gemm")
@@ -77,6 +127,23 @@ class _Einsum(Rule):
                 if any(moves(dim) for dim in dims):
                     analyzer.add_weight(node, value, dims, summed)
         analyzer.dims[node.outputs[0]] = tuple(letters[letter] for letter in result)
+
+
+def _averages(node: ir.Node) -> int | None:
+    """Which input of a MatMul is the matrix of adaptive average pooling; None if there is none."""
+    for at, value in enumerate(node.inputs):
+        if weight_source(value) is not value:
+            continue
+        tensor = tensor_of(value)
+        shape = tuple(tensor.shape)
+        if len(shape) != 2 or max(shape) > _MAX_POOLED or not tensor.dtype.is_floating_point():
+            continue
+        source, target = shape if at == 1 else shape[::-1]
+        wanted = adaptive_averages(source, target)
+        wanted = (wanted.T if at == 1 else wanted).astype(tensor.dtype.numpy())
+        if np.array_equal(tensor.numpy(), wanted):
+            return at
+    return None
 
 
 def _contract(node: ir.Node, analyzer: Analyzer, first, second) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from graphscale.core.node_names import node_name
 from graphscale.core.plan import Grid
+from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import Dim, fixed, moves, target_size
 from graphscale.passes.spatial.mapping import Change, Option, Parameters
@@ -17,6 +18,7 @@ from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
 from graphscale.passes.spatial.rules.expand import OnePixel
 
+_PARTS = ("Flatten", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 _RATIO_COST = 5.0  # of another ratio than the target's, which moves a map's ends off their places
 
 
@@ -58,6 +60,11 @@ class _Resize(Rule):
             raise unfollowed(node, "crops while it resizes (tf_crop_and_resize)")
         (output,) = node.outputs
         dims, shape = analyzer.of(node.inputs[0]), analyzer.shape(output)
+        if _from_weight(node.inputs[0]) and len(shape) == 4:
+            # A table of positions that is resized to a map follows the map that it meets.
+            spread = (analyzer.spread(node, d, d - 2, shape[d], OnePixel()) for d in (2, 3))
+            analyzer.dims[output] = (*dims[:2], *spread)
+            return
         changed = [d for d in range(1, len(shape)) if target_size(dims[d]) != shape[d]]
         first_axis = 1 if 1 in changed else 2  # channels last or first
         result: list[Dim] = list(dims)
@@ -101,6 +108,16 @@ class _Resize(Rule):
                 name = f"{node_name(node)}.scales"
                 node.replace_input_with(2, rewriter.add_initializer(name, scales))
                 node.replace_input_with(3, None)
+
+
+def _from_weight(value: ir.Value) -> bool:
+    """Whether a value is a weight, or a part of one, in some arrangement."""
+    while weight_source(value) is None:
+        node = value.producer()
+        if node is None or node.op_type not in _PARTS:
+            return False
+        value = node.inputs[0]
+    return True
 
 
 def _scales(scales: np.ndarray, sizes: list[tuple[int, int]]) -> np.ndarray:

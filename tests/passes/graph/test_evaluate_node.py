@@ -1,6 +1,7 @@
 """The outputs of one node are those that ONNX defines."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from graphscale.core.errors import GraphScaleError
@@ -68,3 +69,19 @@ def test_constants(attribute, value):
 def test_shapes(node, value):
     (node,) = read(f"{HEAD} {{ y = {node} }}").graph
     assert shape_of(node, (2, 3, 4)).tolist() == value
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        [],
+        [ir.AttrFloat32("value", 1.0)],
+        [ir.AttrInt64("value_float", 1)],
+        [ir.AttrInt64("alpha", 1)],
+        [ir.AttrInt64("value_int", 1), ir.AttrFloat32("value_float", 1.0)],
+    ],
+)
+def test_damaged_constants_are_named(attributes):
+    node = ir.Node("", "Constant", [], attributes, name="c")
+    with pytest.raises(GraphScaleError, match=r"node 'c' .*damaged"):
+        constant_of(node)

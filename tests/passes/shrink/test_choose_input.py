@@ -41,3 +41,16 @@ def test_blocks_need_a_multiple() -> None:
 
 def test_a_usual_ratio_where_no_kernel_shrinks() -> None:
     assert chosen("y = Conv (x, w)", 30, w=(4, 3, 1, 1)) == 20
+
+
+def test_blocks_behind_strides_that_the_size_must_divide() -> None:
+    """Five strides and blocks of two pixels: 192 is the multiple of 64 that is nearest to 170.7."""
+    nodes = "c0 = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)"
+    for i in range(4):
+        nodes += f"c{i + 1} = Conv <pads=[1,1,1,1], strides=[2,2]> (c{i}, v)"
+    nodes += "y = SpaceToDepth <blocksize=2> (c4)"
+    analysis = analyzed(graph(nodes, "float[1,3,256,256] x", w=(4, 3, 3, 3), v=(4, 4, 3, 3)))
+    height = single_size(analysis.of(value(analysis, "x"))[2])
+    kernels = choose_kernels(analysis)
+    assert choose_input(analysis, kernels, height) == 160
+    assert choose_input(analysis, kernels, height, divides=True) == 192

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import graphscale
@@ -28,6 +29,14 @@ def test_shapes_and_constants_follow() -> None:
     assert value(analysis, "shape").const_value.numpy().tolist() == [1, 4 * side * side]
     assert list(value(analysis, "x").shape) == [1, 3, 20, 20]
     assert list(value(analysis, "y").shape) == [1, 5]
+
+
+def test_a_declared_shape_of_a_wrong_rank_is_dropped() -> None:
+    analysis = analyzed(graph("c = Conv <pads=[1,1,1,1]> (x, w)\ny = Relu (c)", w=(4, 3, 3, 3)))
+    value(analysis, "c").shape = ir.Shape([1, 4])
+    ShrinkGraph(analysis, solved(analysis, 20))(analysis.model)
+    assert value(analysis, "c").shape is None
+    assert list(value(analysis, "y").shape) == [1, 4, 20, 20]
 
 
 def test_a_graph_in_which_nothing_moves_stays() -> None:

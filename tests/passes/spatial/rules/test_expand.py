@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import graphscale
@@ -40,3 +41,30 @@ def test_a_repeated_map_is_refused() -> None:
     target = graph(nodes, w=(4, 3, 3, 3), times=np.array([1, 1, 2, 1]))
     with pytest.raises(graphscale.GraphScaleError, match=r"tile_1.*repeats a height or width"):
         graphscale.shrink(target)
+
+
+@pytest.mark.parametrize("shape", ["size = Shape (tokens)", "size = Identity (times)"])
+def test_a_number_for_each_channel_is_repeated_for_all_tokens(shape: str) -> None:
+    """Tokens of 32·32 pixels are multiplied by one number for each channel, in both networks."""
+    nodes = f"""
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        tokens = Reshape (c, flat)
+        mean = ReduceMean <keepdims=1> (tokens, last)
+        {shape}
+        spread = Expand (mean, size)
+        y = Mul (tokens, spread)
+    """
+    target = graph(
+        nodes,
+        w=(4, 3, 3, 3),
+        flat=np.array([1, 4, -1]),
+        last=np.array([2]),
+        times=np.array([1, 4, 1024]),
+    )
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    inner = onnx.ModelProto.FromString(pretrain.SerializeToString())
+    inner.graph.output.add(name="tokens")
+    outputs = run(inner)
+    tokens = outputs["tokens"]
+    assert tokens.shape[2] < 1024
+    np.testing.assert_allclose(outputs["y"], tokens * tokens.mean(2, keepdims=True), rtol=1e-5)

@@ -76,3 +76,22 @@ def test_a_crop_while_resizing_is_refused() -> None:
     target = graph(nodes, w=(4, 3, 3, 3), roi=roi, s=np.array([1, 4, 32, 32]))
     with pytest.raises(graphscale.GraphScaleError, match="crops while it resizes"):
         graphscale.shrink(target)
+
+
+def test_a_table_that_the_graph_resizes_to_a_map_follows_it() -> None:
+    """The table keeps its 8×8 positions; the graph resizes it to the pre-train network's map."""
+    target = graph(
+        """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        spread = Resize <mode="linear"> (table, none, none, sizes)
+        y = Add (c, spread)
+        """,
+        w=(2, 3, 3, 3),
+        table=(1, 2, 8, 8),
+        none=np.zeros(0, np.float32),
+        sizes=np.array([1, 2, 32, 32]),
+    )
+    pretrain = graphscale.shrink(target, init="resize", input_size=20)
+    assert constant(pretrain, "table").shape == (1, 2, 8, 8)
+    assert run(pretrain)["y"].shape == tuple(constant(pretrain, "sizes"))
+    assert constant(pretrain, "sizes")[2] in (19, 20, 21)

@@ -1,0 +1,139 @@
+"""Gather: picks along an axis, of which two ways to pick the rows or columns of a map are followed.
+
+These are a roll around the map's border (torch.roll), and windows that may overlap (torch.unfold).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from graphscale.core.plan import Grid
+from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
+from graphscale.passes.spatial.dimensions import Dim, fixed, moves, single_size, target_size
+from graphscale.passes.spatial.mapping import Change, Option, Parameters
+from graphscale.passes.spatial.registry import Rule, register
+from graphscale.passes.spatial.rewriter import Rewriter
+from graphscale.passes.spatial.rules.blocks import ScaledWindows
+
+
+@dataclass(frozen=True)
+class Unfolded(Parameters):
+    """Windows of `pixels` at distances of `step`; the output's size is their number."""
+
+    pixels: int
+    step: int
+
+    @property
+    def downsampling(self) -> int:
+        return self.step
+
+    def number(self, size: int) -> int:
+        """How many windows `size` pixels have room for."""
+        return (size - self.pixels) // self.step + 1
+
+    def indices(self, size: int) -> np.ndarray:
+        """The pixels of each window, a row for each."""
+        return np.arange(self.number(size))[:, None] * self.step + np.arange(self.pixels)
+
+    def grid(self, grid: Grid, size: int) -> Grid:
+        middle = (self.pixels - 1) / 2
+        return Grid(grid.origin + grid.pitch * middle, grid.pitch * self.step, size)
+
+    def options(self, target: Change, size: int, wanted: frozenset[int]) -> Iterator[Option]:
+        if size >= self.pixels and self.number(size) in wanted:
+            yield Option(self.number(size), self, 0.0)
+
+
+@register("Gather")
+class _Gather(Rule):
+    """A map is rolled by as many pixels in both networks, and windows keep their size and distance.
+
+    A roll by half a window follows the windows that Swin cuts the map into, if they are scaled.
+    """
+
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        dims = analyzer.of(node.inputs[0])
+        axis = node.attributes.get_int("axis", 0) % len(dims)
+        picked = analyzer.of(node.inputs[1])
+        if moves(dims[axis]):
+            indices = analyzer.inferred.constants.get(node.inputs[1])
+            windows = _windows(indices)
+            if _first(indices, dims[axis]) is not None:
+                picked = (dims[axis],)
+            elif windows is not None:
+                number = analyzer.resize(node, axis, dims[axis], len(indices), windows)
+                picked = (number, fixed(windows.pixels))
+            elif _is_before_maps(indices, dims[axis]):
+                picked = ()
+            else:
+                raise unfollowed(node, "picks single rows or columns of a map")
+        analyzer.dims[node.outputs[0]] = (*dims[:axis], *picked, *dims[axis + 1 :])
+
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:
+        dims = rewriter.analysis.of(node.inputs[0])
+        axis = node.attributes.get_int("axis", 0) % len(dims)
+        if not moves(dims[axis]) or not rewriter.analysis.shape(node.inputs[1]):
+            return
+        size = rewriter.size(dims[axis])
+        windows = rewriter.parameters(node).get(axis)
+        if windows is None:
+            wanted = _rolled(node, dims[axis], size, rewriter)
+        else:
+            wanted = windows.indices(size)
+        if not np.array_equal(rewriter.constants.computed(node.inputs[1], rewriter.shape), wanted):
+            rewriter.constants.replace(node, 1, wanted)
+
+
+def _first(indices: np.ndarray | None, dim: Dim) -> int | None:
+    """The pixel that comes first after a roll; None where the indices are no roll."""
+    if single_size(dim) is None or indices is None or indices.ndim != 1 or not indices.size:
+        return None
+    first = int(indices[0])
+    rolled = (np.arange(target_size(dim)) + first) % target_size(dim)
+    return first if np.array_equal(indices, rolled) else None
+
+
+def _is_before_maps(indices: np.ndarray | None, dim: Dim) -> bool:
+    """Whether one place is picked that lies before all maps that were joined, as a class token."""
+    if indices is None or indices.ndim or len(dim) != 1:
+        return False
+    end = 0
+    for part in dim[0].parts:
+        if moves(part):
+            break
+        end += target_size(part)
+    return 0 <= int(indices) < end
+
+
+def _windows(indices: np.ndarray | None) -> Unfolded | None:
+    """The windows that indices pick; None where they pick others."""
+    if indices is None or indices.ndim != 2 or 0 in indices.shape:
+        return None
+    step = int(indices[1, 0] - indices[0, 0]) if len(indices) > 1 else indices.shape[1]
+    windows = Unfolded(indices.shape[1], step)
+    last = int(indices[-1, -1]) + 1
+    return windows if step > 0 and np.array_equal(indices, windows.indices(last)) else None
+
+
+def _rolled(node: ir.Node, dim: Dim, size: int, rewriter: Rewriter) -> np.ndarray:
+    """The indices of a roll of `size` pixels."""
+    target = target_size(dim)
+    first = _first(rewriter.analysis.inferred.constants[node.inputs[1]], dim)
+    if first <= target // 2:
+        first = _distance(first, dim, rewriter)
+    else:  # the last pixels come first
+        first = size - _distance(target - first, dim, rewriter)
+    return (np.arange(size) + first) % size
+
+
+def _distance(pixels: int, dim: Dim, rewriter: Rewriter) -> int:
+    """By how many pixels the pre-train map is rolled where the target's is by `pixels`."""
+    for mapping in rewriter.analysis.consumers.get(single_size(dim), ()):
+        window = mapping.result
+        if isinstance(mapping.target, ScaledWindows) and pixels == window.target // 2:
+            return rewriter.geometry.sizes[window] // 2
+    return pixels

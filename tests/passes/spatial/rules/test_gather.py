@@ -1,0 +1,78 @@
+"""Gathers that roll a map or cut it into windows that may overlap."""
+
+import numpy as np
+import onnx
+import pytest
+
+import graphscale
+
+from ...small_graphs import graph, run
+
+
+def pretrain_outputs(target: onnx.ModelProto, pixels: int) -> dict[str, np.ndarray]:
+    """What the pre-train network of a model gives, with its map `c`."""
+    inner = onnx.ModelProto.FromString(
+        graphscale.shrink(target, input_size=pixels).SerializeToString()
+    )
+    inner.graph.output.add(name="c")
+    return run(inner)
+
+
+@pytest.mark.parametrize("first", [1, 5, 31])
+def test_a_map_is_rolled_by_as_many_pixels(first: int) -> None:
+    target = graph(
+        "c = Conv <pads=[1,1,1,1]> (x, w)  y = Gather <axis=2> (c, order)",
+        w=(2, 3, 3, 3),
+        order=(np.arange(32) + first) % 32,
+    )
+    outputs = pretrain_outputs(target, 20)
+    shift = first if first < 16 else first - 32
+    np.testing.assert_array_equal(outputs["y"], np.roll(outputs["c"], -shift, 2))
+
+
+@pytest.mark.parametrize(("pixels", "step"), [(4, 4), (6, 2), (8, 4)])
+def test_windows_keep_their_size_and_distance(pixels: int, step: int) -> None:
+    starts = np.arange(0, 32 - pixels + 1, step)
+    target = graph(
+        """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        windows = Gather <axis=3> (c, places)
+        y = ReduceMax <keepdims=0> (windows, last)
+        """,
+        w=(2, 3, 3, 3),
+        places=starts[:, None] + np.arange(pixels),
+        last=np.array([-1]),
+    )
+    outputs = pretrain_outputs(target, 20)
+    assert outputs["c"].shape[3] < 32
+    windows = np.lib.stride_tricks.sliding_window_view(outputs["c"], pixels, 3)[:, :, :, ::step]
+    np.testing.assert_array_equal(outputs["y"], windows.max(-1))
+
+
+@pytest.mark.parametrize("places", [[[0, 1], [2, 4]], [[3, 4], [1, 2]], [1, 0, 3, 2]])
+def test_other_rows_are_refused(places: list) -> None:
+    target = graph(
+        "c = Conv <pads=[1,1,1,1]> (x, w)  y = Gather <axis=2> (c, places)",
+        w=(2, 3, 3, 3),
+        places=np.array(places),
+    )
+    with pytest.raises(graphscale.GraphScaleError, match="picks single rows or columns"):
+        graphscale.shrink(target, input_size=20)
+
+
+def test_a_class_token_before_the_pixels_is_picked() -> None:
+    target = graph(
+        """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        pixels = Reshape (c, flat)
+        mean = ReduceMean <keepdims=1> (pixels, last)
+        tokens = Concat <axis=2> (mean, pixels)
+        y = Gather <axis=2> (tokens, first)
+        """,
+        w=(2, 3, 3, 3),
+        flat=np.array([1, 2, -1]),
+        last=np.array([2]),
+        first=np.array(0),
+    )
+    outputs = pretrain_outputs(target, 20)
+    np.testing.assert_allclose(outputs["y"], outputs["c"].mean((2, 3)), rtol=1e-5, atol=1e-6)
