@@ -197,13 +197,20 @@ def main(arguments: Sequence[str] | None = None) -> float:
     torch.manual_seed(0)
     train = Pictures(options.data / "train", options.size, training=True)
     test = Pictures(options.data / "val", options.size, training=False)
+    if options.batch % ranks or options.batch > len(train) or len(test) < ranks:
+        raise SystemExit(
+            f"--batch {options.batch} cannot be shared by {ranks} ranks from {len(train)} pictures "
+            f"in train/ and {len(test)} in val/; give a multiple of the ranks, and not more than "
+            "there are pictures"
+        )
     features, classifier = layers(len(train.classes), options.width)
     network, optimizer, step = contained(options, features.to(device), classifier.to(device))
     first = load(options.checkpoint, network, optimizer) if options.resume else 0
     order = Order(len(train), options.batch, share)
     train_batches = DataLoader(train, batch_sampler=order, num_workers=options.workers)
     # As in training, pictures that fill no whole batch are left out.
-    test_order = Order(len(test), min(options.batch, len(test)), share)
+    test_batch = min(options.batch, len(test) // ranks * ranks)
+    test_order = Order(len(test), test_batch, share)
     test_batches = DataLoader(test, batch_sampler=test_order, num_workers=options.workers)
     found = 0.0
     torch.manual_seed(rank)  # each rank has parts of the pictures and dropped features of its own

@@ -43,3 +43,13 @@ def test_container(container: str, folder: Path, tmp_path: Path) -> None:
         torchrun=True,
     )
     assert set(answers) == {1.0}
+
+
+def refused_in_rank(rank: int, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="cannot be shared by 2 ranks from 16 pictures"):
+        in_rank(rank, arguments)
+
+
+@pytest.mark.parametrize("batch", ["7", "18"])
+def test_a_batch_that_cannot_be_shared(batch: str, folder: Path) -> None:
+    on_ranks(2, refused_in_rank, [str(folder), "--batch", batch, "--workers", "0"], torchrun=True)

@@ -36,7 +36,8 @@ class DataParallel(DistributedDataParallel):
         one_bit: The `OneBitState`, whose residuals belong into a checkpoint; None for 'mean'.
 
     Raises:
-        GraphScaleError: there is no process group, or `gradient` is unknown.
+        GraphScaleError: there is no process group, `gradient` is unknown, or 'onebit' is given with
+            mixed_precision.
 
     Example:
         >>> torch.distributed.init_process_group("gloo")  # doctest: +SKIP
@@ -56,6 +57,11 @@ class DataParallel(DistributedDataParallel):
         if gradient not in GRADIENTS:
             raise GraphScaleError(
                 f"DataParallel: unknown gradient {gradient!r}; use {' or '.join(GRADIENTS)}"
+            )
+        if gradient == "onebit" and options.get("mixed_precision") is not None:
+            raise GraphScaleError(
+                "DataParallel: mixed_precision sends gradients by a hook of torch's own, so that "
+                "'onebit' cannot; use torch.autocast"
             )
         require_process_group("DataParallel")
         super().__init__(module, **options)

@@ -6,9 +6,9 @@ rank with a share of their weights, on torch.distributed.tensor.parallel.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -16,11 +16,20 @@ from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.distributed.collectives import copy_from_first
 from graphscale.distributed.require_process_group import require_process_group
-from graphscale.distributed.split_batches import check_batch
+from graphscale.distributed.split_batches import check_batch, check_lengths
 from graphscale.distributed.split_layers import SplitHierarchicalSoftmax, SplitLookupTable
 from graphscale.layers.hierarchical_softmax import HierarchicalSoftmax
 from graphscale.layers.lookup_table import LookupTable, WeightedLookupTable
+
+# The layers that are split, and the names of their weights.
+_WEIGHTS: dict[type, set[str]] = {
+    nn.Linear: {"weight", "bias"},
+    LookupTable: {"weight"},
+    nn.Embedding: {"weight"},
+    HierarchicalSoftmax: {"weight", "bias", "cluster_weight", "cluster_bias"},
+}
 
 
 class ModelParallel(nn.Module):
@@ -42,8 +51,8 @@ class ModelParallel(nn.Module):
     Gradients are those of the mean of the ranks' losses, as `DataParallel` computes them.
 
     Raises:
-        GraphScaleError: there is no process group, the mesh has two dimensions, or a layer cannot
-            be split.
+        GraphScaleError: there is no process group, the mesh has two dimensions, a layer cannot
+            be split, or shares a weight with another one.
 
     Example:
         >>> mesh = init_device_mesh("cuda", (4, 2), mesh_dim_names=("data", "model"))
@@ -75,63 +84,71 @@ class ModelParallel(nn.Module):
                     'as mesh["model"]'
                 )
         self.batch = batch
+        self._device = mesh.device_type
         self._groups = [mesh.get_group()] + ([] if data_mesh is None else [data_mesh.get_group()])
-        with torch.no_grad():
-            for tensor in (*module.parameters(), *module.buffers()):
-                for group in self._groups:
-                    dist.broadcast(tensor, dist.get_global_rank(group, 0), group=group)
+        copy_from_first(module, self._groups, "ModelParallel")
         self.module = self._split(module, mesh)
 
     def _split(self, module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-        group = self._groups[0]
-        names = dict(module.named_modules())
-        found = 0
-        layout = Replicate() if self.batch == "same" else Shard(0)
-        for name, layer in names.items():
-            made: nn.Module
-            if isinstance(layer, WeightedLookupTable):
-                raise GraphScaleError(
-                    f"ModelParallel: {name or 'the module'} is a WeightedLookupTable, which cannot "
-                    "be split; leave it outside"
-                )
-            if isinstance(layer, nn.Linear):
-                style = ColwiseParallel(input_layouts=layout, output_layouts=layout)
-                parallelize_module(layer, mesh, style)
-                made = layer
-            elif isinstance(layer, LookupTable | nn.Embedding):
-                made = SplitLookupTable(layer, group, self.batch)
-            elif isinstance(layer, HierarchicalSoftmax):
-                made = SplitHierarchicalSoftmax(layer, group, self.batch)
-            else:
-                continue
-            found += 1
-            if not name:
-                return made
-            owner, _, key = name.rpartition(".")
-            setattr(names[owner], key, made)
-        if not found:
+        layers = _layers_to_split(module)
+        if not layers:
             raise GraphScaleError(
                 f"ModelParallel: {type(module).__name__} has no layer that can be split; give a "
                 "module with Linear, LookupTable or HierarchicalSoftmax"
             )
-        return module
+        group = self._groups[0]
+        layout = Replicate() if self.batch == "same" else Shard(0)
+        made: dict[nn.Module, nn.Module] = {}
+        for layer in layers.values():
+            if isinstance(layer, nn.Linear):
+                style = ColwiseParallel(input_layouts=layout, output_layouts=layout)
+                parallelize_module(layer, mesh, style)
+            elif isinstance(layer, HierarchicalSoftmax):
+                made[layer] = SplitHierarchicalSoftmax(layer, group, self.batch)
+            else:
+                made[layer] = SplitLookupTable(layer, group, self.batch)
+        for owner in list(module.modules()):
+            for key, layer in owner._modules.items():
+                if layer in made:  # maybe at several places
+                    setattr(owner, key, made[layer])
+        return made.get(module, module)
 
     def forward(self, *args: Any, **options: Any) -> Any:
-        """What the module returns."""
+        """What the module returns.
+
+        Raises:
+            GraphScaleError: ranks that share weights have batches of different lengths, or a layer
+                computes with the weight of a split layer inside it.
+        """
         self._watch_gradients()
-        return self.module(*args, **options)
+        given = [each for each in (*args, *options.values()) if isinstance(each, Tensor)]
+        check_lengths("ModelParallel", given, self._groups[0], self._device)
+        try:
+            return self.module(*args, **options)
+        except RuntimeError as error:
+            if "mixed torch.Tensor and DTensor" not in str(error):
+                raise
+            raise GraphScaleError(
+                "ModelParallel: a layer computes with the weight of a split Linear itself instead "
+                f"of calling it ({str(error).split()[0]}); leave that layer outside"
+            ) from error
 
     def _watch_gradients(self) -> None:
         """Let the gradients be averaged, also those of Parameter objects that growth has made."""
         for owner in self.module.modules():
-            split = isinstance(owner, SplitLookupTable | SplitHierarchicalSoftmax | nn.Linear)
             for parameter in owner.parameters(recurse=False):
+                placements = getattr(parameter, "placements", None)  # of a DTensor
+                split = placements or isinstance(owner, SplitLookupTable | SplitHierarchicalSoftmax)
                 if parameter.requires_grad and not hasattr(parameter, "_is_averaged"):
-                    parameter.register_hook(self._averaged if split else self._averaged_whole)
+                    parameter.register_hook(
+                        partial(self._averaged, placements) if split else self._averaged_whole
+                    )
                     parameter._is_averaged = True
 
-    def _averaged(self, gradient: Tensor) -> Tensor:
+    def _averaged(self, placements: Any, gradient: Tensor) -> Tensor:
         """The gradient of a split weight: the images of all ranks of its mesh are in it."""
+        if placements is not None:  # of a weight with one row DTensor keeps all on every rank
+            gradient = gradient.redistribute(placements=placements)
         ranks = dist.get_world_size(self._groups[0]) if self.batch == "split" else 1
         return self._mean(gradient / ranks, self._groups[1:])
 
@@ -145,3 +162,43 @@ class ModelParallel(nn.Module):
             local.div_(dist.get_world_size(group))
             dist.all_reduce(local, group=group)
         return gradient
+
+
+def _layers_to_split(module: nn.Module) -> dict[str, nn.Module]:
+    """The layers whose weights can be split, by their names in the module.
+
+    Raises:
+        GraphScaleError: a layer is of a kind that is split, but cannot be.
+    """
+    # An attention computes with the weight of its last Linear without calling it.
+    attention = {
+        part
+        for each in module.modules()
+        if isinstance(each, nn.MultiheadAttention)
+        for part in each.modules()
+    }
+    found: dict[str, nn.Module] = {}
+    owners: dict[Tensor, str] = {}
+    for name, layer in module.named_modules():
+        whole = name or "the module"
+        if isinstance(layer, WeightedLookupTable):
+            raise GraphScaleError(
+                f"ModelParallel: {whole} is a WeightedLookupTable, which cannot be split; leave it "
+                "outside"
+            )
+        kinds = [names for kind, names in _WEIGHTS.items() if isinstance(layer, kind)]
+        if kinds and layer not in attention:
+            if not {key for key, _ in layer.named_parameters()} <= kinds[0]:
+                raise GraphScaleError(
+                    f"ModelParallel: the weight of {whole} is computed from others, as by "
+                    "weight_norm, and cannot be split; leave it outside"
+                )
+            found[name] = layer
+        for key, parameter in layer.named_parameters(recurse=False):
+            first = owners.setdefault(parameter, name)
+            if first != name and (first in found or name in found):
+                raise GraphScaleError(
+                    f"ModelParallel: {key} of {whole} is also a weight of {first or 'the module'}, "
+                    "and shared weights cannot be split; leave both layers outside"
+                )
+    return found

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import nn
 
+from graphscale.distributed.collectives import copy_from_first
 from graphscale.distributed.one_bit_sgd import OneBitSGD
 from graphscale.distributed.require_process_group import require_process_group
 
@@ -53,10 +53,7 @@ class OneBitDataParallel(nn.Module):
         super().__init__()
         require_process_group("OneBitDataParallel")
         self.module = module
-        with torch.no_grad():
-            for tensor in (*module.parameters(), *module.buffers()):
-                first = dist.get_global_rank(process_group or dist.group.WORLD, 0)
-                dist.broadcast(tensor, first, group=process_group)
+        copy_from_first(module, [process_group], "OneBitDataParallel")
         self.optimizer = OneBitSGD(module.parameters(), lr, momentum, min_elements, process_group)
 
     def forward(self, *args: Any, **options: Any) -> Any:

@@ -10,6 +10,7 @@ This file has no `from __future__ import annotations`: torch compares the hook's
 
 import contextlib
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.distributed.one_bit_exchange import OneBitExchange, Quantized, quantize
-from graphscale.modules.module_state import memory_format, unwrapped
+from graphscale.modules.module_state import unwrapped
 
 _MIN_GAIN = 4  # a tensor that would not become this many times smaller is sent as it is
 
@@ -103,6 +104,10 @@ class OneBitState:
         if parameter.ndim < 2 or parameter.numel() < max(self.min_elements, 1):
             return False
         columns = parameter.numel() // len(parameter)
+        # DistributedDataParallel hands out gradients as they lie in memory: in a transposed weight
+        # a row's elements are not beside each other. A complex number has no sign.
+        if parameter.is_complex() or (len(parameter) > 1 and _strides(parameter)[0] != columns):
+            return False
         packed = 4 * -(-columns // 32) + 2 * parameter.element_size()
         return packed * _MIN_GAIN <= columns * parameter.element_size()
 
@@ -145,6 +150,11 @@ class OneBitState:
             GraphScaleError: the state is of another network, or of one rank among another number.
         """
         rank, ranks = dist.get_rank(self.process_group), dist.get_world_size(self.process_group)
+        if not isinstance(state, Mapping) or not ("residuals" in state or state.get("all_ranks")):
+            raise GraphScaleError(
+                "OneBitState: this is no state of one-bit gradients; load what state_dict() or "
+                "gathered_state_dict() returned, the latter on every rank"
+            )
         if "all_ranks" in state:
             every = state["all_ranks"]
             state = every[rank] if len(every) == ranks else _for_ranks(every, rank, ranks)
@@ -337,6 +347,8 @@ def _is_finite(gradient: Tensor) -> Tensor:
     values = gradient._values() if gradient.is_sparse else gradient
     if not values.numel():
         return torch.ones((), dtype=torch.bool, device=values.device)
+    if values.is_complex():
+        values = torch.view_as_real(values)
     low, high = values.aminmax()  # both are NaN if an element is; faster than to ask each element
     return torch.isfinite(low) & torch.isfinite(high)
 
@@ -348,19 +360,26 @@ def _fitting(residual: Tensor | None, gradient: Tensor) -> Tensor:
     return residual.to(gradient.device, gradient.dtype)
 
 
+def _strides(parameter: Tensor) -> tuple[int, ...]:
+    """Those of the parameter's gradient in a bucket, which keeps any order of the dimensions."""
+    dense = torch.empty_like(parameter, device="meta")
+    if dense.stride() == parameter.stride():
+        return dense.stride()
+    return torch.empty(parameter.shape, device="meta").stride()
+
+
 def _logical(rows: Tensor, parameter: Tensor) -> Tensor:
     """Rows [R, C], which lie as the parameter does in memory, in the parameter's dimensions."""
     shape = (len(rows), *parameter.shape[1:])
-    if memory_format(parameter) == torch.contiguous_format:
-        return rows.view(shape).clone()
-    return rows.as_strided(shape, parameter.stride()).contiguous()
+    return rows.as_strided(shape, _strides(parameter)).clone(memory_format=torch.contiguous_format)
 
 
 def _raw(saved: Tensor, parameter: Tensor) -> Tensor:
     """The inverse of `_logical`, on the parameter's device."""
-    saved = saved.to(parameter.device, memory_format=memory_format(parameter), copy=True)
     columns = parameter.numel() // len(parameter)
-    return saved.as_strided((len(saved), columns), (columns, 1))
+    rows = torch.empty(len(saved), columns, dtype=saved.dtype, device=parameter.device)
+    rows.as_strided(saved.shape, _strides(parameter)).copy_(saved)
+    return rows
 
 
 def _for_ranks(every: list[dict[str, Any]], rank: int, ranks: int) -> dict[str, Any]:

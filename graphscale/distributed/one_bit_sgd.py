@@ -40,6 +40,8 @@ class OneBitSGD(Optimizer):
         min_elements: Smaller gradients stay dense (20 in fbcunn).
         process_group: The ranks that train together; by default all.
 
+    A GradScaler calls this optimizer on every rank, whatever it finds in the rank's own gradients.
+
     The state of a parameter, which `state_dict` holds, is this rank's: each rank saves its own.
 
     Raises:
@@ -48,6 +50,10 @@ class OneBitSGD(Optimizer):
     Example:
         >>> optimizer = OneBitSGD(network.parameters(), lr=0.1, momentum=0.9)  # doctest: +SKIP
     """
+
+    # GradScaler would leave out the step on a rank with an infinity, and the others would wait.
+    # Instead it sets `grad_scale` for the time of a step, and the row is left out everywhere.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self,
@@ -80,9 +86,6 @@ class OneBitSGD(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             learned = [each for each in group["params"] if each.requires_grad]
-            for parameter in learned:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
             large = [p for p in learned if p.ndim > 1 and p.numel() > group["min_elements"]]
             small = [p for p in learned if p.ndim < 2 or p.numel() <= group["min_elements"]]
             for dtype in sorted({p.dtype for p in large}, key=str):
@@ -93,7 +96,7 @@ class OneBitSGD(Optimizer):
         return loss
 
     def _step_quantized(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        matrices = [parameter.grad.flatten(1) for parameter in parameters]
+        matrices = [self._gradient(parameter).flatten(1) for parameter in parameters]
         shapes = [tuple(each.shape) for each in matrices]
         exchange = OneBitExchange(shapes, matrices[0].dtype, self.process_group)
         states = [self.state[parameter] for parameter in parameters]
@@ -117,7 +120,8 @@ class OneBitSGD(Optimizer):
 
     def _step_dense(self, parameter: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
-        mean = (parameter.grad / dist.get_world_size(self.process_group)).view(1, -1)
+        mean = self._gradient(parameter).reshape(1, -1)
+        mean = mean / dist.get_world_size(self.process_group)
         dist.all_reduce(mean, group=self.process_group)
         if "sum" not in state or state["sum"].shape != mean.shape:
             state["sum"] = torch.zeros_like(mean)
@@ -126,6 +130,16 @@ class OneBitSGD(Optimizer):
         finite = torch.isfinite(step).all()
         parameter.sub_(torch.where(finite, step, torch.zeros_like(step)).view(parameter.shape))
         self._faults.append((parameter, finite))
+
+    def _gradient(self, parameter: Tensor) -> Tensor:
+        """This rank's gradient, dense and without a GradScaler's scale."""
+        gradient = parameter.grad
+        if gradient is None:
+            return torch.zeros_like(parameter)
+        if gradient.is_sparse:
+            gradient = gradient.to_dense()
+        scale = getattr(self, "grad_scale", None)
+        return gradient if scale is None else gradient / scale.to(gradient.device)
 
     def _report(self) -> None:
         """Warn of the parameters whose gradients were not finite on some rank."""
@@ -157,10 +171,10 @@ class OneBitSGD(Optimizer):
 def _adagrad(state: dict[str, Tensor], mean: Tensor, group: dict[str, Any]) -> Tensor:
     """The step for a mean gradient [rows, C]; changes AdaGrad's sum and the momentum in `state`.
 
-    A row that is not finite changes neither, and its step is not finite.
+    A row that is not finite, or whose squares are not, changes neither; its step is not finite.
     """
-    finite = torch.isfinite(mean).all(1, keepdim=True)
     total = state["sum"] + mean.square()
+    finite = torch.isfinite(total).all(1, keepdim=True)  # the square of a finite number may not be
     # Where all gradients so far were zero, so is this one: 0 / 0 stands for no step.
     scaled = torch.where(total > 0, mean * (group["lr"] / total.sqrt()), torch.zeros_like(mean))
     step = group["momentum"] * state["momentum_buffer"] + scaled

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.distributed.collectives import copy_from_first
 from graphscale.distributed.require_process_group import require_process_group
 from graphscale.modules.module_state import copy_module, device_of, tensors_of
 
@@ -87,11 +88,8 @@ class PipelineParallel(nn.Module):
                 f"PipelineParallel: {self.microbatches} microbatches leave some of {self.stages} "
                 "ranks without work; give as many as ranks, or more"
             )
-        with torch.no_grad():
-            for tensor in (*module.parameters(), *module.buffers()):
-                for group in (self.group, self._data_group):
-                    if group is not None:
-                        dist.broadcast(tensor, dist.get_global_rank(group, 0), group=group)
+        groups = [self.group] + ([] if data_mesh is None else [self._data_group])
+        copy_from_first(module, groups, "PipelineParallel")
         ends = _ends(module, self.stages, layers)
         self._device = device_of(module)
         # The whole network without memory, which tells the shapes between the stages.
@@ -128,10 +126,15 @@ class PipelineParallel(nn.Module):
         """
         if self.loss is None:
             raise GraphScaleError("PipelineParallel: step needs a loss; give one as `loss`")
-        if len(x) % self.microbatches:
+        if not len(x) or len(x) % self.microbatches:
             raise GraphScaleError(
                 f"PipelineParallel: a batch of {len(x)} cannot be cut into {self.microbatches} "
                 "equal microbatches; give a multiple"
+            )
+        if len(target) != len(x):
+            raise GraphScaleError(
+                f"PipelineParallel: the target has length {len(target)} and the batch {len(x)}; "
+                "give a target for each image"
             )
         schedule, _, _ = self._schedule(x, self.microbatches, backward=True)
         # The schedule divides what it finds in the gradients by the number of microbatches.
@@ -163,37 +166,66 @@ class PipelineParallel(nn.Module):
         self, x: Tensor, microbatches: int, backward: bool
     ) -> tuple[Any, torch.Size, torch.dtype]:
         """The schedule for batches of this shape, and shape and dtype of the whole outputs."""
-        key = (x.shape, x.dtype, microbatches, backward)
+        kind = self._device.type
+        narrow = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+        key = (x.shape, x.dtype, microbatches, backward, narrow)
         if key not in self._prepared:
             # With given shapes torch does not run the layers to find them, which would change
             # BatchNorm's statistics.
             part = (len(x) // microbatches, *x.shape[1:])
-            between = self._shapes(part, x.dtype, backward)
+            between, changes = self._shapes(part, x.dtype, backward)
+            layers = _Stage(self.module, copies=changes[self.rank])
             stage = PipelineStage(
-                *(self.module, self.rank, self.stages, self._device),
+                *(layers, self.rank, self.stages, self._device),
                 input_args=between[self.rank],
                 output_args=between[self.rank + 1],
                 group=self.group,
             )
-            kind = self._kind if backward else ScheduleGPipe
-            schedule = kind(stage, microbatches, loss_fn=self.loss if backward else None)
+            order = self._kind if backward else ScheduleGPipe
+            schedule = order(stage, microbatches, loss_fn=self.loss if backward else None)
             outputs = between[-1]
             shape = torch.Size((len(x), *outputs.shape[1:]))
             self._prepared[key] = schedule, shape, outputs.dtype
         return self._prepared[key]
 
-    def _shapes(self, shape: tuple, dtype: torch.dtype, backward: bool) -> list[Tensor]:
-        """A tensor without memory before each stage, and one after the last."""
+    def _shapes(
+        self, shape: tuple, dtype: torch.dtype, backward: bool
+    ) -> tuple[list[Tensor], list[bool]]:
+        """A tensor without memory before each stage, and one after the last.
+
+        Also, for each stage, whether its layers change their input in place.
+        """
         layers, ends = self._shapes_of
-        found = [torch.empty(shape, dtype=dtype, device="meta")]
+        found, changes = [torch.empty(shape, dtype=dtype, device="meta")], []
         with self._fake, torch.enable_grad():
             y = torch.empty(shape, dtype=dtype, device=self._device)
+            entered, version = y, y._version
             for number, layer in enumerate(layers, 1):
                 y = layer(y)
                 if number in ends:
-                    like = torch.empty_strided(y.shape, y.stride(), dtype=y.dtype, device="meta")
+                    y = y.contiguous()
+                    like = torch.empty(y.shape, dtype=y.dtype, device="meta")
                     found.append(like.requires_grad_(backward))
-        return found
+                    changes.append(entered._version != version)
+                    entered, version = y, y._version
+        return found, changes
+
+
+class _Stage(nn.Module):
+    """The layers of a stage, between tensors that can be sent: these are contiguous.
+
+    Args:
+        layers: The layers.
+        copies: Whether they get a copy of what was received. They need one if they change their
+            input in place, since autograd does not let them change where a gradient is wanted.
+    """
+
+    def __init__(self, layers: nn.Sequential, copies: bool) -> None:
+        super().__init__()
+        self.layers, self.copies = layers, copies
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.clone() if self.copies else x).contiguous()
 
 
 def _ends(module: nn.Sequential, stages: int, layers: Sequence[int] | None) -> list[int]:
@@ -226,12 +258,20 @@ def _ends(module: nn.Sequential, stages: int, layers: Sequence[int] | None) -> l
 
 
 def _even_ends(weights: Sequence[int], stages: int) -> list[int]:
-    """Ends of stages whose sums of weights are about equal; every stage has a layer."""
+    """Ends of stages whose sums of weights are about equal; every stage has a layer.
+
+    None is without weights, which an optimizer refuses, unless too few layers have any.
+    """
     total, done, ends = sum(weights), 0, []
-    for number, weight in enumerate(weights, 1):
-        done += weight
+    begin = 0
+    for number in range(1, len(weights) + 1):
+        done += weights[number - 1]
         left = stages - len(ends) - 1  # stages after this one
         enough = done * stages >= total * (len(ends) + 1)
-        if left and (enough or len(weights) - number == left):
+        needed = sum(each > 0 for each in weights[number:]) <= left  # a weight for each of them
+        if left and (
+            (any(weights[begin:number]) and (enough or needed)) or len(weights) - number == left
+        ):
             ends.append(number)
+            begin = number
     return [*ends, len(weights)]

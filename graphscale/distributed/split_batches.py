@@ -11,6 +11,8 @@ what the ranks have in front of such a layer:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -19,6 +21,8 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.distributed.collectives import all_gather_single, reduce_scatter_single
 
 BATCHES = ("same", "split")
+
+_CHECKED = 8  # tensors of a call
 
 
 def enter(x: Tensor, batch: str, group: dist.ProcessGroup) -> Tensor:
@@ -38,6 +42,33 @@ def check_batch(container: str, batch: str) -> None:
     """Raise GraphScaleError, naming `container`, for an unknown kind of batch."""
     if batch not in BATCHES:
         raise GraphScaleError(f"{container}: unknown batch {batch!r}; use {' or '.join(BATCHES)}")
+
+
+def check_lengths(
+    container: str, tensors: Sequence[Tensor], group: dist.ProcessGroup, device: str
+) -> None:
+    """Raise GraphScaleError on every rank where their tensors differ in number or length.
+
+    Without it gloo ends the process where a rank gets more bytes than it expects.
+
+    Args:
+        container: For the message.
+        tensors: What this rank's module was called with.
+        group: The ranks that share weights.
+        device: Of the group's collectives.
+    """
+    lengths = [len(each) if each.ndim else 0 for each in tensors[:_CHECKED]]
+    own = torch.tensor([len(tensors), *lengths, *[0] * (_CHECKED - len(lengths))], device=device)
+    every = own.new_empty(dist.get_world_size(group) * len(own))
+    all_gather_single(every, own, group=group)
+    found = every.view(-1, len(own)).tolist()
+    for rank, each in enumerate(found):
+        if each != found[0]:
+            raise GraphScaleError(
+                f"{container}: rank 0 has batches of {found[0][1 : 1 + found[0][0]]} images and "
+                f"rank {rank} of {each[1 : 1 + each[0]]}; ranks that share weights need equally "
+                "many, so drop the rest of the last batch"
+            )
 
 
 def own_share(count: int, group: dist.ProcessGroup) -> slice:

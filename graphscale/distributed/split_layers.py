@@ -16,6 +16,11 @@ from graphscale.layers.hierarchical_softmax import HierarchicalSoftmax, hierarch
 from graphscale.layers.lookup_table import LookupTable
 
 
+def _own_part(weight: nn.Parameter, rows: slice) -> nn.Parameter:
+    """This rank's rows of a weight, frozen where that is."""
+    return nn.Parameter(weight.detach()[rows].clone(), requires_grad=weight.requires_grad)
+
+
 class SplitLookupTable(nn.Module):
     """A `LookupTable` whose rows are split over ranks; each reads its own, and the sum is sent.
 
@@ -35,19 +40,22 @@ class SplitLookupTable(nn.Module):
     ) -> None:
         super().__init__()
         check_batch("SplitLookupTable", batch)
-        if table.max_norm is not None or table.sparse:
+        by_frequency = getattr(table, "scale_grad_by_freq", False)
+        if table.max_norm is not None or table.sparse or by_frequency:
             raise GraphScaleError(
-                "SplitLookupTable: a table with max_norm or sparse gradients cannot be split; make "
-                "it without them"
+                "SplitLookupTable: a table with max_norm, sparse gradients or scale_grad_by_freq "
+                "cannot be split; make it without them"
             )
         self.num_embeddings = table.num_embeddings
         self.padding_idx = table.padding_idx
+        # The padding's row is zeros in a LookupTable; torch's Embedding only does not train it.
+        self.padding_is_zero = isinstance(table, LookupTable)
         self.features_first = getattr(table, "features_first", False)
         self.group, self.batch = group, batch
         self.rows = own_share(table.num_embeddings, group)
         self.own_rows = {"weight": self.rows}
         self.whole_rows = {"weight": table.num_embeddings}
-        self.weight = nn.Parameter(table.weight.detach()[self.rows].clone())
+        self.weight = _own_part(table.weight, self.rows)
 
     def forward(self, indices: Tensor) -> Tensor:
         """Rows [..., embedding_dim] of integer indices [...]."""
@@ -58,12 +66,14 @@ class SplitLookupTable(nn.Module):
             )
         indices = enter(indices.long(), self.batch, self.group)
         own = (indices >= self.rows.start) & (indices < self.rows.stop)
-        if self.padding_idx is not None:
+        padding = None
+        if self.padding_idx is not None and self.padding_is_zero:
             own &= indices != self.padding_idx
+        elif self.padding_idx is not None and self.rows.start <= self.padding_idx < self.rows.stop:
+            padding = self.padding_idx - self.rows.start
         if len(self.weight):
-            rows = nn.functional.embedding(
-                torch.where(own, indices - self.rows.start, 0), self.weight
-            )
+            own_index = torch.where(own, indices - self.rows.start, 0)
+            rows = nn.functional.embedding(own_index, self.weight, padding)
         else:  # there are fewer rows than ranks
             rows = self.weight.sum() + self.weight.new_zeros(*indices.shape, self.weight.shape[1])
         rows = torch.where(own[..., None], rows, torch.zeros_like(rows))
@@ -111,10 +121,10 @@ class SplitHierarchicalSoftmax(nn.Module):
         rows = slice(first, last)
         self.own_rows = {"weight": rows, "bias": rows, "cluster_weight": own, "cluster_bias": own}
         self.whole_rows = {name: len(getattr(softmax, name)) for name in self.own_rows}
-        self.cluster_weight = nn.Parameter(softmax.cluster_weight.detach()[own].clone())
-        self.cluster_bias = nn.Parameter(softmax.cluster_bias.detach()[own].clone())
-        self.weight = nn.Parameter(softmax.weight.detach()[first:last].clone())
-        self.bias = nn.Parameter(softmax.bias.detach()[first:last].clone())
+        self.cluster_weight = _own_part(softmax.cluster_weight, own)
+        self.cluster_bias = _own_part(softmax.cluster_bias, own)
+        self.weight = _own_part(softmax.weight, rows)
+        self.bias = _own_part(softmax.bias, rows)
         for name, buffer in softmax.named_buffers():  # of the whole layer, for a checkpoint
             self.register_buffer(name, buffer)
         self._register("own_start", start - first)

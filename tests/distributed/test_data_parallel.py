@@ -78,6 +78,8 @@ def test_refusals():
         DataParallel(nn.Linear(2, 2))
     with pytest.raises(GraphScaleError, match="'sum'; use mean or onebit"):
         DataParallel(nn.Linear(2, 2), gradient="sum")
+    with pytest.raises(GraphScaleError, match="'onebit' cannot; use torch"):
+        DataParallel(nn.Linear(2, 2), gradient="onebit", mixed_precision=object())
 
 
 def copy_in_rank(rank: int) -> None:

@@ -8,7 +8,7 @@ from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from graphscale import GraphScaleError
-from graphscale.distributed import DataParallel, ModelParallel
+from graphscale.distributed import DataParallel, ModelParallel, get_full_state_dict
 from graphscale.layers import HierarchicalSoftmax, LookupTable, WeightedLookupTable
 from tests.distributed.ranks import on_ranks
 
@@ -149,6 +149,108 @@ def test_data_parallel_convolutions_and_model_parallel_classifier():
     for _, weights in answers:
         for weight, wanted in zip(weights, alone.parameters(), strict=True):
             torch.testing.assert_close(weight, wanted.detach(), rtol=0, atol=1e-10)
+
+
+# --- layers of many kinds -------------------------------------------------------------------------
+
+
+class AnyLayers(nn.Module):
+    """Frozen layers, one layer at two places, padding with weights, a single output, attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.frozen = nn.Embedding.from_pretrained(torch.randn(11, 8))
+        self.table = nn.Embedding(11, 8, padding_idx=3)
+        nn.init.normal_(self.table.weight)
+        self.again = self.table
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.narrow = nn.Sequential(nn.Linear(8, 1), nn.Linear(1, 8))
+        self.narrow[1].weight.requires_grad_(False)
+        self.softmax = HierarchicalSoftmax(8, CLASSES)
+        self.softmax.weight.requires_grad_(False)
+        self.double()
+
+    def forward(self, words, target):
+        x = torch.stack([self.frozen(words), self.table(words), self.again(words + 0)], 1)
+        x = self.attention(x, x, x)[0].mean(1)
+        return self.softmax(x + self.narrow(x).sin(), target)
+
+
+def any_layers_in_rank(rank: int) -> dict[str, dict[str, torch.Tensor]]:
+    found = {}
+    for batch in ("same", "split"):
+        module = ModelParallel(AnyLayers(), batch=batch)
+        assert module.module.table is module.module.again
+        share = slice(None) if batch == "same" else slice(rank * 4, rank * 4 + 4)
+        trained(module, share)
+        found[batch] = get_full_state_dict(module)[0]
+    return found
+
+
+def test_layers_of_many_kinds():
+    first, _ = on_ranks(2, any_layers_in_rank)
+    whole = AnyLayers()
+    trained(whole, slice(None))
+    for weights in first.values():
+        torch.testing.assert_close(weights, dict(whole.state_dict()), rtol=0, atol=1e-10)
+
+
+def refused_in_rank(rank: int) -> None:
+    tied = nn.ModuleDict({"table": nn.Embedding(6, 4), "out": nn.Linear(4, 6)})
+    tied["out"].weight = tied["table"].weight
+    with pytest.raises(GraphScaleError, match="weight of out is also a weight of table"):
+        ModelParallel(tied)
+    weight_norm = nn.utils.parametrizations.weight_norm
+    with pytest.raises(GraphScaleError, match="weight of 0 is computed from others"):
+        ModelParallel(nn.Sequential(weight_norm(nn.Linear(4, 6))))
+    with pytest.raises(GraphScaleError, match="or scale_grad_by_freq cannot be split"):
+        ModelParallel(nn.Embedding(6, 4, scale_grad_by_freq=True))
+    with pytest.raises(GraphScaleError, match="weight has no shape before the first forward"):
+        ModelParallel(nn.LazyLinear(4))
+    with pytest.raises(GraphScaleError, match="computes with the weight of a split Linear itself"):
+        ModelParallel(ReadsWeight())(torch.zeros(2, 4))
+    for batch in ("same", "split"):
+        module = ModelParallel(nn.Linear(4, 6), batch=batch)
+        with pytest.raises(GraphScaleError, match=r"rank 0 has batches of \[3\].*rank 1 of \[4\]"):
+            module(torch.zeros(3 + rank, 4))
+
+
+class ReadsWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 6)
+
+    def forward(self, x):
+        return x @ self.inner.weight.T
+
+
+def test_refused_layers_and_batches():
+    on_ranks(2, refused_in_rank)
+
+
+def strided_in_rank(rank: int) -> dict[str, torch.Tensor]:
+    module = nn.Module()
+    torch.manual_seed(rank)
+    module.linear = nn.Linear(2, 2)
+    module.form = nn.Parameter(torch.randn(2, 3, 2, 2))
+    if rank:
+        module.form.data = module.form.data.to(memory_format=torch.channels_last)
+    module.register_buffer("part", (torch.arange(20.0) + rank).view(4, 5)[:, :3])
+    module.register_buffer("expanded", torch.full((1,), float(rank)).expand(4))
+    split = ModelParallel(module).module
+    return {"form": split.form.detach(), "part": split.part, "expanded": split.expanded}
+
+
+def test_the_first_ranks_tensors_in_any_strides():
+    first, second = on_ranks(2, strided_in_rank)
+    torch.manual_seed(0)
+    nn.Linear(2, 2)
+    assert torch.equal(second["form"], torch.randn(2, 3, 2, 2))
+    assert torch.equal(second["part"], torch.arange(20.0).view(4, 5)[:, :3])
+    assert torch.equal(second["expanded"], torch.zeros(4))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name])
 
 
 def test_refusal():

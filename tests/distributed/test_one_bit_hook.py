@@ -133,6 +133,9 @@ def resume_in_rank(rank: int) -> dict:
         assert_same(step(ddp, given(rank, at)), wanted)
     with pytest.raises(GraphScaleError, match=r"rank [01] of 2.*gathered_state_dict"):
         state.load_state_dict({**saved, "rank": 1 - rank})
+    for other in ({}, None, [], {"all_ranks": []}, {"network": 1}):
+        with pytest.raises(GraphScaleError, match="no state of one-bit gradients"):
+            state.load_state_dict(other)
     with pytest.raises(GraphScaleError, match="'strange', which the module does not have"):
         state.load_state_dict({**saved, "residuals": {"strange": torch.zeros(1)}})
     return box[0]
@@ -289,6 +292,61 @@ def memory_formats(rank: int) -> None:
     torch.testing.assert_close(one, other)
     for key in ("residuals", "home_residuals"):
         torch.testing.assert_close(saved[key]["weight"], saved_last[key]["weight"])
+
+
+class AnyLayout(nn.Module):
+    """Weights that are no contiguous matrices, with given gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.permuted = nn.Parameter(torch.randn(5, 40, 3, dtype=torch.float64).transpose(1, 2))
+        self.part = nn.Parameter(torch.randn(5, 90, dtype=torch.float64)[:, :70])
+        self.transposed = nn.Parameter(torch.randn(96, 8, dtype=torch.float64).t())
+        self.complex = nn.Parameter(torch.randn(8, 64, dtype=torch.complex128))
+
+    def forward(self, gradients):
+        named = dict(self.named_parameters())
+        return sum((named[name] * each.conj()).real.sum() for name, each in gradients.items())
+
+
+def test_layouts():
+    on_ranks(2, layouts_in_rank)
+
+
+def layouts_in_rank(rank: int) -> None:
+    """Rows are quantised wherever they lie; transposed and complex weights are sent as they are."""
+    ddp, state = hooked(AnyLayout())
+    references = {"permuted": Averaging(), "part": Averaging()}
+    for at in range(3):
+        every = [
+            {
+                name: torch.randn(
+                    each.shape,
+                    dtype=each.dtype,
+                    generator=torch.Generator().manual_seed(10 * of + at),
+                )
+                for name, each in AnyLayout().named_parameters()
+            }
+            for of in range(2)
+        ]
+        ddp.zero_grad()
+        ddp(every[rank]).backward()
+        for name, parameter in ddp.module.named_parameters():
+            given = np.stack([each[name].numpy() for each in every])
+            wanted = given.mean(0)
+            if name in references:
+                wanted = references[name](given.reshape(2, 5, -1)).reshape(parameter.shape)
+            np.testing.assert_allclose(parameter.grad.numpy(), wanted, atol=1e-12)
+    saved = state.state_dict()
+    assert saved["residuals"].keys() == references.keys()
+    for name, reference in references.items():
+        np.testing.assert_allclose(
+            saved["residuals"][name].flatten(1).numpy(), reference.residuals[rank], atol=1e-12
+        )
+    _, other = hooked(AnyLayout(), saved)
+    for name, residual in other.state_dict()["residuals"].items():
+        assert torch.equal(residual, saved["residuals"][name])
 
 
 def sparse_gradients(rank: int) -> None:

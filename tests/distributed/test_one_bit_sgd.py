@@ -126,6 +126,84 @@ def test_faulty_and_missing_gradients():
     on_ranks(2, faulty_in_rank)
 
 
+class AnyGradient(nn.Module):
+    """Weights in channels_last, few and many elements; none at all; a sparse gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        for name, rows in (("small", 1), ("large", 4)):
+            weight = torch.randn(rows, 3, 2, 2, dtype=torch.float64)
+            setattr(self, name, nn.Parameter(weight.to(memory_format=torch.channels_last)))
+        self.empty = nn.Parameter(torch.zeros(0, 4, dtype=torch.float64))
+        self.table = nn.Embedding(6, 8, sparse=True, dtype=torch.float64)
+
+    def forward(self, small, large, rows):
+        looked_up = self.table(torch.tensor([1, 4])) * rows
+        return (self.small * small).sum() + (self.large * large).sum() + looked_up.sum()
+
+
+def any_gradients(rank: int, step: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(100 * rank + step)
+    shapes = ((1, 3, 2, 2), (4, 3, 2, 2), (2, 8))
+    return tuple(torch.randn(each, generator=generator, dtype=torch.float64) for each in shapes)
+
+
+def any_gradient_in_rank(rank: int, scale: float | None) -> list[torch.Tensor]:
+    module = AnyGradient()
+    optimizer = OneBitSGD(module.named_parameters(), lr=LR, momentum=MOMENTUM)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        scaler.scale(module(*any_gradients(rank, step)) + module.empty.sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    return [module.small.detach(), module.large.detach(), module.table.weight.detach()]
+
+
+@pytest.mark.parametrize("scale", [None, 1024.0])
+def test_memory_formats_sparse_gradients_and_grad_scaler(scale):
+    answers = on_ranks(2, any_gradient_in_rank, scale)
+    start = AnyGradient()
+    weights = [start.small, start.large, start.table.weight]
+    for i, weight in enumerate(each.detach().flatten(1).numpy() for each in weights):
+        reference = Reference(2, one_bit=i > 0)
+        for step in range(STEPS):
+            given = [any_gradients(rank, step)[i].flatten(1).numpy() for rank in range(2)]
+            if i == 2:  # all rows but two are without a gradient, and have no step
+                weight[[1, 4]] -= reference(given)
+            else:
+                weight = weight - reference(given)
+        for answer in answers:
+            np.testing.assert_allclose(answer[i].flatten(1).numpy(), weight, atol=1e-12)
+
+
+def infinity_in_rank(rank: int) -> list[torch.Tensor]:
+    """On one rank a GradScaler finds an infinity, and then a gradient has an infinite square."""
+    module = Given().float()
+    optimizer = OneBitSGD(module.named_parameters(), lr=LR)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for step, factor in enumerate((1.0, float("inf"), 1e25, 1.0)):
+        before = [each.detach().clone() for each in module.parameters()]
+        optimizer.zero_grad()
+        given = [each.float() * (factor if rank else 1.0) for each in gradients(rank, step)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scaler.scale(module(*given)).backward()
+            scaler.step(optimizer)
+        scaler.update()
+        for old, parameter in zip(before, module.parameters()):
+            assert (old != parameter).all() == (factor == 1.0)
+    return [each.detach() for each in module.parameters()]
+
+
+def test_infinities_do_not_stay():
+    one, other = on_ranks(2, infinity_in_rank)
+    for a, b in zip(one, other, strict=True):
+        assert torch.equal(a, b)
+        assert a.isfinite().all()
+
+
 def refuse_in_rank(rank: int) -> None:
     with pytest.raises(GraphScaleError, match="less than 1 for momentum"):
         OneBitSGD([torch.zeros(1)], momentum=1.0)

@@ -115,6 +115,46 @@ def test_statistics_are_those_of_microbatches() -> None:
         torch.testing.assert_close(given, wanted)
 
 
+def in_place() -> nn.Sequential:
+    """Layers that change what they get, and a view of it; outputs in channels_last."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(2, 3, 3), nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), nn.Flatten()),
+        *(nn.ReLU(inplace=True), nn.Linear(36, 36), nn.ReLU(inplace=True), nn.Linear(36, 5)),
+    ).to(memory_format=torch.channels_last)
+
+
+def in_place_in_rank(rank: int, layers: tuple) -> list[float]:
+    module = PipelineParallel(in_place(), nn.CrossEntropyLoss(), layers=layers)
+    return trained(module, module.step)
+
+
+@pytest.mark.parametrize("layers", [(1, 7), (3, 5), (1, 2, 3, 2)])
+def test_layers_in_place_and_channels_last(layers: tuple) -> None:
+    answers = on_ranks(len(layers), in_place_in_rank, layers)
+    whole = in_place()
+    wanted = trained(whole, whole_step(whole))
+    for losses in answers:
+        torch.testing.assert_close(losses, wanted, rtol=0, atol=1e-5)
+
+
+def autocast_in_rank(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    module = PipelineParallel(network(), layers=(5, 1))
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = module(batch(0)[0])
+    return narrow, module(batch(0)[0])
+
+
+def test_autocast_and_then_none() -> None:
+    """A narrow output between stages is not expected where the next batch has a wide one."""
+    whole = network()
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = whole(batch(0)[0]).detach()
+    for answer in on_ranks(2, autocast_in_rank):
+        torch.testing.assert_close(answer[0], narrow)
+        torch.testing.assert_close(answer[1], whole(batch(0)[0]).detach(), rtol=0, atol=1e-6)
+
+
 def refused_in_rank(rank: int) -> None:
     with pytest.raises(GraphScaleError, match="Linear is no Sequential"):
         PipelineParallel(nn.Linear(2, 2))
@@ -136,6 +176,10 @@ def refused_in_rank(rank: int) -> None:
     module.loss = nn.MSELoss()
     with pytest.raises(GraphScaleError, match="a batch of 3 cannot be cut into 2 equal"):
         module.step(torch.zeros(3, 2), torch.zeros(3, 2))
+    with pytest.raises(GraphScaleError, match="a batch of 0 cannot be cut"):
+        module.step(torch.zeros(0, 2), torch.zeros(0, 2))
+    with pytest.raises(GraphScaleError, match="the target has length 3 and the batch 4"):
+        module.step(torch.zeros(4, 2), torch.zeros(3, 2))
 
 
 def test_refusals() -> None:
@@ -152,6 +196,8 @@ def test_refusals() -> None:
         ([0, 0, 0, 10], 3, [2, 3, 4]),
         ([5, 5, 5, 5], 2, [2, 4]),
         ([0, 0], 2, [1, 2]),
+        ([1, 0, 10, 0, 10, 0, 1], 4, [1, 3, 5, 7]),
+        ([0, 2, 9, 0, 0, 1], 3, [2, 3, 6]),
     ],
 )
 def test_stages_of_about_as_many_weights(weights: list, stages: int, ends: list) -> None:
