@@ -1,4 +1,4 @@
-.PHONY: demo dev check lint test other-pythons bench docs wheel lib gpu gpu-lib gpu-test gpu-bench
+.PHONY: demo dev check lint test other-pythons lowest-versions bench docs wheel lib gpu gpu-lib gpu-test gpu-bench
 
 PYTHON ?= python3
 VENV := .venv
@@ -50,6 +50,10 @@ test: dev $(RUNTIMES)
 # What needs no torch, on the other Pythons that pyproject.toml promises, as far as they are here.
 other-pythons:
 	.ci/other_pythons 3.12 3.13
+
+# The same with the oldest packages that pyproject.toml promises; on demand.
+lowest-versions: dev
+	.ci/lowest_versions
 
 bench: dev
 	set -e; for each in $(sort $(filter-out %_cuda.py,$(wildcard benchmarks/*.py))); do \

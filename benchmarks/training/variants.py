@@ -14,11 +14,11 @@ _STAGES = Recipe(
     "stages", (RecipeStage(0.5), RecipeStage(0.75, _LEAVE_3), _TARGET), decay="after growth"
 )
 
-_LATER = replace(  # of 'late', with more epochs of the smallest images and fewer of the target
+_EARLIER = replace(  # 'late' with fewer epochs of small images and more of the target
     RECIPES["late"],
     stages=tuple(
         replace(stage, until=until)
-        for stage, until in zip(RECIPES["late"].stages, (0.3, 0.6, 0.75, 1.0))
+        for stage, until in zip(RECIPES["late"].stages, (0.25, 0.5, 0.7, 1.0))
     ),
 )
 
@@ -46,8 +46,8 @@ VARIANTS = {
     "progressive": Variant(RECIPES["progressive"]),
     "late-leave-3-0.75": Variant(_two(0.7, _LEAVE_3), share=0.75),
     "late": Variant(RECIPES["late"], share=RECIPES["late"].length),
-    "late-0.75": Variant(RECIPES["late"], share=0.75),
-    "later": Variant(_LATER, share=0.83),
+    "earlier": Variant(_EARLIER, share=RECIPES["late"].length),
+    "earlier-0.75": Variant(_EARLIER, share=0.75),
     "target-linear": Variant(RECIPES["target"]),
     "progressive-0.83": Variant(RECIPES["progressive"], share=0.83),
     "late-images-0.75": Variant(_two(0.7, _LEAVE_ALL), share=0.75),
