@@ -23,6 +23,7 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.skeleton import restore
+from graphscale.distributed import PipelineParallel
 from graphscale.modules.check_image_size import copy_image_size, forget_image_size
 from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
@@ -181,8 +182,13 @@ def pretrain_part(module: nn.Module) -> nn.Module:
     """The one part of `module` that carries a plan, usually the module inside its wrappers.
 
     Raises:
-        GraphScaleError: no part carries a plan, or several do.
+        GraphScaleError: no part carries a plan, or several do, or the layers are split by stage.
     """
+    if any(isinstance(part, PipelineParallel) for part in module.modules()):
+        raise GraphScaleError(
+            "PipelineParallel: a network whose layers are split by stage cannot grow in place; "
+            "load get_full_state_dict of it into the whole network, grow that, and split it again"
+        )
     found = [part for part in module.modules() if ATTRIBUTE in vars(part)]
     name = type(unwrapped(module)).__name__
     if not found:

@@ -5,7 +5,7 @@ import torch
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 
-from graphscale import GraphScaleError
+from graphscale import GraphScaleError, grow_
 from graphscale.distributed import PipelineParallel
 from graphscale.distributed.pipeline_parallel import _even_ends
 from graphscale.layers import FFTConv2d
@@ -180,6 +180,8 @@ def refused_in_rank(rank: int) -> None:
         module.step(torch.zeros(0, 2), torch.zeros(0, 2))
     with pytest.raises(GraphScaleError, match="the target has length 3 and the batch 4"):
         module.step(torch.zeros(4, 2), torch.zeros(3, 2))
+    with pytest.raises(GraphScaleError, match="split by stage cannot grow in place"):
+        grow_(module)
 
 
 def test_refusals() -> None:
