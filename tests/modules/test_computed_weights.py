@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import graphscale
+from graphscale.modules import why_outputs_differ
 from graphscale.modules.module_state import copy_module
 
 from .rescaled import assert_close, images, shrink
@@ -170,3 +171,22 @@ def test_what_cannot_stay_in_its_class_never_grows_into_it_half_trained() -> Non
         assert graphscale.grow(shrunk)(EXAMPLE).shape == target(EXAMPLE).shape
     with pytest.raises(graphscale.GraphScaleError, match="without target"):
         graphscale.grow(shrunk, target=target)
+
+
+def test_random_weights_are_drawn_in_the_modules_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of a set, each process would compare other networks."""
+    orders = []
+    drawn = why_outputs_differ._drawn
+    monkeypatch.setattr(
+        why_outputs_differ,
+        "_drawn",
+        lambda shapes, *options: orders.append(list(shapes)) or drawn(shapes, *options),
+    )
+    normalized = nn.utils.parametrizations.weight_norm
+    module = nn.Sequential(
+        normalized(nn.Conv2d(3, 4, 5)), nn.ReLU(), normalized(nn.Conv2d(4, 4, 3)), nn.ReLU()
+    )
+    graphscale.shrink(module, torch.zeros(1, 3, 32, 32))
+    names = list(module.state_dict())
+    assert orders
+    assert all(order == sorted(order, key=names.index) and len(order) == 6 for order in orders)
