@@ -263,15 +263,13 @@ def _even_ends(weights: Sequence[int], stages: int) -> list[int]:
     None is without weights, which an optimizer refuses, unless too few layers have any.
     """
     total, done, ends = sum(weights), 0, []
-    begin = 0
-    for number in range(1, len(weights) + 1):
-        done += weights[number - 1]
+    for number, weight in enumerate(weights, 1):
+        done += weight
         left = stages - len(ends) - 1  # stages after this one
         enough = done * stages >= total * (len(ends) + 1)
         needed = sum(each > 0 for each in weights[number:]) <= left  # a weight for each of them
-        if left and (
-            (any(weights[begin:number]) and (enough or needed)) or len(weights) - number == left
-        ):
+        has_weights = any(weights[ends[-1] if ends else 0 : number])
+        due = has_weights and (enough or needed)
+        if left and (due or len(weights) - number == left):
             ends.append(number)
-            begin = number
     return [*ends, len(weights)]
