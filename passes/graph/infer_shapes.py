@@ -117,7 +117,6 @@ class ShapeInference:
         Raises:
             GraphScaleError: as `infer_shapes`.
         """
-        _check_inputs(self._model, node)
         constants = self.found.constants
         known = [value is None or value in constants for value in node.inputs]
         # Either the node's values are known, or only the shapes of its outputs are inferred.
@@ -204,25 +203,6 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
         if node.op_type in _POOLS and node.attributes.get_int("ceil_mode", 0):
             shape = _without_empty_windows(node, found.shapes[node.inputs[0]], shape)
         inference.record(output, kind.tensor_type.elem_type, shape)
-
-
-def _check_inputs(model: ir.Model, node: ir.Node) -> None:
-    """Raise where an operator of ONNX lacks an input that it must have."""
-    version = model.graph.opset_imports.get(node.domain)
-    if version is None or not onnx.defs.has(node.op_type, node.domain):
-        return
-    try:
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    except onnx.defs.SchemaError:  # the operator is younger than the model's operator set
-        return
-    required = onnx.defs.OpSchema.FormalParameterOption.Single
-    for index, formal in enumerate(schema.inputs):
-        missing = index >= len(node.inputs) or node.inputs[index] is None
-        if missing and formal.option == required:
-            raise GraphScaleError(
-                f"node {node.name!r} ({node.op_type}) lacks its input {formal.name!r}; "
-                "export the model again"
-            )
 
 
 def _check_kernel(node: ir.Node, found: InferredShapes) -> None:

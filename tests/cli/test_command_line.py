@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import onnx
 import pytest
 
 from graphscale.cli.command_line import main
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.tuning import Tuner
 from tests.cli.signals import heed_signals
 
 
@@ -180,6 +183,28 @@ def test_a_fault_of_ours_is_reported_as_such(target: Path, monkeypatch, capsys) 
     assert "--verbose" in second
     assert main(["shrink", str(target), "--verbose"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_warning_of_ours_is_a_note(target: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object, **__: object) -> None:
+        Tuner("runtime", target / "tuning.json").seconds("key", lambda: {"one": lambda: None})
+        raise GraphScaleError("no more")
+
+    monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
+    assert main(["shrink", str(target)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"graphscale: note: {target}/tuning.json: measurements cannot be kept")
+    assert second == "graphscale: no more"
+
+
+def test_a_file_that_the_system_refuses_is_named(target: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "there/it.onnx")
+
+    monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
+    assert main(["shrink", str(target)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("graphscale: there/it.onnx: cannot be used (Permission denied); give")
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "torch"])
