@@ -28,7 +28,7 @@ from typing import TextIO
 from graphscale import __version__
 from graphscale.cli import accelerate, completion, grow, shrink, train
 from graphscale.cli.outputs import Outputs
-from graphscale.cli.terminal import Terminal, UnshownError
+from graphscale.cli.terminal import Terminal, UnshownError, print_any_text
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.requirements import missing_package
 
@@ -39,6 +39,7 @@ _FAULT = 70  # EX_SOFTWARE of sysexits.h
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     closed = _open_closed_streams()
+    print_any_text()  # a name in a model may hold any character, and so may a help
     options = _parser().parse_args(arguments)
     terminal = Terminal(quiet=options.quiet, verbose=options.verbose, closed=closed)
     outputs = Outputs()

@@ -124,7 +124,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--compile", action="store_true", help="use torch.compile")
     group.add_argument("--seed", type=int, default=0)
-    group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
 
 
 def _add_images(group: argparse._ArgumentGroup) -> None:
@@ -200,7 +200,7 @@ def _training_options(options: argparse.Namespace) -> TrainingOptions:
     from graphscale.training.trainer import TrainingOptions
 
     if not 0 <= options.warm_up < math.inf:
-        raise GraphScaleError(f"--warm-up {options.warm_up}: give 0 or more epochs")
+        raise GraphScaleError(f"--warm-up {options.warm_up}: give 0 or more epochs, but finite")
     default = 0.001 if options.optimizer == "adamw" else 0.1
     given = TrainingOptions(
         epochs=options.epochs,

@@ -100,8 +100,10 @@ class TrainingOptions:
             ("label_smoothing", self.label_smoothing, 1.0),
         ):
             if not 0 <= value < limit:
-                within = "0 or more" if limit == math.inf else f"0 or more, less than {limit:g}"
-                raise GraphScaleError(f"--{name.replace('_', '-')} {value}: give {within}")
+                most = "finite" if limit == math.inf else f"less than {limit:g}"
+                raise GraphScaleError(
+                    f"--{name.replace('_', '-')} {value}: give 0 or more, but {most}"
+                )
         if self.optimizer not in ("sgd", "adamw"):
             raise GraphScaleError(f"unknown optimizer {self.optimizer!r}; use sgd or adamw")
         if self.gradient not in GRADIENTS:

@@ -41,12 +41,23 @@ def test_tables_in_other_encodings(target: Path, encoding: str) -> None:
     assert done.stdout.isascii()
 
 
+@pytest.mark.parametrize("arguments", [("train", "--help"), ("completion", "zsh")])
+def test_texts_of_ours_are_ascii(arguments: tuple[str, str]) -> None:
+    """Also where a name that is not UTF-8 would be printed as it is, as in the locale C."""
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = run(*arguments, env=os.environ | locale)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "\\u" not in done.stdout
+
+
 def test_names_that_the_encoding_lacks(target: Path) -> None:
     model = onnx.load(target)
     model.graph.node[0].name = "größe→"
     onnx.save(model, target)
     for options in ([], ["--json"]):
-        done = run("shrink", target, *options, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+        environment = os.environ | {"PYTHONIOENCODING": "ascii:surrogateescape"}
+        done = run("shrink", target, *options, env=environment)
         assert done.returncode == 0, done.stderr
         assert "gr\\" in done.stdout
 
