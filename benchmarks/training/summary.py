@@ -20,6 +20,18 @@ from variants import VARIANTS, stages_name
 
 RESULTS = Path(__file__).parent.parent / "results" / "training"
 
+# The variants in the figure, with the words of its legend; the tables have all.
+DRAWN = {
+    "late": "the default recipe, late",
+    "target": "the target alone",
+    "target-compressed": "the target alone, half its epochs",
+    "progressive-0.83": "progressive resizing of images",
+    "progressive": "the same with more epochs",
+    "paper": "the paper's early growth",
+}
+DATA = {"glyphs": "letters of unseen fonts", "clothes": "photographs of clothes"}
+NETWORKS = {"overfeat": "OverFeat-like", "resnet": "ResNet-like", "mobilenet": "MobileNet-like"}
+
 Runs = dict[str, dict[int, dict]]  # variant -> seed -> record
 
 
@@ -121,30 +133,46 @@ def _draw(groups: dict[tuple[str, str], Runs], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    data_sets = list(dict.fromkeys(data for data, _ in groups))
-    networks = list(dict.fromkeys(network for _, network in groups))
+    data_sets = [data for data in DATA if any(data == each for each, _ in groups)]
+    networks = [name for name in NETWORKS if any(name == each for _, each in groups)]
     figure, axes = pyplot.subplots(
         len(data_sets),
         len(networks),
-        figsize=(5.5 * len(networks), 4.5 * len(data_sets)),
+        figsize=(4.2 * len(networks), 3.4 * len(data_sets)),
+        sharex=True,
         squeeze=False,
     )
+    marks = {}
     for (data, network), runs in groups.items():
         side = axes[data_sets.index(data), networks.index(network)]
-        for variant, records in runs.items():
+        for index, (variant, words) in enumerate(DRAWN.items()):
+            records = runs.get(variant)
+            if records is None:
+                continue
             share = 100 * _share(records, runs["target"], "cost")
             accuracies = [100 * each["accuracy"] for each in records.values()]
-            (mark,) = side.plot(share, mean(accuracies), "o")
-            side.plot([share] * len(accuracies), accuracies, ".", color=mark.get_color(), alpha=0.4)
-            side.annotate(variant, (share, mean(accuracies)), fontsize=7, xytext=(3, 3),
-                          textcoords="offset points")  # fmt: skip
+            color = f"C{index}"
+            side.plot([share] * len(accuracies), accuracies, ".", color=color, alpha=0.4)
+            (marks[words],) = side.plot(
+                share, mean(accuracies), "*" if variant == "late" else "o", color=color, ms=9
+            )
         side.axhline(100 * _mean(runs["target"], "accuracy"), color="grey", lw=0.8, ls="--")
-        side.axvline(50, color="grey", lw=0.8, ls="--")
-        side.set_title(f"{data}, {network}")
-        side.set_xlabel("training time, % of the target's")
-        side.set_ylabel("test accuracy, %")
+        side.set_title(f"{DATA[data]}, {NETWORKS[network]}", fontsize=10)
         side.grid(alpha=0.3)
-    figure.tight_layout()
+    for side in axes[:, 0]:
+        side.set_ylabel("test accuracy, %")
+    for side in axes[-1]:
+        side.set_xlabel("training time, % of the target's")
+    rows = 0.12 if len(data_sets) == 1 else 0.07  # of the height, for the legend
+    shown = [words for words in DRAWN.values() if words in marks]
+    figure.legend(
+        [marks[words] for words in shown],
+        shown,
+        ncols=len(networks),
+        loc="upper center",
+        frameon=False,
+    )
+    figure.tight_layout(rect=(0, 0, 1, 1 - rows))
     figure.savefig(path, dpi=130)
 
 
