@@ -21,7 +21,7 @@ import torch
 from chart import draw
 from labelled_images import LabelledImages, digits, folder
 from table import show
-from target import SIZE, export, target_network
+from target import KERNELS, PRETRAIN_SIZE, SIZE, export, target_network
 from training import Record, accuracy, train
 
 import graphscale
@@ -68,7 +68,8 @@ def rescale(
     """Shrink, train, grow, train on; return the record and the first kernels of each stage."""
     record = Record()
     started = time.perf_counter()
-    _command("shrink", target)
+    kernels = ",".join(f"{size}:{pretrain}" for size, pretrain in KERNELS.items())
+    _command("shrink", target, "--input-size", PRETRAIN_SIZE, "--kernels", kernels)
     pretrain_file = target.with_name("target.pretrain.onnx")
     size = _plan(target).inputs[0].pretrain[-1]
     small, small_test = data.resized(size), test.resized(size)
