@@ -294,10 +294,10 @@ class Analyzer(GraphFacts):
         def resolve(dim: Dim) -> Dim:
             if id(dim) not in resolved:
                 resolved[id(dim)] = tuple(
-                    DimensionFactor(
-                        factor.size,
-                        factor.spatial_size and factor.spatial_size.root,
-                        tuple(resolve(part) for part in factor.parts),
+                    replace(
+                        factor,
+                        spatial_size=factor.spatial_size and factor.spatial_size.root,
+                        parts=tuple(resolve(part) for part in factor.parts),
                     )
                     if factor.moves
                     else factor

@@ -1,6 +1,7 @@
-"""Gather: picks along an axis, of which two ways to pick the rows or columns of a map are followed.
+"""Gather and GatherND: picking places along dimensions.
 
-These are a roll around the map's border (torch.roll), and windows that may overlap (torch.unfold).
+Two ways to pick the rows or columns of a map are followed: a roll around the map's border
+(torch.roll), and windows that may overlap (torch.unfold).
 """
 
 from __future__ import annotations
@@ -86,6 +87,19 @@ class _Gather(Rule):
             wanted = windows.indices(size)
         if not np.array_equal(rewriter.constants.computed(node.inputs[1], rewriter.shape), wanted):
             rewriter.constants.replace(node, 1, wanted)
+
+
+@register("GatherND")
+class _GatherND(Rule):
+    """Picks places along dimensions that must stay, such as the coefficients of a transform."""
+
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        dims, indices = (analyzer.of(value) for value in node.inputs)
+        batch = node.attributes.get_int("batch_dims", 0)
+        last = batch + analyzer.shape(node.inputs[1])[-1]
+        if any(map(moves, dims[:last])):
+            raise unfollowed(node, "picks single places of a map")
+        analyzer.dims[node.outputs[0]] = (*indices[:-1], *dims[last:])
 
 
 def _first(indices: np.ndarray | None, dim: Dim) -> int | None:

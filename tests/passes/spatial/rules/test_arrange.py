@@ -241,3 +241,21 @@ def test_windows_keep_their_size_and_are_put_together_again() -> None:
         outputs = run(inner)
         first = windowed(outputs["c"], 4) + outputs["c"]
         np.testing.assert_allclose(outputs["y"], dilated(first, 4), rtol=1e-4, atol=1e-4)
+
+
+def test_joined_maps_are_split_at_their_new_places() -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        d = MaxPool <kernel_shape=[2,2], strides=[2,2]> (c)
+        p = Reshape (c, flat)
+        q = Reshape (d, flat)
+        e = Concat <axis=2> (p, q, p)
+        a, y = Split <axis=2> (e, sizes)
+    """
+    sizes = {"flat": np.array([1, 2, -1]), "sizes": np.array([1280, 1024])}
+    target = graph(nodes, w=(2, 3, 3, 3), **sizes)
+    pretrain = graphscale.shrink(target, input_size=20)
+    pretrain.graph.output.add(name="p")
+    outputs = run(pretrain)
+    np.testing.assert_array_equal(outputs["y"], outputs["p"])
+    assert constant(pretrain, "sizes").tolist() == [500, 400]

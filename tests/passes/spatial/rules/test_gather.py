@@ -76,3 +76,24 @@ def test_a_class_token_before_the_pixels_is_picked() -> None:
     )
     outputs = pretrain_outputs(target, 20)
     np.testing.assert_allclose(outputs["y"], outputs["c"].mean((2, 3)), rtol=1e-5, atol=1e-6)
+
+
+def test_gather_nd_picks_channels() -> None:
+    target = graph(
+        """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        first = Transpose <perm=[1,0,2,3]> (c)
+        y = GatherND (first, places)
+        """,
+        w=(4, 3, 3, 3),
+        places=np.array([[2], [0]]),
+    )
+    outputs = pretrain_outputs(target, 20)
+    np.testing.assert_array_equal(outputs["y"], outputs["c"].transpose(1, 0, 2, 3)[[2, 0]])
+    refused = graph(
+        "c = Conv <pads=[1,1,1,1]> (x, w)  y = GatherND (c, places)",
+        w=(4, 3, 3, 3),
+        places=np.array([[0, 1, 2]]),
+    )
+    with pytest.raises(graphscale.GraphScaleError, match="picks single places of a map"):
+        graphscale.shrink(refused, input_size=20)
