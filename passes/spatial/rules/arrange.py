@@ -23,7 +23,6 @@ from graphscale.passes.spatial.dimensions import (
     section,
     single_size,
     sizes_in,
-    target_size,
     tie_dims,
     total,
 )

@@ -234,7 +234,7 @@ class _DeformableConvolution(_Convolution):
             if value is None:
                 continue
             sizes = zip(result[2:], analyzer.of(value)[2:], strict=True)
-            if not all([tie_dims(mine, theirs) for mine, theirs in sizes]):
+            if not all(tie_dims(mine, theirs) for mine, theirs in sizes):
                 raise unfollowed(node, "reads offsets from a map whose sizes have another origin")
 
     def _covers(self, window: Window, size: int) -> bool:

@@ -113,5 +113,5 @@ def test_a_cut_inside_a_joined_map_is_refused() -> None:
     """
     numbers = {"flat": [1, 2, -1], "starts": [1000], "ends": [2048], "axes": [2]}
     target = graph(nodes, w=(2, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
-    with pytest.raises(graphscale.GraphScaleError, match="slice_3.*slides over flattened maps"):
+    with pytest.raises(graphscale.GraphScaleError, match=r"slice_3.*slides over flattened maps"):
         analyzed(target)
