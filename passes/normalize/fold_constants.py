@@ -23,13 +23,14 @@ from graphscale.passes.spatial.registry import find_rule
 
 rules.load()
 
-# Operators whose constant operands are weights where they are fills (one number repeated).
-# Convolutions and products are not listed: their rules in passes.spatial say which of their inputs
-# are weights, whatever computes these. Constant operands of all other operators are sizes, bounds
-# and scales, and are not folded.
-_SCALING = {
-    *("Add", "Mul", "Sub", "Div", "PRelu", "BatchNormalization", "InstanceNormalization"),
-    *("LayerNormalization", "GroupNormalization", "RMSNormalization"),
+# Operators whose constant operands are weights where they hold more than one number: scales of
+# channels, or tables such as coordinates. Convolutions and products are not listed: their rules in
+# passes.spatial say which of their inputs are weights, whatever computes these. Constant operands
+# of all other operators are sizes and bounds, and are not folded.
+_COMBINING = {
+    *("Add", "Mul", "Sub", "Div", "Where", "PRelu", "Concat", "GridSample"),
+    *("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"),
+    "RMSNormalization",
 }
 _MAX_ELEMENTS = 1 << 31  # of a ConstantOfShape, of which a few bytes can ask for all the memory
 
@@ -47,16 +48,16 @@ class FoldConstants(ir.passes.InPlacePass):
         folded: list[str] = []
         initializers = model.graph.initializers.values()
         constant = {value for value in initializers if value.const_value is not None}
-        fills: set[ir.Value] = set()  # what comes from a ConstantOfShape, not from arithmetic
+        resized: set[ir.Value] = set()  # tables that the graph itself fits to a map
         for node in model.graph:
             inputs = [value for value in node.inputs if value is not None]
             if _is_computable(node) and all(value in constant for value in inputs):
                 constant.update(node.outputs)
-                if node.op_type == "ConstantOfShape" or (inputs and inputs[0] in fills):
-                    fills.update(node.outputs)
+                if node.op_type == "Resize" or not resized.isdisjoint(inputs):
+                    resized.update(node.outputs)
                 continue
             for value in inputs:
-                if value in constant and _is_weight(node, value, fills):
+                if value in constant and _is_weight(model, node, value, value in resized):
                     names = names or FreeNames.for_values(model)
                     folded.append(value.name)
                     constant.add(_fold(model, value, names))
@@ -71,18 +72,20 @@ def _is_computable(node: ir.Node) -> bool:
     return False
 
 
-def _is_weight(node: ir.Node, value: ir.Value, fills: set[ir.Value]) -> bool:
+def _is_weight(model: ir.Model, node: ir.Node, value: ir.Value, resized: bool) -> bool:
     """Whether a constant is a weight that nodes compute, as `node` reads it."""
     if value.producer() is None or weight_source(value) is not None:
         return False
     rule = find_rule(node)
     weight_inputs = rule.weight_inputs if rule is not None else ()
     multiplied = node.inputs.index(value) in weight_inputs
-    scales = node.op_type in _SCALING or bool(weight_inputs)
-    if not multiplied and not (scales and value in fills):
+    combined = not resized and (node.op_type in _COMBINING or bool(weight_inputs))
+    if not multiplied and not combined:
         return False
     dtype = _dtype(value)
-    return dtype is None or dtype.is_floating_point()
+    if dtype is not None and not dtype.is_floating_point():
+        return False
+    return multiplied or _compute(model, value).size > 1
 
 
 def _dtype(value: ir.Value | None) -> ir.DataType | None:

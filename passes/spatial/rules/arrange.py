@@ -136,8 +136,10 @@ class _Concat(Rule):
                 # A constant map, such as one of coordinates, that becomes further channels.
                 analyzer.add_table(node, value, (*result[:axis], dims[axis], *result[axis + 1 :]))
                 continue
+            # A value that follows from shapes is computed anew in the pre-train network.
+            known = value in analyzer.inferred.constants
             for position, dim in enumerate(dims):
-                if position != axis and not tie_dims(result[position], dim):
+                if position != axis and not tie_dims(result[position], dim) and not known:
                     raise unfollowed(node, "joins maps whose sizes have different origins")
         result[axis] = total(*(dims[axis] for dims in inputs))
         analyzer.dims[output] = tuple(result)

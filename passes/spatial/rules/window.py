@@ -210,6 +210,12 @@ class _Convolution(_Windows, ConvolutionRule):
     def channels(self, node: ir.Node, analyzer: Analyzer) -> Dim:
         return fixed(analyzer.shape(node.inputs[1])[0])
 
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        analyzer.read_channels(node, analyzer.of(node.inputs[0])[1])
+        if any(map(moves, analyzer.of(node.inputs[1]))):
+            raise unfollowed(node, "takes its kernel from a map whose size follows the input")
+        super().analyze(node, analyzer)
+
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
         return analysis.of(node.outputs[0])
 

@@ -20,7 +20,7 @@ from graphscale.passes.spatial.registry import (
 REFUSED = {
     # They have another meaning at each position, or an output that depends on the data.
     *("CenterCropPad", "Col2Im", "Compress", "DFT", "Det", "EyeLike", "If", "Loop"),
-    *("GatherElements", "MaxUnpool", "Multinomial", "NonMaxSuppression", "NonZero"),
+    *("MaxUnpool", "Multinomial", "NonMaxSuppression", "NonZero"),
     *("OneHot", "ReverseSequence", "STFT", "Scan", "TensorScatter", "TfIdfVectorizer", "Unique"),
     # Losses, whose labels are an input with heights and widths behind the batch.
     *("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),

@@ -252,3 +252,11 @@ def test_a_deformable_convolution_keeps_its_kernel() -> None:
     grown = graphscale.grow(pretrain)
     assert grown.graph.node == target.graph.node
     np.testing.assert_array_equal(constant(grown, "v"), constant(pretrain, "v"))
+
+
+def test_a_kernel_that_is_a_map_is_refused() -> None:
+    """The template of a tracking network is correlated with the image."""
+    inputs = "float[1,3,32,32] x, float[1,3,16,16] z"
+    target = graph("a = Conv (x, w)  k = Conv (z, w)  y = Conv (a, k)", inputs, w=(4, 3, 5, 5))
+    with pytest.raises(graphscale.GraphScaleError, match=r"conv_2.*takes its kernel from a map"):
+        graphscale.shrink(target)
