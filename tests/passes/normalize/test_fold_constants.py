@@ -172,12 +172,13 @@ def test_computed_coordinates_beside_a_map_keep_their_line() -> None:
     nodes = """
         c = Conv <pads=[1,1,1,1]> (x, w)
         column = Unsqueeze (line, axes)
-        doubled = Mul (column, two)
+        square = Expand (column, sides)
+        doubled = Mul (square, two)
         grid = Sub (doubled, one)
         y = Add (c, grid)
     """
     numbers = {"line": np.linspace(0, 1, 32, dtype=np.float32), "two": np.float32(2)}
-    numbers |= {"one": np.float32(1), "axes": np.array([1])}
+    numbers |= {"one": np.float32(1), "axes": np.array([1]), "sides": np.array([32, 32])}
     target = graph(nodes, w=np.zeros((2, 3, 3, 3), np.float32), **numbers)
     pretrain = graphscale.shrink(target, input_size=20, init="resize")
     found = run_graph(pretrain)["y"][0, 0, :, 0]
