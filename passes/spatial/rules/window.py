@@ -211,7 +211,9 @@ class _Convolution(_Windows, ConvolutionRule):
         return fixed(analyzer.shape(node.inputs[1])[0])
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
-        analyzer.read_channels(node, analyzer.of(node.inputs[0])[1])
+        dims = analyzer.of(node.inputs[0])
+        analyzer.read_map(dims)
+        analyzer.read_channels(node, dims[1])
         if any(map(moves, analyzer.of(node.inputs[1]))):
             raise unfollowed(node, "takes its kernel from a map whose size follows the input")
         super().analyze(node, analyzer)
