@@ -24,10 +24,10 @@ from graphscale.passes.spatial.registry import find_rule
 rules.load()
 
 # Operators whose constant operands are weights where they are fills (one number repeated) or
-# tables of positions that arithmetic makes of other constants, such as a grid of coordinates. Convolutions
-# and products are not listed: their rules in passes.spatial say which of their inputs are weights,
-# whatever computes these. Constant operands of all other operators are sizes, bounds and scales,
-# and are not folded.
+# tables of positions that arithmetic makes of other constants, such as a grid of coordinates.
+# Convolutions and products are not listed: their rules in passes.spatial say which of their inputs
+# are weights, whatever computes these. Constant operands of all other operators are sizes, bounds
+# and scales, and are not folded.
 _SCALING = {
     *("Add", "Mul", "Sub", "Div", "PRelu", "BatchNormalization", "InstanceNormalization"),
     *("LayerNormalization", "GroupNormalization", "RMSNormalization", "Concat", "GridSample"),
