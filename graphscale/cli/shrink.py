@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphscale.cli.file_names import beside
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError, about
 from graphscale.core.files import check_regular, replacing
 
 if TYPE_CHECKING:
@@ -99,19 +99,20 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         outputs.keep_apart(*model.meta["files"], options.kernels)
         dilated = _has_dilation(model)
         size, keep = options.input_size, options.keep
-        if options.dry_run:
-            plan = plan_model(model, input_size=size, kernels=table, keep=keep, copy=False)
-        else:
-            init = options.init or "auto"
-            model, plan = shrink_model(
-                model,
-                input_size=size,
-                kernels=table,
-                keep=keep,
-                init=init,
-                seed=options.seed,
-                copy=False,
-            )
+        with about(options.model):
+            if options.dry_run:
+                plan = plan_model(model, input_size=size, kernels=table, keep=keep, copy=False)
+            else:
+                init = options.init or "auto"
+                model, plan = shrink_model(
+                    model,
+                    input_size=size,
+                    kernels=table,
+                    keep=keep,
+                    init=init,
+                    seed=options.seed,
+                    copy=False,
+                )
         terminal.step(f"{len(plan.layers)} layers are planned and {len(plan.weights)} weights made")
         _check_patterns(options.model, options.keep, plan)
         if not options.dry_run:
