@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import onnx
 import onnx_ir as ir
 
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError, about
 from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import Plan
@@ -59,9 +59,10 @@ def plan(
         from graphscale.modules.shrink import plan_module
 
         return plan_module(model, example_input, input_size=input_size, kernels=kernels, keep=keep)
-    return plan_model(  # load_model has made or copied the graph: no other copy is needed
-        load_model(model), input_size=input_size, kernels=kernels, keep=keep, copy=False
-    )
+    with about(model):
+        return plan_model(  # load_model has made or copied the graph: no other copy is needed
+            load_model(model), input_size=input_size, kernels=kernels, keep=keep, copy=False
+        )
 
 
 @overload
@@ -156,15 +157,16 @@ def shrink(
             init=init,
             seed=seed,
         )
-    pretrain, _ = shrink_model(
-        load_model(model),
-        input_size=input_size,
-        kernels=kernels,
-        keep=keep,
-        init=init or "auto",
-        seed=seed,
-        copy=False,
-    )
+    with about(model):
+        pretrain, _ = shrink_model(
+            load_model(model),
+            input_size=input_size,
+            kernels=kernels,
+            keep=keep,
+            init=init or "auto",
+            seed=seed,
+            copy=False,
+        )
     return pretrain if isinstance(model, ir.Model) else ir.to_proto(pretrain)
 
 

@@ -177,6 +177,7 @@ std::string algorithms(const char* name, const int64_t* inputs, int32_t input_co
   const Attributes read = read_attributes(op, attributes, attribute_count);
   const Context context = make_context(place);
   const Call call = make_call(op, context, read, inputs, input_count, 0);
+  infer_shapes(op, read, call.inputs, false);  // throws where the inputs do not fit each other
   AlgorithmsFunction list = op.algorithms_function;
   if (place.on_gpu != 0) {
     const CudaKernel* const kernel = find_cuda_kernel(op.name, call.type);

@@ -19,14 +19,16 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from graphscale import __version__
 from graphscale.cli import accelerate, completion, grow, shrink, train
 from graphscale.cli.outputs import Outputs
-from graphscale.cli.terminal import Terminal, UnshownError
+from graphscale.cli.terminal import Terminal, UnshownError, print_any_text
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.requirements import missing_package
 
@@ -37,11 +39,12 @@ _FAULT = 70  # EX_SOFTWARE of sysexits.h
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
     closed = _open_closed_streams()
+    print_any_text()  # a name in a model may hold any character, and so may a help
     options = _parser().parse_args(arguments)
     terminal = Terminal(quiet=options.quiet, verbose=options.verbose, closed=closed)
     outputs = Outputs()
     try:
-        with _signals_raise():
+        with _signals_raise(), _warnings_are_notes(terminal):
             options.run(options, terminal, outputs)
         return 0
     except BrokenPipeError:  # the program that reads our output has ended, as head does
@@ -57,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing is error:
             return _report_fault(terminal, error)
         return _complain(terminal, str(missing), status=2)
+    except OSError as error:
+        if error.filename is None:
+            return _report_fault(terminal, error)
+        return _complain(
+            terminal,
+            f"{error.filename}: cannot be used ({error.strerror}); give another path, or make it "
+            "readable",
+            status=2,
+        )
     except MemoryError:
         return _complain(terminal, "not enough memory for this model", status=2)
     except _TerminatedError as end:
@@ -134,6 +146,30 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _warnings_are_notes(terminal: Terminal) -> Iterator[None]:
+    """A context in which graphscale's own warnings are printed as notes, each in one line."""
+    package = Path(__file__).parents[1]
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if category is UserWarning and Path(filename).is_relative_to(package):
+            terminal.note(str(message))
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def _open_closed_streams() -> bool:

@@ -20,6 +20,13 @@ from graphscale.cli.progress import Progress
 _WIDTH = 140  # columns of tables in files and pipes
 
 
+def print_any_text() -> None:
+    """Let the standard streams print characters that their encoding lacks, as \\u2026."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 class UnshownError(Exception):
     """The results cannot be written to standard output; the text says why."""
 
@@ -46,9 +53,6 @@ class Terminal:
         self.verbose = verbose
         self._closed = closed
         self._started = time.monotonic()
-        for stream in (sys.stdout, sys.stderr):  # names in a model may hold any character
-            if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-                stream.reconfigure(errors="backslashreplace")
 
     @contextlib.contextmanager
     def showing(self, *, tables: bool = True) -> Iterator[Console]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from graphscale.cli.terminal import Terminal
     from graphscale.training.train_folder import FolderOptions
     from graphscale.training.trainer import TrainingOptions
+
+_MAX_SIDE = 16384  # pixels, of --image-size
 
 _EPILOG = """\
 recipes:
@@ -120,7 +124,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--compile", action="store_true", help="use torch.compile")
     group.add_argument("--seed", type=int, default=0)
-    group.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if there is one)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
 
 
 def _add_images(group: argparse._ArgumentGroup) -> None:
@@ -195,12 +199,13 @@ def _training_options(options: argparse.Namespace) -> TrainingOptions:
     from graphscale.training.rate_schedule import RateSchedule
     from graphscale.training.trainer import TrainingOptions
 
+    if not 0 <= options.warm_up < math.inf:
+        raise GraphScaleError(f"--warm-up {options.warm_up}: give 0 or more epochs, but finite")
     default = 0.001 if options.optimizer == "adamw" else 0.1
-    warm_up = options.warm_up / options.epochs if options.epochs > 1 else 0.0
-    return TrainingOptions(
+    given = TrainingOptions(
         epochs=options.epochs,
         rate=default if options.rate is None else options.rate,
-        schedule=RateSchedule(options.schedule, warm_up=min(max(warm_up, 0.0), 0.5)),
+        schedule=RateSchedule(options.schedule),
         optimizer=options.optimizer,
         momentum=options.momentum,
         weight_decay=options.weight_decay,
@@ -212,6 +217,8 @@ def _training_options(options: argparse.Namespace) -> TrainingOptions:
         seed=options.seed,
         gradient=options.gradient,
     )
+    warm_up = min(options.warm_up / given.epochs, 0.5) if given.epochs > 1 else 0.0
+    return replace(given, schedule=replace(given.schedule, warm_up=warm_up))
 
 
 def _folder_options(options: argparse.Namespace) -> FolderOptions:
@@ -220,9 +227,11 @@ def _folder_options(options: argparse.Namespace) -> FolderOptions:
     size = None
     if options.image_size is not None:
         parts = options.image_size.split("x")
-        if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+        fits = [part.isdecimal() and len(part) < 6 and 0 < int(part) <= _MAX_SIDE for part in parts]
+        if len(parts) > 2 or not all(fits):
             raise GraphScaleError(
-                f"--image-size {options.image_size}: give height and width, as in 224 or 224x192"
+                f"--image-size {options.image_size}: give height and width, as in 224 or 224x192, "
+                f"up to {_MAX_SIDE}"
             )
         size = (int(parts[0]), int(parts[-1]))
     return FolderOptions(

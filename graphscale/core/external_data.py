@@ -69,13 +69,21 @@ class ExternalData:
     def _open(self, location: str, tensor: str | None) -> mmap.mmap | bytes:
         named = f"{self._source}: the external data file {location!r} of tensor {tensor!r}"
         path = self._folder / location
-        if Path(location).is_absolute() or ".." in Path(location).parts or not self._inside(path):
+        try:
+            outside = Path(location).is_absolute() or ".." in Path(location).parts
+            outside = outside or not self._inside(path)
+            missing = not path.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # no file name, or a circle of links
+            raise GraphScaleError(
+                f"{named} has no usable name ({error}); export the model again"
+            ) from None
+        if outside:
             raise GraphScaleError(
                 f"{named} stands outside the model's folder; put it beside the model"
             )
-        if not path.exists():
+        if missing:
             raise GraphScaleError(f"{named} is missing; put it beside the model")
-        return map_file(path, f"{path}: external data cannot be read ({{}}); copy it again")
+        return map_file(path, named, "copy it again")
 
     def _inside(self, path: Path) -> bool:
         """Whether `path`, with all links followed, is beside the model.
@@ -89,11 +97,11 @@ class ExternalData:
         return any(path.resolve().is_relative_to(folder) for folder in folders)
 
 
-def map_file(path: Path, message: str) -> mmap.mmap | bytes:
+def map_file(path: Path, name: str, advice: str) -> mmap.mmap | bytes:
     """The bytes of a regular file, mapped rather than read.
 
     Raises:
-        GraphScaleError: the file cannot be read; the text is `message`, the reason put for {}.
+        GraphScaleError: the file, which the text calls `name`, cannot be read; ends in `advice`.
     """
     try:
         check_regular(path)
@@ -103,4 +111,4 @@ def map_file(path: Path, message: str) -> mmap.mmap | bytes:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise GraphScaleError(message.format(reason)) from None
+        raise GraphScaleError(f"{name} cannot be read ({reason}); {advice}") from None

@@ -59,14 +59,16 @@ class JsonObject:
         """A whole number of at least `minimum`."""
         return integer(self._value[name], self.place(name), minimum)
 
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        found = self._value[name]
+        if not isinstance(found, bool):
+            raise JsonError(f"{self.place(name)} is {_kind(found)}, not true or false")
+        return found
+
     def number(self, name: str) -> float:
         """A finite number."""
-        found = self._value[name]
-        number = isinstance(found, int | float) and not isinstance(found, bool)
-        # Beyond 64 bits an integer may be too large for a float, which isfinite would fail on.
-        if not number or abs(found) > _MAX_INTEGER or not isfinite(found):
-            raise JsonError(f"{self.place(name)} is {_kind(found)}, not a finite number")
-        return found
+        return number(self._value[name], self.place(name))
 
     def list(self, name: str, read: Callable[[object, str], T]) -> list[T]:
         """A list, each entry read by `read(entry, place)`."""
@@ -101,6 +103,15 @@ def text(value: object, place: str) -> str:
     """A string."""
     if not isinstance(value, str):
         raise JsonError(f"{place} is {_kind(value)}, not a text")
+    return value
+
+
+def number(value: object, place: str) -> float:
+    """A finite number."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Beyond 64 bits an integer may be too large for a float, which isfinite would fail on.
+    if not is_number or abs(value) > _MAX_INTEGER or not isfinite(value):
+        raise JsonError(f"{place} is {_kind(value)}, not a finite number")
     return value
 
 

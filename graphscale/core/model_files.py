@@ -24,7 +24,13 @@ from graphscale.core.detached_tensors import detached, node_tensors
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.external_data import INLINE, ExternalData, map_file
 from graphscale.core.files import replacing
-from graphscale.core.well_formed import check_nodes, check_order, check_versions, checked_tensor
+from graphscale.core.well_formed import (
+    check_nodes,
+    check_order,
+    check_texts,
+    check_versions,
+    checked_tensor,
+)
 
 ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
@@ -44,14 +50,22 @@ def load_model(source: ModelLike) -> ir.Model:
             its external data is missing or stands outside its folder.
     """
     if isinstance(source, ir.Model):
-        check_order(source, source.meta.get("source", "the model in memory"))
+        name = source.meta.get("source", "the model in memory")
+        check_nodes(source, name)
+        check_order(source, name)
         copy = source.clone()
         copy.meta.update(source.meta)
         return copy
     if isinstance(source, onnx.ModelProto):
         return _from_proto(source, "the model in memory", None, b"")
-    path = Path(source)
-    data = map_file(path, f"{path}: cannot be read ({{}}); give the path of an ONNX model")
+    try:
+        path = Path(source)
+    except TypeError:
+        raise GraphScaleError(
+            f"{type(source).__name__} is no model; give the path of an ONNX model, an "
+            "onnx.ModelProto or an onnx_ir.Model"
+        ) from None
+    data = map_file(path, f"{path}:", "give the path of an ONNX model")
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(wire.detach(memoryview(data), INLINE))
@@ -108,6 +122,7 @@ def _from_proto(
     """The message as an onnx-ir model whose tensors are views of the files they stand in."""
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise GraphScaleError(f"{name}: holds no ONNX graph; give the path of an ONNX model")
+    check_texts(proto, name)
     proto = with_dense_tensors(proto, name)
     logger = logging.getLogger("onnx_ir")
     level = logger.level

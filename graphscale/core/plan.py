@@ -8,6 +8,7 @@ reading checks every field, because a plan may come from anywhere.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import prod
@@ -256,14 +257,31 @@ class Plan:
             ) from None
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Plan:
+    def given(cls, plan: Plan | str | os.PathLike | None) -> Plan | None:
+        """The plan that a caller gave, itself or as its file; None where none was given.
+
+        Raises:
+            GraphScaleError: it is neither a plan nor the path of one.
+        """
+        if plan is None or isinstance(plan, cls):
+            return plan
+        if isinstance(plan, str | os.PathLike):
+            return cls.from_file(plan)
+        raise GraphScaleError(
+            f"{type(plan).__name__} is no plan; give a graphscale.Plan, or the path of the "
+            ".plan.json that shrink wrote"
+        )
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike) -> Plan:
         """The plan in a file that shrink wrote."""
         try:
             check_regular(Path(path))
             text = Path(path).read_bytes()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise GraphScaleError(
-                f"{path}: cannot be read ({error.strerror}); give the .plan.json that shrink wrote"
+                f"{path}: cannot be read ({reason}); give the .plan.json that shrink wrote"
             ) from None
         return cls.from_json(text, str(path))
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from graphscale.core.detached_tensors import detached
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.node_names import without_given_names
-from graphscale.core.well_formed import check_nodes, check_order
+from graphscale.core.well_formed import check_nodes, check_order, check_texts
 
 _STRIPPED = "#stripped"  # external-data location of the weights left out
 # A compressed graph is about a twentieth of its size. Text that unpacks to more than the larger of
@@ -43,6 +43,7 @@ def restore(text: str) -> ir.Model:
         proto = onnx.ModelProto.FromString(content)
         if not (unpacker.eof and (proto.graph.node or proto.graph.output)):
             raise ValueError("it holds no graph")
+        check_texts(proto, "it")
         model = ir.from_proto(proto)
         check_nodes(model, "it")
         check_order(model, "it")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 METADATA_KEY = "graphscale.plan"
+_MAX_DEPTH = 20  # of mappings in mappings; trainers nest two or three
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,11 @@ class StateDict:
 
 
 def state_dicts(checkpoint: Mapping) -> Iterator[StateDict]:
-    """All state dicts in a checkpoint: the mappings of names to tensors."""
-    yield from _walk(checkpoint, ())
+    """All state dicts in a checkpoint: the mappings of names to tensors.
+
+    Mappings that hold each other are entered once, and none deeper than `_MAX_DEPTH`.
+    """
+    yield from _walk(checkpoint, (), set())
 
 
 def plans(checkpoint: Mapping) -> list[StateDict]:
@@ -40,7 +44,10 @@ def plans(checkpoint: Mapping) -> list[StateDict]:
     return [each for each in state_dicts(checkpoint) if each.plan is not None]
 
 
-def _walk(values: Mapping, path: tuple[str, ...]) -> Iterator[StateDict]:
+def _walk(values: Mapping, path: tuple[str, ...], entered: set[int]) -> Iterator[StateDict]:
+    if id(values) in entered or len(path) > _MAX_DEPTH:
+        return
+    entered.add(id(values))
     found = False
     metadata = getattr(values, "_metadata", None)
     if isinstance(metadata, Mapping):
@@ -58,7 +65,7 @@ def _walk(values: Mapping, path: tuple[str, ...]) -> Iterator[StateDict]:
         return
     for key, each in _items(values):
         if isinstance(each, Mapping):
-            yield from _walk(each, (*path, str(key)))
+            yield from _walk(each, (*path, str(key)), entered)
 
 
 def _items(values: Mapping) -> list[tuple]:

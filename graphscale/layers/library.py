@@ -109,8 +109,7 @@ def algorithms(
     """The values of the attribute ``algorithm`` that are worth measuring for this call.
 
     The cost model's best comes first. The list is empty where operator ``name`` has one algorithm.
-    Raises GraphScaleError for types, attributes and kernel sizes that `run` refuses; that the
-    inputs' channels fit each other is checked by `run` alone.
+    Raises GraphScaleError for types, attributes and shapes that `run` refuses.
     """
     device = _common_device(name, inputs)
     answer = _ErrorText()

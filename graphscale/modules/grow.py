@@ -68,7 +68,7 @@ def grow_module(
     """
     interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
     module = unwrapped(module)
-    plan = _read(plan) or getattr(module, "graphscale_plan", None)
+    plan = Plan.given(plan) or Plan.given(getattr(module, "graphscale_plan", None))
     if isinstance(module, Network):
         return _grow_network(module, plan, target, resize)
     name = type(module).__name__
@@ -155,16 +155,16 @@ def _checked(given: Mapping[str, torch.Tensor], weight: WeightPlan, source: str)
             f"{source}: the plan wants a weight {weight.name!r} of shape "
             f"{weight.pretrain_shape}, the module {found}; give the plan that it was shrunk by"
         )
+    if tensor.is_complex():
+        raise GraphScaleError(
+            f"{source}: weight {weight.name!r} is complex; growth resizes real weights alone"
+        )
     if not tensor.is_meta and tensor.isnan().any():
         raise GraphScaleError(
             f"{source}: weight {weight.name!r} holds NaN; go back to a checkpoint "
             "from before the training diverged"
         )
     return tensor
-
-
-def _read(plan: Plan | str | os.PathLike | None) -> Plan | None:
-    return Plan.from_file(plan) if isinstance(plan, str | os.PathLike) else plan
 
 
 def _fill_target(result: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

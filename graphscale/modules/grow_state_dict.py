@@ -50,12 +50,13 @@ def grow_state_dict(
     inner = unwrapped(target)
     own = inner.state_dict()
     found = _state_dict(checkpoint, own.keys())
+    plan = Plan.given(plan)
     if plan is None and found.plan is not None:
         plan = Plan.from_json(found.plan, "the state dict: its plan")
     given = {
         name.removeprefix(found.prefix): tensor
         for name, tensor in found.values.items()
-        if name.startswith(found.prefix)
+        if isinstance(name, str) and name.startswith(found.prefix)
     }
     missing, unexpected = own.keys() - given.keys(), given.keys() - own.keys()
     if missing or unexpected:
@@ -69,6 +70,7 @@ def grow_state_dict(
     named = tensors_of(pretrain)
     for name, tensor in given.items():
         if isinstance(tensor, torch.Tensor) and name in named:
+            _check_numbers(name, tensor, named[name])
             named[name].data = tensor.detach().to(named[name])
     try:
         return grow_module(pretrain, plan=plan, target=inner, resize=resize)
@@ -79,6 +81,20 @@ def grow_state_dict(
             f"{error} (the state dict has lost its plan, as a copy by a dict comprehension or a "
             "safetensors file does; plan.save(path) writes the plan of the shrunk module)"
         ) from None
+
+
+def _check_numbers(name: str, tensor: torch.Tensor, own: torch.Tensor) -> None:
+    """Raise where a tensor of the state dict cannot take the place of the module's own."""
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else "sparse"
+    elif tensor.is_complex() and not own.is_complex():
+        kind = "complex"
+    else:
+        return
+    raise GraphScaleError(
+        f"the state dict's {name!r} is a {kind} tensor; give one that holds the weights as numbers "
+        "that were trained"
+    )
 
 
 def _state_dict(checkpoint: Mapping, names: Collection[str]) -> StateDict:

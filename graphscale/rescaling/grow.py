@@ -59,7 +59,7 @@ def _find_plan(
     A plan that is given must equal the checkpoint's own, where it has a readable one: two commands
     that wrote the same files at once may have left the model of one beside the plan of the other.
     """
-    given = Plan.from_file(plan) if isinstance(plan, str | os.PathLike) else plan
+    given = Plan.given(plan)
     try:
         own = Plan.of(checkpoint)
     except GraphScaleError:

@@ -120,8 +120,7 @@ def grow_(
         if value not in known:
             raise GraphScaleError(f"unknown {what} {value!r}; use {' or '.join(known)}")
     interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
-    if isinstance(plan, str | os.PathLike):
-        plan = Plan.from_file(plan)
+    plan = Plan.given(plan)
     inner = unwrapped(module) if plan is not None else pretrain_part(module)
     plan = plan or inner.graphscale_plan
     chosen = [plain_optimizer(each) for each in _each(optimizers, Optimizer)]

@@ -12,6 +12,7 @@ not after an hour.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -116,6 +117,15 @@ def read_folder(root: str | Path) -> ImageFolder:
 
 
 def _read_classes(folder: Path) -> tuple[tuple[str, ...], tuple[tuple[Path, int], ...]]:
+    try:
+        return _list_classes(folder)
+    except OSError as error:
+        raise GraphScaleError(
+            f"{error.filename}: cannot be listed ({error.strerror}); make it readable or remove it"
+        ) from None
+
+
+def _list_classes(folder: Path) -> tuple[tuple[str, ...], tuple[tuple[Path, int], ...]]:
     names = sorted(
         each.name for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")
     )
@@ -140,7 +150,7 @@ def _read_classes(folder: Path) -> tuple[tuple[str, ...], tuple[tuple[Path, int]
 
 
 def _is_held_out(file: Path) -> bool:
-    digest = hashlib.sha256(file.as_posix().encode()).digest()
+    digest = hashlib.sha256(os.fsencode(file.as_posix())).digest()
     return digest[0] % _VALIDATION_SHARE == 0
 
 
@@ -184,7 +194,7 @@ def _with_channels(image, channels: int):
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
-        array = np.asarray(image, np.float64)
+        array = np.nan_to_num(np.asarray(image, np.float64))
         full = 65535.0 if image.mode != "F" or array.max() > 1 else 1.0
         image = Image.fromarray(np.clip(array * (255.0 / full), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

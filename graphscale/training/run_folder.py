@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.files import replacing
+from graphscale.core.files import check_regular, replacing
 
 
 @dataclass
@@ -89,11 +89,16 @@ class RunFolder:
         """The options that `create` wrote.
 
         Raises:
-            GraphScaleError: there is no training in the folder.
+            GraphScaleError: there is no training in the folder, or its options are damaged.
         """
+        path = self.path / "options.json"
         try:
-            return json.loads((self.path / "options.json").read_text())
-        except (OSError, ValueError) as error:
+            check_regular(path)
+            content = json.loads(path.read_text())
+            if not isinstance(content, dict):
+                raise ValueError("options.json is no JSON object")
+            return content
+        except (OSError, ValueError, RecursionError) as error:
             raise GraphScaleError(
                 f"{self.path}: holds no training to go on with ({error}); "
                 "start one without --resume"
@@ -119,6 +124,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
+            check_regular(path)
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise GraphScaleError(

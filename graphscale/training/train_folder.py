@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.json_fields import JsonError, JsonObject, entries, number
 from graphscale.training.curves import draw_curves
 from graphscale.training.image_batches import FolderBatches, Normalization, torchvision_transform
 from graphscale.training.image_folder import (
@@ -28,7 +29,7 @@ from graphscale.training.image_folder import (
 )
 from graphscale.training.ranks import Ranks, is_restart, joined_ranks, local_ranks, rank_device
 from graphscale.training.rate_schedule import RateSchedule
-from graphscale.training.recipes import Recipe, recipe
+from graphscale.training.recipes import RECIPES, Recipe, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import EpochRecord, RunFolder
 from graphscale.training.target import Target, read_target
@@ -154,10 +155,8 @@ def train_folder(
         folder = RunFolder(output)
         resume = resume or (is_restart() and ranks.first((folder.path / "options.json").exists))
         if resume:
-            started = ranks.first(folder.options)
-            recipe_name, baseline = started["recipe"], started["baseline"]
-            options, folder_options = _from_json(started)
-            model, data = started["model"], started["data"]
+            started = _from_json(ranks.first(folder.options), folder.path / "options.json")
+            model, data, recipe_name, baseline, options, folder_options = started
         return _train_all(
             *(str(model), data, folder, recipe(recipe_name)),
             *(options or TrainingOptions(), folder_options or FolderOptions()),
@@ -198,12 +197,7 @@ def _train_all(
     batches, normalization = _batches(images, target, options, folder_options, notices, ranks)
     if not resume:
         started = {
-            "model": model,
-            "data": str(data),
-            "recipe": chosen.name,
-            "baseline": baseline,
-            "options": asdict(options),
-            "folder_options": asdict(folder_options),
+            **_to_json(model, str(data), chosen.name, baseline, options, folder_options),
             "classes": images.classes,
             "normalization": asdict(normalization),
             "versions": _versions(),
@@ -350,7 +344,7 @@ def _device(folder_options: FolderOptions) -> torch.device:
     name = rank_device(folder_options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # a tensor on meta has no numbers
     except (RuntimeError, AssertionError) as error:
         raise GraphScaleError(
             f"device {name!r} cannot be used ({str(error).splitlines()[0][:150]}); "
@@ -372,14 +366,91 @@ def _versions() -> dict[str, str]:
     return {"graphscale": graphscale.__version__, "torch": torch.__version__}
 
 
-def _from_json(started: dict[str, Any]) -> tuple[TrainingOptions, FolderOptions]:
-    options = dict(started["options"])
-    schedule = dict(options.pop("schedule"))
-    schedule["drops"] = tuple(tuple(drop) for drop in schedule["drops"])
-    folder_options = dict(started["folder_options"])
-    if folder_options["image_size"] is not None:
-        folder_options["image_size"] = tuple(folder_options["image_size"])
-    return (
-        TrainingOptions(schedule=RateSchedule(**schedule), **options),
-        FolderOptions(**folder_options),
+def _to_json(
+    model: str,
+    data: str,
+    recipe_name: str,
+    baseline: bool,
+    options: TrainingOptions,
+    folder_options: FolderOptions,
+) -> dict[str, Any]:
+    """What a training is started with, as `_from_json` reads it."""
+    return {
+        "model": model,
+        "data": data,
+        "recipe": recipe_name,
+        "baseline": baseline,
+        "options": asdict(options),
+        "folder_options": asdict(folder_options),
+    }
+
+
+def _from_json(
+    content: dict[str, Any], path: Path
+) -> tuple[str, str, str, bool, TrainingOptions, FolderOptions]:
+    """What a training was started with, from the content of its options.json at `path`.
+
+    Raises:
+        GraphScaleError: a field is missing, of another type, or out of range; names the file.
+    """
+    names = ("model", "data", "recipe", "baseline", "options", "folder_options")
+    try:
+        started = JsonObject({name: content.get(name) for name in names}, "", names)
+        return (
+            *(started.text("model"), started.text("data"), started.text("recipe", RECIPES)),
+            started.flag("baseline"),
+            _training_options(started.get("options")),
+            _folder_options(started.get("folder_options")),
+        )
+    except (JsonError, GraphScaleError) as error:
+        raise GraphScaleError(
+            f"{path}: is damaged ({error}); start the training again without --resume"
+        ) from None
+
+
+def _training_options(value: object) -> TrainingOptions:
+    given = JsonObject(value, "options", [each.name for each in fields(TrainingOptions)])
+    schedule = JsonObject(
+        given.get("schedule"), "options.schedule", [each.name for each in fields(RateSchedule)]
+    )
+    until = given.get("weight_decay_until")
+    return TrainingOptions(
+        epochs=given.integer("epochs", 1),
+        rate=given.number("rate"),
+        schedule=RateSchedule(
+            schedule.text("kind"), schedule.number("warm_up"), tuple(schedule.list("drops", _drop))
+        ),
+        optimizer=given.text("optimizer"),
+        momentum=given.number("momentum"),
+        weight_decay=given.number("weight_decay"),
+        weight_decay_until=None if until is None else given.integer("weight_decay_until", 0),
+        label_smoothing=given.number("label_smoothing"),
+        precision=given.text("precision"),
+        channels_last=given.flag("channels_last"),
+        compile=given.flag("compile"),
+        seed=given.integer("seed", 0),
+        gradient=given.text("gradient"),
+    )
+
+
+def _drop(value: object, place: str) -> tuple[float, float]:
+    """One drop of a schedule; JSON knows no tuples."""
+    pair = [number(*entry) for entry in entries(value, place)]
+    if len(pair) != 2:
+        raise JsonError(f"{place} has {len(pair)} entries, not 2")
+    return pair[0], pair[1]
+
+
+def _folder_options(value: object) -> FolderOptions:
+    given = JsonObject(value, "folder_options", [each.name for each in fields(FolderOptions)])
+    size, workers = given.get("image_size"), given.get("workers")
+    if size is not None and len(given.sizes("image_size")) != 2:
+        raise JsonError("folder_options.image_size is not a height and a width")
+    return FolderOptions(
+        batch=given.integer("batch", 1),
+        augmentation=given.text("augmentation"),
+        image_size=None if size is None else tuple(given.sizes("image_size")),
+        channels=given.integer("channels", 1),
+        workers=None if workers is None else given.integer("workers", 0),
+        device=given.optional_text("device"),
     )

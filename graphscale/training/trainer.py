@@ -38,7 +38,12 @@ from graphscale.training.rate_schedule import RateSchedule
 from graphscale.training.recipes import Recipe
 from graphscale.training.run_folder import EpochRecord, RunFolder
 
+_MAX_EPOCHS = 10**6
 _CHECKPOINT_SECONDS = 300  # between checkpoints inside an epoch: what a killed training loses
+
+
+# What reading a checkpoint raises that does not fit.
+_DAMAGES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class TrainingOptions:
             (see `graphscale.distributed.DataParallel`).
 
     Raises:
-        GraphScaleError: there is no epoch, or the optimizer or precision is unknown.
+        GraphScaleError: a number is out of range, or the optimizer or precision is unknown.
     """
 
     epochs: int = 30
@@ -81,8 +86,13 @@ class TrainingOptions:
     gradient: str = "mean"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise GraphScaleError(f"{self.epochs} epochs are no training; give at least one")
+        for option, number, least, most in (
+            ("epochs", self.epochs, 1, _MAX_EPOCHS),
+            ("weight-decay-until", self.weight_decay_until or 0, 0, _MAX_EPOCHS),
+            ("seed", self.seed, 0, 2**32 - 1),
+        ):
+            if not least <= number <= most:
+                raise GraphScaleError(f"--{option} {number}: give a number from {least} to {most}")
         for name, value, limit in (
             ("rate", self.rate, math.inf),
             ("momentum", self.momentum, 1.0),
@@ -90,8 +100,10 @@ class TrainingOptions:
             ("label_smoothing", self.label_smoothing, 1.0),
         ):
             if not 0 <= value < limit:
-                within = "0 or more" if limit == math.inf else f"0 or more, less than {limit:g}"
-                raise GraphScaleError(f"--{name.replace('_', '-')} {value}: give {within}")
+                most = "finite" if limit == math.inf else f"less than {limit:g}"
+                raise GraphScaleError(
+                    f"--{name.replace('_', '-')} {value}: give 0 or more, but {most}"
+                )
         if self.optimizer not in ("sgd", "adamw"):
             raise GraphScaleError(f"unknown optimizer {self.optimizer!r}; use sgd or adamw")
         if self.gradient not in GRADIENTS:
@@ -450,16 +462,43 @@ class Trainer:
         )
 
     def _restore(self, state: dict[str, Any]) -> None:
-        stage = state["stage"]
+        """Go back to where a checkpoint was written."""
+        try:
+            stage, (epoch, batch) = state["stage"], state["place"]
+            if {type(stage), type(epoch), type(batch)} != {int}:
+                raise TypeError("stage and place are no whole numbers")
+            ends, batches = [0, *self.ends], self.batches.batches_per_epoch
+            fits = stage >= 0 and ends[stage] <= epoch <= ends[stage + 1]
+            if not (fits and 0 <= batch <= batches):
+                raise ValueError(f"stage {stage}, epoch {epoch}, batch {batch}")
+            if len(state["records"]) != epoch:
+                raise ValueError(f"{len(state['records'])} records of {epoch} epochs")
+        except _DAMAGES as error:
+            raise self._damaged(error) from None
         self._begin(self.networks.first(stage), stage)
+        try:
+            self._take_over(state)
+        except _DAMAGES as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> GraphScaleError:
+        name = "the checkpoint" if self.folder is None else self.folder.path / "last.pt"
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return GraphScaleError(
+            f"{name}: is of another network or other options, or damaged ({reason}); start again "
+            "without --resume"
+        )
+
+    def _take_over(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])
         self.records = [EpochRecord(**each) for each in state["records"]]
-        self._seconds, self._processor_seconds = state["seconds"]
-        self._epoch_sums = list(state["epoch_sums"])
+        self._seconds, self._processor_seconds = map(float, state["seconds"])
+        losses, hits, images = map(float, state["epoch_sums"])
+        self._epoch_sums = [losses, hits, images]
         self._after_growth = state["after_growth"]
-        self._best = state["best"]
+        self._best = float(state["best"])
         self._place = tuple(state["place"])
         if self._one_bit is not None and state.get("one_bit") is not None:
             self._one_bit.load_state_dict(state["one_bit"])

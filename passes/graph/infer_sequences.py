@@ -11,16 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.errors import GraphScaleError
+
 if TYPE_CHECKING:
     from graphscale.passes.graph.infer_shapes import InferredShapes, ShapeInference
 
 
 def infer_sequence(node: ir.Node, inference: ShapeInference) -> bool:
-    """Record the outputs of a sequence operator; returns False for any other operator."""
+    """Record the outputs of a sequence operator; returns False for any other operator.
+
+    Raises:
+        GraphScaleError: the node's inputs do not fit it, or its numbers depend on the data.
+    """
     rule = _RULES.get(node.op_type) if node.domain == "" else None
     if rule is None:
         return False
-    rule(node, inference)
+    try:
+        rule(node, inference)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        raise GraphScaleError(
+            f"node {node.name!r} ({node.op_type}): its inputs do not fit it, or its numbers depend "
+            "on the data that the network is fed; leave this node out of the model"
+        ) from None
     return True
 
 

@@ -117,7 +117,6 @@ class ShapeInference:
         Raises:
             GraphScaleError: as `infer_shapes`.
         """
-        _check_inputs(self._model, node)
         constants = self.found.constants
         known = [value is None or value in constants for value in node.inputs]
         # Either the node's values are known, or only the shapes of its outputs are inferred.
@@ -182,6 +181,8 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
             )
     if node.op_type in _CONVOLUTIONS:
         _check_kernel(node, found)
+    if node.op_type == "Slice" and node.domain == "":
+        _check_slice(node, found)
     if is_layer(node):
         for output, (elem_type, sizes) in zip(node.outputs, infer_layer(node, inference.types)):
             if any(size < 0 for size in sizes):
@@ -201,28 +202,14 @@ def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:
         if not all(dim.HasField("dim_value") for dim in dims):
             raise _depends_on_data(node, output)
         shape = [dim.dim_value for dim in dims]
+        if any(size < 0 for size in shape):
+            raise GraphScaleError(
+                f"node {node.name!r} ({node.op_type}): its output {output.name!r} would have the "
+                f"shape {shape}; check the model or give another --input-size"
+            )
         if node.op_type in _POOLS and node.attributes.get_int("ceil_mode", 0):
             shape = _without_empty_windows(node, found.shapes[node.inputs[0]], shape)
         inference.record(output, kind.tensor_type.elem_type, shape)
-
-
-def _check_inputs(model: ir.Model, node: ir.Node) -> None:
-    """Raise where an operator of ONNX lacks an input that it must have."""
-    version = model.graph.opset_imports.get(node.domain)
-    if version is None or not onnx.defs.has(node.op_type, node.domain):
-        return
-    try:
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-    except onnx.defs.SchemaError:  # the operator is younger than the model's operator set
-        return
-    required = onnx.defs.OpSchema.FormalParameterOption.Single
-    for index, formal in enumerate(schema.inputs):
-        missing = index >= len(node.inputs) or node.inputs[index] is None
-        if missing and formal.option == required:
-            raise GraphScaleError(
-                f"node {node.name!r} ({node.op_type}) lacks its input {formal.name!r}; "
-                "export the model again"
-            )
 
 
 def _check_kernel(node: ir.Node, found: InferredShapes) -> None:
@@ -232,6 +219,17 @@ def _check_kernel(node: ir.Node, found: InferredShapes) -> None:
         raise GraphScaleError(
             f"node {node.name!r} ({node.op_type}): its weight of shape {list(kernel)} does not fit "
             f"its input of shape {list(x)}; check the model"
+        )
+
+
+def _check_slice(node: ir.Node, found: InferredShapes) -> None:
+    """Raise where an empty tensor is read backwards, at which ONNX's inference ends the process."""
+    shape = found.shapes[node.inputs[0]]
+    steps = found.constants.get(node.inputs[4]) if len(node.inputs) > 4 else None
+    if 0 in shape and steps is not None and (steps < 0).any():
+        raise GraphScaleError(
+            f"node {node.name!r} (Slice) reads a tensor of shape {list(shape)}, which is empty; "
+            "check the model or give another --input-size"
         )
 
 

@@ -48,7 +48,7 @@ def lift_branch_weights(model: ir.Model) -> None:
 def _is_candidate(node: ir.Node, model: ir.Model) -> bool:
     if node.op_type != "If" or node.domain != "" or _opset(model) < _FIRST_WITH_WHERE:
         return False
-    branches = [attribute.as_graph() for attribute in node.attributes.values()]
+    branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
     held = (inner for branch in branches for inner in branch.all_nodes())
     return any(inner.op_type in LAYERS for inner in held) and _depends_on_data(node.inputs[0])
 

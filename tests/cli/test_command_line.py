@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import onnx
 import pytest
 
 from graphscale.cli.command_line import main
+from graphscale.core.errors import GraphScaleError
+from graphscale.core.tuning import Tuner
 from tests.cli.signals import heed_signals
 
 
@@ -38,12 +41,23 @@ def test_tables_in_other_encodings(target: Path, encoding: str) -> None:
     assert done.stdout.isascii()
 
 
+@pytest.mark.parametrize("arguments", [("train", "--help"), ("completion", "zsh")])
+def test_texts_of_ours_are_ascii(arguments: tuple[str, str]) -> None:
+    """Also where a name that is not UTF-8 would be printed as it is, as in the locale C."""
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = run(*arguments, env=os.environ | locale)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "\\u" not in done.stdout
+
+
 def test_names_that_the_encoding_lacks(target: Path) -> None:
     model = onnx.load(target)
     model.graph.node[0].name = "größe→"
     onnx.save(model, target)
     for options in ([], ["--json"]):
-        done = run("shrink", target, *options, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+        environment = os.environ | {"PYTHONIOENCODING": "ascii:surrogateescape"}
+        done = run("shrink", target, *options, env=environment)
         assert done.returncode == 0, done.stderr
         assert "gr\\" in done.stdout
 
@@ -180,6 +194,28 @@ def test_a_fault_of_ours_is_reported_as_such(target: Path, monkeypatch, capsys) 
     assert "--verbose" in second
     assert main(["shrink", str(target), "--verbose"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_warning_of_ours_is_a_note(target: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object, **__: object) -> None:
+        Tuner("runtime", target / "tuning.json").seconds("key", lambda: {"one": lambda: None})
+        raise GraphScaleError("no more")
+
+    monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
+    assert main(["shrink", str(target)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"graphscale: note: {target}/tuning.json: measurements cannot be kept")
+    assert second == "graphscale: no more"
+
+
+def test_a_file_that_the_system_refuses_is_named(target: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "there/it.onnx")
+
+    monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
+    assert main(["shrink", str(target)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("graphscale: there/it.onnx: cannot be used (Permission denied); give")
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "torch"])

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from graphscale.cli.terminal import Terminal, UnshownError
+from graphscale.cli.terminal import Terminal, UnshownError, print_any_text
 
 
 def test_what_is_said_where(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +48,7 @@ def test_tables_in_a_pipe_are_wide(capsys: pytest.CaptureFixture[str]) -> None:
 def test_names_that_the_encoding_lacks_are_escaped(monkeypatch) -> None:
     file = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stderr", file)
+    print_any_text()
     Terminal().complain("layer 'schön'")
     file.flush()
     assert file.buffer.getvalue() == b"graphscale: layer 'sch\\xf6n'\n"

@@ -139,6 +139,8 @@ def test_baseline_is_resumed_bit_for_bit() -> None:
         ([*OPTIONS, "--resume", "-o", "never"], "no training to go on with"),
         ([*OPTIONS, "--image-size", "wide", "-o", "d"], "--image-size wide"),
         ([*OPTIONS, "--device", "abacus", "-o", "e"], "--device cpu"),
+        ([*OPTIONS, "--device", "meta", "-o", "f"], "'meta' cannot be used"),
+        ([*OPTIONS, "--data", "n" * 300], "cannot be"),
     ],
 )
 def test_unusable_input_is_one_sentence(
@@ -230,6 +232,12 @@ def test_exporter_is_quiet() -> None:
         (("--momentum", "1"), "--momentum 1.0: give 0 or more"),
         (("--weight-decay", "-1"), "--weight-decay -1.0: give 0 or more"),
         (("--label-smoothing", "3"), "--label-smoothing 3.0: give 0 or more"),
+        (("--epochs", "9" * 400), "99: give a number from 1 to 1000000"),
+        (("--warm-up", "nan"), "--warm-up nan: give 0 or more"),
+        (("--weight-decay-until", "-2"), "--weight-decay-until -2: give a number from 0"),
+        (("--seed", "-1"), "--seed -1: give a number from 0 to 4294967295"),
+        (("--image-size", "9" * 5000), "give height and width"),
+        (("--image-size", "16385"), "give height and width, as in 224 or 224x192, up to 16384"),
     ],
 )
 def test_numbers_out_of_range(

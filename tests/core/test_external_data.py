@@ -74,6 +74,16 @@ def test_paths_out_of_the_folder_are_refused(path: Path, location: str) -> None:
         load_model(path)
 
 
+@pytest.mark.parametrize("location", ["a\0b", "n" * 300, "circle", "{}"])
+def test_what_is_no_usable_file_name_is_one_sentence(path: Path, location: str) -> None:
+    (path.parent / "circle").symlink_to("circle")
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(GraphScaleError, match=r"the external data file .* of tensor .*; \w+"):
+        load_model(path)
+
+
 def test_missing_and_short_files_are_named(path: Path) -> None:
     data = data_file(path.parent)
     data.write_bytes(data.read_bytes()[:1000])

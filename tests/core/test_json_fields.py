@@ -8,7 +8,15 @@ import pytest
 
 from graphscale.core.json_fields import JsonError, JsonObject
 
-DATA = {"name": "a", "none": None, "count": 3, "ratio": 0.5, "sizes": [1, 2], "texts": ["x"]}
+DATA = {
+    "name": "a",
+    "flag": False,
+    "none": None,
+    "count": 3,
+    "ratio": 0.5,
+    "sizes": [1, 2],
+    "texts": ["x"],
+}
 
 
 def read(**changes: object) -> JsonObject:
@@ -21,6 +29,7 @@ def test_fields_of_each_type() -> None:
     assert fields.text("name", ("a", "b")) == "a"
     assert fields.optional_text("none") is None
     assert fields.optional_text("name") == "a"
+    assert fields.flag("flag") is False
     assert fields.integer("count", 3) == 3
     assert fields.number("ratio") == 0.5
     assert fields.number("count") == 3
@@ -34,6 +43,7 @@ def test_fields_of_each_type() -> None:
         ({"name": 1}, "text", ("name",), "plan.name is a number, not a text"),
         ({}, "text", ("name", ("b", "c")), "plan.name is none of 'b', 'c'"),
         ({"none": []}, "optional_text", ("none",), "plan.none is a list, not a text"),
+        ({"flag": 0}, "flag", ("flag",), "plan.flag is a number, not true or false"),
         ({"count": False}, "integer", ("count", 0), "plan.count is False, not a whole number"),
         ({}, "integer", ("count", 4), "plan.count is 3, not between 4 and 2^63 - 1"),
         ({"ratio": float("inf")}, "number", ("ratio",), "plan.ratio is a number (inf), not a fin"),

@@ -138,6 +138,17 @@ def test_other_texts_are_refused(text: str | bytes) -> None:
         Plan.from_json(text, "a.json")
 
 
+def test_a_plan_is_given_itself_or_as_its_file(tmp_path) -> None:
+    Plan(init="fresh").save(tmp_path / "p.json")
+    given = Plan.given(str(tmp_path / "p.json"))
+    assert given == Plan.given(given) == Plan(init="fresh")
+    assert Plan.given(None) is None
+    with pytest.raises(graphscale.GraphScaleError, match="dict is no plan; give a "):
+        Plan.given({})
+    with pytest.raises(graphscale.GraphScaleError, match=r"cannot be read \(embedded null byte\)"):
+        Plan.given("\0")
+
+
 def test_factors_in_factors_too_deep_are_refused() -> None:
     data = json.loads(changed(["weights", 0, "factors"], "HERE"))
     nest = '[{"parts":[' * 20_000 + "]}]" * 20_000

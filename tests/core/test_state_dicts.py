@@ -55,6 +55,17 @@ def test_what_is_no_state_dict() -> None:
     assert list(state_dicts({"args": {"rate": 0.1}, "state": {0: np.zeros(2)}, "none": {}})) == []
 
 
+def test_mappings_without_an_end() -> None:
+    inner = values(**{"": PLANNED})
+    circle = {"net": inner}
+    circle["self"] = circle
+    assert [each.path for each in plans(circle)] == [("net",)]
+    deep = inner
+    for _ in range(5000):
+        deep = {"x": deep}
+    assert plans(deep) == []
+
+
 def test_metadata_of_other_types_is_no_plan() -> None:
     damaged = values(**{"": {METADATA_KEY: 5}, "conv": None})
     assert plans(damaged) == []

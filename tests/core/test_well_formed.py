@@ -99,11 +99,75 @@ def test_a_constant_of_an_unknown_type_is_named() -> None:
         load_model(proto)
 
 
-def test_attributes_without_a_type_are_damage() -> None:
+@pytest.mark.parametrize("known", [{}, {"type": 1, "ref_attr_name": "alpha"}])
+def test_attributes_without_a_type_or_a_value_are_damage(known) -> None:
     proto = model(RELU, NEG)
-    proto.graph.node[0].attribute.add(name="alpha")
-    with pytest.raises(GraphScaleError, match="export"):
+    proto.graph.node[0].attribute.add(name="alpha", **known)
+    with pytest.raises(GraphScaleError, match=r"is damaged .*export"):
         load_model(proto)
+
+
+def test_text_that_is_not_utf8_is_damage_wherever_it_stands(tmp_path) -> None:
+    proto = model(RELU, NEG)
+    proto.graph.node[1].metadata_props.add(key="from", value="here?")
+    damaged = proto.SerializeToString().replace(b"here?", b"her\xff!")
+    (tmp_path / "m.onnx").write_bytes(damaged)
+    with pytest.raises(GraphScaleError, match=r"m\.onnx: is damaged \(a value of .* is not UTF-8"):
+        load_model(tmp_path / "m.onnx")
+
+
+NO_SIZES = helper.make_node("Reshape", ["a"], ["y"], name="r")
+
+
+@pytest.mark.parametrize("inside", ["graph", "branch", "function"])
+def test_an_input_that_an_operator_must_have_is_named(inside, tmp_path) -> None:
+    proto = model(RELU, NO_SIZES)
+    if inside == "branch":
+        out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+        branch = helper.make_graph([NO_SIZES], "b", [], [out])
+        choice = helper.make_node("If", ["f"], ["z"], then_branch=branch, else_branch=branch)
+        proto = model(RELU, helper.make_node("IsNaN", ["a"], ["f"]), choice, output="z")
+    elif inside == "function":
+        proto = model(RELU, helper.make_node("Flat", ["a"], ["y"], domain="own"))
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+        proto.opset_import.append(opsets[1])
+        proto.functions.append(
+            helper.make_function("own", "Flat", ["a"], ["y"], [NO_SIZES], opsets[:1])
+        )
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(GraphScaleError, match=r"m\.onnx: node 'r' .*lacks its input 'shape'; exp"):
+        load_model(tmp_path / "m.onnx")
+    with pytest.raises(GraphScaleError, match=r"in memory: node 'r' .*lacks its input 'shape'"):
+        load_model(ir.from_proto(proto))
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (helper.make_node("Relu", ["a"], ["y", "z"]), "has 2 outputs, more than its operator"),
+        (helper.make_node("Relu", ["a"], ["y"], axis=1), "has the attribute 'axis', unlike its"),
+        (helper.make_node("Elu", ["a"], ["y"], alpha=1), "has the attribute 'alpha' of the type I"),
+        (helper.make_node("Cast", ["a"], ["y"]), "lacks its attribute 'to'"),
+    ],
+)
+def test_what_an_operators_definition_forbids_is_named(node, said) -> None:
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(model(RELU, node))
+    with pytest.raises(GraphScaleError, match=f"node '{node.name}' .*{said}.*; export the model"):
+        load_model(model(RELU, node))
+
+
+def test_newer_operator_sets_than_onnx_knows_are_not_judged() -> None:
+    proto = model(RELU, helper.make_node("Relu", ["a"], ["y"], new=1))
+    proto.opset_import[0].version = 1000
+    assert len(load_model(proto).graph) == 2
+
+
+@pytest.mark.parametrize("op", ["Clip", "Own"])
+def test_inputs_that_may_be_left_out_are_not_missed(op) -> None:
+    """Clip takes its bounds or not; nothing is known of an operator that ONNX does not define."""
+    proto = model(RELU, helper.make_node(op, ["a", "", ""], ["y"]))
+    assert len(load_model(proto).graph) == 2
 
 
 @pytest.mark.parametrize("version", [0, -1, 2**63 - 1])

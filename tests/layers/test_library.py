@@ -66,5 +66,20 @@ def test_algorithms_of_a_convolution_and_of_what_has_none():
     assert len(set(found)) == len(found)
     assert "direct" in found
     assert library.algorithms("Maxout", [x], {"width": 2, "stride": 2}) == []
-    with pytest.raises(GraphScaleError, match=r"FFTConv: x has 32 positions .* needs 90"):
-        library.algorithms("FFTConv", [x, torch.randn(4, 4, 90, 90)], {})
+
+
+@pytest.mark.parametrize(
+    ("shape", "group", "sentence"),
+    [
+        ((4, 4, 90, 90), 1, "x has 32 positions .* needs 90"),
+        ((4, 3, 5, 5), 1, "the channels of x .* are 4 and 3"),
+        ((3, 2, 5, 5), 2, "weight has 3 filters; they must be a multiple of 2 groups"),
+        ((4, 4, 5, 5), 0, "group is 0"),
+    ],
+)
+def test_algorithms_are_refused_for_what_run_refuses(shape, group, sentence):
+    x, weight = torch.zeros(1, 4, 32, 32), torch.zeros(shape)
+    with pytest.raises(GraphScaleError, match=f"FFTConv: {sentence}"):
+        library.algorithms("FFTConv", [x, weight], {"group": group})
+    with pytest.raises(GraphScaleError, match=f"FFTConv: {sentence}"):
+        library.run("FFTConv", [x, weight], [x], attribute_array(("group",), (group,)))

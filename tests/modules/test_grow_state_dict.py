@@ -63,6 +63,14 @@ def test_a_type_of_the_target(checkpoint: dict) -> None:
         (lambda c: c.pop("linear.bias"), "holds no state dict with the target's weights"),
         (lambda c: c.update(extra=torch.zeros(2)), "has besides the target's keys 'extra'"),
         (lambda c: c.clear(), "holds no state dict"),
+        (
+            lambda c: c.update({"conv.weight": c["conv.weight"].to_sparse()}),
+            "'conv.weight' is a sparse tensor",
+        ),
+        (
+            lambda c: c.update({"conv.weight": c["conv.weight"].to(torch.complex64)}),
+            "'conv.weight' is a complex tensor",
+        ),
     ],
 )
 def test_another_network_is_refused(checkpoint: dict, change, sentence: str) -> None:

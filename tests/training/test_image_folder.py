@@ -1,5 +1,6 @@
 """Folders of images, good and bad."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,22 @@ def test_modes(tmp_path: Path, mode: str, channels: int) -> None:
     found = open_image(tmp_path / f"image.{suffix}", channels)
     assert found.mode == ("L" if channels == 1 else "RGB")
     assert np.asarray(found).min() >= 253
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_none_become_black(tmp_path: Path) -> None:
+    pixels = np.full((4, 4), 0.5, np.float32)
+    pixels[0, 0] = np.nan
+    Image.fromarray(pixels).save(tmp_path / "a.tiff")
+    read = np.asarray(open_image(tmp_path / "a.tiff", 1))
+    assert (read[0, 0], read[1, 1]) == (0, 127)
+
+
+def test_names_that_are_not_utf8(folder: Path) -> None:
+    os.rename(folder / "cat", os.fsencode(folder) + b"/\xff")
+    found = read_folder(folder)
+    assert found.classes == ("dog", os.fsdecode(b"\xff"))
+    assert len(found.train) + len(found.validation) == 40
 
 
 def test_transparency_is_laid_on_white(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,20 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file" / "run").create({})
 
 
-@pytest.mark.parametrize("text", [None, "{broken"])
+@pytest.mark.parametrize("text", [None, "{broken", "[]", "[" * 100_000])
 def test_no_options(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "options.json").write_text(text)
     with pytest.raises(GraphScaleError, match="holds no training to go on with"):
         RunFolder(tmp_path).options()
+
+
+@pytest.mark.parametrize("name", ["options.json", "last.pt"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    folder = RunFolder(tmp_path)
+    with pytest.raises(GraphScaleError, match="it is no regular file"):
+        folder.load() if name == "last.pt" else folder.options()
 
 
 def test_checkpoints(folder: RunFolder) -> None:

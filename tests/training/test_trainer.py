@@ -103,6 +103,32 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, stop: int, optimizer: str) -> N
         assert [getattr(one, key) for key in kept] == [getattr(other, key) for key in kept]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("stage", 7, "IndexError"),
+        ("stage", [0], "no whole numbers"),
+        ("place", [2, 0], "0 records of 2 epochs"),
+        ("place", [9, 0], "stage 0, epoch 9"),
+        ("network", {}, "Missing key"),
+        ("random", None, "KeyError: 'random'"),
+        ("seconds", ["x"], "could not convert"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_one_sentence(
+    tmp_path: Path, key: str, value: object, said: str
+) -> None:
+    run = trainer(TWO_STAGES, tmp_path)
+    run.events = Events(batch_done=lambda *_: setattr(run, "stop", True))
+    with pytest.raises(Interrupted):
+        run.run()
+    state = {**RunFolder(tmp_path).load(), key: value}
+    if value is None:
+        del state[key], state["random_of_ranks"]
+    with pytest.raises(GraphScaleError, match=rf"last\.pt: is of another .*{said}.*--resume"):
+        trainer(TWO_STAGES, tmp_path).run(state)
+
+
 def test_growth_carries_the_weights_over() -> None:
     run = trainer(TWO_STAGES)
     seen: list[tuple[nn.Module, nn.Module]] = []

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.infer_sequences import split_sizes
 from graphscale.passes.graph.infer_shapes import infer_shapes
 from tests.passes.parsed_graphs import normal, read, run
@@ -26,6 +27,13 @@ def test_split_and_pick(split, index):
     (expected,) = run(model, x=normal(2, 7))
     assert found.shapes[model.graph.outputs[0]] == expected.shape
     assert split_sizes(model.graph[0], found) == ([3, 3, 1] if split.ndim == 0 else [1, 4, 2])
+
+
+@pytest.mark.parametrize("index", [np.int64(5), np.int64([0, 1])])
+def test_what_does_not_fit_is_named(index):
+    nodes = "{ parts = SequenceConstruct(x, x)  y = SequenceAt(parts, index) }"
+    with pytest.raises(GraphScaleError, match=r"node .* \(SequenceAt\): .* leave this node out"):
+        infer_shapes(read(f"{HEAD} {nodes}", index=index), {"x": [2, 7]})
 
 
 @pytest.mark.parametrize("new_axis", [0, 1])

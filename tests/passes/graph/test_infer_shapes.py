@@ -74,14 +74,16 @@ def test_nodes_may_be_visited_one_by_one():
         ("y = NoSuchOperator(x)", r"has the operator ai\.onnx\.NoSuchOperator.*replace it"),
         ("y = NonZero(x)", "the shape of its output 'y' depends on the data.*leave this node out"),
         ("y = Concat <axis = 1> (x, k)", "does not fit the input size.*check the model"),
-        ("y = Conv(x, )", "node .*Conv.* lacks its input 'W'; export the model again"),
-        ("y = Shape()", "node .*Shape.* lacks its input 'data'; export the model again"),
+        ("y = Resize(x, , less)", r"Resize.* would have the shape \[1, 3, -9, 7\]; check"),
+        ("r = Resize(x, , none)  y = Slice(r, a, b, a, b)", r"Slice.* \[1, 3, 0, 7\], which is e"),
         ("y = Conv(x, flat)", r"its weight of shape \[4, 3, 3\] does not fit its input.*check"),
     ],
 )
 def test_what_is_the_matter_is_said(nodes, message):
     text = f"{HEAD} {{ {nodes} }}"
-    model = read(text, k=normal(4, 3, 3, 3), flat=normal(4, 3, 3))
+    scales = {"less": np.float32([1, 1, -1, 1]), "none": np.float32([1, 1, 0, 1])}
+    bounds = {"a": np.int64([2]), "b": np.int64([-1])}
+    model = read(text, k=normal(4, 3, 3, 3), flat=normal(4, 3, 3), **scales, **bounds)
     with pytest.raises(GraphScaleError, match=message):
         infer_shapes(model, {"x": [1, 3, 9, 7]})
 

@@ -25,18 +25,18 @@ __attribute__((flatten)) void multiply_pixels(const DirectLayout& d, const ptrdi
       const float* const at = x + offsets[tap];
       Vector<L> weights[B];
       unroll<B>([&](auto b) { weights[b] = load<L>(w + b * L); });
-      unroll<R>([&](auto r) {
-        unroll<M>([&](auto m) {
+      unroll<R>([&](auto r) GRAPHSCALE_INLINE_LAMBDA {
+        unroll<M>([&](auto m) GRAPHSCALE_INLINE_LAMBDA {
           const float pixel = at[r * row + m];
-          unroll<B>([&](auto b) { sum[r][m][b] += pixel * weights[b]; });
+          unroll<B>([&](auto b) GRAPHSCALE_INLINE_LAMBDA { sum[r][m][b] += pixel * weights[b]; });
         });
       });
     }
   }
   // First inputs set the sums in memory, later ones add to them.
-  unroll<R>([&](auto r) {
-    unroll<M>([&](auto m) {
-      unroll<B>([&](auto b) {
+  unroll<R>([&](auto r) GRAPHSCALE_INLINE_LAMBDA {
+    unroll<M>([&](auto m) GRAPHSCALE_INLINE_LAMBDA {
+      unroll<B>([&](auto b) GRAPHSCALE_INLINE_LAMBDA {
         float* const to = sums + r * sums_row + m * 2 * L + b * L;
         store<L>(to, first ? sum[r][m][b] : load<L>(to) + sum[r][m][b]);
       });

@@ -17,6 +17,9 @@
 #endif
 
 #define GRAPHSCALE_INLINE inline __attribute__((always_inline))
+// For a lambda in a lambda that uses variables in registers: clang's `flatten` inlines what the
+// function calls, and not what that calls; one call that stays keeps the variables in memory.
+#define GRAPHSCALE_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace graphscale::GRAPHSCALE_INSTRUCTION_SET {
 
