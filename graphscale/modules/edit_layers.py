@@ -372,7 +372,11 @@ def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
     """
     name = next((name for name in _WINDOWS if hasattr(layer, name)), None)
     cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"] if name else []
-    found = _only([each for each in cuts if each is not None], "window")
+    cuts = [each for each in cuts if each is not None]
+    if name is not None and isinstance(getattr(layer, name), int):
+        # Windows are square. Tokens of windows that are put together again may look like a map.
+        cuts = [(whole, numbers) for whole, numbers in cuts if numbers[1] == numbers[3]]
+    found = _only(cuts, "window")
     if found is not None:
         whole, numbers = found
         # Where a grid of pixels from all over the map is a window, its sizes come first.
@@ -487,8 +491,8 @@ def _layer_norm(layer: nn.LayerNorm, nodes: list[ir.Node]) -> None:
 
 # timm's head of VGG pools maps to the size of its first kernel, which it remembers here.
 _EXPECTED = "input_kernel_size"
-# What attention in windows calls the sizes of a window: Swin's, and MaxViT's in timm.
-_WINDOWS = ("window_size", "partition_size")
+# What attention calls the sizes of a window: Swin's, MaxViT's in timm, Twins' and NesT's.
+_WINDOWS = ("window_size", "partition_size", "ws", "block_size")
 # What attention calls the index that looks up relative positions: Swin's, and LeViT's.
 _INDICES = ("relative_position_index", "attention_bias_idxs")
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
