@@ -13,10 +13,9 @@ TORCH_INDEX ?=
 demo dev check lint test bench docs wheel lib: export PATH := $(BIN):$(PATH)
 
 # Shrink, train, grow, train on, with images: make demo [IMAGES=folder with one folder per class]
-# Threads that wait on each other sleep: spinning, they cost a busy machine of few cores the most.
 demo: $(VENV)/demo.installed
 	@$(MAKE) --no-print-directory lib
-	OMP_WAIT_POLICY=passive $(BIN)/python samples/digits.py --seed $(SEED) \
+	$(BIN)/python samples/digits.py --seed $(SEED) \
 		$(if $(IMAGES),--images "$(IMAGES)")
 
 # A place to work in: $(VENV) runs this checkout as it stands, Python files at once, C++ files after

@@ -36,6 +36,8 @@ from graphscale.training import FusedSGD, keep_freed_memory
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 sys.path.append(str(Path(__file__).parents[1] / "samples"))
+from target import KERNELS as DEMO_KERNELS
+from target import PRETRAIN_SIZE as DEMO_PRETRAIN_SIZE
 from target import SIZE as DEMO_SIZE
 from target import target_network
 from zoo import build
@@ -48,6 +50,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, int, tuple[int, ...]]] =
     "demo": (lambda: target_network(1, 10), 1, DEMO_SIZE, (64,)),
 }
 SGD = {"lr": 1e-4, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
+# Where a network is not shrunk as the paper does it: the options of graphscale.shrink.
+SHRINKING = {"demo": {"input_size": DEMO_PRETRAIN_SIZE, "kernels": DEMO_KERNELS}}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 OURS = "graphscale train"
 
@@ -92,7 +96,7 @@ def measure(network: str, batch: int, turns: int) -> dict[str, object]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         example = torch.randn(2, channels, size, size)
-        pretrain = graphscale.shrink(target, example)
+        pretrain = graphscale.shrink(target, example, **SHRINKING.get(network, {}))
     small = pretrain.graphscale_plan.inputs[0].pretrain[-1]
     candidates = {
         (state, how): step(module, torch.randn(batch, channels, pixels, pixels), how)

@@ -79,6 +79,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     from graphscale.cli.tables import show_plan
     from graphscale.core.kernel_sizes import parse_kernel_table
     from graphscale.core.model_files import load_model, save_model
+    from graphscale.rescaling.check_runs import check_runs
     from graphscale.rescaling.plan import plan_model
     from graphscale.rescaling.shrink import shrink_model
 
@@ -115,6 +116,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         terminal.step(f"{len(plan.layers)} layers are planned and {len(plan.weights)} weights made")
         _check_patterns(options.model, options.keep, plan)
         if not options.dry_run:
+            _check_shrunk(options, plan)
+            check_runs(model, options.model, size)
             with replacing(plan_path) as (file,):
                 file.write(plan.to_json().encode())
                 file.flush()  # a disk too full for the plan gets no model either
@@ -143,6 +146,18 @@ def _table_text(given: str) -> str:
         raise GraphScaleError(
             f"{given}: cannot be read as a kernel table ({error}); give 3:2,5:3 or a text file"
         ) from None
+
+
+def _check_shrunk(options: argparse.Namespace, plan: Plan) -> None:
+    """Refuse a plan that makes nothing smaller, unless options asked for it."""
+    asked = (options.keep, options.kernels, options.input_size)
+    if plan.weights or any(asked) or any(each.target != each.pretrain for each in plan.inputs):
+        return
+    reasons = sorted({each.left_unscaled for each in plan.layers if each.left_unscaled})
+    raise GraphScaleError(
+        f"{options.model}: nothing in it becomes smaller ({'; '.join(reasons)}), so nothing is "
+        "written; give --keep '*' to write it all the same"
+    )
 
 
 def _check_patterns(model: Path, patterns: list[str], plan: Plan) -> None:

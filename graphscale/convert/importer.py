@@ -29,6 +29,7 @@ from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.unroll_loops import UnrollLoops
 from graphscale.passes.normalize.untie_weights import UntieWeights
+from graphscale.passes.spatial.analyze import spatial_positions
 
 # Two batch sizes give the line on which a number depends on the batch, the third confirms it.
 # None of them is 1, because an axis of size 1 broadcasts.
@@ -224,15 +225,27 @@ class _Importer:
             raise GraphScaleError(
                 f"{self._name}: input {value.name!r} has no shape or type; declare them"
             )
-        open_sizes = list(input_size or ())
+        spatial = list(spatial_positions(value, len(value.shape)))
+        places = [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
+        places = [axis for axis in places if axis > 0]
+        given = dict(zip(places, input_size or ()))
+        whole = bool(places and spatial and input_size) and len(spatial) <= len(input_size)
+        if whole:  # a size for each height and width, of which only some may be open
+            given = dict(zip(spatial, input_size))
         shape: list[int | None] = []
         for axis, size in enumerate(value.shape):
             if isinstance(size, int):
+                if whole and size != given.get(axis, size):
+                    raise GraphScaleError(
+                        f"{self._name}: input {value.name!r} has the fixed size {size} and cannot "
+                        f"be {given[axis]}; give input_size the model's own numbers where it has "
+                        "some"
+                    )
                 shape.append(size)
             elif axis == 0:
                 shape.append(None)
-            elif open_sizes:
-                shape.append(int(open_sizes.pop(0)))
+            elif axis in given:
+                shape.append(int(given[axis]))
             else:
                 raise GraphScaleError(
                     f"{self._name}: input {value.name!r} leaves its size open ({value.shape}); "

@@ -87,6 +87,14 @@ for _name, _kind in (("maximum", "Max"), ("minimum", "Min")):
     TRANSLATIONS[getattr(_ATEN, _name).default] = _binary(_kind)
 
 
+@_translates(_ATEN.addcmul.default)
+def _add_product(
+    graph: ProgramGraph, x: ir.Value, y: ir.Value, z: ir.Value, scale: float
+) -> ir.Value:
+    _require(scale == 1)
+    return graph.op("Add", x, graph.op("Mul", y, z))
+
+
 @_translates(_ATEN.rsub.Scalar)
 def _subtract_from(graph: ProgramGraph, x: ir.Value, y: float, alpha: float) -> ir.Value:
     _require(alpha == 1)

@@ -90,6 +90,8 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
         _window_attributes(layer, nodes.get(layer, []))
         if isinstance(getattr(layer, "fc1", None), nn.Conv2d) and hasattr(layer, _EXPECTED):
             setattr(layer, _EXPECTED, layer.fc1.weight.shape[-1])
+        if isinstance(getattr(layer, "partition_op", None), nn.Module):
+            _partition_attributes(layer, nodes.get(layer.partition_op, []))
         if isinstance(getattr(layer, "proj", None), nn.Conv2d):
             _patch_embedding(layer, nodes.get(layer.proj, []))
         editor = next((_EDITORS[kind] for kind in type(layer).__mro__ if kind in _EDITORS), None)
@@ -336,7 +338,7 @@ def _patch_embedding(layer: nn.Module, nodes: list[ir.Node]) -> None:
 
 
 def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
-    """Set the sizes that timm's layers for tokens remember.
+    """Set the sizes that layers for tokens remember, timm's and torchvision's.
 
     These are the shape of relative positions (RelPosBias, of whose square root the index has as
     many), the numbers of tokens (EfficientFormerV2), and the height and width of the map that
@@ -345,12 +347,13 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
     tokens = _tokens(layer)
     if tokens is not None:
         queries, keys = tokens
-        if isinstance(getattr(layer, "resolution", None), int):
-            layer.resolution = math.isqrt(keys)
+        for name in ("resolution", "size"):
+            if isinstance(getattr(layer, name, None), int):
+                setattr(layer, name, math.isqrt(keys))
         if isinstance(getattr(layer, "bias_shape", None), tuple):
             layer.bias_shape = (queries, keys, *layer.bias_shape[2:])
             layer.window_area = keys
-        for name, number in (("N", keys), ("N2", queries)):
+        for name, number in (("N", keys), ("N2", queries), ("max_seq_len", keys)):
             if hasattr(layer, name):
                 setattr(layer, name, number)
     name = "resolution2" if hasattr(layer, "resolution2") else "resolution"
@@ -369,7 +372,11 @@ def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
     """
     name = next((name for name in _WINDOWS if hasattr(layer, name)), None)
     cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"] if name else []
-    found = _only([each for each in cuts if each is not None], "window")
+    cuts = [each for each in cuts if each is not None]
+    if name is not None and isinstance(getattr(layer, name), int):
+        # Windows are square. Tokens of windows that are put together again may look like a map.
+        cuts = [(whole, numbers) for whole, numbers in cuts if numbers[1] == numbers[3]]
+    found = _only(cuts, "window")
     if found is not None:
         whole, numbers = found
         # Where a grid of pixels from all over the map is a window, its sizes come first.
@@ -399,6 +406,20 @@ def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
         if any(shift):
             halves = [new // 2 if s else 0 for s, new in zip(shift, window)]
             _set_like(each, "shift_size", halves)
+
+
+def _partition_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
+    """Set the sizes that torchvision's MaxViT remembers of the windows that it cuts a map into.
+
+    Each of `g` by `g` windows has `p` by `p` pixels. Where the pixels of a window come from all
+    over the map, it is their number that MaxViT calls the number of partitions.
+    """
+    cuts = [_windows(node) for node in nodes if node.op_type == "Reshape"]
+    found = _only([each for each in cuts if each is not None], "window")
+    if found is None or not hasattr(layer, "grid_size"):
+        return
+    layer.grid_size, (layer.g, layer.p, *_) = found
+    layer.n_partitions = layer.p if layer.partition_type == "grid" else layer.g
 
 
 def _tokens(layer: nn.Module) -> tuple[int, int] | None:
@@ -470,8 +491,8 @@ def _layer_norm(layer: nn.LayerNorm, nodes: list[ir.Node]) -> None:
 
 # timm's head of VGG pools maps to the size of its first kernel, which it remembers here.
 _EXPECTED = "input_kernel_size"
-# What attention in windows calls the sizes of a window: Swin's, and MaxViT's in timm.
-_WINDOWS = ("window_size", "partition_size")
+# What attention calls the sizes of a window: Swin's, MaxViT's in timm, Twins' and NesT's.
+_WINDOWS = ("window_size", "partition_size", "ws", "block_size")
 # What attention calls the index that looks up relative positions: Swin's, and LeViT's.
 _INDICES = ("relative_position_index", "attention_bias_idxs")
 _MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)

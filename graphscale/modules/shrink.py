@@ -204,7 +204,8 @@ def _shrink(module: nn.Module, example: Example, options: dict) -> nn.Module:
         raise refusal
     if result.reason is not None:
         # The quick trace may be the cause, and the graph needs dropout if it is to be trained.
-        result = _attempt(module, example, options, whole=True)
+        with suppress(GraphScaleError):  # torch.onnx may lack what the quick trace has
+            result = _attempt(module, example, options, whole=True)
     plan = result.plan
     if result.reason is None:
         shrunk = result.module

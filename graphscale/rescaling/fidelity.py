@@ -82,7 +82,9 @@ def compare(pretrain: Path, grown: Path, plan: Plan, images: np.ndarray) -> list
         sessions.append(session(str(path), sess_options=options))
     kinds = {each.name: each.type for each in sessions[1].get_inputs()}
     if len(kinds) != 1:
-        raise GraphScaleError("--check needs a network with one image as its only input")
+        raise GraphScaleError(
+            "--check needs a network with one image as its only input; leave --check out"
+        )
     outputs = []
     for each, path, shape in zip(sessions, (pretrain, grown), (entry.pretrain, entry.target)):
         sizes = _sizes(entry, shape)
@@ -145,7 +147,10 @@ def _comparable(pretrain: np.ndarray, grown: np.ndarray, entry: InputPlan) -> bo
 def _image_input(plan: Plan) -> InputPlan:
     spatial = [each for each in plan.inputs if each.target != each.pretrain]
     if len(spatial) != 1 or len(plan.inputs) != 1:
-        raise GraphScaleError("--check needs a network with one image as its only input")
+        raise GraphScaleError(
+            "--check needs a network whose only input is an image that shrink made smaller; leave "
+            "--check out"
+        )
     return spatial[0]
 
 

@@ -23,13 +23,20 @@ from graphscale.passes.spatial.registry import find_rule
 
 rules.load()
 
-# Operators whose constant operands are weights where they are fills (one number repeated).
+# Operators whose constant operands are weights where they are fills (one number repeated) or
+# tables of positions that arithmetic makes of other constants, such as a grid of coordinates.
 # Convolutions and products are not listed: their rules in passes.spatial say which of their inputs
 # are weights, whatever computes these. Constant operands of all other operators are sizes, bounds
 # and scales, and are not folded.
 _SCALING = {
     *("Add", "Mul", "Sub", "Div", "PRelu", "BatchNormalization", "InstanceNormalization"),
-    *("LayerNormalization", "GroupNormalization", "RMSNormalization"),
+    *("LayerNormalization", "GroupNormalization", "RMSNormalization", "Concat", "GridSample"),
+}
+# What makes a table of other constants. Tables that layers make (by products, by looking values up)
+# or that are fitted to a map (by Resize) are none: what stands behind them is trained or resized.
+_ARITHMETIC = {
+    *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Identity", "Mul"),
+    *("Range", "Reshape", "Slice", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze"),
 }
 _MAX_ELEMENTS = 1 << 31  # of a ConstantOfShape, of which a few bytes can ask for all the memory
 
@@ -48,15 +55,19 @@ class FoldConstants(ir.passes.InPlacePass):
         initializers = model.graph.initializers.values()
         constant = {value for value in initializers if value.const_value is not None}
         fills: set[ir.Value] = set()  # what comes from a ConstantOfShape, not from arithmetic
+        made = set(constant)  # what arithmetic makes of constants, and these
         for node in model.graph:
             inputs = [value for value in node.inputs if value is not None]
             if _is_computable(node) and all(value in constant for value in inputs):
                 constant.update(node.outputs)
                 if node.op_type == "ConstantOfShape" or (inputs and inputs[0] in fills):
                     fills.update(node.outputs)
+                if node.op_type in _ARITHMETIC and made.issuperset(inputs):
+                    made.update(node.outputs)
                 continue
             for value in inputs:
-                if value in constant and _is_weight(node, value, fills):
+                table = value in made and _has_rows(model, value)
+                if value in constant and _is_weight(node, value, value in fills or table):
                     names = names or FreeNames.for_values(model)
                     folded.append(value.name)
                     constant.add(_fold(model, value, names))
@@ -71,15 +82,25 @@ def _is_computable(node: ir.Node) -> bool:
     return False
 
 
-def _is_weight(node: ir.Node, value: ir.Value, fills: set[ir.Value]) -> bool:
-    """Whether a constant is a weight that nodes compute, as `node` reads it."""
+def _has_rows(model: ir.Model, value: ir.Value) -> bool:
+    """Whether a computed constant has more than one dimension that is longer than 1."""
+    if value.producer() is None or weight_source(value) is not None:
+        return False
+    return sum(size > 1 for size in _compute(model, value).shape) > 1
+
+
+def _is_weight(node: ir.Node, value: ir.Value, table: bool) -> bool:
+    """Whether a constant is a weight that nodes compute, as `node` reads it.
+
+    `table` says that it is a fill or a table of positions.
+    """
     if value.producer() is None or weight_source(value) is not None:
         return False
     rule = find_rule(node)
     weight_inputs = rule.weight_inputs if rule is not None else ()
     multiplied = node.inputs.index(value) in weight_inputs
     scales = node.op_type in _SCALING or bool(weight_inputs)
-    if not multiplied and not (scales and value in fills):
+    if not multiplied and not (scales and table):
         return False
     dtype = _dtype(value)
     return dtype is None or dtype.is_floating_point()

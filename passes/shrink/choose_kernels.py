@@ -131,7 +131,7 @@ def _reason_to_keep(node: ir.Node, target: _Kernel, keep: Sequence[str]) -> str 
         return "nothing trains its kernel"
     if all(size == 1 for size in target):
         return "its kernel is one pixel"
-    return None
+    return convolution_rule(node).why_kept
 
 
 def _reason_unchanged(

@@ -81,7 +81,7 @@ def _factors(dim: Dim, sizes: Sizes) -> list[Factor]:
     """(target, pre-train) sizes of a dimension's factors; joined maps are one `JoinedFactor`."""
     factors: list[Factor] = []
     for factor in dim:
-        if factor.parts:
+        if factor.parts and factor.pooled == 1:
             factors.append(JoinedFactor([_factors(part, sizes) for part in factor.parts]))
         else:
             factors.append((factor.size, factor.pretrain(sizes)))

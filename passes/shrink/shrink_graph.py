@@ -64,7 +64,14 @@ def check_shapes(
     Raises:
         GraphScaleError: a constant was overlooked that holds a shape; names the tensor.
     """
-    inferred = infer_shapes(analysis.model, input_shapes)
+    try:
+        inferred = infer_shapes(analysis.model, input_shapes)
+    except GraphScaleError as error:
+        raise GraphScaleError(
+            f"the sizes of the pre-train network do not fit ({error.args[0].partition(';')[0]}); a "
+            "constant that holds a shape could not be followed, export the model with constant "
+            "folding"
+        ) from error
     for value, dims in analysis.dims.items():
         if weight_source(value) is not None or value in analysis.inferred.constants:
             # Of constants the readers' outputs are compared: a wrong one shows there.

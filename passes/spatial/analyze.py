@@ -21,6 +21,9 @@ from graphscale.passes.spatial.registry import find_rule
 
 rules.load()
 
+# What exporters put between an image with channels last and the Transpose behind it.
+_ARITHMETIC = ("Add", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Sub")
+
 
 def analyze(
     model: ir.Model, inferred: InferredShapes, *, scale_windows: bool = False
@@ -44,14 +47,22 @@ def analyze(
     if window is not None and any(each.kept != window for each in analyzer.cuts):
         analyzer = Analyzer(model, inferred, window=window)
         refusal = _follow(analyzer)
-    # Only after sizes have been followed to the convolutions is it known which inputs are images.
-    # Where some are not, all sizes are followed again, and those of these inputs stay fixed.
+    # Only after sizes have been followed to the convolutions is it known which inputs are images,
+    # and which of their dimensions are channels. Where some are not what they were taken for, all
+    # sizes are followed again, and those of these inputs stay fixed.
+    channels = analyzer.channels_of_inputs()
+    if channels:
+        analyzer = Analyzer(
+            model, inferred, channels=channels, window=window, scale_windows=scale_windows
+        )
+        refusal = _follow(analyzer)
     apart = analyzer.apart_from_maps()
     if apart and len(apart) < analyzer.source_count():
         analyzer = Analyzer(
             model,
             inferred,
             standing_still=apart,
+            channels=channels,
             window=analyzer.window,
             scale_windows=scale_windows,
         )
@@ -66,16 +77,27 @@ def analyze(
 def spatial_positions(value: ir.Value, rank: int) -> range:
     """Positions of height, width … in a graph input of `rank` dimensions.
 
-    Channels first, unless everything that reads the input moves its last dimension to the second.
+    Channels first, unless everything that reads the input moves its last dimension to the second;
+    numbers may be converted, shifted and scaled before.
     """
-    readers = [usage.node for usage in value.uses()]
     moved = (0, rank - 1, *range(1, rank - 1))
-    if readers and all(
-        node.op_type == "Transpose" and tuple(node.attributes.get_ints("perm", [])) == moved
-        for node in readers
-    ):
-        return range(1, rank - 1)
-    return range(2, rank)
+    return range(1, rank - 1) if _is_moved(value, moved) else range(2, rank)
+
+
+def _is_moved(value: ir.Value, order: tuple[int, ...]) -> bool:
+    """Whether every reader of a value transposes it so, directly or behind arithmetic."""
+    moved = False
+    for usage in value.uses():
+        node = usage.node
+        if node.op_type == "Shape":
+            continue
+        if node.op_type == "Transpose":
+            if tuple(node.attributes.get_ints("perm", [])) != order:
+                return False
+        elif node.op_type not in _ARITHMETIC or not _is_moved(node.outputs[0], order):
+            return False
+        moved = True
+    return moved
 
 
 def _follow(analyzer: Analyzer) -> GraphScaleError | None:

@@ -8,12 +8,14 @@ on positions of a map (`add_weight`, `add_table`).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.node_names import node_name
+from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.weight_source import dims_at_source, weight_source
 from graphscale.passes.spatial.analysis import GraphFacts, SpatialAnalysis, SpatialWeight
 from graphscale.passes.spatial.dimensions import (
@@ -60,6 +62,8 @@ class Analyzer(GraphFacts):
     Attributes:
         standing_still: Graph inputs, and outputs of operators that spread one pixel over a map,
             that turned out to be no images or maps: their sizes are fixed.
+        channels: Where the channels of graph inputs are, if not at the second place: behind the
+            frames of a video, say, or last.
         window: Pixels of a window, where the graph's Reshapes that cut a size have one in common.
         scale_windows: Whether the number of windows is kept, and their size follows the input.
         dims: Each tensor's dimensions.
@@ -68,6 +72,7 @@ class Analyzer(GraphFacts):
     """
 
     standing_still: frozenset[ir.Value] = frozenset()
+    channels: Mapping[ir.Value, int] = field(default_factory=dict)
     window: int | None = None
     scale_windows: bool = False
     dims: dict[ir.Value, Dims] = field(default_factory=dict)
@@ -81,6 +86,7 @@ class Analyzer(GraphFacts):
     _anchored: list[SpatialSize] = field(default_factory=list)
     _interfaces: list[SpatialSize] = field(default_factory=list)
     _maps: list[SpatialSize] = field(default_factory=list)
+    _channels: list[SpatialSize] = field(default_factory=list)
     _sources: dict[ir.Value, list[SpatialSize]] = field(default_factory=dict)
 
     # --- what rules read --------------------------------------------------------------------------
@@ -179,6 +185,9 @@ class Analyzer(GraphFacts):
         """Give a graph input its dimensions, of which those at `spatial` are heights and widths."""
         if value in self.standing_still:
             spatial = range(0)
+        elif value in self.channels:
+            at, rank = self.channels[value], len(self.shape(value))
+            spatial = range(1, at) if at == rank - 1 else range(at + 1, rank)
         dims = []
         for position, size in enumerate(self.shape(value)):
             if position in spatial and size > 1:
@@ -202,6 +211,12 @@ class Analyzer(GraphFacts):
         self._anchored.append(size)
         if summed:
             self._interfaces.append(size)
+
+    def read_channels(self, node: ir.Node, dim: Dim) -> None:
+        """Record that a convolution sums over a dimension as its channels, which must not move."""
+        self._channels.extend(sizes_in(dim))
+        if moves(dim):
+            raise unfollowed(node, "reads heights or widths as its channels")
 
     def read_map(self, dims: Dims) -> None:
         """Record that a convolution or pooling reads a map of these dimensions."""
@@ -283,6 +298,16 @@ class Analyzer(GraphFacts):
             if not any(size.root in reached for size in sizes)
         )
 
+    def channels_of_inputs(self) -> dict[ir.Value, int]:
+        """The inputs of which a convolution reads a dimension as channels, and which one."""
+        read = {size.root for size in self._channels}
+        return {
+            value: position
+            for value in graph_inputs(self.model)
+            for position, dim in enumerate(self.dims[value])
+            if single_size(dim) in read
+        }
+
     def source_count(self) -> int:
         """How many inputs and spread maps have a size that may follow the input."""
         return len(self._sources)
@@ -294,10 +319,10 @@ class Analyzer(GraphFacts):
         def resolve(dim: Dim) -> Dim:
             if id(dim) not in resolved:
                 resolved[id(dim)] = tuple(
-                    DimensionFactor(
-                        factor.size,
-                        factor.spatial_size and factor.spatial_size.root,
-                        tuple(resolve(part) for part in factor.parts),
+                    replace(
+                        factor,
+                        spatial_size=factor.spatial_size and factor.spatial_size.root,
+                        parts=tuple(resolve(part) for part in factor.parts),
                     )
                     if factor.moves
                     else factor

@@ -2,7 +2,8 @@
 
 Each dimension is a tuple of factors in row-major order: a plain dimension has one factor, a
 flattened C·H·W has three, a dimension of size one has none. A factor is a fixed size, a spatial
-size that follows the input size, or the sum of several dimensions (a Concat of flattened maps).
+size that follows the input size, or the sum of several dimensions (a Concat of flattened maps),
+which pooling along flattened maps divides.
 """
 
 from __future__ import annotations
@@ -56,11 +57,13 @@ class DimensionFactor:
         size: Its size in the target network.
         spatial_size: The spatial size that it is, if it is one.
         parts: The dimensions whose sum it is, if it is a sum.
+        pooled: By what the sum is divided, rounded down.
     """
 
     size: int
     spatial_size: SpatialSize | None = None
     parts: tuple[Dim, ...] = ()
+    pooled: int = 1
 
     @property
     def moves(self) -> bool:
@@ -72,7 +75,7 @@ class DimensionFactor:
         if self.spatial_size is not None:
             return solved[self.spatial_size]
         if self.parts:
-            return sum(pretrain_size(part, solved) for part in self.parts)
+            return sum(pretrain_size(part, solved) for part in self.parts) // self.pooled
         return self.size
 
 
@@ -128,12 +131,41 @@ def tie_dims(first: Dim, second: Dim) -> bool:
     for one, other in zip(first, second, strict=True):
         if one.spatial_size is not None and other.spatial_size is not None:
             one.spatial_size.tie(other.spatial_size)
-        elif one.parts and other.parts and len(one.parts) == len(other.parts):
+        elif one.parts and (one.pooled, len(one.parts)) == (other.pooled, len(other.parts)):
             if not all(tie_dims(a, b) for a, b in zip(one.parts, other.parts)):
                 return False
         elif one.moves != other.moves:
             return False
     return True
+
+
+def total(*parts: Dim) -> Dim:
+    """The sum of several dimensions."""
+    size = sum(map(target_size, parts))
+    return (DimensionFactor(size, parts=parts),) if any(map(moves, parts)) else fixed(size)
+
+
+def section(dim: Dim, start: int, stop: int) -> Dim | None:
+    """The dimension of what lies between two places of a sum.
+
+    None where `dim` is no sum, or a place lies inside a part that follows the input size.
+    """
+    if len(dim) != 1 or not dim[0].parts or dim[0].pooled > 1:
+        return None
+    kept: list[Dim] = []
+    at = 0  # where the part begins
+    for part in dim[0].parts:
+        size = target_size(part)
+        first, last = max(start - at, 0), min(stop - at, size)
+        at += size
+        if last <= first:
+            continue
+        whole = last - first == size
+        cut = part if whole else section(part, first, last) if moves(part) else fixed(last - first)
+        if cut is None:
+            return None
+        kept.append(cut)
+    return kept[0] if len(kept) == 1 else total(*kept)
 
 
 def regroup(

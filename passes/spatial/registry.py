@@ -64,9 +64,14 @@ class ProductRule(Rule):
 
 
 class ConvolutionRule(ProductRule):
-    """A rule of an operator whose second input is a kernel that a smaller one can replace."""
+    """A rule of an operator whose second input is a kernel that a smaller one can replace.
+
+    Attributes:
+        why_kept: Why no smaller one can replace it after all; None where one can.
+    """
 
     weight_inputs = (1,)
+    why_kept: str | None = None
 
     @abstractmethod
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:

@@ -96,7 +96,7 @@ class ShapeConstants:
         self._wanted[value] = wanted
         self.changed.append(value.name)
         producer = value.producer()
-        tensor = ir.Tensor(np.ascontiguousarray(wanted), name=value.name)
+        tensor = ir.Tensor(np.array(wanted, order="C"), name=value.name)
         if producer is None:
             value.const_value = tensor
             return
@@ -116,9 +116,8 @@ class ShapeConstants:
     def replace(self, node: ir.Node, index: int, wanted: np.ndarray) -> None:
         """Give input `index` of `node` a constant of its own, of any shape, with these numbers."""
         value = node.inputs[index]
-        initializer = add_initializer(
-            self.model, f"{value.name}.pretrain", np.ascontiguousarray(wanted)
-        )
+        array = np.array(wanted, order="C")
+        initializer = add_initializer(self.model, f"{value.name}.pretrain", array)
         node.replace_input_with(index, initializer)
         self.changed.append(initializer.name)
 

@@ -177,6 +177,14 @@ def test_no_convolution(tmp_path: Path, complaint) -> None:
     assert "no convolution" in complaint("shrink", path)
 
 
+def test_a_model_in_which_nothing_shrinks(tmp_path: Path, complaint) -> None:
+    g = Graph()
+    path = tmp_path / "fixed.onnx"
+    onnx.save(g.model(["batch", 4, 1, 1], g.conv("image", 4, 8, 1, 1)), path)
+    assert "nothing in it becomes smaller (its kernel is one pixel)" in complaint("shrink", path)
+    assert main(["shrink", str(path), "--keep", "*"]) == 0
+
+
 def symbolic(path: Path) -> Path:
     model = upsample(13)
     for value in (*model.graph.input, *model.graph.output):

@@ -224,6 +224,22 @@ def test_open_sizes_need_input_size():
     )
 
 
+@pytest.mark.parametrize("size", [(7,), (8, 7)])
+def test_only_the_width_is_open(size):
+    """As in text recognition; the height may be named, too, but not changed."""
+    model = conv_chain("w")
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    dims[2].dim_value = 8
+    dims[3].dim_param = "width"
+    module = graphscale.load(model, input_size=size)
+    x = random(2, 4, 8, 7)
+    np.testing.assert_allclose(
+        run_torch(module, x)[0], run_onnxruntime(model, x)[0], rtol=0, atol=1e-4
+    )
+    with pytest.raises(graphscale.GraphScaleError, match="the fixed size 8 and cannot be 6"):
+        graphscale.load(model, input_size=(6, 7))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", ["opset17", "float16_stored", "float16"])
 def test_dtype_converts_the_network(name, dtype):

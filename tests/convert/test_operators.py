@@ -234,6 +234,15 @@ def test_slice_by_attributes_and_steps(step):
     assert_matches(build([node], weights), random(2, 4, 8, 8))
 
 
+@pytest.mark.parametrize("end", [-1, -(2**63), 2**63 - 1])
+def test_slice_from_the_smallest_number(end, recwarn):
+    """Exporters write it for 'from the beginning'; torch warns of it."""
+    numbers = {"starts": np.array([-(2**63)]), "ends": np.array([end]), "axes": np.array([2])}
+    node = helper.make_node("Slice", ["x", *numbers], ["y"])
+    assert_matches(build([node], numbers), random(2, 4, 8, 8))
+    assert not [each for each in recwarn if "Truncating" in str(each.message)]
+
+
 def test_the_forms_that_old_opsets_used():
     nodes = [
         helper.make_node("Slice", ["x"], ["a"], starts=[1, 0], ends=[7, -1], axes=[2, 3]),

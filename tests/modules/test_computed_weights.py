@@ -173,6 +173,44 @@ def test_what_cannot_stay_in_its_class_never_grows_into_it_half_trained() -> Non
         graphscale.grow(shrunk, target=target)
 
 
+class Experts(nn.Module):
+    """Each image's kernel is a mixture of experts' kernels, as in EfficientNet-CC."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 5, 2, 2)
+        self.routing = nn.Linear(4, 3)
+        self.weight = nn.Parameter(torch.randn(3, 6 * 4 * 3 * 3) / 6)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        images, channels, height, width = x.shape
+        mixture = torch.sigmoid(self.routing(x.mean((2, 3))))
+        kernels = (mixture @ self.weight).view(images * 6, channels, 3, 3)
+        x = F.conv2d(x.reshape(1, -1, height, width), kernels, padding=1, groups=images)
+        return self.head(x.view(images, 6, height, width).mean((2, 3)))
+
+
+def test_kernels_that_experts_mix_keep_their_size() -> None:
+    target = Experts().eval()
+    shrunk = shrink(target, EXAMPLE[:1], init="resize")
+    assert type(shrunk) is Experts
+    assert shrunk.stem.weight.shape == (4, 3, 3, 3)
+    assert torch.equal(shrunk.weight, target.weight)
+    x = images(shrunk)
+    stem = F.conv2d(x, shrunk.stem.weight, shrunk.stem.bias, 2, shrunk.stem.padding).relu()
+    for image, output in zip(stem, shrunk(x), strict=True):
+        mixture = torch.sigmoid(shrunk.routing(image.mean((1, 2))))
+        kernel = sum(part * each for part, each in zip(mixture, shrunk.weight.view(3, 6, 4, 3, 3)))
+        mixed = F.conv2d(image[None], kernel, padding=1)
+        assert_close(output, shrunk.head(mixed.mean((2, 3)))[0])
+    grown = graphscale.grow(shrunk)
+    assert type(grown) is Experts
+    assert torch.equal(grown.weight, target.weight)
+    assert grown(EXAMPLE).shape == (2, 5)
+
+
 def test_random_weights_are_drawn_in_the_modules_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of a set, each process would compare other networks."""
     orders = []

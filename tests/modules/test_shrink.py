@@ -316,6 +316,44 @@ def test_imported_network_shrinks_and_grows() -> None:
     assert grown(EXAMPLE).shape == target(EXAMPLE).shape
 
 
+class Residual(nn.Module):
+    """A ResNet of two blocks, the second one with a stride."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 7, 2, 3, bias=False)
+        self.first = nn.ModuleList(nn.Conv2d(6, 6, 3, 1, 1) for _ in range(2))
+        self.second = nn.ModuleList((nn.Conv2d(6, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)))
+        self.skip = nn.Conv2d(6, 8, 1, 2)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(self.stem(x).relu(), 3, 2, 1)
+        x = (x + self.first[1](self.first[0](x).relu())).relu()
+        x = (self.skip(x) + self.second[1](self.second[0](x).relu())).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_residual_network_shrinks_twice_and_grows_back() -> None:
+    target = Residual()
+    example = torch.randn(1, 3, 112, 112)
+    first = shrink(target, example)
+    sizes = [first.graphscale_plan.image_size]
+    second = shrink(first, images(first))
+    sizes.append(second.graphscale_plan.image_size)
+    assert 112 > sizes[0][0] > sizes[1][0]
+    assert [each.stem.weight.shape[2] for each in (target, first, second)] == [7, 5, 3]
+    train(second)
+    middle = graphscale.grow(second)
+    assert middle.graphscale_plan.image_size == sizes[0]
+    check_grown(middle, first, images(first))
+    check_kernels(second, middle)
+    train(middle)
+    grown = graphscale.grow(middle)
+    check_grown(grown, target, example)
+    check_kernels(middle, grown)
+
+
 class Untraceable(nn.Module):
     def __init__(self) -> None:
         super().__init__()

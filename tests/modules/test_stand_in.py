@@ -65,3 +65,44 @@ def test_it_survives_saving_and_growing() -> None:
     grown = graphscale.grow(shrunk)
     assert isinstance(grown, Fixed)
     assert grown.dropped.drop_prob == 0.5
+
+
+def test_its_plan_is_the_plan_that_was_asked_for() -> None:
+    """Kernels that keep their size are tried, to keep the class. They do not help this one."""
+    target = Fixed(nn.Dropout(0.1))
+    target.conv.kernel_size = (3, 3)
+    target.conv.weight = nn.Parameter(target.conv.weight[:, :, 1:4, 1:4].clone())
+    target.conv.padding = (1, 1)
+    target.conv._reversed_padding_repeated_twice = [1] * 4
+    example = torch.randn(2, 3, 32, 32)
+    with pytest.warns(UserWarning, match="cannot take the plan's sizes"):
+        shrunk = graphscale.shrink(target, example)
+    assert shrunk.conv.weight.shape == (8, 3, 2, 2)
+    planned = graphscale.plan(target, example)
+    assert shrunk.graphscale_plan.multiplications() == planned.multiplications()
+    assert shrunk.graphscale_plan.image_size == planned.image_size
+
+
+class Blocks(nn.Module):
+    """Has a size written into its forward, and attention that torch.onnx does not translate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).reshape(-1, 2, 1, 4, 256).transpose(3, 4)
+        return F.scaled_dot_product_attention(x, x, x)
+
+
+def test_what_only_the_quick_trace_translates() -> None:
+    target = Blocks()
+    with pytest.warns(UserWarning, match="cannot take the plan's sizes"):
+        shrunk = graphscale.shrink(target, torch.randn(2, 3, 32, 32), init="resize")
+    height, width = shrunk.graphscale_plan.image_size
+    x = torch.randn(2, 3, height, width)
+    small = F.conv2d(x, shrunk.conv.weight, shrunk.conv.bias, 2)
+    small = small.reshape(2, 2, 1, 4, -1).mT
+    assert small.shape[3] < 256
+    torch.testing.assert_close(shrunk(x), F.scaled_dot_product_attention(small, small, small))
+    assert type(graphscale.grow(shrunk)) is Blocks

@@ -106,6 +106,7 @@ ELEMENTWISE = [
     lambda x: (1 - x) / 3 + x**2,
     lambda x: torch.maximum(x, x.mean((2, 3), keepdim=True)) + x.sum(1, True) + x.amax(-1, True),
     lambda x: x.softmax(1),
+    lambda x: torch.addcmul(x, x.mean(1, keepdim=True), x),
 ]
 
 

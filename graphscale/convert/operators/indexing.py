@@ -25,9 +25,14 @@ def _slice(node, x, starts=None, ends=None, axes=None, steps=None):
         if step < 0:
             x = _backwards(x, start, end, axis, step)
         else:
-            stop = None if isinstance(end, int) and end >= _ALL else end
-            picks[axis] = slice(start, stop, step)
+            stop = None if isinstance(end, int) and end >= _ALL else _place(end)
+            picks[axis] = slice(_place(start), stop, step)
     return x[tuple(picks)] if any(pick != slice(None) for pick in picks) else x
+
+
+def _place(number):
+    """A start or end in the range that torch takes without a warning; exporters exceed it."""
+    return min(max(number, -_ALL), _ALL) if isinstance(number, int) else number
 
 
 def _backwards(x, start, end, axis, step):

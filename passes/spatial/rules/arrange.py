@@ -20,10 +20,11 @@ from graphscale.passes.spatial.dimensions import (
     following,
     moves,
     regroup,
+    section,
     single_size,
     sizes_in,
-    target_size,
     tie_dims,
+    total,
 )
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
@@ -135,33 +136,43 @@ class _Concat(Rule):
                 # A constant map, such as one of coordinates, that becomes further channels.
                 analyzer.add_table(node, value, (*result[:axis], dims[axis], *result[axis + 1 :]))
                 continue
+            # A value that follows from shapes is computed anew in the pre-train network.
+            known = value in analyzer.inferred.constants
             for position, dim in enumerate(dims):
-                if position != axis and not tie_dims(result[position], dim):
+                if position != axis and not tie_dims(result[position], dim) and not known:
                     raise unfollowed(node, "joins maps whose sizes have different origins")
-        parts = tuple(dims[axis] for dims in inputs)
-        if any(moves(part) for part in parts):
-            result[axis] = (DimensionFactor(shape[axis], parts=parts),)
-        else:
-            result[axis] = fixed(shape[axis])
+        result[axis] = total(*(dims[axis] for dims in inputs))
         analyzer.dims[output] = tuple(result)
 
 
 @register("Split")
 class _Split(Rule):
-    """Channels are split at will; a joined dimension only into what it was joined from."""
+    """Channels are split at will; a joined dimension only between maps that it was joined from."""
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         dims = list(analyzer.of(node.inputs[0]))
         axis = node.attributes.get_int("axis", 0) % len(dims)
-        sizes = [analyzer.shape(output)[axis] for output in node.outputs]
-        if moves(dims[axis]):
-            pieces = list(dims[axis][0].parts) if len(dims[axis]) == 1 else []
-            if [target_size(part) for part in pieces] != sizes:
-                raise unfollowed(node, "splits a height or width")
-        else:
-            pieces = [fixed(size) for size in sizes]
-        for output, piece in zip(node.outputs, pieces, strict=True):
+        start = 0
+        for output in node.outputs:
+            size = analyzer.shape(output)[axis]
+            if moves(dims[axis]):
+                piece = section(dims[axis], start, start + size)
+                if piece is None:
+                    raise unfollowed(node, "splits a height or width")
+            else:
+                piece = fixed(size)
             analyzer.dims[output] = (*dims[:axis], piece, *dims[axis + 1 :])
+            start += size
+
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:
+        axis = node.attributes.get_int("axis", 0)
+        if not moves(rewriter.analysis.of(node.inputs[0])[axis]):
+            return
+        sizes = [rewriter.shape(output)[axis] for output in node.outputs]
+        if "split" in node.attributes:
+            node.attributes["split"] = ir.AttrInt64s("split", sizes)
+        elif len(node.inputs) > 1 and node.inputs[1] is not None:
+            rewriter.constants.demand(node, 1, np.asarray(sizes), freeze=True)
 
 
 @register("Scatter", "ScatterElements", "ScatterND")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
-from graphscale.passes.spatial.dimensions import fixed, moves, target_size
+from graphscale.passes.spatial.dimensions import Dim, fixed, moves, section, target_size
 from graphscale.passes.spatial.mapping import Change, Option, Parameters
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
@@ -78,32 +78,50 @@ class _Slice(Rule):
                 continue
             if steps[index] < 1:
                 raise unfollowed(node, "reverses a height or width")
-            crop = Crop(_place(starts[index], before), _place(ends[index], before), steps[index])
+            start, stop = _place(starts[index], before), _place(ends[index], before)
+            joined = section(dims[axis], start, stop) if steps[index] == 1 else None
+            if joined is not None:
+                dims[axis] = joined
+                continue
+            crop = Crop(start, stop, steps[index])
             dims[axis] = analyzer.resize(node, axis, dims[axis], size, crop)
         analyzer.dims[output] = tuple(dims)
 
     def write(self, node: ir.Node, rewriter: Rewriter) -> None:
         crops = rewriter.parameters(node)
-        if not crops:
-            return
+        dims = rewriter.analysis.of(node.inputs[0])
         starts = rewriter.analysis.constant(node, 1, "starts")
         ends = rewriter.analysis.constant(node, 2, "ends")
+        if not any(map(moves, dims)) or starts is None or ends is None:
+            return
         axes = rewriter.analysis.constant(node, 3, "axes") or list(range(len(starts)))
-        sizes = rewriter.shape(node.inputs[0])
         for index, axis in enumerate(axes):
-            axis %= len(sizes)
-            if axis not in crops:
+            axis %= len(dims)
+            before, size = target_size(dims[axis]), rewriter.size(dims[axis])
+            if axis in crops:
+                start, stop = crops[axis].start, crops[axis].stop
+            elif moves(dims[axis]):
+                places = _place(starts[index], before), _place(ends[index], before)
+                start, stop = (_pretrain_place(dims[axis], place, rewriter) for place in places)
+            else:
                 continue
             # Numbers that mean the right place already ('to the end', 'from the end') stay.
-            if _place(starts[index], sizes[axis]) != crops[axis].start:
-                starts[index] = crops[axis].start
-            if _place(ends[index], sizes[axis]) != crops[axis].stop:
-                ends[index] = crops[axis].stop
+            if _place(starts[index], size) != start:
+                starts[index] = start
+            if _place(ends[index], size) != stop:
+                ends[index] = stop
         for name, index, numbers in (("starts", 1, starts), ("ends", 2, ends)):
             if name in node.attributes:
                 node.attributes[name] = ir.AttrInt64s(name, numbers)
             else:
                 rewriter.constants.demand(node, index, np.asarray(numbers), freeze=True)
+
+
+def _pretrain_place(dim: Dim, place: int, rewriter: Rewriter) -> int:
+    """The place in the pre-train network where `place` of a sum of dimensions is."""
+    if place in (0, target_size(dim)):
+        return rewriter.size(dim) if place else 0
+    return rewriter.size(section(dim, 0, place))
 
 
 def _place(number: int, size: int) -> int:

@@ -1,6 +1,7 @@
-"""Gather: picks along an axis, of which two ways to pick the rows or columns of a map are followed.
+"""Gather and GatherND: picking places along dimensions.
 
-These are a roll around the map's border (torch.roll), and windows that may overlap (torch.unfold).
+Two ways to pick the rows or columns of a map are followed: a roll around the map's border
+(torch.roll), and windows that may overlap (torch.unfold).
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import onnx_ir as ir
 
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
-from graphscale.passes.spatial.dimensions import Dim, fixed, moves, single_size, target_size
+from graphscale.passes.spatial.dimensions import (
+    Dim,
+    fixed,
+    moves,
+    single_size,
+    target_size,
+    tie_dims,
+)
 from graphscale.passes.spatial.mapping import Change, Option, Parameters
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
@@ -67,7 +75,7 @@ class _Gather(Rule):
             elif windows is not None:
                 number = analyzer.resize(node, axis, dims[axis], len(indices), windows)
                 picked = (number, fixed(windows.pixels))
-            elif _is_before_maps(indices, dims[axis]):
+            elif _is_before_maps(indices, dims[axis]) or _is_at_an_end(indices, dims[axis]):
                 picked = ()
             else:
                 raise unfollowed(node, "picks single rows or columns of a map")
@@ -76,9 +84,14 @@ class _Gather(Rule):
     def write(self, node: ir.Node, rewriter: Rewriter) -> None:
         dims = rewriter.analysis.of(node.inputs[0])
         axis = node.attributes.get_int("axis", 0) % len(dims)
-        if not moves(dims[axis]) or not rewriter.analysis.shape(node.inputs[1]):
+        if not moves(dims[axis]):
             return
         size = rewriter.size(dims[axis])
+        if not rewriter.analysis.shape(node.inputs[1]):
+            index = int(rewriter.analysis.inferred.constants[node.inputs[1]])
+            if index > 0 and _is_at_an_end(np.asarray(index), dims[axis]):
+                rewriter.constants.demand(node, 1, np.asarray(size - 1), freeze=True)
+            return
         windows = rewriter.parameters(node).get(axis)
         if windows is None:
             wanted = _rolled(node, dims[axis], size, rewriter)
@@ -86,6 +99,36 @@ class _Gather(Rule):
             wanted = windows.indices(size)
         if not np.array_equal(rewriter.constants.computed(node.inputs[1], rewriter.shape), wanted):
             rewriter.constants.replace(node, 1, wanted)
+
+
+@register("GatherND")
+class _GatherND(Rule):
+    """Picks places along dimensions that must stay, such as the coefficients of a transform."""
+
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        dims, indices = (analyzer.of(value) for value in node.inputs)
+        batch = node.attributes.get_int("batch_dims", 0)
+        last = batch + analyzer.shape(node.inputs[1])[-1]
+        if any(map(moves, dims[:last])):
+            raise unfollowed(node, "picks single places of a map")
+        analyzer.dims[node.outputs[0]] = (*indices[:-1], *dims[last:])
+
+
+@register("GatherElements")
+class _GatherElements(Rule):
+    """Picks along a dimension that must stay, such as channels, for each place of the others."""
+
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        dims, indices = (analyzer.of(value) for value in node.inputs)
+        axis = node.attributes.get_int("axis", 0) % len(dims)
+        if moves(dims[axis]):
+            raise unfollowed(node, "picks single places of a map")
+        result = []
+        for at, (dim, index) in enumerate(zip(dims, indices, strict=True)):
+            if at != axis and target_size(dim) == target_size(index) and not tie_dims(dim, index):
+                raise unfollowed(node, "picks from a map whose sizes have another origin")
+            result.append(index)
+        analyzer.dims[node.outputs[0]] = tuple(result)
 
 
 def _first(indices: np.ndarray | None, dim: Dim) -> int | None:
@@ -107,6 +150,13 @@ def _is_before_maps(indices: np.ndarray | None, dim: Dim) -> bool:
             break
         end += target_size(part)
     return 0 <= int(indices) < end
+
+
+def _is_at_an_end(indices: np.ndarray | None, dim: Dim) -> bool:
+    """Whether the first or last row, column or step of a sequence is picked."""
+    if indices is None or indices.ndim or single_size(dim) is None:
+        return False
+    return int(indices) % target_size(dim) in (0, target_size(dim) - 1)
 
 
 def _windows(indices: np.ndarray | None) -> Unfolded | None:

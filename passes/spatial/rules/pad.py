@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
-from graphscale.passes.spatial.dimensions import fixed, moves
+from graphscale.passes.spatial.dimensions import fixed, moves, single_size, total
 from graphscale.passes.spatial.mapping import PADDING_COST, Change, Option, Parameters
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
@@ -59,6 +59,11 @@ class _Pad(Rule):
                 continue
             if not moves(dims[axis]):
                 dims[axis] = fixed(size)
+                continue
+            if single_size(dims[axis]) is None and min(begin, end) >= 0:
+                # Further places before or behind flattened maps, as for a class token.
+                around = [fixed(begin)] * (begin > 0), [fixed(end)] * (end > 0)
+                dims[axis] = total(*around[0], dims[axis], *around[1])
                 continue
             border = Border(begin, end, reflects)
             dims[axis] = analyzer.resize(node, axis, dims[axis], size, border)

@@ -68,6 +68,7 @@ class _TransposedConvolution(ConvolutionRule):
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         dims = analyzer.of(node.inputs[0])
         analyzer.read_map(dims)
+        analyzer.read_channels(node, dims[1])
         shape = analyzer.shape(node.outputs[0])
         kernel = analyzer.shape(node.inputs[1])[2:]
         result = [dims[0], fixed(shape[1])]

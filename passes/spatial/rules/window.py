@@ -14,8 +14,17 @@ import onnx_ir as ir
 
 from graphscale.core.plan import Grid
 from graphscale.passes.spatial.analysis import SpatialAnalysis
-from graphscale.passes.spatial.analyzer import Analyzer
-from graphscale.passes.spatial.dimensions import Dim, Dims, fixed, single_size, target_size
+from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
+from graphscale.passes.spatial.dimensions import (
+    Dim,
+    DimensionFactor,
+    Dims,
+    fixed,
+    moves,
+    single_size,
+    target_size,
+    tie_dims,
+)
 from graphscale.passes.spatial.mapping import (
     ASYMMETRY_COST,
     PADDING_COST,
@@ -135,10 +144,17 @@ class _Windows(Rule):
             if source is not None and size == 1 and self._covers(window, before):
                 analyzer.cover(node, dimension, source, window, self.summed)
                 result.append(())
+            elif moves(dim) and self._pools_pixels(dim, window):
+                result.append((DimensionFactor(size, parts=(dim,), pooled=window.stride),))
             else:
                 result.append(analyzer.resize(node, dimension, dim, size, window))
         for output in node.outputs:
             analyzer.dims[output] = tuple(result)
+
+    def _pools_pixels(self, dim: Dim, window: Window) -> bool:
+        """Whether flattened maps are pooled by as many pixels in both networks, as in Next-ViT."""
+        apart = Window(window.stride, window.stride, 1, 0, 0)
+        return single_size(dim) is None and not self.summed and window == apart
 
     def _covers(self, window: Window, size: int) -> bool:
         """Whether one window takes in the whole map: a classifier, or an average over all."""
@@ -194,11 +210,43 @@ class _Convolution(_Windows, ConvolutionRule):
     def channels(self, node: ir.Node, analyzer: Analyzer) -> Dim:
         return fixed(analyzer.shape(node.inputs[1])[0])
 
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        dims = analyzer.of(node.inputs[0])
+        analyzer.read_map(dims)
+        analyzer.read_channels(node, dims[1])
+        if any(map(moves, analyzer.of(node.inputs[1]))):
+            raise unfollowed(node, "takes its kernel from a map whose size follows the input")
+        super().analyze(node, analyzer)
+
     def visited(self, node: ir.Node, analysis: SpatialAnalysis) -> Dims:
         return analysis.of(node.outputs[0])
 
     def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
         return prod(shape[1:])
+
+
+@register("DeformConv")
+class _DeformableConvolution(_Convolution):
+    """Each tap of the kernel reads the map at a place that a third input shifts.
+
+    The shifts have channels for each tap, so that the kernel stays. They, and the factors of the
+    taps (input 4), have the output's height and width.
+    """
+
+    why_kept = "each of its taps has channels of the offsets"
+
+    def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
+        super().analyze(node, analyzer)
+        result = analyzer.dims[node.outputs[0]]
+        for value in (*node.inputs[2:3], *node.inputs[4:5]):
+            if value is None:
+                continue
+            sizes = zip(result[2:], analyzer.of(value)[2:], strict=True)
+            if not all(tie_dims(mine, theirs) for mine, theirs in sizes):
+                raise unfollowed(node, "reads offsets from a map whose sizes have another origin")
+
+    def _covers(self, window: Window, size: int) -> bool:
+        return False
 
 
 @register("FFTConv", domain="graphscale")

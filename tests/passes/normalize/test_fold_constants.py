@@ -8,6 +8,8 @@ import graphscale
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.normalize.fold_constants import FoldConstants
 from tests.passes.parsed_graphs import normal, operators, read, run
+from tests.passes.small_graphs import graph, plan_in
+from tests.passes.small_graphs import run as run_graph
 from tests.passes.test_graph_forms import classify, stem
 from tests.passes.test_random_networks import interpolated
 from tests.passes.test_random_networks import run as run_sized
@@ -163,3 +165,24 @@ def test_a_computed_kernel_is_folded_and_said_to_be() -> None:
 
 def weights_by_name(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+
+
+def test_computed_coordinates_beside_a_map_keep_their_line() -> None:
+    """A grid from -1 to 1, as optical flow networks add one, in arithmetic on constants."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        column = Unsqueeze (line, axes)
+        square = Expand (column, sides)
+        doubled = Mul (square, two)
+        grid = Sub (doubled, one)
+        y = Add (c, grid)
+    """
+    numbers = {"line": np.linspace(0, 1, 32, dtype=np.float32), "two": np.float32(2)}
+    numbers |= {"one": np.float32(1), "axes": np.array([1]), "sides": np.array([32, 32])}
+    target = graph(nodes, w=np.zeros((2, 3, 3, 3), np.float32), **numbers)
+    pretrain = graphscale.shrink(target, input_size=20, init="resize")
+    found = run_graph(pretrain)["y"][0, 0, :, 0]
+    # Pixel centres of 20 pixels, in the places of the 32 that they stand between.
+    places = (np.arange(20) + 0.5) * 32 / 20 - 0.5
+    np.testing.assert_allclose(found, places / 31 * 2 - 1, atol=1e-5)
+    assert plan_in(pretrain).folded == ["grid"]

@@ -55,14 +55,13 @@ def test_joined_maps_are_one_size() -> None:
     ("nodes", "operator"),
     [
         ("c = Conv <pads=[1,1,1,1]> (x, w) y = Det (c)", "Det"),
-        ("c = Conv <pads=[1,1,1,1]> (x, w) y = GatherElements <axis=1> (c, i)", "GatherElements"),
+        ("c = Conv <pads=[1,1,1,1]> (x, w) y = ReverseSequence (c, j)", "ReverseSequence"),
         ("c = Conv <pads=[1,1,1,1]> (x, w) y = CenterCropPad <axes=[1]> (c, j)", "CenterCropPad"),
     ],
 )
 def test_an_operator_without_a_rule_is_refused_by_name(nodes: str, operator: str) -> None:
     """An operator without a rule is refused even where its output has its input's shape."""
-    index = np.zeros((1, 8, 32, 32), np.int64)
-    model = graph(nodes, w=(8, 3, 3, 3), i=index, j=np.array([8]))
+    model = graph(nodes, w=(8, 3, 3, 3), j=np.array([8]))
     message = (
         rf"node '{operator.lower()}_1': the operator {operator} has no rule for heights and "
         r"widths; cut the model before it, replace the node, or add a rule \(CONTRIBUTING.md\)"
@@ -154,3 +153,52 @@ def test_a_state_spread_from_one_pixel_keeps_its_size() -> None:
     )
     assert moving(analyzed(model), "h0") == [False, False, False]
     assert np.isfinite(run(graphscale.shrink(model, init="resize"))["y"]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "nodes", "expected"),
+    [
+        # Channels last, behind arithmetic and a border.
+        (
+            "1,32,32,3",
+            "a = Sub (x, m) p = Pad (a, border) t = Transpose <perm=[0,3,1,2]> (p) y = Conv (t, w)",
+            [1, 20, 20, 3],
+        ),
+        # Frames before the channels.
+        (
+            "1,4,3,32,32",
+            "f = Gather <axis=1> (x, two) y = Conv <pads=[1,1,1,1]> (f, w)",
+            [1, 4, 3, 20, 20],
+        ),
+        (
+            "1,4,3,32,32",
+            "f = Reshape (x, frames) y = Conv <pads=[1,1,1,1]> (f, w)",
+            [1, 4, 3, 20, 20],
+        ),
+    ],
+)
+def test_what_a_convolution_sums_over_is_no_height(shape: str, nodes: str, expected: list) -> None:
+    numbers = {
+        "m": np.float32(0.5),
+        "border": np.array([0, 1, 1, 0, 0, 1, 1, 0]),
+        "two": np.array(2),
+        "frames": np.array([-1, 3, 32, 32]),
+    }
+    used = {name: number for name, number in numbers.items() if name in nodes.split("y =")[0]}
+    target = graph(nodes, f"float[{shape}] x", w=(4, 3, 5, 5), **used)
+    pretrain = graphscale.shrink(target, input_size=20)
+    dims = pretrain.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value for dim in dims] == expected
+    assert run(pretrain)["y"].shape[1] == 4
+
+
+def test_pixels_are_no_channels() -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        p = Reshape (c, flat)
+        t = Transpose <perm=[0,2,1]> (p)
+        y = Conv (t, mix)
+    """
+    target = graph(nodes, w=(2, 3, 3, 3), mix=(1024, 1024, 1), flat=np.array([1, 2, -1]))
+    with pytest.raises(graphscale.GraphScaleError, match="reads heights or widths as its channels"):
+        analyzed(target)

@@ -12,10 +12,12 @@ from graphscale.passes.spatial.dimensions import (
     moves,
     pretrain_size,
     regroup,
+    section,
     single_size,
     sizes_in,
     target_size,
     tie_dims,
+    total,
 )
 
 HEIGHT, WIDTH = SpatialSize(0, 8), SpatialSize(1, 6)
@@ -67,3 +69,22 @@ def test_what_cannot_be_tied() -> None:
     assert not tie_dims(height, following(SpatialSize(0, 9)))
     assert tie_dims(fixed(8), fixed(8))
     assert tie_dims(fixed(8), fixed(9))  # of no interest: neither moves
+
+
+def test_sections_of_a_sum() -> None:
+    pixels = (*following(HEIGHT), *following(WIDTH))
+    tokens = total(fixed(3), pixels, fixed(2))
+    assert section(tokens, 3, 51) == pixels
+    assert section(tokens, 1, 3) == fixed(2)
+    assert section(tokens, 2, 52) == total((), pixels, ())
+    assert section(tokens, 0, 10) is None
+    assert section(pixels, 0, 10) is None
+    solved = {HEIGHT: 5, WIDTH: 4}
+    pooled = (DimensionFactor(6, parts=(pixels,), pooled=8),)
+    assert (pretrain_size(pooled, solved), section(pooled, 0, 6)) == (2, None)
+    assert not tie_dims(pooled, total(pixels))
+
+
+def test_sums_within_sums() -> None:
+    inner = total(fixed(2), following(HEIGHT))
+    assert section(total(inner, fixed(1)), 2, 10) == following(HEIGHT)

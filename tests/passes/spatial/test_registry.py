@@ -19,8 +19,8 @@ from graphscale.passes.spatial.registry import (
 # height or width goes in. A new operator of ONNX belongs here or into a file of rules/.
 REFUSED = {
     # They have another meaning at each position, or an output that depends on the data.
-    *("CenterCropPad", "Col2Im", "Compress", "DFT", "DeformConv", "Det", "EyeLike", "If", "Loop"),
-    *("GatherElements", "GatherND", "MaxUnpool", "Multinomial", "NonMaxSuppression", "NonZero"),
+    *("CenterCropPad", "Col2Im", "Compress", "DFT", "Det", "EyeLike", "If", "Loop"),
+    *("MaxUnpool", "Multinomial", "NonMaxSuppression", "NonZero"),
     *("OneHot", "ReverseSequence", "STFT", "Scan", "TensorScatter", "TfIdfVectorizer", "Unique"),
     # Losses, whose labels are an input with heights and widths behind the batch.
     *("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"),

@@ -241,3 +241,44 @@ def test_windows_keep_their_size_and_are_put_together_again() -> None:
         outputs = run(inner)
         first = windowed(outputs["c"], 4) + outputs["c"]
         np.testing.assert_allclose(outputs["y"], dilated(first, 4), rtol=1e-4, atol=1e-4)
+
+
+def test_joined_maps_are_split_at_their_new_places() -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        d = MaxPool <kernel_shape=[2,2], strides=[2,2]> (c)
+        p = Reshape (c, flat)
+        q = Reshape (d, flat)
+        e = Concat <axis=2> (p, q, p)
+        a, y = Split <axis=2> (e, sizes)
+    """
+    sizes = {"flat": np.array([1, 2, -1]), "sizes": np.array([1280, 1024])}
+    target = graph(nodes, w=(2, 3, 3, 3), **sizes)
+    pretrain = graphscale.shrink(target, input_size=20)
+    pretrain.graph.output.add(name="p")
+    outputs = run(pretrain)
+    np.testing.assert_array_equal(outputs["y"], outputs["p"])
+    assert constant(pretrain, "sizes").tolist() == [500, 400]
+
+
+def test_coordinates_of_a_maps_own_shape_are_joined_to_it() -> None:
+    nodes = """
+        s = Shape (x)
+        height = Gather (s, two)
+        rows = Range (zero, height, one)
+        numbers = Cast <to=1> (rows)
+        column = Reshape (numbers, upright)
+        sizes = Slice (s, from, to)
+        shape = Concat <axis=0> (batch, single, sizes)
+        grid = Expand (column, shape)
+        both = Concat <axis=1> (x, grid)
+        y = Conv <pads=[2,2,2,2]> (both, w)
+    """
+    numbers = {"two": 2, "zero": 0, "one": 1, "upright": [1, 1, -1, 1], "from": [2], "to": [4]}
+    numbers |= {"batch": [1], "single": [1]}
+    target = graph(nodes, w=(2, 4, 5, 5), **{k: np.array(v) for k, v in numbers.items()})
+    pretrain = graphscale.shrink(target, input_size=20)
+    pretrain.graph.output.add(name="both")
+    found = run(pretrain)["both"]
+    expected = np.broadcast_to(np.arange(20.0)[:, None], (20, 20))
+    np.testing.assert_array_equal(found[0, 3], expected)

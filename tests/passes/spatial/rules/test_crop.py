@@ -65,3 +65,53 @@ def test_a_reversed_map_is_refused() -> None:
     target = graph(nodes, w=(4, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
     with pytest.raises(graphscale.GraphScaleError, match=r"slice_1.*reverses a height or width"):
         analyzed(target)
+
+
+@pytest.mark.parametrize(("start", "end", "kept"), [(1, LAST, "pixels"), (0, 1, "mean")])
+def test_a_class_token_is_cut_from_the_pixels(start: int, end: int, kept: str) -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        pixels = Reshape (c, flat)
+        mean = ReduceMean <keepdims=1> (pixels, last)
+        tokens = Concat <axis=2> (mean, pixels)
+        y = Slice (tokens, starts, ends, last)
+    """
+    numbers = {"flat": [1, 2, -1], "last": [2], "starts": [start], "ends": [end]}
+    target = graph(nodes, w=(2, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
+    pretrain = graphscale.shrink(target, input_size=20)
+    pretrain.graph.output.add(name=kept)
+    outputs = run(pretrain)
+    assert outputs["pixels" if kept == "pixels" else "y"].shape[2] == (400 if start else 1)
+    np.testing.assert_array_equal(outputs["y"], outputs[kept])
+
+
+def test_the_first_of_two_joined_maps_is_cut_off() -> None:
+    """Its end is a number of the target's map, which is written anew."""
+    nodes = """
+        a = Conv <pads=[1,1,1,1]> (x, w)
+        b = MaxPool <kernel_shape=[2,2], strides=[2,2]> (a)
+        p = Reshape (a, flat)
+        q = Reshape (b, flat)
+        both = Concat <axis=2> (p, q)
+        y = Slice (both, starts, ends, axes)
+    """
+    numbers = {"flat": [1, 2, -1], "starts": [1024], "ends": [1280], "axes": [-1]}
+    target = graph(nodes, w=(2, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
+    pretrain = graphscale.shrink(target, input_size=20)
+    pretrain.graph.output.add(name="q")
+    outputs = run(pretrain)
+    np.testing.assert_array_equal(outputs["y"], outputs["q"])
+    assert graphscale.grow(pretrain).graph.node == target.graph.node
+
+
+def test_a_cut_inside_a_joined_map_is_refused() -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        p = Reshape (c, flat)
+        both = Concat <axis=2> (p, p)
+        y = Slice (both, starts, ends, axes)
+    """
+    numbers = {"flat": [1, 2, -1], "starts": [1000], "ends": [2048], "axes": [2]}
+    target = graph(nodes, w=(2, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
+    with pytest.raises(graphscale.GraphScaleError, match=r"slice_3.*slides over flattened maps"):
+        analyzed(target)

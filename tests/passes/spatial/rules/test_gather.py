@@ -76,3 +76,49 @@ def test_a_class_token_before_the_pixels_is_picked() -> None:
     )
     outputs = pretrain_outputs(target, 20)
     np.testing.assert_allclose(outputs["y"], outputs["c"].mean((2, 3)), rtol=1e-5, atol=1e-6)
+
+
+def test_gather_nd_picks_channels() -> None:
+    target = graph(
+        """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        first = Transpose <perm=[1,0,2,3]> (c)
+        y = GatherND (first, places)
+        """,
+        w=(4, 3, 3, 3),
+        places=np.array([[2], [0]]),
+    )
+    outputs = pretrain_outputs(target, 20)
+    np.testing.assert_array_equal(outputs["y"], outputs["c"].transpose(1, 0, 2, 3)[[2, 0]])
+    refused = graph(
+        "c = Conv <pads=[1,1,1,1]> (x, w)  y = GatherND (c, places)",
+        w=(4, 3, 3, 3),
+        places=np.array([[0, 1, 2]]),
+    )
+    with pytest.raises(graphscale.GraphScaleError, match="picks single places of a map"):
+        graphscale.shrink(refused, input_size=20)
+
+
+@pytest.mark.parametrize("place", [0, -1, 31])
+def test_the_first_and_the_last_column(place: int) -> None:
+    target = graph(
+        "c = Conv <pads=[1,1,1,1]> (x, w)  y = Gather <axis=3> (c, place)",
+        w=(2, 3, 3, 3),
+        place=np.array(place),
+    )
+    outputs = pretrain_outputs(target, 20)
+    np.testing.assert_array_equal(outputs["y"], outputs["c"][..., 0 if place == 0 else -1])
+    assert graphscale.grow(graphscale.shrink(target)).graph.node == target.graph.node
+
+
+def test_gather_elements_picks_channels() -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        best = ArgMax <axis=1, keepdims=1> (c)
+        y = GatherElements <axis=1> (c, best)
+    """
+    outputs = pretrain_outputs(graph(nodes, w=(4, 3, 3, 3)), 20)
+    np.testing.assert_array_equal(outputs["y"], outputs["c"].max(1, keepdims=True))
+    refused = graph(nodes.replace("<axis=1> (c", "<axis=2> (c"), w=(4, 3, 3, 3))
+    with pytest.raises(graphscale.GraphScaleError, match="picks single places of a map"):
+        graphscale.shrink(refused)

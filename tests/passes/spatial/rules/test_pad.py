@@ -38,3 +38,19 @@ def test_the_border_stays_where_the_size_allows() -> None:
     assert constant(pretrain, "w").shape == (2, 3, 3, 3)
     # The convolution has no padding in the target, and needs none.
     assert run(pretrain)["y"].shape == (1, 2, height - 2, width - 2)
+
+
+def test_a_token_is_put_before_flattened_pixels() -> None:
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        p = Reshape (c, flat)
+        t = Concat <axis=2> (token, p)
+        b = Pad (p, pads)
+        y = Sub (t, b)
+    """
+    numbers = {"flat": np.array([1, 2, -1]), "pads": np.array([0, 0, 1, 0, 0, 0])}
+    token = np.array([[[5.0], [7.0]]], np.float32)
+    target = graph(nodes, w=(2, 3, 3, 3), token=token, **numbers)
+    pretrain = graphscale.shrink(target, input_size=20)
+    expected = np.concatenate([token, np.zeros((1, 2, 400))], 2)
+    np.testing.assert_allclose(run(pretrain)["y"], expected)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch.nn import functional
 
 import graphscale
@@ -200,3 +201,62 @@ def test_the_stride_of_depth_decides_the_depth() -> None:
     analysis = analyzed(graph("y = Conv <strides=[2,1,1]> (x, w)", VOLUME, w=(3, 2, 2, 1, 1)))
     geometry = solved(analysis, 8)
     assert pretrain_shape(analysis, geometry, "y") == [1, 3, 4, 8, 8]
+
+
+def test_flattened_pixels_are_pooled_by_as_many() -> None:
+    """Keys and values from the means of 16 pixels each, as in Next-ViT."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        p = Reshape (c, flat)
+        k = AveragePool <kernel_shape=[16], strides=[16]> (p)
+        q = Transpose <perm=[0,2,1]> (p)
+        s = MatMul (q, k)
+        a = Softmax <axis=-1> (s)
+        v = Transpose <perm=[0,2,1]> (k)
+        y = MatMul (a, v)
+    """
+    target = graph(nodes, w=(2, 3, 3, 3), flat=np.array([1, 2, -1]))
+    pretrain = graphscale.shrink(target, input_size=21)
+    pretrain.graph.output.add(name="p")
+    outputs = run(pretrain)
+    pixels = torch.from_numpy(outputs["p"]).double()
+    means = functional.avg_pool1d(pixels, 16)
+    assert means.shape[2] == 21 * 21 // 16
+    expected = functional.scaled_dot_product_attention(
+        pixels.mT, means.mT, means.mT, scale=1.0
+    ).numpy()
+    np.testing.assert_allclose(outputs["y"], expected, rtol=1e-4, atol=1e-5)
+    assert graphscale.grow(pretrain).graph.node == target.graph.node
+
+
+def test_a_deformable_convolution_keeps_its_kernel() -> None:
+    nodes = """
+        c = Conv <pads=[2,2,2,2]> (x, w)
+        o = Conv <pads=[1,1,1,1], strides=[2,2]> (c, u)
+        y = DeformConv <kernel_shape=[3,3], pads=[1,1,1,1], strides=[2,2]> (c, v, o)
+    """
+    target = graph(nodes, w=(4, 3, 5, 5), u=np.zeros((18, 4, 3, 3), np.float32), v=(2, 4, 3, 3))
+    pretrain = graphscale.shrink(target, input_size=20)
+    kept = {each.name: each.left_unscaled for each in plan_in(pretrain).layers}
+    assert kept["deformconv_2"] == "each of its taps has channels of the offsets"
+    assert [constant(pretrain, name).shape[2] for name in "wuv"] == [3, 2, 3]
+    inner = onnx.ModelProto.FromString(pretrain.SerializeToString())
+    inner.graph.output.add(name="c")
+    # Without offsets it is a convolution.
+    x = np.random.default_rng(0).standard_normal((1, 3, 20, 20)).astype(np.float32)
+    y, c = ReferenceEvaluator(inner).run(None, {"x": x})
+    pads = attribute(pretrain, "DeformConv", "pads")
+    padded = functional.pad(torch.from_numpy(c), (pads[1], pads[3], pads[0], pads[2]))
+    expected = functional.conv2d(padded, torch.tensor(constant(pretrain, "v")), stride=2)
+    np.testing.assert_allclose(y, expected.numpy(), rtol=1e-4, atol=1e-4)
+    grown = graphscale.grow(pretrain)
+    assert grown.graph.node == target.graph.node
+    np.testing.assert_array_equal(constant(grown, "v"), constant(pretrain, "v"))
+
+
+def test_a_kernel_that_is_a_map_is_refused() -> None:
+    """The template of a tracking network is correlated with the image."""
+    inputs = "float[1,3,32,32] x, float[1,3,16,16] z"
+    target = graph("a = Conv (x, w)  k = Conv (z, w)  y = Conv (a, k)", inputs, w=(4, 3, 5, 5))
+    with pytest.raises(graphscale.GraphScaleError, match=r"conv_2.*takes its kernel from a map"):
+        graphscale.shrink(target)
