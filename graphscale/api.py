@@ -242,7 +242,8 @@ def grow(
             "the target is a torch module and the checkpoint is an ONNX model; give the target's "
             "ONNX file, or grow the module that was trained"
         )
-    grown, _, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)
+    with about(checkpoint, plan, target):
+        grown, _, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)
     return grown if isinstance(checkpoint, ir.Model) else ir.to_proto(grown)
 
 

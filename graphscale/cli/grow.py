@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphscale.cli.file_names import beside
+from graphscale.core.errors import about
 
 if TYPE_CHECKING:
     from graphscale.cli.outputs import Outputs
@@ -68,9 +69,10 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         terminal.step(f"{options.checkpoint} is read")
         files = (*checkpoint.meta["files"], options.plan, options.target)
         outputs.keep_apart(*files, options.check or None)
-        grown, growth, plan = grow_model(
-            checkpoint, plan=options.plan, target=options.target, resize=options.resize
-        )
+        with about(options.checkpoint, options.plan, options.target):
+            grown, growth, plan = grow_model(
+                checkpoint, plan=options.plan, target=options.target, resize=options.resize
+            )
         terminal.step(f"{len(growth.resized)} weights are resized, {len(growth.copied)} copied")
         images = None
         if options.check is not None:  # before anything is written

@@ -16,15 +16,16 @@ class GraphScaleError(Exception):
 
 
 @contextlib.contextmanager
-def about(file: object) -> Iterator[None]:
+def about(file: object, *others: object) -> Iterator[None]:
     """A context whose errors begin with the path of the `file` that they are about.
 
-    Passes know nodes and tensors but no files. An error that names the file already stays as it is,
-    and so does every error where `file` is no path, as a model in memory.
+    Passes know nodes and tensors but no files. An error that names the file or one of `others`
+    already stays as it is, and so does every error where `file` is no path, as a model in memory.
     """
     try:
         yield
     except GraphScaleError as error:
-        if not isinstance(file, str | os.PathLike) or str(file) in str(error):
+        paths = [str(each) for each in (file, *others) if isinstance(each, str | os.PathLike)]
+        if not isinstance(file, str | os.PathLike) or any(each in str(error) for each in paths):
             raise
         raise GraphScaleError(f"{file}: {error}") from error
