@@ -36,6 +36,7 @@ ModelLike = str | os.PathLike | onnx.ModelProto | ir.Model
 
 _MAX_MESSAGE = 2**31 - 1  # bytes; protobuf's limit for one file
 _ALIGNMENT = 4096  # bytes, of tensors in external data
+_ZIP = b"PK\x03\x04"  # how a zip archive begins
 
 
 def load_model(source: ModelLike) -> ir.Model:
@@ -66,6 +67,11 @@ def load_model(source: ModelLike) -> ir.Model:
             "onnx.ModelProto or an onnx_ir.Model"
         ) from None
     data = map_file(path, f"{path}:", "give the path of an ONNX model")
+    if bytes(data[: len(_ZIP)]) == _ZIP:
+        raise GraphScaleError(
+            f"{path}: is a zip archive, as torch.save writes them, not an ONNX file; give the path "
+            "of an ONNX model, or take what torch.load reads to graphscale.grow in Python"
+        )
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(wire.detach(memoryview(data), INLINE))

@@ -93,24 +93,26 @@ def checked_tensor(tensor: ir.TensorProtocol | None, name: str) -> ir.TensorProt
             f"{name}: tensor {tensor.name!r} has the type {tensor.dtype.name} and the shape "
             f"{sizes}, which no tensor has; export the model again"
         )
-    if tensor.dtype != ir.DataType.STRING and not external:
+    if not external:
         try:
-            found = tensor.numpy().shape if _has_numbers(tensor) else None
+            found = tensor.numpy().shape if _has_values(tensor) else None
         except Exception:  # onnx-ir and numpy raise errors of many kinds
             found = None
         if found != tuple(sizes):
             raise GraphScaleError(
-                f"{name}: tensor {tensor.name!r} does not hold the numbers that its shape {sizes} "
+                f"{name}: tensor {tensor.name!r} does not hold the values that its shape {sizes} "
                 f"and its type {tensor.dtype.name} ask for; export the model again"
             )
     return tensor
 
 
-def _has_numbers(tensor: ir.TensorProtocol) -> bool:
-    """Whether the message of a tensor holds numbers; where it has none, onnx-ir reads zeros."""
+def _has_values(tensor: ir.TensorProtocol) -> bool:
+    """Whether the message of a tensor holds values; where it has none, onnx-ir reads zeros."""
     if not isinstance(tensor, ir.serde.TensorProtoTensor) or tensor.size == 0:
         return True
     proto = tensor.raw
+    if tensor.dtype == ir.DataType.STRING:
+        return len(proto.string_data) == tensor.size
     typed = (proto.float_data, proto.int32_data, proto.int64_data, proto.double_data)
     return bool(proto.raw_data or any(typed) or proto.uint64_data)
 

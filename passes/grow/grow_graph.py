@@ -119,6 +119,11 @@ def _as_type(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol
     """The tensor in the target's type, converted when it is read."""
     if tensor.dtype == dtype:
         return tensor
+    if ir.DataType.STRING in (tensor.dtype, dtype):
+        raise GraphScaleError(
+            f"weight {tensor.name!r} holds {tensor.dtype.name} in the checkpoint and {dtype.name} "
+            "in the target; give a checkpoint of the network that the plan was made for"
+        )
 
     def convert() -> ir.TensorProtocol:
         return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype, name=tensor.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -227,3 +228,11 @@ def test_a_model_over_2_gib(tmp_path: Path) -> None:
     loaded = load_model(grown).graph.initializers["fc.weight"].const_value.numpy()
     np.testing.assert_allclose(loaded[5], 1, rtol=1e-4)
     assert not loaded[6].any()
+
+
+def test_a_torch_checkpoint_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("checkpoint/data.pkl", b"")
+    with pytest.raises(GraphScaleError, match="is a zip archive, as torch"):
+        load_model(path)

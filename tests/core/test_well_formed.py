@@ -71,11 +71,12 @@ def test_values_of_outer_graphs_are_known_in_branches() -> None:
     ("change", "message"),
     [
         (lambda w: w.dims.__setitem__(0, -600), r"the shape \[-600\], which no tensor has"),
-        (lambda w: w.dims.__setitem__(0, 601), "does not hold the numbers"),
+        (lambda w: w.dims.__setitem__(0, 601), "does not hold the values"),
         (lambda w: setattr(w, "data_type", 0), "has the type UNDEFINED"),
-        (lambda w: w.ClearField("float_data"), "does not hold the numbers"),
+        (lambda w: w.ClearField("float_data"), "does not hold the values"),
+        (lambda w: setattr(w, "data_type", TensorProto.STRING), "does not hold the values"),
     ],
-    ids=["negative", "short", "untyped", "empty"],
+    ids=["negative", "short", "untyped", "empty", "texts"],
 )
 @pytest.mark.parametrize("where", ["initializer", "constant"])
 def test_tensors_whose_shape_does_not_fit_are_named(change, message, where) -> None:

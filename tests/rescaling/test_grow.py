@@ -59,3 +59,13 @@ def test_a_plan_of_an_older_format_needs_the_target() -> None:
 def test_without_a_plan() -> None:
     with pytest.raises(graphscale.GraphScaleError, match="carries no plan"):
         grow_model(model())
+
+
+def test_texts_are_no_weights() -> None:
+    pretrain, _ = shrink_model(model())
+    name, weight = next(iter(pretrain.graph.initializers.items()))
+    texts = ir.StringTensor([b"a"] * weight.const_value.size, shape=weight.const_value.shape)
+    weight.const_value = texts
+    texts.name = name
+    with pytest.raises(graphscale.GraphScaleError, match=f"{name}' holds STRING in the checkpoint"):
+        grow_model(pretrain)
