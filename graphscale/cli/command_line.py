@@ -131,21 +131,38 @@ class _TerminatedError(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def _signals_raise() -> Iterator[None]:
-    """A context in which SIGTERM and SIGHUP raise, so that temporary files are removed."""
+    """A context in which SIGTERM and SIGHUP raise as SIGINT does, so that temporary files go.
+
+    What a signal's handler raises may be lost: Python ignores it in a destructor, and an import
+    makes an ImportError of it. The context raises it again at its end.
+    """
+    received: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise _TerminatedError(number)
+        received.append(number)
+        raise _interruption(number)
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # not if nohup set a handler
+        usual = (signal.SIG_DFL, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) in usual:  # not if nohup set a handler
                 before[number] = signal.signal(number, end)
     try:
         yield
+    except Exception as error:
+        if received:
+            raise _interruption(received[0]) from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if received:
+        raise _interruption(received[0])
+
+
+def _interruption(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else _TerminatedError(number)
 
 
 @contextlib.contextmanager

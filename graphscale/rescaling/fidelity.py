@@ -6,6 +6,7 @@ gets them at its own size. Out comes, for each output, how far the two networks 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,7 +190,9 @@ def _synthetic(entry: InputPlan, count: int, seed: int) -> np.ndarray:
 def _load(path: Path, entry: InputPlan) -> np.ndarray:
     try:
         check_regular(path)
-        images = np.load(path, allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged header, which is Python text
+            images = np.load(path, allow_pickle=False)
     except Exception as error:  # numpy's reader raises errors of many kinds
         reason = " ".join(str(error).split())[:200]
         raise GraphScaleError(
@@ -203,7 +206,9 @@ def _load(path: Path, entry: InputPlan) -> np.ndarray:
             f"{path}: holds an array of shape {list(images.shape)}; give images as N×{channels}×…"
         )
     largest = np.finfo(np.float32).max
-    if not np.all(np.abs(images.astype(np.float64)) <= largest):  # nor is any of them NaN
+    with np.errstate(invalid="ignore"):  # of a damaged extended-precision number
+        sizes = np.abs(images.astype(np.float64))
+    if not np.all(sizes <= largest):  # nor is any of them NaN
         raise GraphScaleError(
             f"{path}: holds NaN or numbers beyond {largest:.1e}; give images of usual numbers"
         )

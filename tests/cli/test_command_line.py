@@ -165,6 +165,38 @@ def test_a_signal_while_writing_leaves_no_file(target: Path, name: str) -> None:
     assert sorted(target.parent.iterdir()) == files
 
 
+# The same, where what the signal raises is lost: in a destructor, and in an import.
+LOST = {
+    "destructor": "pass",
+    "import": "raise ImportError('initialization failed')",
+}
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("place", LOST)
+def test_a_signal_that_a_library_swallows_counts(target: Path, place: str, name: str) -> None:
+    assert main(["shrink", str(target), "--quiet"]) == 0
+    output = target.with_name("grown.onnx")
+    before = f"""
+        import os, signal
+        import graphscale.rescaling.fidelity as fidelity
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        def swallow(*arguments):
+            try:
+                os.kill(os.getpid(), signal.{name})
+            except KeyboardInterrupt:
+                {LOST[place]}
+            return []
+        fidelity.compare = swallow
+    """
+    done = run(
+        *("grow", target.with_suffix(".pretrain.onnx"), "-o", output, "--check", "--quiet"),
+        before=before,
+    )
+    assert done.returncode == STATUS[name]
+    assert done.stderr == f"graphscale: {WORD[name]}; {output} is written and complete\n"
+
+
 def test_nohup_is_heeded(target: Path) -> None:
     before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     before += textwrap.dedent(DURING_WRITING.format(name="SIGHUP"))
