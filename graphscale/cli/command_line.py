@@ -150,6 +150,8 @@ def _signals_raise() -> Iterator[None]:
                 before[number] = signal.signal(number, end)
     try:
         yield
+    except GraphScaleError:  # says more than that a signal came
+        raise
     except Exception as error:
         if received:
             raise _interruption(received[0]) from error
