@@ -7,7 +7,9 @@ that tensors have in such a run; `relative_difference` says how far one output i
 from __future__ import annotations
 
 import contextlib
+import math
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -229,6 +231,11 @@ def _synthetic_input(
 ) -> np.ndarray:
     """A random tensor of onnxruntime's type `kind`, such as 'tensor(float)'."""
     element = kind.removeprefix("tensor(").removesuffix(")")
+    if 8 * math.prod(shape) > sys.maxsize:  # bytes; numpy's limit
+        raise GraphScaleError(
+            f"input {name!r} of shape {list(shape)} has more numbers than fit into memory; give "
+            "smaller sizes (--input-size, --batch)"
+        )
     if element in ("float", "double", "float16"):
         dtype = np.float32 if element == "float" else element
         return generator.standard_normal(shape).astype(dtype)

@@ -98,6 +98,12 @@ def test_synthetic_inputs_have_the_type_and_shape_of_the_models(kind, dtype):
     np.testing.assert_array_equal(original.outputs[0], original.feeds["x"])
 
 
+def test_inputs_that_no_memory_holds_are_named():
+    model = model_of([node("Identity", ["x"], ["y"])], [("x", FLOAT, ["n", 3])], [("y", FLOAT)])
+    with pytest.raises(GraphScaleError, match=r"input 'x' of shape \[4611686018427387904, 3\]"):
+        _ = Original(model, {"x": (2**62, 3)}, "the model").feeds
+
+
 def test_inputs_become_positive_where_outputs_are_not_finite_otherwise():
     model = model_of([node("Log", ["x"], ["y"])], [("x", FLOAT, [50])], [("y", FLOAT)])
     original = Original(model, {"x": (50,)}, "the model")
