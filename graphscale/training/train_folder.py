@@ -103,7 +103,8 @@ class Notices:
         message: Is called with a line of text for the user.
         images_checked: Is called with (images checked, images in all).
         events: The functions that the training loop calls.
-        trainer: Is called with each `Trainer` before it runs, and with None after it.
+        trainer: Is called with each `Trainer` before it runs, and with None after it has ended
+            without an error.
     """
 
     message: Callable[[str], None] = lambda text: None
@@ -266,10 +267,10 @@ def _train(
         ranks=ranks,
     )
     notices.trainer(trainer)
-    try:
-        network = trainer.run(ranks.first(folder.load))
-    finally:
-        notices.trainer(None)
+    network = trainer.run(ranks.first(folder.load))
+    # Not after an error: a signal on its way out, as torchrun sends to ranks that miss another one,
+    # stops the trainer, which has stopped, and the error is what is reported.
+    notices.trainer(None)
     if ranks.is_first:
         _write_model(network, target, batches.normalization, folder.path / "model.onnx")
     return TrainingResult(chosen.name, trainer.records, folder.path, network)

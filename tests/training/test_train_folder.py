@@ -79,6 +79,27 @@ def test_a_training_of_the_target(data: Path, tmp_path: Path) -> None:
     assert again[0].records == result.records  # it was complete
 
 
+def test_a_trainer_that_failed_is_not_forgotten(data: Path, tmp_path: Path) -> None:
+    """Else a signal while its error is on the way out would take the error's place."""
+
+    def fail(record: object) -> None:
+        raise GraphScaleError("another rank has ended")
+
+    trainers = []
+    with pytest.raises(GraphScaleError, match="another rank has ended"):
+        train_folder(
+            write(tmp_path / "model.onnx"),
+            data,
+            tmp_path / "run",
+            recipe_name="target",
+            options=TrainingOptions(epochs=1, rate=0.01),
+            folder_options=FolderOptions(batch=4, workers=0, device="cpu"),
+            notices=Notices(events=Events(epoch_done=fail), trainer=trainers.append),
+        )
+    assert len(trainers) == 1
+    assert trainers[0] is not None
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [({"batch": 0}, "--batch 0: give at least one"), ({"workers": -2}, "--workers -2: give 0")],
