@@ -66,8 +66,9 @@ class FoldConstants(ir.passes.InPlacePass):
                     made.update(node.outputs)
                 continue
             for value in inputs:
-                table = value in made and _has_rows(model, value)
-                if value in constant and _is_weight(node, value, value in fills or table):
+                if value not in constant or not _is_candidate(node, value):
+                    continue
+                if _is_multiplied(node, value) or value in fills or _is_table(model, value, made):
                     names = names or FreeNames.for_values(model)
                     folded.append(value.name)
                     constant.add(_fold(model, value, names))
@@ -82,28 +83,30 @@ def _is_computable(node: ir.Node) -> bool:
     return False
 
 
-def _has_rows(model: ir.Model, value: ir.Value) -> bool:
-    """Whether a computed constant has more than one dimension that is longer than 1."""
+def _is_candidate(node: ir.Node, value: ir.Value) -> bool:
+    """Whether `node` reads a computed constant where floating-point weights stand."""
     if value.producer() is None or weight_source(value) is not None:
         return False
-    return sum(size > 1 for size in _compute(model, value).shape) > 1
-
-
-def _is_weight(node: ir.Node, value: ir.Value, table: bool) -> bool:
-    """Whether a constant is a weight that nodes compute, as `node` reads it.
-
-    `table` says that it is a fill or a table of positions.
-    """
-    if value.producer() is None or weight_source(value) is not None:
-        return False
-    rule = find_rule(node)
-    weight_inputs = rule.weight_inputs if rule is not None else ()
-    multiplied = node.inputs.index(value) in weight_inputs
-    scales = node.op_type in _SCALING or bool(weight_inputs)
-    if not multiplied and not (scales and table):
+    if node.op_type not in _SCALING and not _weight_inputs(node):
         return False
     dtype = _dtype(value)
     return dtype is None or dtype.is_floating_point()
+
+
+def _is_multiplied(node: ir.Node, value: ir.Value) -> bool:
+    """Whether `node` multiplies by the constant, so that it is a weight whatever computes it."""
+    return node.inputs.index(value) in _weight_inputs(node)
+
+
+def _is_table(model: ir.Model, value: ir.Value, made: set[ir.Value]) -> bool:
+    """Whether arithmetic makes a table: more than one of its dimensions is longer than 1."""
+    return value in made and sum(size > 1 for size in _compute(model, value).shape) > 1
+
+
+def _weight_inputs(node: ir.Node) -> tuple[int, ...]:
+    """Which inputs of `node` its rule says can be a weight."""
+    rule = find_rule(node)
+    return rule.weight_inputs if rule is not None else ()
 
 
 def _dtype(value: ir.Value | None) -> ir.DataType | None:
