@@ -40,34 +40,34 @@ def main() -> None:
     """Run both trainings, with more seeds where there is time, and show their results."""
     options = _options()
     _quiet_exporter()
-    data, test, classes = folder(options.images, SIZE) if options.images else digits(SIZE)
-    print(
-        f"{len(data.labels)} images of {len(classes)} classes to train on, "
-        f"{len(test.labels)} to test; {torch.get_num_threads()} threads"
-    )
     started = time.perf_counter()
-    gains = {options.seed: compare(options.seed, options.output, data, test, len(classes))}
+    gains = {options.seed: compare(options.seed, options.images, options.output)}
     seconds = time.perf_counter() - started
     if MAX_SEEDS * seconds > MAX_SECONDS:
         print(f"one seed took {seconds:.0f} s: {MAX_SEEDS} do not fit into {MAX_SECONDS:.0f} s")
         return
     for seed in range(options.seed + 1, options.seed + MAX_SEEDS):
         print(f"\n\nseed {seed}")
-        output = options.output / f"seed_{seed}"
-        gains[seed] = compare(seed, output, data, test, len(classes))
+        gains[seed] = compare(seed, options.images, options.output / f"seed_{seed}")
     each = ", ".join(f"{seed}: {gain:+.1f}" for seed, gain in gains.items())
     print(f"\naccuracy of the grown network less the target's, points, by seed: {each}")
 
 
-def compare(
-    seed: int, output: Path, data: LabelledImages, test: LabelledImages, classes: int
-) -> float:
-    """Run both trainings of a seed, show them, and return how many points growth gains."""
+def compare(seed: int, images: Path | None, output: Path) -> float:
+    """Run both trainings of a seed, show them, and return how many points growth gains.
+
+    The seed decides the split and clutter of the images, too; without `images` they are digits.
+    """
     torch.manual_seed(seed)
+    data, test, classes = folder(images, SIZE) if images else digits(SIZE)
+    print(
+        f"{len(data.labels)} images of {len(classes)} classes to train on, "
+        f"{len(test.labels)} to test; {torch.get_num_threads()} threads"
+    )
     output.mkdir(parents=True, exist_ok=True)
     target = output / "target.onnx"
     channels = data.images.shape[1]
-    export(target_network(channels, classes), target, channels)
+    export(target_network(channels, len(classes)), target, channels)
 
     print("\ntarget from scratch")
     scratch = Record()
