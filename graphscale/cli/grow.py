@@ -77,7 +77,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         images = None
         if options.check is not None:  # before anything is written
             images = check_images(plan, Path(options.check) if options.check else None)
-        save_model(grown, output, working)
+        with about(options.checkpoint, output):  # weights are computed when they are written
+            save_model(grown, output, working)
         terminal.step(f"{output} is written")
     fidelity = None
     if images is not None:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.model_files import load_model
+from graphscale.core.model_files import load_model, to_proto
 from graphscale.core.runtime import session
 from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size, input_shapes
 
@@ -38,7 +38,7 @@ def check_runs(pretrain: ir.Model, target: str | os.PathLike[str], input_size: S
     tensors = (value.const_value for value in pretrain.graph.initializers.values())
     if sum(tensor.nbytes for tensor in tensors if tensor is not None) > _LARGEST:
         return
-    reason = _failure(ir.to_proto(pretrain).SerializeToString(), {})
+    reason = _failure(to_proto(pretrain).SerializeToString(), {})
     if reason is None:
         return
     model = load_model(target)
