@@ -7,6 +7,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphscale.core.arguments import instance
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.requirements import missing_package
 
@@ -51,7 +52,11 @@ def session(
         model = model.SerializeToString()
     elif not isinstance(model, bytes):
         model = _file(model)
-    options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
+    options = kwargs.pop("sess_options", None)
+    if options is None:
+        options = onnxruntime.SessionOptions()
+    kind = onnxruntime.SessionOptions
+    instance("sess_options", options, kind, "an onnxruntime.SessionOptions")
     if options not in _REGISTERED:
         options.register_custom_ops_library(get_library_path())
         _REGISTERED.add(options)
