@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError, about
 from graphscale.core.kernel_sizes import KernelTable
-from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.model_files import ModelLike, load_model, to_proto
 from graphscale.core.plan import Plan
 from graphscale.rescaling.grow import grow_model
 from graphscale.rescaling.input_size import Size
@@ -167,7 +167,7 @@ def shrink(
             seed=seed,
             copy=False,
         )
-    return pretrain if isinstance(model, ir.Model) else ir.to_proto(pretrain)
+        return pretrain if isinstance(model, ir.Model) else to_proto(pretrain)
 
 
 @overload
@@ -244,7 +244,7 @@ def grow(
         )
     with about(checkpoint, plan, target):
         grown, _, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)
-    return grown if isinstance(checkpoint, ir.Model) else ir.to_proto(grown)
+        return grown if isinstance(checkpoint, ir.Model) else to_proto(grown)
 
 
 def _is_module(model: ModelLike | torch.nn.Module | None) -> TypeIs[torch.nn.Module]:

@@ -23,7 +23,7 @@ from graphscale.acceleration.choose_layers import Algorithms, choose_layers, rew
 from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
 from graphscale.core import c_api
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.model_files import ModelLike, load_model
+from graphscale.core.model_files import ModelLike, load_model, to_proto
 from graphscale.core.node_names import forget_given_names, node_name
 from graphscale.core.runtime import get_library_path
 from graphscale.core.trials import Change
@@ -199,7 +199,7 @@ def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
     """
     loaded = load_model(model)
     accelerate_model(loaded, **options)
-    return loaded if isinstance(model, ir.Model) else ir.to_proto(loaded)
+    return loaded if isinstance(model, ir.Model) else to_proto(loaded)
 
 
 def _kernels() -> str:

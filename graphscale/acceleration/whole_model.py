@@ -21,7 +21,7 @@ import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.model_files import save_model
+from graphscale.core.model_files import save_model, to_proto
 from graphscale.core.runtime import session
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.Inference
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        content = ir.to_proto(model).SerializeToString()
+        content = to_proto(model).SerializeToString()
     except EncodeError:  # larger than protobuf's 2 GiB: through a file with external data
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"

@@ -75,13 +75,15 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
                 checkpoint, plan=options.plan, target=options.target, resize=options.resize
             )
         terminal.step(f"{len(growth.resized)} weights are resized, {len(growth.copied)} copied")
-        fidelity = None
-        if options.check is None:
-            check_grown_runs(grown, options.checkpoint, plan)
-        else:
+        images, fidelity = None, None
+        if options.check is not None:
             images = check_images(plan, Path(options.check) if options.check else None)
-            fidelity = compare(options.checkpoint, grown, plan, images)
-        save_model(grown, output, working)
+        with about(options.checkpoint, output):  # resized weights are computed now
+            if images is None:
+                check_grown_runs(grown, options.checkpoint, plan)
+            else:
+                fidelity = compare(options.checkpoint, grown, plan, images)
+            save_model(grown, output, working)
         terminal.step(f"{output} is written")
     if fidelity is not None:
         compared = {each.output for each in fidelity}

@@ -117,8 +117,9 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
         _check_patterns(options.model, options.keep, plan)
         if not options.dry_run:
             _check_shrunk(options, plan)
-            check_runs(model, options.model, size)
-            with replacing(plan_path) as (file,):
+            with about(options.model):  # weights are computed now
+                check_runs(model, options.model, size)
+            with about(options.model, output, plan_path), replacing(plan_path) as (file,):
                 file.write(plan.to_json().encode())
                 file.flush()  # a disk too full for the plan gets no model either
                 save_model(model, output, working)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import torch
 from torch import fx, nn
 
-from graphscale.core.model_files import load_model
+from graphscale.core.model_files import load_model, to_proto
 
 _PROGRAM = ("graph", "code", "_program")  # what `Network.set_program` sets
 
@@ -46,7 +46,7 @@ class Source:
         return self
 
     def __getstate__(self) -> dict:
-        return {**vars(self), "model": ir.to_proto(self.model).SerializeToString()}
+        return {**vars(self), "model": to_proto(self.model).SerializeToString()}
 
     def __setstate__(self, state: dict) -> None:
         model = load_model(onnx.ModelProto.FromString(state["model"]))

@@ -98,7 +98,7 @@ def save_model(
     """
     path = Path(path)
     with detached(model, INLINE) as tensors:
-        skeleton = ir.to_proto(model).SerializeToString()
+        skeleton = to_proto(model).SerializeToString()
     sizes = [tensor.nbytes for tensor in tensors]
     total = sum(sizes)
     if len(skeleton) + total < _MAX_MESSAGE:
@@ -119,7 +119,24 @@ def save_model(
             _write(tensor, data_file)
             progress(data_file.tell(), total)
         with detached(model, data_path.name, offsets):
-            file.write(ir.to_proto(model).SerializeToString())
+            file.write(to_proto(model).SerializeToString())
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """`model` as an onnx message, for which its weights are computed.
+
+    Raises:
+        GraphScaleError: a weight cannot be computed; onnx-ir alone raises an error of its own.
+    """
+    try:
+        return ir.to_proto(model)
+    except ir.serde.SerdeError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, GraphScaleError):
+                raise cause from None
+            cause = cause.__cause__
+        raise
 
 
 def _from_proto(

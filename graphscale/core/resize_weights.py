@@ -1,7 +1,8 @@
 """Resize one weight between the networks, as its plan says (Eq. 2, 5 and 6 of arXiv 1610.03623).
 
 In go a tensor and its `WeightPlan`; out comes a lazy tensor of the other network's shape, whose
-numbers are computed when it is written or read.
+numbers are computed when it is written or read. A tensor that holds infinity, or numbers too large
+to be resized, is a GraphScaleError then.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ml_dtypes  # noqa: F401  (numpy's bfloat16)
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.errors import GraphScaleError
 from graphscale.core.lookups import lookup_indices
 from graphscale.core.plan import (
     COORDINATE_KINDS,
@@ -40,6 +42,10 @@ _MAX_KRONECKER_ROWS = 1024
 
 # (target, pre-train) sizes of an axis -> the matrix that resizes it.
 _Matrix = Callable[[int, int], np.ndarray]
+
+
+class _NotFiniteError(Exception):
+    """Why a weight would hold infinity or NaN after resizing; its text says what it holds."""
 
 
 def grow_tensor(
@@ -88,7 +94,13 @@ def _lazy(
             array = _derived(tensor, plan.kind, [sizes[1 - given] for dim in real for sizes in dim])
             return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
         array = tensor.numpy().reshape([factor_sizes(factor)[given] for factor in factors])
-        array = _resize(array, factors, matrix, given)
+        try:
+            array = _resize(array, factors, matrix, given)
+        except _NotFiniteError as error:
+            raise GraphScaleError(
+                f"weight {plan.name!r} holds {error}; go back to a checkpoint from before the "
+                "training diverged"
+            ) from None
         return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
 
     return ir.LazyTensor(
@@ -131,7 +143,12 @@ def apply(array: np.ndarray, matrices: list[np.ndarray | None]) -> np.ndarray:
     """Multiply `array` by a matrix along each axis that has one.
 
     Computed in float32 (float64 arrays in float64) and returned in the array's own dtype. Blocks
-    along the first axis bound the memory that the copies take.
+    along the first axis bound the memory that the copies take. A block whose sums exceed float32
+    is computed again in float64. NaN spreads as in any product.
+
+    Raises:
+        _NotFiniteError: `array` holds infinity, whose products with zeros would be NaN, or a result
+            is too large for its dtype.
     """
     dtype = np.float64 if array.dtype == np.float64 else np.float32
     steps = _steps(matrices)
@@ -143,35 +160,51 @@ def apply(array: np.ndarray, matrices: list[np.ndarray | None]) -> np.ndarray:
         blocks = [slice(i, i + rows) for i in range(0, array.shape[0], rows)]
     else:
         blocks = [slice(None)]
-    for block in blocks:
-        part = array[block].astype(dtype)
-        # Each step is one product: the axes before it are a batch, the axes behind it columns.
-        for first, count, step in steps:
-            lead, trail = part.shape[:first], part.shape[first + count :]
-            flat = part.reshape(prod(lead), step.shape[1], prod(trail))
-            flat = (
-                np.matmul(step.astype(dtype), flat)
-                if flat.shape[2] > 1
-                else (flat[:, :, 0] @ step.T.astype(dtype))
-            )
-            sizes = [matrices[i].shape[0] for i in range(first, first + count)]
-            part = flat.reshape(*lead, *sizes, *trail)
-        result[block] = part
+    with np.errstate(over="ignore", invalid="ignore"):  # the results are looked at instead
+        for block in blocks:
+            given = array[block]
+            result[block] = _multiply(given, steps, dtype)
+            if np.isfinite(result[block]).all() or np.isnan(given).any():
+                continue
+            if np.isinf(given).any():
+                raise _NotFiniteError("infinity, which cannot be resized")
+            result[block] = _multiply(given, steps, np.float64)
+            if not np.isfinite(result[block]).all():
+                raise _NotFiniteError(f"numbers that, resized, are too large for {array.dtype}")
     return result
 
 
-def _steps(matrices: list[np.ndarray | None]) -> list[tuple[int, int, np.ndarray]]:
-    """(first axis, number of axes, matrix): neighbouring axes in one product where it is small."""
+def _multiply(
+    part: np.ndarray, steps: list[tuple[int, list[int], np.ndarray]], dtype: type[np.floating]
+) -> np.ndarray:
+    """Multiply by the matrix of each of `steps`, computed in `dtype`."""
+    part = part.astype(dtype)
+    # Each step is one product: the axes before it are a batch, the axes behind it columns.
+    for first, sizes, step in steps:
+        lead, trail = part.shape[:first], part.shape[first + len(sizes) :]
+        flat = part.reshape(prod(lead), step.shape[1], prod(trail))
+        flat = (
+            np.matmul(step.astype(dtype), flat)
+            if flat.shape[2] > 1
+            else (flat[:, :, 0] @ step.T.astype(dtype))
+        )
+        part = flat.reshape(*lead, *sizes, *trail)
+    return part
+
+
+def _steps(matrices: list[np.ndarray | None]) -> list[tuple[int, list[int], np.ndarray]]:
+    """(first axis, new sizes, matrix): neighbouring axes in one product where it is small."""
     steps = []
     for resized, group in groupby(range(len(matrices)), key=lambda i: matrices[i] is not None):
         axes = list(group)
         if not resized:
             continue
-        if prod(matrices[axis].shape[0] for axis in axes) <= _MAX_KRONECKER_ROWS:
+        sizes = [matrices[axis].shape[0] for axis in axes]
+        if prod(sizes) <= _MAX_KRONECKER_ROWS:
             whole = matrices[axes[0]]
             for axis in axes[1:]:
                 whole = np.kron(whole, matrices[axis])
-            steps.append((axes[0], len(axes), whole))
+            steps.append((axes[0], sizes, whole))
         else:
-            steps += [(axis, 1, matrices[axis]) for axis in axes]
+            steps += [(axis, [matrices[axis].shape[0]], matrices[axis]) for axis in axes]
     return steps

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import to_proto
 from graphscale.core.requirements import missing_package
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def open_model(model: ir.Model, **kwargs: Any) -> onnxruntime.InferenceSession:
             value.const_value = ir.ExternalTensor(
                 "memory", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name
             )
-        message = ir.to_proto(model).SerializeToString()
+        message = to_proto(model).SerializeToString()
     finally:
         for value, tensor in given.values():
             value.const_value = tensor

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +20,9 @@ from graphscale.core.model_files import load_model
 from graphscale.core.plan import Plan
 from graphscale.core.runtime import open_model, quiet_options, session
 from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size, input_shapes
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 # Bytes of resized weights up to which these are computed for the run, and kept for whoever writes
 # the network. Where there are more, zeros stand for them, which take neither memory nor time.
@@ -87,26 +90,29 @@ def _failure(
     options = quiet_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_prepacking", "1")  # for a single run
-    providers = ["CPUExecutionProvider"]
-    try:
-        if isinstance(model, ir.Model):
-            with _resized_weights(model):
-                opened = open_model(model, sess_options=options, providers=providers)
-        else:
-            opened = session(Path(model), sess_options=options, providers=providers)
-        fed = {}
-        for each in opened.get_inputs():
-            given = shapes.get(each.name, [1] * len(each.shape))
-            pairs = [(b, a, 1) for a, b in zip(given, each.shape)]
-            sizes = [next(size for size in pair if isinstance(size, int)) for pair in pairs]
-            fed[each.name] = np.zeros(sizes, _dtype(each.type))
-        opened.run(None, fed)
-    except MemoryError:
-        return None
-    except Exception as error:  # onnxruntime's have no type in common
-        text = " ".join(str(error).split())
-        return None if any(each in text for each in _NO_MEMORY) else text[-200:]
+    given = {"sess_options": options, "providers": ["CPUExecutionProvider"]}
+    weights = _resized_weights(model) if isinstance(model, ir.Model) else contextlib.nullcontext()
+    with weights:
+        try:
+            opened = (open_model if isinstance(model, ir.Model) else session)(model, **given)
+            _run(opened, shapes)
+        except MemoryError:
+            return None
+        except Exception as error:  # onnxruntime's have no type in common
+            text = " ".join(str(error).split())
+            return None if any(each in text for each in _NO_MEMORY) else text[-200:]
     return None
+
+
+def _run(opened: onnxruntime.InferenceSession, shapes: Mapping[str, Sequence[int | str]]) -> None:
+    """Run an open model on zeros; sizes that it leaves open are those of `shapes`, or 1."""
+    fed = {}
+    for each in opened.get_inputs():
+        given = shapes.get(each.name, [1] * len(each.shape))
+        pairs = [(own, wanted, 1) for wanted, own in zip(given, each.shape)]
+        sizes = [next(size for size in pair if isinstance(size, int)) for pair in pairs]
+        fed[each.name] = np.zeros(sizes, _dtype(each.type))
+    opened.run(None, fed)
 
 
 @contextlib.contextmanager

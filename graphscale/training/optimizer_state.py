@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch.optim import Optimizer
 
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError, about
 from graphscale.training.weight_maps import WeightMap
 
 # Keys of state tensors that have the parameter's shape, in torch's and timm's optimizers, by how
@@ -103,7 +103,8 @@ def grown_states(
             if mode == "reset" or unknown:
                 new = _fresh(optimizer, held[parameter], state, weight_map)
             else:
-                new = _grown(state, parameter, weight_map)
+                with about(f"{type(optimizer).__name__}'s state"):
+                    new = _grown(state, parameter, weight_map)
             result.append((optimizer, parameter, new))
         for key, names in without_rule.items():
             warnings.warn(

@@ -126,7 +126,15 @@ def _as_type(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.TensorProtocol
         )
 
     def convert() -> ir.TensorProtocol:
-        return ir.Tensor(tensor.numpy().astype(dtype.numpy()), dtype, name=tensor.name)
+        given = tensor.numpy()
+        with np.errstate(over="ignore", invalid="ignore"):  # the numbers are looked at instead
+            array = given.astype(dtype.numpy())
+            if not np.array_equal(np.isfinite(array), np.isfinite(given)):
+                raise GraphScaleError(
+                    f"weight {tensor.name!r} holds numbers that are too large for {dtype.name}, "
+                    "its type in the target; shrink and train a target with larger types"
+                )
+        return ir.Tensor(array, dtype, name=tensor.name)
 
     return ir.LazyTensor(convert, dtype=dtype, shape=tensor.shape, name=tensor.name, cache=False)
 

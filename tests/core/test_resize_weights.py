@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import JoinedFactor, WeightPlan
 from graphscale.core.resampling import growth_matrix, interpolation_matrix
 from graphscale.core.resize_weights import grow_tensor, shrink_tensor
@@ -73,3 +74,29 @@ def test_squares_of_the_matrices_for_variances() -> None:
 
 def test_interpolation_of_a_table_is_not_scaled() -> None:
     assert interpolation_matrix(5, 8).sum(1) == pytest.approx(np.ones(8))
+
+
+def test_sums_beyond_float32_whose_result_is_not() -> None:
+    plan = WeightPlan("w", "kernel", [[(2, 2)], [(3, 2)]])
+    large = np.array(
+        [[2.6e38, 1e38, 1.5e38], [1.5e38, 1e38, 2.6e38]], np.float32
+    )  # for either order
+    back = np.linalg.pinv(growth_matrix(2, 3))
+    expected = large.astype(np.float64) @ back.T
+    assert (large[0, :2].astype(np.float64) @ back[0, :2]) > np.finfo(np.float32).max
+    found = shrink_tensor(ir.Tensor(large), plan, "bilinear").numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.array([1, np.inf, 1], np.float32), "infinity, which cannot be resized"),
+        (np.full(3, 3e38, np.float32), "numbers that, resized, are too large for float32"),
+        (np.full(3, 6e4, np.float16), "numbers that, resized, are too large for float16"),
+    ],
+)
+def test_infinity_and_results_beyond_the_type_are_refused(array: np.ndarray, reason: str) -> None:
+    lazy = shrink_tensor(ir.Tensor(array), WeightPlan("w", "kernel", [[(3, 2)]]), "bilinear")
+    with pytest.raises(GraphScaleError, match=f"weight 'w' holds {reason}"):
+        lazy.numpy()

@@ -66,3 +66,6 @@ def test_what_is_refused() -> None:
     broken = np.full((4, 3, 3, 3), np.nan, np.float32)
     with pytest.raises(graphscale.GraphScaleError, match="weight 'w' holds NaN"):
         shrink_model(model(w=broken))
+    large = np.full((4, 3, 3, 3), 3e38, np.float32)  # found out while the message is made
+    with pytest.raises(graphscale.GraphScaleError, match="weight 'w' holds numbers that, resized"):
+        graphscale.shrink(ir.to_proto(model(w=large)))

@@ -448,6 +448,12 @@ def test_errors_name_what_to_do() -> None:
         assert_untouched(module, before)
     with pytest.raises(graphscale.GraphScaleError, match="carries no plan"):
         grow_(target())
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    state = optimizer.state[module.first.weight]
+    state["momentum_buffer"] = torch.full_like(module.first.weight, torch.inf)
+    with pytest.raises(graphscale.GraphScaleError, match=r"state: weight 'first.weight' holds inf"):
+        grow_(module, optimizers=optimizer)
+    assert_untouched(module, before)
     module.first.weight.data[0] = torch.nan
     with pytest.raises(graphscale.GraphScaleError, match=r"'first.weight' holds NaN"):
         grow_(module)

@@ -1,5 +1,7 @@
 """The outputs of one node are those that ONNX defines."""
 
+import warnings
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -18,6 +20,14 @@ def test_inputs_left_out_and_several_outputs():
     assert (first.tolist(), second.tolist()) == ([1, 2], [3, 4])
     (clipped,) = evaluate_node(model, clip, [np.float32([0, 5]), None, np.float32(1)])
     assert clipped.tolist() == [0, 1]
+
+
+def test_infinity_is_computed_in_silence():
+    model = read(f"{HEAD} {{ y = Mul(x, x) }}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = evaluate_node(model, model.graph[0], [np.float32([3e38])] * 2)
+    assert found.tolist() == [np.inf]
 
 
 @pytest.mark.parametrize("opset", [10, 13, 17, 19, 21])

@@ -49,6 +49,16 @@ def test_weights_are_converted_to_the_targets_type():
     np.testing.assert_array_equal(bias.numpy(), half.astype(np.float32))
 
 
+def test_a_number_that_the_targets_type_cannot_hold_is_refused():
+    checkpoint, plan = planned()
+    wide = np.full(4, 1e39)
+    checkpoint.graph.initializers["b"].const_value = ir.tensor(wide, name="b")
+    target = read(f"{HEAD} {BODY}", **TARGET)
+    grow_graph(target, checkpoint, plan, "bilinear")
+    with pytest.raises(GraphScaleError, match="'b' holds numbers that are too large for FLOAT"):
+        target.graph.initializers["b"].const_value.numpy()
+
+
 def test_a_checkpoint_of_another_network_is_refused_by_its_weights():
     _, plan = planned()
     other = read(f"{HEAD} {BODY}", k=normal(6, 2, 3, 3), b=normal(4))
