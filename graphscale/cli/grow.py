@@ -58,6 +58,7 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     """Grow a file and, with --check, compare the outputs of both networks."""
     from graphscale.cli.tables import show_growth
     from graphscale.core.model_files import load_model, save_model
+    from graphscale.rescaling.check_runs import check_grown_runs
     from graphscale.rescaling.fidelity import check_images, compare
     from graphscale.rescaling.grow import grow_model
 
@@ -74,16 +75,17 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
                 checkpoint, plan=options.plan, target=options.target, resize=options.resize
             )
         terminal.step(f"{len(growth.resized)} weights are resized, {len(growth.copied)} copied")
-        images = None
-        if options.check is not None:  # before anything is written
+        images, fidelity = None, None
+        if options.check is not None:
             images = check_images(plan, Path(options.check) if options.check else None)
-        with about(options.checkpoint, output):  # weights are computed when they are written
+        with about(options.checkpoint, output):  # resized weights are computed now
+            if images is None:
+                check_grown_runs(grown, options.checkpoint, plan)
+            else:
+                fidelity = compare(options.checkpoint, grown, plan, images)
             save_model(grown, output, working)
         terminal.step(f"{output} is written")
-    fidelity = None
-    if images is not None:
-        with terminal.working("checking"):
-            fidelity = compare(options.checkpoint, output, plan, images)
+    if fidelity is not None:
         compared = {each.output for each in fidelity}
         if missing := {str(each.name) for each in grown.graph.outputs} - compared:
             terminal.note(

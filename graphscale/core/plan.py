@@ -24,7 +24,7 @@ from graphscale.core.lookups import KINDS as LOOKUP_KINDS
 from graphscale.core.shifted_windows import KIND as SHIFTED_WINDOWS
 from graphscale.core.state_dicts import METADATA_KEY, plans
 
-FORMAT = 2  # of the JSON; a plan of any other format is refused
+FORMAT = 3  # of the JSON; a plan of any other format is refused
 # Tables of coordinates, whose numbers lie on a line along each axis; see WeightPlan.
 COORDINATE_KINDS = ("pixels", "centres")
 # Tables whose numbers follow from the sizes alone; nothing trains them.
@@ -35,11 +35,17 @@ INITIALIZATIONS = ("resize", "fresh", "")  # see Plan.init
 
 @dataclass
 class InputPlan:
-    """The shapes of a graph input in both networks; symbolic dimensions are names."""
+    """The shapes of a graph input in both networks; symbolic dimensions are names.
+
+    Attributes:
+        shape: The target's, in numbers only, as the plan was made for it: one image, and the
+            heights and widths that --input-size gave.
+    """
 
     name: str
     target: list[int | str]
     pretrain: list[int | str]
+    shape: list[int]
 
 
 @dataclass
@@ -348,9 +354,12 @@ def _read_input(data: object, place: str) -> InputPlan:
     same_names = all(
         after == before for before, after in zip(target, pretrain) if isinstance(after, str)
     )
-    if len(target) != len(pretrain) or not same_names:
+    shape: list[int] = entry.sizes("shape")
+    same_sizes = all(isinstance(old, str) or old == new for old, new in zip(target, shape))
+    lengths = {len(target), len(pretrain), len(shape)}
+    if len(lengths) > 1 or not same_names or not same_sizes:
         raise JsonError(f"{place} has shapes of the two networks that do not belong together")
-    return InputPlan(entry.text("name"), target, pretrain)
+    return InputPlan(entry.text("name"), target, pretrain, shape)
 
 
 def _read_input_size(data: object, place: str) -> int | str:

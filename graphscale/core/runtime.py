@@ -7,8 +7,12 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import onnx_ir as ir
+
 from graphscale.core.arguments import instance
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.model_files import to_proto
 from graphscale.core.requirements import missing_package
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 # Options that have the library. onnxruntime refuses to register it in the same options twice, and
 # does not tell whether it is registered.
 _REGISTERED: weakref.WeakSet[onnxruntime.SessionOptions] = weakref.WeakSet()
+
+_LARGE = 1024  # bytes; smaller weights travel in the message
 
 
 def get_library_path() -> str:
@@ -73,6 +79,57 @@ def session(
             "the library is registered in the session options already; leave "
             "register_custom_ops_library to graphscale.session, or open the model with onnxruntime"
         ) from error
+
+
+def open_model(model: ir.Model, **kwargs: Any) -> onnxruntime.InferenceSession:
+    """Open an onnx-ir model as `session` does, without writing it to a file.
+
+    onnxruntime reads the weights where they are, so that they take no second place in memory and
+    may be larger than the 2 GiB that a message can hold.
+    """
+    import onnxruntime
+
+    arrays: dict[str, np.ndarray] = {}
+    given = {
+        name: (value, value.const_value)
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None and _taken_in_place(value.const_value)
+    }
+    try:
+        for name, (value, tensor) in given.items():
+            arrays[name] = np.require(tensor.numpy(), requirements=["C", "ALIGNED"])
+            shape = ir.Shape(tensor.shape.numpy())
+            value.const_value = ir.ExternalTensor(
+                "memory", 0, tensor.nbytes, tensor.dtype, shape=shape, name=name
+            )
+        message = to_proto(model).SerializeToString()
+    finally:
+        for value, tensor in given.values():
+            value.const_value = tensor
+    options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
+    weights = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in arrays.values()]
+    options.add_external_initializers(list(arrays), weights)
+    opened = session(message, sess_options=options, **kwargs)
+    opened.weights = weights  # they must live as long as the session
+    return opened
+
+
+def _taken_in_place(tensor: ir.TensorProtocol) -> bool:
+    """Whether onnxruntime can read a tensor's numbers where they are, and it is worth it.
+
+    It takes no arrays of texts, nor of ml_dtypes, whose types numpy does not know itself.
+    """
+    known = tensor.dtype != ir.DataType.STRING and tensor.dtype.numpy().isbuiltin == 1
+    return known and tensor.nbytes >= _LARGE
+
+
+def quiet_options() -> onnxruntime.SessionOptions:
+    """Options of a session whose failures are told by errors of ours."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _file(path: str | os.PathLike[str]) -> str:

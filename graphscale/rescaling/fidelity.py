@@ -1,17 +1,20 @@
 """Compare the outputs of the pre-train and the grown network on the same images.
 
-In go the two model files, their plan, and images, which `check_images` reads or draws. Each network
-gets them at its own size. Out comes, for each output, how far the two networks are apart.
+In go the pre-train network's file, the grown network, their plan, and images, which `check_images`
+reads or draws. Each network gets them at its own size. Out comes, for each output, how far the two
+networks are apart.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular
@@ -27,7 +30,6 @@ _DTYPES = {
     "tensor(uint8)": np.uint8,
     "tensor(int8)": np.int8,
 }
-_STRIDE = 32  # images whose size is open get a multiple of it, the stride of most networks
 
 
 @dataclass
@@ -65,40 +67,38 @@ def check_images(
     return _load(path, entry) if path else _synthetic(entry, count, seed)
 
 
-def compare(pretrain: Path, grown: Path, plan: Plan, images: np.ndarray) -> list[Fidelity]:
-    """Compare two model files on `images`, those of `check_images`, for each output.
+def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> list[Fidelity]:
+    """Compare the two networks on `images`, those of `check_images`, for each output.
 
     Raises:
-        GraphScaleError: the networks have further inputs, or a model does not run.
+        GraphScaleError: the networks have further inputs, or a network does not run.
     """
-    import onnxruntime
-
-    from graphscale.core.runtime import session
+    from graphscale.core.runtime import open_model, quiet_options, session
 
     entry = _image_input(plan)
-    sessions = []
-    for path in (pretrain, grown):
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what fails is told by an error of ours
-        sessions.append(session(str(path), sess_options=options))
-    kinds = {each.name: each.type for each in sessions[1].get_inputs()}
-    if len(kinds) != 1:
-        raise GraphScaleError(
-            "--check needs a network with one image as its only input; leave --check out"
-        )
     outputs = []
-    for each, path, shape in zip(sessions, (pretrain, grown), (entry.pretrain, entry.target)):
+    for path, shape in ((pretrain, entry.pretrain), (None, entry.shape)):
         sizes = _sizes(entry, shape)
-        fed = _as_type(_resize(images, sizes), _DTYPES.get(kinds[entry.name], np.float32))
         try:
-            outputs.append(_run(each, entry, _layout(fed, entry)))
+            if path is None:
+                opened = open_model(grown, sess_options=quiet_options())
+            else:
+                opened = session(path, sess_options=quiet_options())
+            kinds = {each.name: each.type for each in opened.get_inputs()}
+            if len(kinds) != 1:
+                raise GraphScaleError(
+                    "--check needs a network with one image as its only input; leave --check out"
+                )
+            fed = _as_type(_resize(images, sizes), _DTYPES.get(kinds[entry.name], np.float32))
+            outputs.append(_run(opened, entry, _layout(fed, entry)))
         except _failures() as error:
             reason = " ".join(str(error).split())[-200:]
             raise GraphScaleError(
-                f"{path}: does not run on images of {'×'.join(map(str, sizes))} ({reason}); "
+                f"{path or 'the grown network'}: does not run on images of "
+                f"{'×'.join(map(str, sizes))} ({reason}); "
                 "give shrink an --input-size that the network takes, or leave --check out"
             ) from None
-    names = [each.name for each in sessions[1].get_outputs()]
+    names = [each.name for each in opened.get_outputs()]
     pairs = zip(names, *outputs, strict=True)
     return [
         _compare(name, small, large)
@@ -111,7 +111,13 @@ def _failures() -> tuple[type[Exception], ...]:
     """What onnxruntime raises for a model that does not run."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (state.Fail, state.InvalidArgument, state.RuntimeException, state.NotImplemented)
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.RuntimeException,
+        state.NotImplemented,
+    )
 
 
 def _as_type(images: np.ndarray, dtype: type) -> np.ndarray:
@@ -134,7 +140,7 @@ def _comparable(pretrain: np.ndarray, grown: np.ndarray, entry: InputPlan) -> bo
     if pretrain.ndim != grown.ndim:
         return False
     changed = [(a, b) for a, b in zip(pretrain.shape, grown.shape) if a != b]
-    sizes = zip(_sizes(entry, entry.pretrain), _sizes(entry, entry.target))
+    sizes = zip(_sizes(entry, entry.pretrain), _sizes(entry, entry.shape))
     ratios = [a / b for a, b in sizes if a != b]
     if len(changed) > len(ratios) or pretrain.shape[0] != grown.shape[0]:
         return False
@@ -159,15 +165,11 @@ def _channels_last(entry: InputPlan) -> bool:
     return len(entry.target) > 2 and entry.target[-1] == entry.pretrain[-1]
 
 
-def _sizes(entry: InputPlan, shape: list[int | str]) -> list[int]:
-    """Heights and widths; where the target's are symbolic, about 1.5 times the pre-train ones."""
+def _sizes(entry: InputPlan, shape: Sequence[int | str]) -> list[int]:
+    """Heights and widths; those of the target network where `shape` leaves them open."""
     places = range(1, len(shape) - 1) if _channels_last(entry) else range(2, len(shape))
-    return [
-        shape[i]
-        if isinstance(shape[i], int)
-        else max(1, round(1.5 * entry.pretrain[i] / _STRIDE)) * _STRIDE
-        for i in places
-    ]
+    given = (shape[place] for place in places)
+    return [a if isinstance(a, int) else entry.shape[b] for a, b in zip(given, places)]
 
 
 def _layout(images: np.ndarray, entry: InputPlan) -> np.ndarray:
@@ -176,8 +178,8 @@ def _layout(images: np.ndarray, entry: InputPlan) -> np.ndarray:
 
 def _synthetic(entry: InputPlan, count: int, seed: int) -> np.ndarray:
     """Images with amplitudes proportional to 1/frequency, zero mean and unit variance."""
-    sizes = _sizes(entry, entry.target)
-    channels = entry.target[-1 if _channels_last(entry) else 1]
+    sizes = _sizes(entry, entry.shape)
+    channels = entry.shape[-1 if _channels_last(entry) else 1]
     noise = np.random.default_rng(seed).standard_normal((count, channels, *sizes))
     grids = np.meshgrid(*(np.fft.fftfreq(n) for n in sizes), indexing="ij")
     frequency = np.sqrt(sum(grid**2 for grid in grids))
@@ -200,8 +202,8 @@ def _load(path: Path, entry: InputPlan) -> np.ndarray:
         ) from None
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "buif":
         raise GraphScaleError(f"{path}: holds no array of numbers; write one with numpy.save")
-    channels = entry.target[-1 if _channels_last(entry) else 1]
-    if images.ndim != len(entry.target) or images.shape[1] != channels or not images.size:
+    channels = entry.shape[-1 if _channels_last(entry) else 1]
+    if images.ndim != len(entry.shape) or images.shape[1] != channels or not images.size:
         raise GraphScaleError(
             f"{path}: holds an array of shape {list(images.shape)}; give images as N×{channels}×…"
         )

@@ -263,5 +263,5 @@ def _describe_inputs(analysis: SpatialAnalysis, geometry: Geometry) -> list[Inpu
             pretrain_size(dim, geometry.sizes) if moves(dim) else size
             for dim, size in zip(analysis.of(value), target, strict=True)
         ]
-        plans.append(InputPlan(value.name, target, pretrain))
+        plans.append(InputPlan(value.name, target, pretrain, list(analysis.shape(value))))
     return plans

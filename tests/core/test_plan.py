@@ -24,7 +24,7 @@ PARTS = JoinedFactor([[(3, 3), (8, 5)], [(6, 6)]])
 
 def example() -> Plan:
     return Plan(
-        inputs=[InputPlan("x", ["n", 3, 32, 32], ["n", 3, 20, 20])],
+        inputs=[InputPlan("x", ["n", 3, 32, 32], ["n", 3, 20, 20], [1, 3, 32, 32])],
         layers=[LayerPlan("conv", "w", "Conv", [3, 3], [2, 2], [16, 16], [10, 10], 90, 20, None)],
         weights=[WeightPlan("v", "interface", [[(5, 5)], [PARTS, (2, 1)]])],
         constants=["shape"],
