@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import onnx
 import onnx_ir as ir
 
+from graphscale.core.arguments import instance
 from graphscale.core.errors import GraphScaleError, about
 from graphscale.core.kernel_sizes import KernelTable
 from graphscale.core.model_files import ModelLike, load_model, to_proto
@@ -59,6 +60,7 @@ def plan(
         from graphscale.modules.shrink import plan_module
 
         return plan_module(model, example_input, input_size=input_size, kernels=kernels, keep=keep)
+    _check_no_example(example_input)
     with about(model):
         return plan_model(  # load_model has made or copied the graph: no other copy is needed
             load_model(model), input_size=input_size, kernels=kernels, keep=keep, copy=False
@@ -157,13 +159,14 @@ def shrink(
             init=init,
             seed=seed,
         )
+    _check_no_example(example_input)
     with about(model):
         pretrain, _ = shrink_model(
             load_model(model),
             input_size=input_size,
             kernels=kernels,
             keep=keep,
-            init=init or "auto",
+            init="auto" if init is None else init,
             seed=seed,
             copy=False,
         )
@@ -242,9 +245,20 @@ def grow(
             "the target is a torch module and the checkpoint is an ONNX model; give the target's "
             "ONNX file, or grow the module that was trained"
         )
+    wanted = "a model of the target network, or its path"
+    instance("target", target, str | os.PathLike | onnx.ModelProto | ir.Model | None, wanted)
     with about(checkpoint, plan, target):
         grown, _, _ = grow_model(load_model(checkpoint), plan=plan, target=target, resize=resize)
         return grown if isinstance(checkpoint, ir.Model) else to_proto(grown)
+
+
+def _check_no_example(example_input: object) -> None:
+    """Raise for an example of an ONNX model's input, which some take for its size."""
+    if example_input is not None:
+        raise GraphScaleError(
+            "example_input is for torch modules; leave it out for an ONNX model, and give sizes as "
+            "input_size"
+        )
 
 
 def _is_module(model: ModelLike | torch.nn.Module | None) -> TypeIs[torch.nn.Module]:

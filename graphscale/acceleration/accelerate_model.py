@@ -22,6 +22,7 @@ import onnx_ir as ir
 from graphscale.acceleration.choose_layers import Algorithms, choose_layers, rewrite_model
 from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
 from graphscale.core import c_api
+from graphscale.core.arguments import whole_number
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model, to_proto
 from graphscale.core.node_names import forget_given_names, node_name
@@ -120,6 +121,7 @@ def accelerate_model(
     import graphscale.layers.export  # noqa: F401  what rewriting needs is said before measuring
 
     source = model.meta.get("source", "the model")
+    batch = whole_number("batch", batch, 1)
     size = InputSize.parse(input_size, fixed=False)
     if size.pretrain is not None:
         raise GraphScaleError(f"input size {input_size!r}: give one size, as in 160 or 160x128")

@@ -14,6 +14,7 @@ import torch
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import from_torch
 from graphscale.convert.weights import constant_tensor
+from graphscale.core.arguments import file_path
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model
 
@@ -39,6 +40,7 @@ def save(module: torch.nn.Module, path: str | os.PathLike | None = None) -> ir.M
         >>> graphscale.save(network, "trained.onnx")                              # doctest: +SKIP
     """
     network = _network(module)
+    file = None if path is None else file_path("path", path)
     model = network.source.model.clone()
     names = dict(network.named_parameters(remove_duplicate=False))
     names.update(network.named_buffers(remove_duplicate=False))
@@ -49,8 +51,8 @@ def save(module: torch.nn.Module, path: str | os.PathLike | None = None) -> ir.M
             value.const_value = from_torch(weight, value.const_value, name)
         elif name in nodes:
             _set_node(nodes[name], weight)
-    if path is not None:
-        save_model(model, path)
+    if file is not None:
+        save_model(model, file)
     return model
 
 

@@ -22,6 +22,7 @@ from graphscale.convert.operators import TRANSLATIONS, Translation
 from graphscale.convert.tensors import to_torch, torch_dtype
 from graphscale.convert.tracing import ProgramValue, Tracer, is_program_value
 from graphscale.convert.weights import Weights, find_weights
+from graphscale.core.arguments import whole_numbers, wrong
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
@@ -70,6 +71,10 @@ def load(
         >>> network = graphscale.load("model.onnx")                               # doctest: +SKIP
         >>> scores = network(torch.zeros(8, 3, 224, 224))                         # doctest: +SKIP
     """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise wrong("dtype", dtype, "a floating-point type of torch, such as torch.float32")
+    if input_size is not None:
+        input_size = whole_numbers("input_size", input_size, "the sizes, as (height, width)")
     return _network(model, dtype, input_size, to_torch).train()
 
 

@@ -25,7 +25,7 @@ def replacing(*paths: Path) -> Iterator[list[BinaryIO]]:
     Raises:
         GraphScaleError: a folder is missing or not writable, or the disk is full.
     """
-    paths = tuple(Path(os.path.realpath(path)) for path in paths)  # links stay links
+    paths = tuple(map(_without_links, paths))  # links stay links
     with _refusals(paths[0]), contextlib.ExitStack() as stack:
         files = [stack.enter_context(_temporary(path)) for path in paths]
         yield files
@@ -81,9 +81,16 @@ def check_regular(path: Path) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise now what `replacing` would raise later, so that no work is lost."""
-    path = Path(os.path.realpath(path))
+    path = _without_links(path)
     with _refusals(path), _temporary(path):
         pass
+
+
+def _without_links(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError as error:  # a null character, or half of a surrogate pair
+        raise GraphScaleError(f"{str(path)!r} is no path ({error}); give another") from None
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from graphscale.core.arguments import whole_number, wrong
 from graphscale.core.errors import GraphScaleError
 
 # Target kernel size -> pre-train size along an axis.
@@ -28,7 +29,9 @@ def pretrain_size(target: int, table: KernelTable | None = None) -> int:
         return table[target]
     if target in TABLE_1:
         return TABLE_1[target]
-    return min(range(1, target + 1), key=lambda size: (_cost(target, size), size))
+    ideal = target / _WANTED_RATIO  # the best size is one of the nearest two of each parity
+    sizes = range(max(1, math.floor(ideal) - 1), min(target, math.ceil(ideal) + 1) + 1)
+    return min(sizes, key=lambda size: (_cost(target, size), size))
 
 
 def pretrain_dilation(
@@ -45,11 +48,29 @@ def pretrain_dilation(
         return dilation
     spanned = (target - 1) * dilation + 1
     wanted = pretrain_size(spanned, table)
+    nearest = (wanted - 1) // (size - 1)
     # Of two equally near dilations the one that keeps the parity of the spanned size.
     return min(
-        range(1, dilation * target + 1),
+        (max(1, nearest), nearest + 1),
         key=lambda d: (abs((size - 1) * d + 1 - wanted), ((size - 1) * d + 1 - spanned) % 2),
     )
+
+
+def kernel_table(given: KernelTable | None) -> dict[int, int]:
+    """The table that a caller of shrink gave as `kernels`; empty for None.
+
+    Raises:
+        GraphScaleError: it is no mapping of positive numbers, or a second one is the larger.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise wrong("kernels", given, "a dict of target and pre-train sizes, as {3: 2, 5: 3}")
+    table = {}
+    for target, pretrain in given.items():
+        size = whole_number("kernels: a target size", target, 1)
+        table[size] = whole_number(f"kernels[{size}]", pretrain, 1, size)
+    return table
 
 
 def parse_kernel_table(text: str) -> dict[int, int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from graphscale.core.arguments import file_path, instance
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular, replacing
 from graphscale.core.json_fields import JsonError, JsonObject, entries, integer, size
@@ -240,6 +241,7 @@ class Plan:
             GraphScaleError: no plan, a plan of another format, or a field that no plan has; names
                 the field.
         """
+        instance("text", text, str | bytes, "the text that to_json returned")
         try:
             data = json.loads(text)
             if not isinstance(data, dict) or "format" not in data:
@@ -282,7 +284,7 @@ class Plan:
     def from_file(cls, path: str | os.PathLike) -> Plan:
         """The plan in a file that shrink wrote."""
         try:
-            check_regular(Path(path))
+            check_regular(file_path("path", path))
             text = Path(path).read_bytes()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -291,9 +293,13 @@ class Plan:
             ) from None
         return cls.from_json(text, str(path))
 
-    def save(self, path: str | Path) -> None:
-        """Write the plan as a file that `from_file` and the option `plan` of grow read."""
-        with replacing(Path(path)) as (file,):
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the plan as a file that `from_file` and the option `plan` of grow read.
+
+        Raises:
+            GraphScaleError: the folder is missing or not writable, or the disk is full.
+        """
+        with replacing(file_path("path", path)) as (file,):
             file.write(self.to_json().encode())
 
     @classmethod

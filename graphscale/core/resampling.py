@@ -20,6 +20,16 @@ from graphscale.core.errors import GraphScaleError
 METHODS = ("bilinear", "bicubic", "nearest", "align-corners")
 
 
+def check_method(method: object) -> None:
+    """Raise for an unknown method of interpolation, before any work.
+
+    Raises:
+        GraphScaleError: it is none of `METHODS`.
+    """
+    if not isinstance(method, str) or method not in METHODS:
+        raise GraphScaleError(f"unknown resize method {method!r}; use one of {', '.join(METHODS)}")
+
+
 @lru_cache
 def interpolation_matrix(source: int, target: int, method: str = "bilinear") -> np.ndarray:
     """Interpolation of `source` samples at `target` places, as a target×source float64 matrix.
@@ -31,8 +41,7 @@ def interpolation_matrix(source: int, target: int, method: str = "bilinear") -> 
     Raises:
         GraphScaleError: unknown `method`.
     """
-    if method not in METHODS:
-        raise GraphScaleError(f"unknown resize method {method!r}; use one of {', '.join(METHODS)}")
+    check_method(method)
     places = np.arange(target, dtype=np.float64)
     if method == "align-corners":
         at = places * ((source - 1) / (target - 1) if target > 1 else 0.0)

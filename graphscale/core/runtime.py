@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.arguments import instance
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import to_proto
 from graphscale.core.requirements import missing_package
@@ -57,7 +58,11 @@ def session(
         model = model.SerializeToString()
     elif not isinstance(model, bytes):
         model = _file(model)
-    options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
+    options = kwargs.pop("sess_options", None)
+    if options is None:
+        options = onnxruntime.SessionOptions()
+    kind = onnxruntime.SessionOptions
+    instance("sess_options", options, kind, "an onnxruntime.SessionOptions")
     if options not in _REGISTERED:
         options.register_custom_ops_library(get_library_path())
         _REGISTERED.add(options)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 
+from graphscale.core.arguments import instance
 from graphscale.core.trials import Change
 from graphscale.core.tuning import Candidates, Tuner, fastest
 from graphscale.layers import library, matrix_conv
@@ -117,6 +118,7 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
     Example:
         >>> network = graphscale.layers.accelerate(torchvision.models.vgg16())
     """
+    instance("module", module, nn.Module, "a torch module")
     network = WholeNetwork()
     for layer in module.modules():
         kind = _AUTOMATIC.get(type(layer), type(layer))

@@ -12,6 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
+from graphscale.core.arguments import real_number, whole_number, wrong
 from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
 
@@ -161,9 +162,11 @@ class CrossMapNormalization(nn.Module):
 
     def __init__(self, size: int, scale: float = 1e-4, power: float = 0.75) -> None:
         super().__init__()
-        self.size = size
-        self.scale = float(scale)
-        self.power = float(power)
+        self.size = whole_number("CrossMapNormalization: size", size, 1)
+        if self.size % 2 == 0:
+            raise wrong("CrossMapNormalization: size", size, "an odd whole number")
+        self.scale = real_number("CrossMapNormalization: scale", scale)
+        self.power = real_number("CrossMapNormalization: power", power)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x [N, C, ...]."""

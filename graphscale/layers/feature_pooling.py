@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.arguments import positive_number, whole_number
 from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
 from graphscale.layers.windows import fold
@@ -285,9 +285,9 @@ class FeatureLPPooling(nn.Module):
         self, width: int, stride: int = 1, power: float = 2.0, batch_mode: bool = True
     ) -> None:
         super().__init__()
-        self.width = width
-        self.stride = stride
-        self.power = float(power)
+        self.width = whole_number("FeatureLPPooling: width", width, 1)
+        self.stride = whole_number("FeatureLPPooling: stride", stride, 1)
+        self.power = positive_number("FeatureLPPooling: power", power)
         self.batch_mode = batch_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -318,10 +318,8 @@ class Maxout(nn.Module):
 
     def __init__(self, width: int, stride: int | None = None) -> None:
         super().__init__()
-        if width < 1:
-            raise GraphScaleError(f"Maxout: width is {width}; it must be at least 1")
-        self.width = width
-        self.stride = width if stride is None else stride
+        self.width = whole_number("Maxout: width", width, 1)
+        self.stride = self.width if stride is None else whole_number("Maxout: stride", stride, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x [N, C, ...]."""

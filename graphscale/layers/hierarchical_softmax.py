@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from graphscale.core.arguments import instance, one_of, whole_number
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers import hierarchical_softmax_decompositions as decompositions
 from graphscale.layers.autograd import (
@@ -365,20 +366,31 @@ class HierarchicalSoftmax(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise GraphScaleError(
-                f"HierarchicalSoftmax: reduction is '{reduction}'; it must be mean, sum or none"
-            )
+        one_of("HierarchicalSoftmax: reduction", reduction, ("mean", "sum", "none"))
+        in_features = whole_number("HierarchicalSoftmax: in_features", in_features, 0)
+        num_classes = whole_number("HierarchicalSoftmax: num_classes", num_classes, 1)
+        ignore_index = whole_number("HierarchicalSoftmax: ignore_index", ignore_index)
+        for name, given in (("clusters", clusters), ("frequencies", frequencies)):
+            if given is None:
+                continue
+            wanted = f"a tensor with one value per class, [{num_classes}]"
+            instance(f"HierarchicalSoftmax: {name}", given, Tensor, wanted)
+            if given.shape != (num_classes,):
+                raise GraphScaleError(
+                    f"HierarchicalSoftmax: {name} has shape {list(given.shape)}; give {wanted}"
+                )
         if clusters is None:
-            count = num_clusters or max(1, round(math.sqrt(num_classes)))
+            count = max(1, round(math.sqrt(num_classes)))
+            if num_clusters is not None:
+                name = "HierarchicalSoftmax: num_clusters"
+                count = whole_number(name, num_clusters, 1, num_classes)
             if frequencies is None:
                 clusters = balanced_clusters(num_classes, count)
             else:
                 clusters = frequency_clusters(frequencies, count)
-        if clusters.shape != (num_classes,) or clusters.dtype != torch.int64:
+        if clusters.dtype != torch.int64:
             raise GraphScaleError(
-                f"HierarchicalSoftmax: clusters or frequencies have shape {list(clusters.shape)}; "
-                f"give one value per class, [{num_classes}], clusters as int64"
+                f"HierarchicalSoftmax: clusters is of {clusters.dtype}; give torch.int64"
             )
         self.in_features = in_features
         self.num_classes = num_classes
@@ -484,8 +496,9 @@ class TopClasses(nn.Module):
 
     def __init__(self, softmax: HierarchicalSoftmax, k: int) -> None:
         super().__init__()
-        self.softmax = softmax
-        self.k = k
+        wanted = "a HierarchicalSoftmax"
+        self.softmax = instance("TopClasses: softmax", softmax, HierarchicalSoftmax, wanted)
+        self.k = whole_number("TopClasses: k", k, 1, self.softmax.num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities and classes [..., k] of x [..., D]."""

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from graphscale.core.arguments import real_number, whole_number
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
@@ -95,8 +96,8 @@ class TemporalKMaxPool(nn.Module):
 
     def __init__(self, k: int, k_dynamic: float = 0.0) -> None:
         super().__init__()
-        self.k = k
-        self.k_dynamic = float(k_dynamic)
+        self.k = whole_number("TemporalKMaxPool: k", k, 0)
+        self.k_dynamic = real_number("TemporalKMaxPool: k_dynamic", k_dynamic, 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x [N, T, D] or [T, D]."""
@@ -124,12 +125,8 @@ class GroupKMaxPool(nn.Module):
 
     def __init__(self, group: int, k: int) -> None:
         super().__init__()
-        if not 1 <= k <= group:
-            raise GraphScaleError(
-                f"GroupKMaxPool: k is {k}; it must be between 1 and the group's {group} features"
-            )
-        self.group = group
-        self.k = k
+        self.group = whole_number("GroupKMaxPool: group", group, 1)
+        self.k = whole_number("GroupKMaxPool: k", k, 1, self.group)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x [..., C], C a multiple of ``group``."""

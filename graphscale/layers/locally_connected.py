@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from graphscale.core.arguments import height_and_width, whole_number
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
@@ -177,15 +178,17 @@ class LocallyConnected(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.kernel_size = _pair(kernel_size)
-        self.stride = _pair(stride)
-        self.image_size = tuple(image_size)
+        in_channels = whole_number("LocallyConnected: in_channels", in_channels, 1)
+        out_channels = whole_number("LocallyConnected: out_channels", out_channels, 1)
+        self.kernel_size = height_and_width("LocallyConnected: kernel_size", kernel_size)
+        self.stride = height_and_width("LocallyConnected: stride", stride)
+        self.image_size = height_and_width("LocallyConnected: image_size", image_size)
         positions = []
         for size, kernel, step in zip(self.image_size, self.kernel_size, self.stride):
-            if not 1 <= kernel <= size or step < 1:
+            if kernel > size:
                 raise GraphScaleError(
-                    f"LocallyConnected: a kernel of {kernel} with stride {step} does not fit an "
-                    f"image of {size}; give a kernel of 1 to {size} and a positive stride"
+                    f"LocallyConnected: a kernel of {kernel} does not fit an image of {size}; give "
+                    f"a kernel of 1 to {size}"
                 )
             positions.append((size - kernel) // step + 1)
         empty = partial(torch.empty, device=device, dtype=dtype)
@@ -212,7 +215,3 @@ class LocallyConnected(nn.Module):
             f"{self.weight.shape[3]}, {self.weight.shape[0]}, image_size={self.image_size}, "
             f"kernel_size={self.kernel_size}, stride={self.stride}"
         )
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)

@@ -7,11 +7,13 @@ bodies, the derivatives, which may be sparse tensors, and the modules.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.arguments import positive_number, real_number, whole_number
 from graphscale.layers.autograd import register_autocast, register_derivatives, widest_type
 from graphscale.layers.operator import Operator, is_transformed
 
@@ -260,11 +262,16 @@ class LookupTable(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise GraphScaleError(
-                f"{type(self).__name__}: padding_idx is {padding_idx}; it must be an index of the "
-                f"table's {num_embeddings} rows"
-            )
+        name = type(self).__name__
+        num_embeddings = whole_number(f"{name}: num_embeddings", num_embeddings, 0)
+        embedding_dim = whole_number(f"{name}: embedding_dim", embedding_dim, 0)
+        if padding_idx is not None:
+            first, last = -num_embeddings, num_embeddings - 1
+            padding_idx = whole_number(f"{name}: padding_idx", padding_idx, first, last)
+        if max_norm is not None:
+            max_norm = real_number(f"{name}: max_norm", max_norm, 0)
+        if not (isinstance(norm_type, float) and norm_type == math.inf):
+            norm_type = positive_number(f"{name}: norm_type", norm_type)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.padding_idx = None if padding_idx is None else padding_idx % num_embeddings

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from graphscale.core.arguments import whole_number, whole_numbers
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.autograd import register_derivatives
 from graphscale.layers.operator import Operator
@@ -200,11 +201,15 @@ class OneBitDequantize(nn.Module):
 
     def __init__(self, columns: int | Sequence[int]) -> None:
         super().__init__()
-        self.shape = None if isinstance(columns, int) else tuple(columns)
-        if self.shape is None:
-            self.columns = columns
-        else:
-            self.columns = math.prod(self.shape[1:] if len(self.shape) > 1 else self.shape)
+        self.shape = None
+        if not isinstance(columns, tuple | list):
+            self.columns = whole_number("OneBitDequantize: columns", columns, 0)
+            return
+        wanted = "the number of columns, or the gradient's shape"
+        self.shape = tuple(columns)
+        if self.shape:  # not that of a single number
+            self.shape = whole_numbers("OneBitDequantize: columns", columns, wanted, 0)
+        self.columns = math.prod(self.shape[1:] if len(self.shape) > 1 else self.shape)
 
     def forward(self, words: Tensor, scales: Tensor) -> Tensor:
         """The gradient that words and scales stand for, in the scales' type."""

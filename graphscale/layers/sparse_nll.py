@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from graphscale.core.arguments import one_of
 from graphscale.core.errors import GraphScaleError
 
 
@@ -31,11 +32,8 @@ class SparseNLLCriterion(nn.Module):
 
     def __init__(self, reduction: str = "sum") -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise GraphScaleError(
-                f"SparseNLLCriterion: reduction is '{reduction}'; it must be mean, sum or none"
-            )
-        self.reduction = reduction
+        choices = ("mean", "sum", "none")
+        self.reduction = one_of("SparseNLLCriterion: reduction", reduction, choices)
 
     def forward(self, log_prob: Tensor, index: Tensor, probability: Tensor) -> Tensor:
         """The loss of log_prob [N, C] for the target's classes and probabilities [N, K]."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.arguments import whole_number
 from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
@@ -180,26 +180,17 @@ class TemporalConv(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        sizes = {
-            "in_features": in_features,
-            "out_features": out_features,
-            "kernel_size": kernel_size,
-            "stride": stride,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise GraphScaleError(f"TemporalConv: {name} is {value}; it must be at least 1")
-        self.in_features = in_features
-        self.out_features = out_features
-        self.kernel_size = kernel_size
-        self.stride = stride
+        self.in_features = whole_number("TemporalConv: in_features", in_features, 1)
+        self.out_features = whole_number("TemporalConv: out_features", out_features, 1)
+        self.kernel_size = whole_number("TemporalConv: kernel_size", kernel_size, 1)
+        self.stride = whole_number("TemporalConv: stride", stride, 1)
         self.features_first = features_first
         # Memory holds [out, kernel, in], as the C++ kernel reads it; the parameter is a view of it
         # in Conv1d's shape [out, in, kernel].
         empty = partial(torch.empty, device=device, dtype=dtype)
-        stored = empty(out_features, kernel_size, in_features)
+        stored = empty(self.out_features, self.kernel_size, self.in_features)
         self.weight = nn.Parameter(stored.permute(0, 2, 1))
-        self.bias = nn.Parameter(empty(out_features)) if bias else None
+        self.bias = nn.Parameter(empty(self.out_features)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

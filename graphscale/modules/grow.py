@@ -20,7 +20,7 @@ from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike
 from graphscale.core.plan import DERIVED_KINDS, Plan, WeightPlan
-from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.resampling import check_method
 from graphscale.core.skeleton import restore
 from graphscale.modules.check_image_size import forget_image_size
 from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
@@ -66,7 +66,7 @@ def grow_module(
         GraphScaleError: there is neither a plan nor a target, the module is not the plan's
             pre-train network, or a trained weight has no place in the target.
     """
-    interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
+    check_method(resize)
     module = unwrapped(module)
     plan = Plan.given(plan) or Plan.given(getattr(module, "graphscale_plan", None))
     if isinstance(module, Network):

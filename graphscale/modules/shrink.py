@@ -25,8 +25,9 @@ from graphscale.convert.exporter import save
 from graphscale.convert.importer import load, load_structure
 from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
+from graphscale.core.arguments import texts
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.kernel_sizes import KernelTable
+from graphscale.core.kernel_sizes import KernelTable, kernel_table
 from graphscale.core.plan import DERIVED_KINDS, Plan
 from graphscale.modules.check_image_size import check_image_size, forget_image_size
 from graphscale.modules.computed_weights import (
@@ -62,7 +63,7 @@ from graphscale.modules.why_outputs_differ import why_outputs_differ
 from graphscale.passes.graph.fixed_weights import is_fixed
 from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size
 from graphscale.rescaling.plan import plan_model
-from graphscale.rescaling.shrink import shrink_model
+from graphscale.rescaling.shrink import check_initialization, shrink_model
 
 _BATCH = 2  # images on which the shrunk module is compared with its graph
 _Mode = Callable[[nn.Module], nn.Module]
@@ -125,14 +126,15 @@ def shrink_module(
         GraphScaleError: torch cannot export the module, or the graph cannot be rescaled.
     """
     module = unwrapped(module)
-    options = {"input_size": input_size, "kernels": kernels, "keep": keep}
-    options |= {"init": init or "auto", "seed": seed}
+    init = "auto" if init is None else init
+    check_initialization(init, seed)
+    options = _checked(input_size, kernels, keep) | {"init": init, "seed": seed}
     if isinstance(module, Network):
         return _shrink_network(module, options)
     example = Example(example_input)
     with _named_for_modules():
         if any(tensor.is_meta for tensor in tensors_of(module).values()):
-            options["init"] = init or "resize"
+            options["init"] = "resize" if init == "auto" else init
             return _shrink(_materialized(module), _on_cpu(example), options).to("meta")
         return _shrink(module, example, options)
 
@@ -148,6 +150,7 @@ def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
         GraphScaleError: as `shrink_module` does.
     """
     module = unwrapped(module)
+    options = _checked(**options)
     if isinstance(module, Network):
         return plan_model(save(module), **options)
     example = _on_cpu(Example(example_input))
@@ -165,6 +168,15 @@ def plan_module(module: nn.Module, example_input: Any, **options: Any) -> Plan:
 
     with _named_for_modules():
         return plan(parts=True)
+
+
+def _checked(
+    input_size: Size = None, kernels: KernelTable | None = None, keep: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Options of shrink; a wrong one is an error before any attempt with these or others."""
+    InputSize.parse(input_size, fixed=True)
+    kernels, keep = kernel_table(kernels), texts("keep", keep)
+    return {"input_size": input_size, "kernels": kernels, "keep": keep}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.core.plan import METADATA_KEY, Plan
-from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.resampling import check_method
 from graphscale.core.skeleton import restore
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.grow.grow_graph import Growth, grow_graph
@@ -39,7 +39,7 @@ def grow_model(
     Raises:
         GraphScaleError: there is no plan, or the checkpoint is of another network.
     """
-    interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
+    check_method(resize)
     plan = _find_plan(checkpoint, plan, target)
     normalize(checkpoint)
     check_numbers(checkpoint)
@@ -99,6 +99,7 @@ def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:
         for name, shape in given.items()
         if len(shape) > 2 and len(own.get(name, ())) == len(shape)
         for before, after in zip(own[name][2:], shape[2:])
+        if 1 <= after <= before
     }
     kept = [name for name, shape in given.items() if len(shape) > 2 and own.get(name) == shape]
     size = InputSize(pretrain=tuple(sizes)) if sizes else None

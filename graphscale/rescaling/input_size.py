@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from graphscale.core.arguments import whole_numbers
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.spatial.analyze import spatial_positions
@@ -33,10 +34,9 @@ class InputSize:
         """
         if given is None or isinstance(given, InputSize):
             return given or cls()
-        if isinstance(given, int):
-            given = (given,)
-        if isinstance(given, tuple | list):
-            sizes = [tuple(int(size) for size in given)]
+        if not isinstance(given, str):
+            wanted = "160, (160, 128), '160x128' or '224:160'"
+            sizes = [whole_numbers("input_size", given, wanted)]
         else:
             if not re.fullmatch(r"\d{1,9}(x\d{1,9})*(:\d{1,9}(x\d{1,9})*)?", given):
                 raise GraphScaleError(
@@ -44,8 +44,8 @@ class InputSize:
                     "as in 160, 160x128 or 224:160"
                 )
             sizes = [tuple(map(int, part.split("x"))) for part in given.split(":")]
-        if any(size < 1 for part in sizes for size in part):
-            raise GraphScaleError(f"input size {given!r}: give sizes of at least one pixel")
+            if any(size < 1 for part in sizes for size in part):
+                raise GraphScaleError(f"input size {given!r}: give sizes of at least one pixel")
         if len(sizes) == 2:
             return cls(*sizes)
         return cls(pretrain=sizes[0]) if fixed else cls(target=sizes[0])

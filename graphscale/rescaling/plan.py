@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.arguments import texts
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.kernel_sizes import KernelTable
+from graphscale.core.kernel_sizes import KernelTable, kernel_table
 from graphscale.core.node_names import forget_given_names
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resize_weights import shrink_tensor
@@ -80,6 +81,7 @@ def plan_model(
     copy: bool = True,
 ) -> Plan:
     """Plan what `shrink_model` would do to `model`; arguments and errors as there."""
+    kernels, keep = kernel_table(kernels), texts("keep", keep)
     _, plan = derive(prepare(model, input_size, copy), kernels, keep)
     return plan
 

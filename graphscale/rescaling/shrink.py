@@ -6,12 +6,14 @@ which are the target's resized or fresh ones, and the plan that leads back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from graphscale.core.arguments import texts, whole_number
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.kernel_sizes import KernelTable
+from graphscale.core.kernel_sizes import KernelTable, kernel_table
 from graphscale.core.plan import Plan
 from graphscale.passes.shrink.initialize import initialize, is_trained
 from graphscale.rescaling.check_numbers import check_numbers
@@ -19,6 +21,17 @@ from graphscale.rescaling.input_size import Size
 from graphscale.rescaling.plan import derive, prepare
 
 INITIALIZATIONS = ("auto", "resize", "fresh")
+
+
+def check_initialization(init: object, seed: object) -> None:
+    """Raise for an unknown way to make weights, or a seed that is none.
+
+    Raises:
+        GraphScaleError: names the argument.
+    """
+    if not isinstance(init, str) or init not in INITIALIZATIONS:
+        raise GraphScaleError(f"unknown initialisation {init!r}; use resize or fresh")
+    whole_number("seed", seed, 0, math.inf)
 
 
 def shrink_model(
@@ -52,8 +65,8 @@ def shrink_model(
     Raises:
         GraphScaleError: the model cannot be rescaled, or a weight holds NaN; says what to do.
     """
-    if init not in INITIALIZATIONS:
-        raise GraphScaleError(f"unknown initialisation {init!r}; use resize or fresh")
+    kernels, keep = kernel_table(kernels), texts("keep", keep)
+    check_initialization(init, seed)
     target = prepare(model, input_size, copy)
     check_numbers(target.model)
     untrained = init == "auto" and not is_trained(target.model)

@@ -19,9 +19,10 @@ from torch.optim import Optimizer
 from graphscale.convert.exporter import save
 from graphscale.convert.importer import load
 from graphscale.convert.network import Network
+from graphscale.core.arguments import instance, one_of
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
-from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.resampling import check_method
 from graphscale.core.skeleton import restore
 from graphscale.distributed import PipelineParallel
 from graphscale.modules.check_image_size import copy_image_size, forget_image_size
@@ -113,17 +114,16 @@ def grow_(
         >>> module[0].kernel_size
         (7, 7)
     """
-    for value, known, what in (
-        (optimizer_state, OPTIMIZER_STATES, "optimizer_state"),
-        (amplitude, AMPLITUDES, "amplitude"),
-    ):
-        if value not in known:
-            raise GraphScaleError(f"unknown {what} {value!r}; use {' or '.join(known)}")
-    interpolation_matrix(1, 1, resize)  # an unknown method is an error before any work
+    instance("module", module, nn.Module, "the torch module that shrink returned")
+    one_of("optimizer_state", optimizer_state, OPTIMIZER_STATES)
+    one_of("amplitude", amplitude, AMPLITUDES)
+    if to is not None:
+        instance("to", to, GrowthStage, "a stage of GrowthStages, such as stages.later[0]")
+    check_method(resize)
     plan = Plan.given(plan)
     inner = unwrapped(module) if plan is not None else pretrain_part(module)
     plan = plan or inner.graphscale_plan
-    chosen = [plain_optimizer(each) for each in _each(optimizers, Optimizer)]
+    chosen = [plain_optimizer(each) for each in optimizers_of(optimizers)]
     copies = copies_of(inner, averages)
     wrappers = parallel_wrappers(inner, module)
     maps = growth_maps(plan, resize, None if to is None else to.plan)
@@ -134,6 +134,18 @@ def grow_(
     for wrapper in wrappers:
         renew(wrapper)
     return module
+
+
+def optimizers_of(given: object) -> list:
+    """One optimizer or several, as a list; wrappers of torch's optimizers count as optimizers.
+
+    Raises:
+        GraphScaleError: one of them is no optimizer, or one whose state cannot grow.
+    """
+    optimizers = list(_each(given, Optimizer))
+    for each in optimizers:
+        plain_optimizer(each)
+    return optimizers
 
 
 def copies_of(module: nn.Module, averages: nn.Module | Iterable[nn.Module]) -> list[nn.Module]:
@@ -172,9 +184,10 @@ class _Growth:
 
 def _each(given: object, kind: type) -> Sequence:
     """One object or several, as a list."""
-    if isinstance(given, kind) or not isinstance(given, Iterable):
+    try:
+        return [given] if isinstance(given, kind) else list(given)
+    except TypeError:  # it is no collection
         return [given]
-    return list(given)
 
 
 def pretrain_part(module: nn.Module) -> nn.Module:
@@ -183,6 +196,7 @@ def pretrain_part(module: nn.Module) -> nn.Module:
     Raises:
         GraphScaleError: no part carries a plan, or several do, or the layers are split by stage.
     """
+    instance("module", module, nn.Module, "the torch module that shrink returned")
     if any(isinstance(part, PipelineParallel) for part in module.modules()):
         raise GraphScaleError(
             "PipelineParallel: a network whose layers are split by stage cannot grow in place; "

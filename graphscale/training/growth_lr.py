@@ -14,7 +14,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.arguments import instance, one_of, real_number, whole_number, wrong
 from graphscale.training.growth_schedule import GrowthSchedule
 from graphscale.training.optimizer_state import plain_optimizer
 
@@ -47,7 +47,7 @@ class GrowthLR(LRScheduler):
         warmup: For how many units after each growth the rate rises linearly to its height.
 
     Raises:
-        GraphScaleError: an unknown `after` or `decay`.
+        GraphScaleError: an argument is none that is named here.
 
     Example:
         >>> import torch, graphscale
@@ -78,17 +78,17 @@ class GrowthLR(LRScheduler):
         warmup: int = 0,
     ) -> None:
         # LRScheduler's own __init__ is not called: it would step the rate and wrap the optimizer.
-        if after not in ("scheduled", "restart"):
-            raise GraphScaleError(f"unknown after {after!r}; use scheduled or restart")
-        if isinstance(decay, str) and decay not in DECAYS:
-            raise GraphScaleError(f"unknown decay {decay!r}; use one of {', '.join(DECAYS)}")
-        self.schedule = schedule
+        self.schedule = instance("schedule", schedule, GrowthSchedule, "a GrowthSchedule")
         self.optimizer = plain_optimizer(optimizer)
+        if not (scheduler is None or hasattr(scheduler, "step")):
+            raise wrong("scheduler", scheduler, "a learning rate scheduler of torch or timm")
         self.scheduler = scheduler
-        self.after = after
-        self.height = height
-        self.decay: Decay = DECAYS[decay] if isinstance(decay, str) else decay
-        self.warmup = warmup
+        self.after = one_of("after", after, ("scheduled", "restart"))
+        self.height = real_number("height", height, 0)
+        if not callable(decay):
+            decay = DECAYS[one_of("decay", decay, tuple(DECAYS))]
+        self.decay: Decay = decay
+        self.warmup = whole_number("warmup", warmup, 0)
         groups = self.optimizer.param_groups
         self.base_lrs = [float(group.get("initial_lr", group["lr"])) for group in groups]
         self.last_epoch = 0

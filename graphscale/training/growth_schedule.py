@@ -8,15 +8,23 @@ and resumed. The learning rate is set by `GrowthLR`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 from torch import nn
 
+from graphscale.core.arguments import (
+    instance,
+    real_number,
+    whole_number,
+    whole_numbers,
+    wrong,
+)
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
-from graphscale.training.grow_in_place import copies_of, grow_, pretrain_part
+from graphscale.training.grow_in_place import copies_of, grow_, optimizers_of, pretrain_part
 from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.image_size import ResizeInputs, SharedImageSize
 
@@ -35,8 +43,17 @@ class BeforeDrop:
     units: int = 1
 
     def position(self) -> int:
-        """The number of units after which to grow."""
-        return min(getattr(self.milestones, "milestones", self.milestones)) - self.units
+        """The number of units after which to grow.
+
+        Raises:
+            GraphScaleError: `milestones` or `units` are no whole numbers.
+        """
+        given = self.milestones
+        if hasattr(given, "milestones"):
+            given = list(given.milestones)
+        wanted = "the units after which the rate drops, or a scheduler that has milestones"
+        first = min(whole_numbers("BeforeDrop: milestones", given, wanted, 0))
+        return first - whole_number("BeforeDrop: units", self.units, 0)
 
 
 @dataclass(frozen=True)
@@ -126,16 +143,19 @@ class GrowthSchedule:
     ) -> None:
         self.module = pretrain_part(module)
         plan = self.module.graphscale_plan
-        self.total = total
-        self.optimizers = optimizers
+        self.total = whole_number("total", total, 1)
+        self.optimizers = optimizers_of(optimizers)
         self.averages = averages
-        self.later = list(later)
-        self.extra_until_drop = extra_until_drop
+        self.later = _stages(later)
+        self.extra_until_drop = whole_number("extra_until_drop", extra_until_drop, 0)
         self.higher_is_better = higher_is_better
+        if shared_size is not None:
+            instance("shared_size", shared_size, SharedImageSize, "a SharedImageSize")
         self.shared_size = shared_size
         self.options = options
-        given = list(grow_at) if isinstance(grow_at, Sequence) else [grow_at]
-        self._when = [_position(each, total) for each in given]
+        several = isinstance(grow_at, Sequence) and not isinstance(grow_at, str | bytes)
+        given = list(grow_at) if several else [grow_at]
+        self._when = [_position(each, self.total) for each in given]
         self._check()
         self._sizes = [_sizes(each)[0] for each in (plan, *(s.plan for s in self.later))]
         self._sizes.append(_sizes(plan)[1])
@@ -196,7 +216,7 @@ class GrowthSchedule:
             self.extra += 1
         self.position += 1
         if score is not None:
-            self._note(float(score))
+            self._note(_score(score))
         if self.extra >= self.extra_until_drop:
             self.holding = False
         if not self.grown and self._is_time():
@@ -245,8 +265,10 @@ class GrowthSchedule:
         the optimizers' state fit.
 
         Raises:
-            GraphScaleError: the module has grown more often than the state says.
+            GraphScaleError: the state is no schedule's, or the module has grown more often than it
+                says.
         """
+        _check_state(state, len(self._when))
         if len(self.grown_at) > len(state["grown_at"]):
             raise GraphScaleError(
                 "the module has grown further than this state; load it into the module that shrink "
@@ -290,7 +312,8 @@ class GrowthSchedule:
         sign = 1.0 if self.higher_is_better else -1.0
         when = None if self.grown else self._when[len(self.grown_at)]
         delta = when.min_delta if isinstance(when, Plateau) else 0.0
-        if self._best is None or sign * (score - self._best) > delta:
+        improved = self._best is None or sign * (score - self._best) > delta
+        if improved and not math.isnan(score):
             self._best = score
             self._scores_since_best = 0
         else:
@@ -315,10 +338,46 @@ class GrowthSchedule:
 def _position(when: When, total: int) -> int | Plateau:
     """The number of units after which to grow; a Plateau stays one, since its time is unknown."""
     if isinstance(when, Plateau):
+        whole_number("Plateau: patience", when.patience, 1)
+        real_number("Plateau: min_delta", when.min_delta, 0)
+        real_number("Plateau: latest", when.latest, 0, 1)
         return when
     if isinstance(when, BeforeDrop):
         return when.position()
-    return round(when * total) if isinstance(when, float) else when
+    if isinstance(when, SupportsIndex):
+        return whole_number("grow_at", when)
+    if not isinstance(when, SupportsFloat):
+        raise wrong("grow_at", when, "a number of units, a share, a BeforeDrop or a Plateau")
+    return round(real_number("grow_at", when) * total)
+
+
+def _stages(later: Sequence[GrowthStage]) -> list[GrowthStage]:
+    wanted = "the list `later` of a GrowthStages"
+    try:
+        return [instance("later", each, GrowthStage, wanted) for each in later]
+    except TypeError:  # it is no collection
+        raise wrong("later", later, wanted) from None
+
+
+def _score(score: Any) -> float:
+    """A validation score as a number; NaN, of a training that diverges, is no better one."""
+    try:
+        return float(score)
+    except (TypeError, ValueError):
+        raise wrong("score", score, "the validation score as a number, or None") from None
+
+
+def _check_state(state: Any, growths: int) -> None:
+    """Raise where `state` is not what `GrowthSchedule.state_dict` returned."""
+    keys = {"position", "extra", "grown_at", "holding", "best", "last", "scores_since_best"}
+    if not isinstance(state, Mapping) or not keys <= state.keys():
+        raise wrong("state", state, "what the state_dict of a GrowthSchedule returned")
+    whole_numbers("state['grown_at']", [0, *state["grown_at"]], "the units of growth", 0)
+    if len(state["grown_at"]) > growths:
+        raise GraphScaleError(
+            f"the state is of a schedule with {len(state['grown_at'])} times of growth or more, "
+            f"this one has {growths}; make the schedule as the training that is resumed did"
+        )
 
 
 def _sizes(plan: Plan) -> tuple[tuple[int, int], tuple[int, int]]:

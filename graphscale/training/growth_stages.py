@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from graphscale.convert.network import Network
+from graphscale.core.arguments import instance, whole_number, whole_numbers, wrong
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
 from graphscale.modules.edit_layers import CropOutput, PadInput
@@ -23,6 +24,7 @@ from graphscale.modules.own_padding import follow_own_padding
 from graphscale.modules.shrink import shrink_module
 from graphscale.training.recipes import recipe
 
+_OPTIONS = ("input_size", "kernels", "keep", "init", "seed")  # of shrink
 # The modules of torch that define layers whose sizes a plan may change, and the only private
 # attribute of such layers that depends on a size.
 _SIZED = tuple(
@@ -107,6 +109,11 @@ class GrowthStages:
                 units; or as for the class.
         """
         chosen = recipe(name)
+        instance("target", target, nn.Module, "a torch module")
+        instance("example_input", example_input, torch.Tensor, "a tensor (N, C, H, W)")
+        units = whole_number("units", units, 1)
+        if len(milestones):
+            milestones = whole_numbers("milestones", milestones, "units after which the rate drops")
         if len(chosen.stages) == 1:
             raise GraphScaleError(
                 f"recipe {name!r} trains the target alone and has no growth; give another recipe"
@@ -122,10 +129,21 @@ class GrowthStages:
     def __init__(
         self, target: nn.Module, example_input: Any, options: Sequence[Mapping[str, Any]]
     ) -> None:
+        wanted = "a list with the options of shrink for each stage, as [{'input_size': 48}]"
+        if isinstance(options, Mapping) or not isinstance(options, Sequence):
+            raise wrong("GrowthStages: options", options, wanted)
         if not options:
             raise GraphScaleError(
                 "GrowthStages: no stage is given; give options of shrink for each"
             )
+        instance("GrowthStages: target", target, nn.Module, "a torch module")
+        for each in options:
+            instance("GrowthStages: options", each, Mapping, wanted)
+            unknown = [key for key in each if key not in _OPTIONS]
+            if unknown:
+                raise wrong(
+                    "GrowthStages: a key of options", unknown[0], f"one of {', '.join(_OPTIONS)}"
+                )
         modules = [shrink_module(target, example_input, **each) for each in options]
         for each in modules:
             if len(modules) > 1 and isinstance(each, Network):

@@ -13,7 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graphscale.core.arguments import height_and_width, instance, one_of
 from graphscale.core.errors import GraphScaleError
+
+_MODES = ("bilinear", "bicubic", "nearest")
 
 
 def resize_batch(
@@ -31,7 +34,7 @@ def resize_batch(
         The resized images; `images` itself if it has the size already.
 
     Raises:
-        GraphScaleError: the tensor does not have four dimensions.
+        GraphScaleError: `images` is no tensor of four dimensions, or `size` or `mode` is none.
 
     Example:
         >>> import torch
@@ -39,12 +42,14 @@ def resize_batch(
         >>> resize_batch(torch.rand(8, 3, 64, 64), 48).shape
         torch.Size([8, 3, 48, 48])
     """
+    instance("images", images, torch.Tensor, "a tensor (N, C, H, W)")
+    one_of("mode", mode, _MODES)
+    height_width = height_and_width("size", size)
     if images.ndim != 4:
         raise GraphScaleError(
             f"resize_batch takes images (N, C, H, W), not a tensor of shape {list(images.shape)}; "
             "resize the network's inputs yourself to the schedule's image_size"
         )
-    height_width = (size, size) if isinstance(size, int) else tuple(size)
     if tuple(images.shape[2:]) == height_width:
         return images
     if mode == "nearest":
@@ -70,7 +75,7 @@ class ResizeInputs:
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
+        self.size = height_and_width("size", size)
 
     def __call__(self, module: nn.Module, inputs: tuple) -> tuple:
         """The module's arguments, the first one resized."""
@@ -109,7 +114,7 @@ class SharedImageSize:
 
     def set(self, size: int | Sequence[int]) -> None:
         """Set the size, for every process."""
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = height_and_width("size", size)
         self._word[0] = height << 32 | width
 
     @property

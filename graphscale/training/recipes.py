@@ -146,6 +146,6 @@ def recipe(name: str) -> Recipe:
     Raises:
         GraphScaleError: there is no such recipe; lists those that exist.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise GraphScaleError(f"unknown recipe {name!r}; use one of {', '.join(RECIPES)}")
     return RECIPES[name]

@@ -1,5 +1,7 @@
 """Pre-train sizes of kernels: the paper's Table 1, the rule for others, dilation, user tables."""
 
+import math
+
 import pytest
 
 from graphscale.core.errors import GraphScaleError
@@ -47,6 +49,18 @@ def test_dilated_kernels_are_scaled_by_their_effective_size(target: int, dilatio
     assert reached <= effective
     # No dilation comes nearer than half a step.
     assert abs(reached - wanted) <= (size - 1) / 2
+
+
+def test_no_other_size_is_better_and_huge_ones_take_no_time() -> None:
+    for target in range(1, 200):
+        costs = {
+            size: abs(math.log(target / size / 1.5)) + 0.16 * ((target - size) % 2)
+            for size in range(1, target + 1)
+        }
+        if target not in (1, 3, 5, 7, 11):  # of the paper's table
+            assert pretrain_size(target) == min(costs, key=costs.get)
+    assert pretrain_size(3 * 2**40) == 2**41
+    assert pretrain_dilation(3, 3 * 2**40, 2) == 2**42
 
 
 def test_kept_kernels_keep_their_dilation() -> None:

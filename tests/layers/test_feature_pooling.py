@@ -134,7 +134,7 @@ def test_wrong_arguments():
         FeatureLPPooling(2, 1, -1.0)(x)
     with pytest.raises(GraphScaleError, match="stride is 0"):
         Maxout(2, 0)(x)
-    with pytest.raises(GraphScaleError, match="size is 4; it must be odd"):
+    with pytest.raises(GraphScaleError, match="size is 4; give an odd whole number"):
         CrossMapNormalization(4)(x)
     with pytest.raises(GraphScaleError, match="at least 2"):
         CrossMapNormalization(3)(x[0])

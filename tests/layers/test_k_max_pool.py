@@ -53,7 +53,7 @@ def test_wrong_arguments():
         TemporalKMaxPool(5)(torch.randn(2, 4, 3))
     with pytest.raises(GraphScaleError, match=r"k_dynamic is 1\.5"):
         TemporalKMaxPool(1, 1.5)(torch.randn(2, 4, 3))
-    with pytest.raises(GraphScaleError, match="between 1 and the group's 2"):
+    with pytest.raises(GraphScaleError, match="k is 3; give a whole number from 1 to 2"):
         GroupKMaxPool(2, 3)
     with pytest.raises(GraphScaleError, match="multiple of 3"):
         GroupKMaxPool(3, 1)(torch.randn(2, 4))

@@ -439,8 +439,8 @@ def test_errors_name_what_to_do() -> None:
         ({"optimizers": [module]}, "is no torch optimizer"),
         ({"averages": nn.Linear(1, 1)}, "holds no Small"),
         ({"averages": target()}, r"'first.weight' of shape \[8, 3, 5, 5\]"),
-        ({"optimizer_state": "keep"}, "unknown optimizer_state"),
-        ({"amplitude": "sum"}, "unknown amplitude"),
+        ({"optimizer_state": "keep"}, "optimizer_state is 'keep'; give resize or reset"),
+        ({"amplitude": "sum"}, "amplitude is 'sum'; give response or norm"),
         ({"resize": "best"}, "resize method"),
     ):
         with pytest.raises(graphscale.GraphScaleError, match=text):

@@ -112,6 +112,9 @@ def test_unknown_names() -> None:
     module = shrunk()
     optimizer = torch.optim.SGD(module.parameters())
     schedule = GrowthSchedule(module, total=4, grow_at=2)
-    for options in ({"after": "later"}, {"decay": "fast"}):
-        with pytest.raises(graphscale.GraphScaleError, match="unknown"):
+    for options, text in (
+        ({"after": "later"}, "after is 'later'; give scheduled or restart"),
+        ({"decay": "fast"}, "decay is 'fast'; give constant, linear, cosine or steps"),
+    ):
+        with pytest.raises(graphscale.GraphScaleError, match=text):
             GrowthLR(schedule, optimizer, **options)

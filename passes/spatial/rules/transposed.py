@@ -47,8 +47,11 @@ class TransposedWindow(KernelParameters):
         # A kernel that spans less needs less to be cut: the target's cut times `scale` is ideal.
         scale = (self.span - 1) / (given.span - 1) if given.span > 1 else 1.0
         for out in wanted:
-            for extra in range(max(self.stride, 1)):
-                total = self.stride * (size - 1) + extra + self.span - out
+            uncut = self.stride * (size - 1) + self.span
+            # Of every output_padding those by which neither side is cut by more than the span.
+            first, last = max(0, out - uncut), min(self.stride - 1, out - uncut + 2 * self.span)
+            for extra in range(first, max(first, last) + 1):
+                total = uncut + extra - out
                 for begin in {total // 2, total - total // 2, total // 2 - 1, total // 2 + 1}:
                     end = total - begin
                     if min(begin, end) < 0 or max(begin, end) > self.span:

@@ -39,6 +39,7 @@ from graphscale.passes.spatial.rewriter import Rewriter
 # target has several pixels, that costs more than a size of a pixel more than is due.
 _COVER_COST = 0.5
 _CROP_COST = 50.0  # per pixel: negative padding needs a Pad before the operator
+_MAX_REACH = 1024  # totals of padding that are tried on each side of the exact one
 
 
 @dataclass(frozen=True)
@@ -81,20 +82,23 @@ class Window(KernelParameters):
         # A kernel that spans less needs less padding: the target's padding times `scale` is ideal.
         scale = (self.span - 1) / (given.span - 1) if given.span > 1 else 1.0
         natural = (given.begin - given.end) // 2  # the target's own inequality
+        # A window must not lie in the padding alone, unless it does in the target.
+        most = max(self.span, given.begin + 1, given.end + 1) - 1
+        # Strides larger than a padded map are all alike.
+        reach = min(self.stride, size + 2 * most, _MAX_REACH)
         seen = set()
         for out in wanted:
             # With `exact` padding the last window ends at the last pixel. With a stride, up to
             # stride - 1 pixels more, or with ceil_mode less, give the same size.
             exact = (out - 1) * self.stride + self.span - size
-            for total in range(exact - self.stride + 1, exact + self.stride):
+            for total in range(exact - reach + 1, exact + reach):
                 half = total // 2
                 for begin in {half, total - half, half + natural, half - 1, half + 1}:
                     window = replace(self, begin=begin, end=total - begin)
                     if window in seen:
                         continue
                     seen.add(window)
-                    # A window must not lie in the padding alone, unless it does in the target.
-                    if max(begin, total - begin) >= max(self.span, given.begin + 1, given.end + 1):
+                    if max(begin, total - begin) > most:
                         continue
                     if window.last_starts_in_padding(size):
                         continue

@@ -68,6 +68,14 @@ def test_options_of_a_kernel_of_two_taps() -> None:
     assert cheapest[20][2] == pytest.approx(0.3 + 1.0)
 
 
+def test_a_stride_beyond_every_map_takes_no_time() -> None:
+    target = Change(Window(5, 2**62, 1, 2, 2), 64, 1)
+    options = list(Window(3, 2**62, 1, 2, 2).options(target, 46, frozenset({1})))
+    cheapest = min(options, key=lambda option: option.cost)
+    assert (cheapest.parameters.begin, cheapest.parameters.end) == (1, 1)
+    assert Window(3, 2**62, 1, 1, 1).output(46) == 1
+
+
 def test_a_dilated_convolution_keeps_the_ratio_of_what_it_spans() -> None:
     nodes = "y = Conv <pads=[4,4,4,4], dilations=[4,4]> (x, w)"
     pretrain = graphscale.shrink(graph(nodes, w=(2, 3, 3, 3)), init="resize")
