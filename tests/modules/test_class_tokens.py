@@ -41,7 +41,8 @@ class Transformer(nn.Module):
         grid = grid.reshape(1, *self.patches.grid_size, -1).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, x.shape[1:3], mode="bilinear")
         positions = torch.cat([token, grid.permute(0, 2, 3, 1).reshape(1, -1, 6)], dim=1)
-        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x.flatten(1, 2)], dim=1) + positions
+        tokens = self.cls_token.expand(x.shape[0], -1, -1)
+        x = torch.cat([tokens, x.flatten(1, 2)], dim=1) + positions
         scores = (x @ x.transpose(1, 2)).softmax(-1)
         return self.head((scores @ x)[:, 0])
 
