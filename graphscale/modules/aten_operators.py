@@ -377,6 +377,25 @@ def _upsample_bilinear(
     return _resize(graph, x, sizes, scales, mode="linear", coordinate_transformation_mode=points)
 
 
+@_translates(_ATEN.upsample_bicubic2d.vec)
+def _upsample_bicubic(
+    graph: ProgramGraph, x: ir.Value, sizes: Any, corners: bool, scales: Any
+) -> ir.Value:
+    options = {"mode": "cubic", "cubic_coeff_a": -0.75}
+    options["coordinate_transformation_mode"] = "align_corners" if corners else "pytorch_half_pixel"
+    return _resize(graph, x, sizes, scales, **options)
+
+
+@_translates(_ATEN._upsample_bilinear2d_aa.vec, _ATEN._upsample_bicubic2d_aa.vec)
+def _upsample_without_aliases(
+    graph: ProgramGraph, x: ir.Value, sizes: Any, corners: bool, scales: Any
+) -> ir.Value:
+    _require(not corners)
+    cubic = graph.call.target is _ATEN._upsample_bicubic2d_aa.vec
+    options = {"mode": "cubic", "cubic_coeff_a": -0.5} if cubic else {"mode": "linear"}
+    return _resize(graph, x, sizes, scales, antialias=1, exclude_outside=1, **options)
+
+
 # --- reductions -----------------------------------------------------------------------------------
 
 

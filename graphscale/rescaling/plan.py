@@ -32,6 +32,7 @@ from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.split_constants import MergeConstants, SplitConstants
 from graphscale.passes.normalize.unroll_loops import UnrollLoops
+from graphscale.passes.normalize.whole_tables import WholeTables
 from graphscale.passes.shrink.choose_input import choose_input
 from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
@@ -111,6 +112,7 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     SelectBranches()(model)
     UnrollLoops()(model)
     GatherRolls(shapes)(model)
+    WholeTables(shapes)(model)
     split = SplitConstants()
     split(model)
     return Target(model, size, shapes, resolved_ifs, folded, skeleton, split.copies)

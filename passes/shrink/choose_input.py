@@ -10,6 +10,7 @@ from math import gcd, lcm
 from graphscale.passes.shrink.choose_kernels import ChosenKernels
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.dimensions import SpatialSize
+from graphscale.passes.spatial.mapping import KernelParameters
 
 _USUAL_RATIO = 1.5  # where no kernel is scaled; the ratios of the paper's kernels are near it
 _TOLERANCE = 0.075  # how far a size that divides well may be from the ideal one
@@ -26,16 +27,34 @@ def choose_input(
     target's size, or else of a half of it, and so on. 224 with 3×3 kernels becomes 160, which can
     be halved five times, rather than 149.
 
+    Where the first convolution cuts the image into patches, these fill the pre-train image, too.
+
     With `divides`, the total stride divides the size without a remainder, however far that is from
     the ratio: 256 with five strides and blocks of two pixels behind them becomes 192, not 160.
     """
-    needed = analysis.divisor(size)
+    patches = _patches(analysis, size)
+    needed = lcm(analysis.divisor(size), patches)
     pixels = _choose(analysis, kernels, size)
     if divides:
-        target, pretrain = _first_kernel(analysis, kernels, size.axis)
         needed = lcm(needed, gcd(size.target, _total_stride(analysis, size.axis)))
+    if divides or pixels % patches:
+        target, pretrain = _first_kernel(analysis, kernels, size.axis)
         pixels = size.target * pretrain / target
     return max(1, round(pixels / needed)) * needed
+
+
+def _patches(analysis: SpatialAnalysis, size: SpatialSize) -> int:
+    """The number that a size must be a multiple of for readers that cut it into whole patches.
+
+    A convolution whose kernel is its stride would leave the pixels of a last part of a patch out.
+    """
+    windows = [mapping.target for mapping in analysis.consumers.get(size, ())]
+    strides = [
+        each.stride
+        for each in windows
+        if isinstance(each, KernelParameters) and each.kernel == each.stride
+    ]
+    return lcm(*(stride for stride in strides if size.target % stride == 0))
 
 
 def _choose(analysis: SpatialAnalysis, kernels: ChosenKernels, size: SpatialSize) -> int:

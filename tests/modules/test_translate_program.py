@@ -125,6 +125,10 @@ MOVES = [
     lambda x: F.pad(x, (2, 1, 0, 0), "replicate") + F.pad(x, (2, 1, 0, 0), "circular"),
     lambda x: F.interpolate(x, scale_factor=2) + F.interpolate(x, (16, 24), mode="bilinear"),
     lambda x: F.interpolate(x, (5, 30), mode="bilinear", align_corners=True),
+    lambda x: F.interpolate(x, (5, 30), mode="bicubic"),
+    lambda x: F.interpolate(x, (5, 30), mode="bicubic", align_corners=True),
+    lambda x: F.interpolate(x, (5, 30), mode="bicubic", antialias=True),
+    lambda x: F.interpolate(x, (5, 30), mode="bilinear", antialias=True),
     lambda x: torch.roll(x, (-3, 2), (2, 3)) + torch.roll(x, 1, -1),
     lambda x: x.unfold(2, 4, 2).unfold(3, 5, 3),
 ]

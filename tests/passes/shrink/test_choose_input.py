@@ -39,6 +39,11 @@ def test_blocks_need_a_multiple() -> None:
     assert chosen(nodes, 64, w=(4, 192, 3, 3)) % 8 == 0
 
 
+def test_patches_fill_the_image() -> None:
+    """64·2/3 is 42.7; of 40 pixels, 8 would belong to no patch of 16."""
+    assert chosen("y = Conv <strides=[16,16]> (x, w)", 64, w=(4, 3, 16, 16)) == 48
+
+
 def test_a_usual_ratio_where_no_kernel_shrinks() -> None:
     assert chosen("y = Conv (x, w)", 30, w=(4, 3, 1, 1)) == 20
 
