@@ -39,14 +39,15 @@ class Fidelity:
     Attributes:
         output: Its name.
         difference: Norm of the difference relative to the norm of the pre-train output.
-        correlation: Pearson's, over all numbers of the outputs.
+        correlation: Pearson's, over all numbers of the outputs; None if those of a network are all
+            the same, up to rounding.
         agreement: Share of images with the same largest class; None where there are no classes.
         images: How many were run.
     """
 
     output: str
     difference: float
-    correlation: float
+    correlation: float | None
     agreement: float | None
     images: int
 
@@ -249,7 +250,9 @@ def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
             matrix = interpolation_matrix(pretrain.shape[axis], size)
             pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
     norm = float(np.linalg.norm(pretrain)) or 1.0
-    varied = pretrain.std() > 0 and grown.std() > 0
+    correlation = None
+    if _varies(pretrain) and _varies(grown):
+        correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
     classes = grown.reshape(*grown.shape[:2], -1)
     top = None
     if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
@@ -259,7 +262,12 @@ def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
     return Fidelity(
         output=name,
         difference=float(np.linalg.norm(grown - pretrain)) / norm,
-        correlation=float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1]) if varied else 0.0,
+        correlation=correlation,
         agreement=top,
         images=len(grown),
     )
+
+
+def _varies(outputs: np.ndarray) -> bool:
+    """Whether float32 numbers differ by more than rounding."""
+    return outputs.size > 0 and bool(np.ptp(outputs) > 1e-6 * np.abs(outputs).max())
