@@ -20,16 +20,10 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.runtime import element_type, open_model, quiet_options, session
 
 if TYPE_CHECKING:
     import onnxruntime
-
-_DTYPES = {
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-}
 
 
 @dataclass
@@ -74,8 +68,6 @@ def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> 
     Raises:
         GraphScaleError: the networks have further inputs, or a network does not run.
     """
-    from graphscale.core.runtime import open_model, quiet_options, session
-
     entry = _image_input(plan)
     outputs = []
     for path, shape in ((pretrain, entry.pretrain), (None, entry.shape)):
@@ -90,7 +82,7 @@ def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> 
                 raise GraphScaleError(
                     "--check needs a network with one image as its only input; leave --check out"
                 )
-            fed = _as_type(_resize(images, sizes), _DTYPES.get(kinds[entry.name], np.float32))
+            fed = _as_type(_resize(images, sizes), kinds[entry.name])
             outputs.append(_run(opened, entry, _layout(fed, entry)))
         except _failures() as error:
             reason = " ".join(str(error).split())[-200:]
@@ -121,8 +113,14 @@ def _failures() -> tuple[type[Exception], ...]:
     )
 
 
-def _as_type(images: np.ndarray, dtype: type) -> np.ndarray:
-    """`images` as `dtype`; of synthetic ones, 8-bit values are spread around the middle."""
+def _as_type(images: np.ndarray, kind: str) -> np.ndarray:
+    """`images` as onnxruntime's type `kind`, such as 'tensor(uint8)'.
+
+    Of synthetic ones, 8-bit values are spread around the middle.
+    """
+    dtype = element_type(kind)
+    if dtype is None or dtype.kind not in "fiu":
+        raise GraphScaleError(f"--check has no images of the type {kind}; leave --check out")
     if not np.issubdtype(dtype, np.integer):
         largest = np.finfo(dtype).max
         return np.clip(images, -largest, largest).astype(dtype)
