@@ -25,6 +25,7 @@ from graphscale.convert.weights import Weights, find_weights
 from graphscale.core.arguments import whole_numbers, wrong
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model
+from graphscale.layers.quiet_tracing import quiet_tracing
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
@@ -113,8 +114,9 @@ def _network(
     for values, kind in ((weights.parameters, torch.nn.Parameter), (weights.statistics, _buffer)):
         for value, tensor in values.items():
             network.add_weight(value.name, kind(_converted(weight_of(tensor), dtype)))
-    importer = _Importer(network, graph, weights, dtype, input_size, batches)
-    network.set_program(importer.program())
+    with quiet_tracing():
+        importer = _Importer(network, graph, weights, dtype, input_size, batches)
+        network.set_program(importer.program())
     return network
 
 
@@ -203,7 +205,13 @@ class _Importer:
             input_dtype = torch_dtype(value.dtype)
             if dtype is not None and input_dtype.is_floating_point:
                 input_dtype = dtype
-            self._values[value] = self._tracer.input(value.name, sizes, input_dtype)
+            try:
+                self._values[value] = self._tracer.input(value.name, sizes, input_dtype)
+            except RuntimeError as error:
+                raise GraphScaleError(
+                    f"{self._name}: input {value.name!r} is too large for torch ({error}); declare "
+                    "the sizes of real inputs"
+                ) from None
         for value in (*weights.parameters, *weights.statistics):
             self._values[value] = self._weight(value.name)
 

@@ -18,7 +18,7 @@ from onnx_ir.passes.common import InlinePass
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model
 from graphscale.layers.operator import DOMAIN, OPERATORS
-from graphscale.layers.quiet_exporter import quiet_exporter
+from graphscale.layers.quiet_tracing import quiet_tracing
 
 # Whether `to_onnx` runs; for the whole process, as torch's own flag is.
 _with_our_rules = False
@@ -85,7 +85,7 @@ def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Mode
     global _with_our_rules
     before, _with_our_rules = _with_our_rules, True
     try:
-        with quiet_exporter():
+        with quiet_tracing():
             return torch.onnx.export(
                 module, example_inputs, dynamo=True, custom_translation_table=table, **kwargs
             ).model

@@ -20,7 +20,7 @@ import torch
 from graphscale.convert.operators.normalization import DROPS
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.export import add_function_bodies, to_onnx
-from graphscale.layers.quiet_exporter import quiet_exporter
+from graphscale.layers.quiet_tracing import quiet_tracing
 from graphscale.modules.computed_weights import LAYERS
 from graphscale.modules.example import Example
 from graphscale.modules.functional_program import functional_program
@@ -61,7 +61,7 @@ def trace_module(
     """
     marks = mark_dropout(module) if keep_dropout else []
     try:
-        with quiet_exporter(), _attributes_kept(module):
+        with quiet_tracing(), _attributes_kept(module):
             model = _exported(module, example, quick, slow)
     finally:
         for mark in marks:

@@ -292,3 +292,20 @@ def test_weights_are_copies():
     with torch.no_grad():
         next(graphscale.load(model).parameters()).zero_()
     np.testing.assert_array_equal(numpy_helper.to_array(model.graph.initializer[0]), before)
+
+
+def test_maps_that_do_not_fit_are_one_error(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Concat", ["x", "half"], ["y"], "join", axis=1),
+    ]
+    with pytest.raises(graphscale.GraphScaleError, match=r"node 'join' \(Concat\) cannot be turne"):
+        graphscale.load(build(nodes, {}))
+    assert not caplog.records  # torch would log a traceback
+
+
+def test_an_input_that_no_tensor_holds() -> None:
+    model = conv_chain("w")
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2**62
+    with pytest.raises(graphscale.GraphScaleError, match="input 'x' is too large for torch"):
+        graphscale.load(model)
