@@ -324,6 +324,7 @@ class Analyzer(GraphFacts):
                     replace(
                         factor,
                         spatial_size=factor.spatial_size and factor.spatial_size.root,
+                        offsets_of=factor.offsets_of and factor.offsets_of.root,
                         parts=tuple(resolve(part) for part in factor.parts),
                     )
                     if factor.moves
@@ -364,8 +365,8 @@ class Analyzer(GraphFacts):
             lookups=tuple(
                 replace(
                     each,
+                    table_dims=tuple(map(resolve, each.table_dims)),
                     dims=tuple(map(resolve, each.dims)),
-                    sizes=tuple(size.root for size in each.sizes),
                 )
                 for each in self._lookups
             ),
