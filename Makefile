@@ -1,4 +1,4 @@
-.PHONY: demo dev check lint test other-pythons lowest-versions bench docs wheel lib gpu gpu-lib gpu-test gpu-bench
+.PHONY: demo dev check lint test other-pythons lowest-versions bench docs wheel lib gpu gpu-lib gpu-test gpu-bench gpu-steps
 
 PYTHON ?= python3
 VENV := .venv
@@ -95,7 +95,7 @@ build/runtimes/%: | $(VENV)/dev.installed
 	@mv $@.part $@
 
 # On a machine with an NVIDIA GPU: builds both libraries for that GPU into the source tree, runs
-# the GPU's tests, and measures (the parts that are named, for so long):
+# the GPU's tests, and measures layers (the parts that are named, for so long) and training steps:
 # make -k gpu [PYTHON=...] [RESULTS=folder] [PARTS="goals grid"] [MINUTES=20]
 #
 # It takes $(PYTHON) as it is (torch for CUDA, onnxruntime-gpu, onnx, onnxscript, rich, pytest,
@@ -108,7 +108,7 @@ GPU = $(shell $(PYTHON) -c "import torch; print('%d%d-real' % torch.cuda.get_dev
 	2>/dev/null)
 IN_TREE = PYTHONPATH="$(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))" $(PYTHON)
 
-gpu: gpu-test gpu-bench
+gpu: gpu-test gpu-bench gpu-steps
 
 gpu-lib:
 	@test -n "$(GPU)" || { echo "make gpu: the torch of PYTHON=$(PYTHON) is missing or sees no GPU;" \
@@ -123,3 +123,6 @@ gpu-test: gpu-lib
 
 gpu-bench: gpu-lib
 	$(IN_TREE) benchmarks/fft_conv_cuda.py $(PARTS) --out "$(RESULTS)" --minutes $(MINUTES)
+
+gpu-steps: gpu-lib
+	$(IN_TREE) benchmarks/training_steps_cuda.py --out "$(RESULTS)" --minutes $(MINUTES)

@@ -22,7 +22,7 @@ from google.protobuf.message import EncodeError
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model, to_proto
-from graphscale.core.runtime import session
+from graphscale.core.runtime import element_type, session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -230,23 +230,22 @@ def _synthetic_input(
     name: str, kind: str, shape: Sequence[int], generator: np.random.Generator
 ) -> np.ndarray:
     """A random tensor of onnxruntime's type `kind`, such as 'tensor(float)'."""
-    element = kind.removeprefix("tensor(").removesuffix(")")
+    element = element_type(kind)
     if 8 * math.prod(shape) > sys.maxsize:  # bytes; numpy's limit
         raise GraphScaleError(
             f"input {name!r} of shape {list(shape)} has more numbers than fit into memory; give "
             "smaller sizes (--input-size, --batch)"
         )
-    if element in ("float", "double", "float16"):
-        dtype = np.float32 if element == "float" else element
-        return generator.standard_normal(shape).astype(dtype)
-    if element in ("uint8", "int8"):  # images
+    if element in (np.float16, np.float32, np.float64):
+        return generator.standard_normal(shape).astype(element)
+    if element in (np.int8, np.uint8):  # images
         return generator.integers(0, 128, shape).astype(element)
-    if element in ("int16", "uint16", "int32", "uint32", "int64", "uint64"):
+    if element == np.bool_:
+        return np.ones(shape, element)
+    if element == np.object_:  # texts
+        return np.full(shape, "", element)
+    if element is not None and np.issubdtype(element, np.integer):
         return np.zeros(shape, element)  # often indices, of which 0 is always valid
-    if element == "bool":
-        return np.ones(shape, np.bool_)
-    if element == "string":
-        return np.full(shape, "", object)
     raise GraphScaleError(
         f"input {name!r} has the type {kind}, for which there are no synthetic inputs; "
         "give the model an input of float32 or float16"

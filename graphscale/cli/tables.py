@@ -104,12 +104,15 @@ def show_growth(
     for name, other in growth.renamed.items():
         _say(console, "", f"matched by structure: {name} ← {other}")
     for each in fidelity or ():
+        correlation = "undefined (constant outputs)"
+        if each.correlation is not None:
+            correlation = f"{each.correlation:.3f}"
         agreement = "" if each.agreement is None else f", same top class {each.agreement:.0%}"
         _say(
             console,
             "check",
             f"   {each.output}: relative difference {each.difference:.3f}, "
-            f"correlation {each.correlation:.3f}{agreement} ({each.images} images)",
+            f"correlation {correlation}{agreement} ({each.images} images)",
         )
     _say(console, "written", f" {written}")
 

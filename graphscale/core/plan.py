@@ -20,6 +20,7 @@ from graphscale.core.arguments import file_path, instance
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular, replacing
 from graphscale.core.json_fields import JsonError, JsonObject, entries, integer, size
+from graphscale.core.log_offsets import KINDS as LOG_KINDS
 from graphscale.core.lookups import KINDS as LOOKUP_KINDS
 from graphscale.core.shifted_windows import KIND as SHIFTED_WINDOWS
 from graphscale.core.state_dicts import METADATA_KEY, plans
@@ -28,7 +29,7 @@ FORMAT = 3  # of the JSON; a plan of any other format is refused
 # Tables of coordinates, whose numbers lie on a line along each axis; see WeightPlan.
 COORDINATE_KINDS = ("pixels", "centres")
 # Tables whose numbers follow from the sizes alone; nothing trains them.
-DERIVED_KINDS = (*LOOKUP_KINDS, SHIFTED_WINDOWS)
+DERIVED_KINDS = (*LOOKUP_KINDS, *LOG_KINDS, SHIFTED_WINDOWS)
 WEIGHT_KINDS = ("kernel", "interface", "table", *COORDINATE_KINDS, *DERIVED_KINDS)
 INITIALIZATIONS = ("resize", "fresh", "")  # see Plan.init
 
@@ -113,8 +114,9 @@ class WeightPlan:
             coordinates have kinds of their own, by what both networks have in common: 'pixels' (the
             first number and the step, as in 0.5, 1.5, 2.5 …) or 'centres' (the numbers at the outer
             edges of the map, as in linspace(-1, 1)). Indices into a table of relative positions
-            follow from the sizes alone, by 'offsets' or by 'distances' (`core.lookups`), and so
-            does the mask of 'shifted windows' (`core.shifted_windows`).
+            follow from the sizes alone, by 'offsets' or by 'distances' (`core.lookups`), and so do
+            the mask of 'shifted windows' (`core.shifted_windows`) and the logarithms of offsets,
+            by 'log parts' or 'log pixels' (`core.log_offsets`).
         factors: For each dimension its factors in row-major order, as (target, pre-train) sizes: a
             row dimension C·H·W has three. A factor whose two sizes differ is resampled. Rows that
             stand on maps joined by Concat are one `JoinedFactor`; each part is resized by itself.

@@ -16,6 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.log_offsets import KINDS as LOG_KINDS
+from graphscale.core.log_offsets import log_offsets
 from graphscale.core.lookups import lookup_indices
 from graphscale.core.plan import (
     COORDINATE_KINDS,
@@ -110,6 +112,10 @@ def _lazy(
 
 def _derived(tensor: ir.TensorProtocol, kind: str, sizes: list[int]) -> np.ndarray:
     """The numbers of a table of one of `DERIVED_KINDS` at these sizes of its factors."""
+    if kind in LOG_KINDS:
+        long = [size for size in tensor.shape.numpy() if size > 1]
+        made = log_offsets(kind, tensor.numpy().reshape(long), sizes)
+        return made.astype(tensor.dtype.numpy())
     if kind != SHIFTED_WINDOWS:
         return lookup_indices(kind, sizes).astype(tensor.dtype.numpy())
     given = tensor.numpy()

@@ -132,6 +132,15 @@ def quiet_options() -> onnxruntime.SessionOptions:
     return options
 
 
+def element_type(kind: str) -> np.dtype | None:
+    """The numpy type of onnxruntime's name of a type, such as 'tensor(float16)'.
+
+    None for what is no tensor (a sequence, an optional) and for elements that numpy does not have.
+    """
+    name = kind.removeprefix("tensor(").removesuffix(")").upper()
+    return ir.DataType[name].numpy() if name in ir.DataType.__members__ else None
+
+
 def _file(path: str | os.PathLike[str]) -> str:
     try:
         if Path(path).is_file():

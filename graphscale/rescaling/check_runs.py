@@ -18,7 +18,7 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import load_model
 from graphscale.core.plan import Plan
-from graphscale.core.runtime import open_model, quiet_options, session
+from graphscale.core.runtime import element_type, open_model, quiet_options, session
 from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size, input_shapes
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _run(opened: onnxruntime.InferenceSession, shapes: Mapping[str, Sequence[int
         given = shapes.get(each.name, [1] * len(each.shape))
         pairs = [(own, wanted, 1) for wanted, own in zip(given, each.shape)]
         sizes = [next(size for size in pair if isinstance(size, int)) for pair in pairs]
-        fed[each.name] = np.zeros(sizes, _dtype(each.type))
+        fed[each.name] = np.zeros(sizes, element_type(each.type))
     opened.run(None, fed)
 
 
@@ -135,8 +135,3 @@ def _resized_weights(model: ir.Model) -> Iterator[None]:
         if not few:
             for value, tensor in lazy.items():
                 value.const_value = tensor
-
-
-def _dtype(text: str) -> np.dtype:
-    """The numpy type of onnxruntime's name of a tensor type, such as 'tensor(float16)'."""
-    return ir.DataType[text.removeprefix("tensor(").removesuffix(")").upper()].numpy()

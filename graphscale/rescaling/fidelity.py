@@ -20,16 +20,10 @@ from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular
 from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resampling import interpolation_matrix
+from graphscale.core.runtime import element_type, open_model, quiet_options, session
 
 if TYPE_CHECKING:
     import onnxruntime
-
-_DTYPES = {
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-}
 
 
 @dataclass
@@ -39,14 +33,15 @@ class Fidelity:
     Attributes:
         output: Its name.
         difference: Norm of the difference relative to the norm of the pre-train output.
-        correlation: Pearson's, over all numbers of the outputs.
+        correlation: Pearson's, over all numbers of the outputs; None if those of a network are all
+            the same, up to rounding.
         agreement: Share of images with the same largest class; None where there are no classes.
         images: How many were run.
     """
 
     output: str
     difference: float
-    correlation: float
+    correlation: float | None
     agreement: float | None
     images: int
 
@@ -74,8 +69,6 @@ def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> 
         GraphScaleError: the networks have further inputs or not the same outputs, or a network
             does not run.
     """
-    from graphscale.core.runtime import open_model, quiet_options, session
-
     entry = _image_input(plan)
     outputs = []
     for path, shape in ((pretrain, entry.pretrain), (None, entry.shape)):
@@ -90,7 +83,7 @@ def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> 
                 raise GraphScaleError(
                     "--check needs a network with one image as its only input; leave --check out"
                 )
-            fed = _as_type(_resize(images, sizes), _DTYPES.get(kinds[entry.name], np.float32))
+            fed = _as_type(_resize(images, sizes), kinds[entry.name])
             outputs.append(_run(opened, entry, _layout(fed, entry)))
         except _failures() as error:
             reason = " ".join(str(error).split())[-200:]
@@ -126,8 +119,14 @@ def _failures() -> tuple[type[Exception], ...]:
     )
 
 
-def _as_type(images: np.ndarray, dtype: type) -> np.ndarray:
-    """`images` as `dtype`; of synthetic ones, 8-bit values are spread around the middle."""
+def _as_type(images: np.ndarray, kind: str) -> np.ndarray:
+    """`images` as onnxruntime's type `kind`, such as 'tensor(uint8)'.
+
+    Of synthetic ones, 8-bit values are spread around the middle.
+    """
+    dtype = element_type(kind)
+    if dtype is None or dtype.kind not in "fiu":
+        raise GraphScaleError(f"--check has no images of the type {kind}; leave --check out")
     if not np.issubdtype(dtype, np.integer):
         largest = np.finfo(dtype).max
         return np.clip(images, -largest, largest).astype(dtype)
@@ -255,7 +254,9 @@ def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
             matrix = interpolation_matrix(pretrain.shape[axis], size)
             pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
     norm = float(np.linalg.norm(pretrain)) or 1.0
-    varied = pretrain.std() > 0 and grown.std() > 0
+    correlation = None
+    if _varies(pretrain) and _varies(grown):
+        correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
     classes = grown.reshape(*grown.shape[:2], -1)
     top = None
     if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
@@ -265,7 +266,12 @@ def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
     return Fidelity(
         output=name,
         difference=float(np.linalg.norm(grown - pretrain)) / norm,
-        correlation=float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1]) if varied else 0.0,
+        correlation=correlation,
         agreement=top,
         images=len(grown),
     )
+
+
+def _varies(outputs: np.ndarray) -> bool:
+    """Whether float32 numbers differ by more than rounding."""
+    return outputs.size > 0 and bool(np.ptp(outputs) > 1e-6 * np.abs(outputs).max())

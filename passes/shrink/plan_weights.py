@@ -8,7 +8,6 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.lookups import table_sizes
 from graphscale.core.node_names import node_name
 from graphscale.core.plan import Factor, JoinedFactor, WeightPlan, factor_sizes
 from graphscale.core.shifted_windows import KIND as SHIFTED_WINDOWS
@@ -63,17 +62,11 @@ def plan_weights(
             kind = "interface" if weight.summed else table_kind(weight.value, factors)
         add(weight.value, weight.node, kind, factors)
     for lookup in analysis.lookups:
-        add(
-            lookup.index,
-            lookup.node,
-            lookup.kind,
-            [_factors(d, geometry.sizes) for d in lookup.dims],
-        )
-        table: list[list[Factor]] = [[(size, size)] for size in analysis.shape(lookup.table)]
-        maps = [size.target for size in lookup.sizes], [geometry.sizes[s] for s in lookup.sizes]
-        pairs = zip(*(table_sizes(lookup.kind, each[2:]) for each in maps))
-        table[lookup.axis] = list(pairs)
-        add(lookup.table, lookup.node, "table", table)
+        for value, kind, dims in (
+            (lookup.index, lookup.kind, lookup.dims),
+            (lookup.table, lookup.table_kind, lookup.table_dims),
+        ):
+            add(value, lookup.node, kind, [_factors(dim, geometry.sizes) for dim in dims])
     return plans
 
 

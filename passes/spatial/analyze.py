@@ -7,6 +7,8 @@ none does, its outputs are fixed.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
@@ -40,21 +42,33 @@ def analyze(
         GraphScaleError: an operator has no rule, or uses heights and widths in a way that cannot be
             followed; names the node.
     """
-    analyzer = Analyzer(model, inferred, scale_windows=scale_windows)
+    try:
+        return _analyze(model, inferred, scale_windows)
+    except GraphScaleError:
+        # A network may make a map of numbers alone, such as sines of the places of its pixels.
+        with suppress(GraphScaleError):
+            return _analyze(model, inferred, scale_windows, spread_numbers=True)
+        raise
+
+
+def _analyze(
+    model: ir.Model, inferred: InferredShapes, scale_windows: bool, spread_numbers: bool = False
+) -> SpatialAnalysis:
+    """As `analyze`; with `spread_numbers`, a number that Expand spreads may become a map."""
+    common = {"scale_windows": scale_windows, "spread_numbers": spread_numbers}
+    analyzer = Analyzer(model, inferred, **common)
     refusal = _follow(analyzer)
     # Which of two numbers is a window's size shows only when all cuts are known.
     window = None if scale_windows else analyzer.common_window()
     if window is not None and any(each.kept != window for each in analyzer.cuts):
-        analyzer = Analyzer(model, inferred, window=window)
+        analyzer = Analyzer(model, inferred, window=window, spread_numbers=spread_numbers)
         refusal = _follow(analyzer)
     # Only after sizes have been followed to the convolutions is it known which inputs are images,
     # and which of their dimensions are channels. Where some are not what they were taken for, all
     # sizes are followed again, and those of these inputs stay fixed.
     channels = analyzer.channels_of_inputs()
     if channels:
-        analyzer = Analyzer(
-            model, inferred, channels=channels, window=window, scale_windows=scale_windows
-        )
+        analyzer = Analyzer(model, inferred, channels=channels, window=window, **common)
         refusal = _follow(analyzer)
     apart = analyzer.apart_from_maps()
     if apart and len(apart) < analyzer.source_count():
@@ -64,7 +78,7 @@ def analyze(
             standing_still=apart,
             channels=channels,
             window=analyzer.window,
-            scale_windows=scale_windows,
+            **common,
         )
         refusal = _follow(analyzer)
     if refusal is not None:
@@ -125,10 +139,16 @@ def _is_known(node: ir.Node, analyzer: Analyzer) -> bool:
     if not all(output in constants for output in node.outputs if output.name):
         return False
     read = [value for value in node.inputs if value is not None]
-    follows = node.op_type == "Resize" or any(
-        moves(dim) for value in read for dim in analyzer.dims.get(value, ())
-    )
+    follows = any(moves(dim) for value in read for dim in analyzer.dims.get(value, ()))
+    follows = follows or node.op_type == "Resize"
+    if analyzer.spread_numbers and node.op_type not in ("Shape", "Size"):
+        return not (follows or _spreads_a_number(node, analyzer))
     return not follows or constants[node.outputs[0]].dtype.kind != "f"
+
+
+def _spreads_a_number(node: ir.Node, analyzer: Analyzer) -> bool:
+    """Whether an Expand makes a map of one number that has no dimensions."""
+    return node.op_type == "Expand" and not analyzer.shape(node.inputs[0])
 
 
 def _apply_rule(node: ir.Node, analyzer: Analyzer) -> None:

@@ -66,6 +66,7 @@ class Analyzer(GraphFacts):
             frames of a video, say, or last.
         window: Pixels of a window, where the graph's Reshapes that cut a size have one in common.
         scale_windows: Whether the number of windows is kept, and their size follows the input.
+        spread_numbers: Whether a number that an Expand spreads may become a map.
         dims: Each tensor's dimensions.
         sequences: The dimensions of the tensors in each sequence.
         cuts: The sizes that were cut into windows.
@@ -75,6 +76,7 @@ class Analyzer(GraphFacts):
     channels: Mapping[ir.Value, int] = field(default_factory=dict)
     window: int | None = None
     scale_windows: bool = False
+    spread_numbers: bool = False
     dims: dict[ir.Value, Dims] = field(default_factory=dict)
     sequences: dict[ir.Value, list[Dims]] = field(default_factory=dict)
     cuts: list[Cut] = field(default_factory=list)
@@ -322,6 +324,7 @@ class Analyzer(GraphFacts):
                     replace(
                         factor,
                         spatial_size=factor.spatial_size and factor.spatial_size.root,
+                        offsets_of=factor.offsets_of and factor.offsets_of.root,
                         parts=tuple(resolve(part) for part in factor.parts),
                     )
                     if factor.moves
@@ -362,8 +365,8 @@ class Analyzer(GraphFacts):
             lookups=tuple(
                 replace(
                     each,
+                    table_dims=tuple(map(resolve, each.table_dims)),
                     dims=tuple(map(resolve, each.dims)),
-                    sizes=tuple(size.root for size in each.sizes),
                 )
                 for each in self._lookups
             ),

@@ -2,8 +2,8 @@
 
 Each dimension is a tuple of factors in row-major order: a plain dimension has one factor, a
 flattened C·H·W has three, a dimension of size one has none. A factor is a fixed size, a spatial
-size that follows the input size, or the sum of several dimensions (a Concat of flattened maps),
-which pooling along flattened maps divides.
+size that follows the input size, the number of offsets between the pixels of one, or the sum of
+several dimensions (a Concat of flattened maps), which pooling along flattened maps divides.
 """
 
 from __future__ import annotations
@@ -58,22 +58,27 @@ class DimensionFactor:
         spatial_size: The spatial size that it is, if it is one.
         parts: The dimensions whose sum it is, if it is a sum.
         pooled: By what the sum is divided, rounded down.
+        offsets_of: The spatial size of whose pixels it counts the offsets: 2n - 1 of n pixels.
     """
 
     size: int
     spatial_size: SpatialSize | None = None
     parts: tuple[Dim, ...] = ()
     pooled: int = 1
+    offsets_of: SpatialSize | None = None
 
     @property
     def moves(self) -> bool:
         """Whether the size follows the input size."""
-        return self.spatial_size is not None or any(moves(part) for part in self.parts)
+        follows = self.spatial_size is not None or self.offsets_of is not None
+        return follows or any(moves(part) for part in self.parts)
 
     def pretrain(self, solved: Sizes) -> int:
         """Size in the pre-train network."""
         if self.spatial_size is not None:
             return solved[self.spatial_size]
+        if self.offsets_of is not None:
+            return 2 * solved[self.offsets_of] - 1
         if self.parts:
             return sum(pretrain_size(part, solved) for part in self.parts) // self.pooled
         return self.size
@@ -91,6 +96,11 @@ def fixed(size: int) -> Dim:
 def following(size: SpatialSize) -> Dim:
     """A dimension that is a spatial size; a size of one pixel is one in both networks."""
     return (DimensionFactor(size.target, size),) if size.target > 1 else ()
+
+
+def offsets(size: SpatialSize) -> Dim:
+    """A dimension with a place for each offset between two pixels of a spatial size."""
+    return (DimensionFactor(2 * size.target - 1, offsets_of=size),) if size.target > 1 else ()
 
 
 def target_size(dim: Dim) -> int:
@@ -120,6 +130,8 @@ def sizes_in(dim: Dim) -> Iterable[SpatialSize]:
     for factor in dim:
         if factor.spatial_size is not None:
             yield factor.spatial_size.root
+        if factor.offsets_of is not None:
+            yield factor.offsets_of.root
         for part in factor.parts:
             yield from sizes_in(part)
 
@@ -131,6 +143,10 @@ def tie_dims(first: Dim, second: Dim) -> bool:
     for one, other in zip(first, second, strict=True):
         if one.spatial_size is not None and other.spatial_size is not None:
             one.spatial_size.tie(other.spatial_size)
+        elif one.offsets_of is not None and other.offsets_of is not None:
+            one.offsets_of.tie(other.offsets_of)
+        elif (one.offsets_of is None) != (other.offsets_of is None):
+            return False
         elif one.parts and (one.pooled, len(one.parts)) == (other.pooled, len(other.parts)):
             if not all(tie_dims(a, b) for a, b in zip(one.parts, other.parts)):
                 return False

@@ -1,8 +1,10 @@
 """Follow heights and widths through a table of relative positions.
 
 In attention, a value for each pair of pixels is added to the scores. Where it is looked up in a
-trained table by constant indices, both must be those of the pre-train network's map. In go the
-value that is added and the dimensions of the scores; the analysis gets a `Lookup`.
+trained table by constant indices, both must be those of the pre-train network's map. Instead of a
+trained table there may be one that layers compute of the logarithms of all offsets, as in the
+second Swin. In go the value that is added and the dimensions of the scores; the analysis gets a
+`Lookup`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.log_offsets import log_offsets_kind
 from graphscale.core.lookups import KINDS, lookup_indices, table_sizes
 from graphscale.passes.graph.weight_source import dims_at_source, tensor_of, weight_source
 from graphscale.passes.spatial.dimensions import (
     DimensionFactor,
     Dims,
-    SpatialSize,
     fixed,
+    following,
     moves,
+    offsets,
     regroup,
     target_size,
 )
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from graphscale.passes.spatial.analysis import GraphFacts
 
 _REGROUPING = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+_POINTWISE = ("Relu", "Gelu", "Sigmoid", "Tanh")
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 _REARRANGING = (*_REGROUPING, "Transpose", "Identity", "Cast")
 
 
@@ -39,20 +45,21 @@ class Lookup:
     Attributes:
         node: The operator that adds what is looked up.
         table: The initializer, or the output of the Constant node, that holds the table.
-        axis: The table's axis along which values are looked up.
+        table_dims: Its dimensions.
+        table_kind: 'table' of a trained one, or how its logarithms follow from the sizes
+            (`core.log_offsets`).
         index: The value that holds the indices.
         dims: The indices' dimensions.
         kind: How they follow from the sizes, of `KINDS`.
-        sizes: Height and width of the first pixel's map and of the second one's.
     """
 
     node: ir.Node
     table: ir.Value
-    axis: int
+    table_dims: Dims
+    table_kind: str
     index: ir.Value
     dims: Dims
     kind: str
-    sizes: tuple[SpatialSize, ...]
 
 
 def find_lookup(
@@ -82,10 +89,7 @@ def find_lookup(
     if gather is None or gather.op_type not in ("Gather", "GatherND") or dims is None:
         return None
     read, index = gather.inputs
-    table = weight_source(read)
-    if table is None:
-        return None
-    rank, places = len(facts.shape(index)), list(range(len(facts.shape(read))))
+    rank, places = len(facts.shape(index)), tuple(map(fixed, facts.shape(read)))
     axis = 0
     if gather.op_type == "Gather":
         axis = gather.attributes.get_int("axis", 0) % len(places)
@@ -109,23 +113,51 @@ def find_lookup(
     kind = _kind(tensor_of(held).numpy(), factors, facts.shape(read)[axis])
     if kind is None:
         return None
-    axis = dims_at_source(read, places, facts.inferred.constants).index(axis)
-    return Lookup(node, table, axis, held, inner, kind, tuple(sizes)), known
+    rows = map(offsets if kind == "offsets" else following, sizes[2:])
+    places = (*places[:axis], sum(rows, ()), *places[axis + 1 :])
+    found = _table(read, places, known, facts)
+    return None if found is None else (Lookup(node, *found, held, inner, kind), known)
+
+
+def _table(
+    read: ir.Value, places: Dims, known: dict[ir.Value, Dims], facts: GraphFacts
+) -> tuple[ir.Value, Dims, str] | None:
+    """The table that is looked up in, its dimensions, and its kind; None for any other value.
+
+    `places` are the dimensions of the value that is `read`.
+    """
+    before = set(known)
+    if weight_source(read) is None:
+        read, places = _back(read, places, known, facts)
+    table = weight_source(read)
+    if table is None or places is None:
+        return None
+    dims = dims_at_source(read, places, facts.inferred.constants)
+    kind: str | None = "table"
+    if any(_computes(value.producer(), facts) for value in known.keys() - before):
+        kind = log_offsets_kind(tensor_of(table).numpy(), facts.shape(table))
+    return None if kind is None else (table, dims, kind)
 
 
 def _back(
     value: ir.Value, dims: Dims | None, known: dict[ir.Value, Dims], facts: GraphFacts
 ) -> tuple[ir.Value, Dims | None]:
-    """Carry dimensions back through nodes that rearrange; returns the value where they end.
+    """Carry dimensions back through nodes that rearrange, or that compute each place by itself.
 
-    That is the output of a node of another kind, or an initializer. `known` gets the dimensions of
-    every value on the way.
+    Returns the value where they end: the output of a node of another kind, or an initializer.
+    `known` gets the dimensions of every value on the way.
     """
     while True:
         node = value.producer()
         if node is not None and dims is not None and _hands_on(node, facts):
             known[value] = dims
             value = node.inputs[0]
+            continue
+        if node is not None and dims is not None and _computes(node, facts):
+            known[value] = dims
+            value = node.inputs[0]
+            if node.op_type == "MatMul":
+                dims = None if moves(dims[-1]) else (*dims[:-1], fixed(facts.shape(value)[-1]))
             continue
         if node is not None and dims is not None and _picks_one(node, facts):
             axis = node.attributes.get_int("axis", 0) % len(facts.shape(node.inputs[0]))
@@ -150,6 +182,24 @@ def _hands_on(node: ir.Node, facts: GraphFacts) -> bool:
     if node.op_type == "Concat":
         return len(node.inputs) == 1
     return node.op_type == "Expand" and facts.shape(node.inputs[0]) == facts.shape(node.outputs[0])
+
+
+def _computes(node: ir.Node, facts: GraphFacts) -> bool:
+    """Whether a node computes each place of its output from that of its first input.
+
+    It may be a product along the last dimension.
+    """
+    if node.op_type in _POINTWISE:
+        return True
+    if (
+        len(node.inputs) != 2
+        or facts.shape(node.inputs[0])[:-1] != facts.shape(node.outputs[0])[:-1]
+    ):
+        return False
+    weight, rank = weight_source(node.inputs[1]), len(facts.shape(node.inputs[1]))
+    if node.op_type == "MatMul":
+        return weight is not None and rank == 2
+    return node.op_type in _ARITHMETIC and weight is not None and rank <= 1
 
 
 def _picks_one(node: ir.Node, facts: GraphFacts) -> bool:

@@ -8,6 +8,7 @@ import scipy.signal
 from onnx import TensorProto, helper, numpy_helper
 
 import graphscale
+from graphscale.core.runtime import element_type
 
 WEIGHT = np.random.default_rng(0).normal(size=(1, 1, 5, 7)).astype("f4")
 X = np.random.default_rng(1).normal(size=(1, 1, 20, 18)).astype("f4")
@@ -57,3 +58,10 @@ def test_a_library_registered_before_is_one_sentence(model):
 def test_what_is_no_file_is_one_sentence(path):
     with pytest.raises(graphscale.GraphScaleError, match="give the path of an ONNX file"):
         graphscale.session(path)
+
+
+def test_types_by_onnxruntimes_names():
+    named = {"float": "f4", "double": "f8", "float16": "f2", "uint8": "u1", "bool": "?"}
+    for name, wanted in named.items():
+        assert element_type(f"tensor({name})") == np.dtype(wanted)
+    assert element_type("seq(tensor(float))") is None

@@ -138,3 +138,43 @@ def test_the_sizes_that_attention_remembers_follow_the_map() -> None:
     assert (small.window_size, small.N, small.resolution) == (pixels, pixels**2, (pixels, pixels))
     grown = graphscale.grow(small)
     assert (grown.window_size, grown.N, grown.resolution) == (SIZE, SIZE**2, (SIZE, SIZE))
+
+
+def logarithms(size: int) -> torch.Tensor:
+    line = torch.linspace(-8, 8, 2 * size - 1)
+    line = line.sign() * torch.log2(1 + line.abs()) / 3
+    return torch.stack(torch.meshgrid(line, line, indexing="ij"), -1)
+
+
+class ComputedBiases(nn.Module):
+    """Attention as in the second Swin: layers make the table of biases, of offsets' logarithms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.layers = nn.Sequential(nn.Linear(2, 6), nn.ReLU(), nn.Linear(6, 1, bias=False))
+        self.register_buffer("logarithms", logarithms(SIZE), persistent=False)
+        self.register_buffer("index", offsets(SIZE), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.conv(x).flatten(2)
+        rows = self.layers(self.logarithms).view(-1, 1)
+        bias = rows[self.index.view(-1)].view(*self.index.shape, -1).permute(2, 0, 1)
+        scores = tokens.transpose(1, 2) @ tokens + 16 * torch.sigmoid(bias)
+        return (tokens @ scores.softmax(-1).transpose(1, 2)).mean(2)
+
+
+def test_logarithms_of_offsets_follow_the_map() -> None:
+    torch.manual_seed(0)
+    target = ComputedBiases()
+    small = shrink(target, EXAMPLE, init="resize")
+    pixels = small.graphscale_plan.image_size[0] // 2
+    assert pixels < SIZE
+    torch.testing.assert_close(small.logarithms, logarithms(pixels), rtol=1e-5, atol=1e-6)
+    assert torch.equal(small.index, offsets(pixels))
+    grown = graphscale.grow(small)
+    torch.testing.assert_close(grown.logarithms, target.logarithms, rtol=1e-5, atol=1e-6)
+    for name in ("layers.0.weight", "layers.2.weight"):
+        assert torch.equal(grown.state_dict()[name], target.state_dict()[name])
+    grown.load_state_dict(target.state_dict())
+    torch.testing.assert_close(grown.eval()(EXAMPLE), target.eval()(EXAMPLE))

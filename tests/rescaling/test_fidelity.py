@@ -55,6 +55,17 @@ def test_compared(body: str, output: str, tmp_path: Path) -> None:
     assert checked(model(body, output), tmp_path) == ["y"]
 
 
+def test_constant_outputs_have_no_correlation(tmp_path: Path) -> None:
+    made = model("t = Tanh (m) z = Sub (t, t) y = Exp (z)", "N, 4, 20, 20")
+    small = tmp_path / "small.onnx"
+    onnx.save(graphscale.shrink(made), small)
+    plan = graphscale.plan(made)
+    grown = ir.from_proto(graphscale.grow(onnx.load(small)))
+    (found,) = compare(small, grown, plan, check_images(plan))
+    assert found.correlation is None
+    assert found.difference == 0
+
+
 def test_maps_laid_end_to_end_are_left_out(tmp_path: Path) -> None:
     made = model("y = Reshape (m, shape)", "N, 4, 400")
     assert checked(made, tmp_path) == []

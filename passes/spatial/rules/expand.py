@@ -45,7 +45,9 @@ class _Expand(Rule):
         like = _like(node, analyzer)
         # Heights and widths come last, behind the batch, the channels and groups of channels.
         axes = max(len(analyzer.shape(value)) for value in graph_inputs(analyzer.model)) - 2
-        first = max(2, len(shape) - axes)
+        # A number may be spread over a map without channels.
+        number = analyzer.spread_numbers and not analyzer.shape(node.inputs[0])
+        first = max(1 if number else 2, len(shape) - axes)
         result: list[Dim] = []
         for position, (dim, size) in enumerate(zip(dims, shape, strict=True)):
             if target_size(dim) == size:

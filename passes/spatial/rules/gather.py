@@ -93,6 +93,9 @@ class _Gather(Rule):
                 rewriter.constants.demand(node, 1, np.asarray(size - 1), freeze=True)
             return
         windows = rewriter.parameters(node).get(axis)
+        indices = rewriter.analysis.inferred.constants.get(node.inputs[1])
+        if windows is None and _first(indices, dims[axis]) is None:
+            return  # what is looked up by relative positions; the plan has their indices
         if windows is None:
             wanted = _rolled(node, dims[axis], size, rewriter)
         else:

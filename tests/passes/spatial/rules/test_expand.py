@@ -96,3 +96,45 @@ def test_a_number_for_each_group_of_channels_is_repeated_for_its_pixels() -> Non
     groups = outputs["c"].reshape(1, 2, -1)
     wanted = groups - groups.max(2, keepdims=True)
     np.testing.assert_allclose(outputs["y"].reshape(1, 2, -1), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_map_made_of_a_number_follows_the_map_that_it_is_added_to() -> None:
+    """As in EdgeNeXt: rows and columns are counted, divided by their number, and go to a layer."""
+    nodes = """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        ones = Expand (one, sizes)
+        rows = CumSum (ones, down)
+        last = Slice (rows, end, past, first)
+        part = Div (rows, last)
+        columns = CumSum (ones, across)
+        one_map = Reshape (part, single)
+        other_map = Reshape (columns, single)
+        table = Concat <axis=1> (one_map, other_map)
+        projected = Conv (table, v)
+        y = Add (c, projected)
+    """
+    target = graph(
+        nodes,
+        w=(4, 3, 3, 3),
+        v=(4, 2, 1, 1),
+        one=np.float32(1),
+        sizes=np.array([1, 32, 32]),
+        first=np.array([1]),
+        down=np.int64(1),
+        across=np.int64(2),
+        end=np.array([-1]),
+        past=np.array([2**63 - 1]),
+        single=np.array([1, 1, 32, 32]),
+    )
+    pretrain = graphscale.shrink(target, input_size=20)
+    inner = onnx.ModelProto.FromString(pretrain.SerializeToString())
+    inner.graph.output.add(name="c")
+    outputs = run(inner)
+    height, width = outputs["y"].shape[2:]
+    assert (height, width) == (20, 20)
+    line = np.arange(1, height + 1)
+    made = np.stack(np.meshgrid(line / height, line, indexing="ij"))
+    wanted = np.einsum("oc,chw->ohw", constant(pretrain, "v")[:, :, 0, 0].astype(float), made)
+    np.testing.assert_allclose((outputs["y"] - outputs["c"])[0], wanted, rtol=1e-4, atol=1e-4)
+    weight = constant(graphscale.grow(pretrain), "v")
+    np.testing.assert_array_equal(weight, constant(pretrain, "v"))
