@@ -63,7 +63,7 @@ class Terminal:
             BrokenPipeError: the program that reads standard output has ended.
         """
         if self.quiet and tables:
-            with open(os.devnull, "w") as nowhere:
+            with open(os.devnull, "w", errors="backslashreplace") as nowhere:
                 yield Console(file=nowhere)
             return
         if self._closed:

@@ -6,7 +6,6 @@ views of memory-mapped files. Writing streams one weight after another.
 
 from __future__ import annotations
 
-import logging
 import mmap
 import os
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from graphscale.core.detached_tensors import detached, node_tensors
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.external_data import INLINE, ExternalData, map_file
 from graphscale.core.files import replacing
+from graphscale.core.quiet_reading import quiet_reading
 from graphscale.core.well_formed import (
     check_nodes,
     check_order,
@@ -147,18 +147,14 @@ def _from_proto(
         raise GraphScaleError(f"{name}: holds no ONNX graph; give the path of an ONNX model")
     check_texts(proto, name)
     proto = with_dense_tensors(proto, name)
-    logger = logging.getLogger("onnx_ir")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # its warnings would repeat the errors that are raised below
     try:
-        model = ir.from_proto(proto)
+        with quiet_reading():
+            model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir raises errors of many kinds
         reason = " ".join(str(error).split())[:300]
         raise GraphScaleError(
             f"{name}: not a valid ONNX model ({reason}); export it again"
         ) from error
-    finally:
-        logger.setLevel(level)
     for graph in [model.graph, *model.functions.values()]:
         if "ai.onnx" in graph.opset_imports:  # the other name of the domain ""
             graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from graphscale.core.detached_tensors import detached
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.node_names import without_given_names
+from graphscale.core.quiet_reading import quiet_reading
 from graphscale.core.well_formed import check_nodes, check_order, check_texts
 
 _STRIPPED = "#stripped"  # external-data location of the weights left out
@@ -44,7 +45,8 @@ def restore(text: str) -> ir.Model:
         if not (unpacker.eof and (proto.graph.node or proto.graph.output)):
             raise ValueError("it holds no graph")
         check_texts(proto, "it")
-        model = ir.from_proto(proto)
+        with quiet_reading():
+            model = ir.from_proto(proto)
         check_nodes(model, "it")
         check_order(model, "it")
     except Exception as error:  # base64, zlib, protobuf and onnx-ir raise errors of many kinds

@@ -66,7 +66,8 @@ def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> 
     """Compare the two networks on `images`, those of `check_images`, for each output.
 
     Raises:
-        GraphScaleError: the networks have further inputs, or a network does not run.
+        GraphScaleError: the networks have further inputs or not the same outputs, or a network
+            does not run.
     """
     entry = _image_input(plan)
     outputs = []
@@ -92,6 +93,11 @@ def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> 
                 "give shrink an --input-size that the network takes, or leave --check out"
             ) from None
     names = [each.name for each in opened.get_outputs()]
+    if len(outputs[0]) != len(names):
+        raise GraphScaleError(
+            f"{pretrain}: has {len(outputs[0])} outputs, but the grown network has {len(names)}, "
+            "so they cannot be compared; leave --check out"
+        )
     pairs = zip(names, *outputs, strict=True)
     return [
         _compare(name, small, large)

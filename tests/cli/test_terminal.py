@@ -40,6 +40,11 @@ def test_quiet_prints_errors_and_json_alone(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr() == ("[1]\n", "graphscale: bad\n")
 
 
+def test_quiet_takes_names_that_are_no_utf_8() -> None:
+    with Terminal(quiet=True).showing() as console:
+        console.print("written \udcff.onnx")
+
+
 def test_tables_in_a_pipe_are_wide(capsys: pytest.CaptureFixture[str]) -> None:
     with Terminal().showing() as console:
         assert console.width == 140

@@ -1,6 +1,7 @@
 """A model without its weights becomes text and back; damaged text is refused."""
 
 import base64
+import warnings
 import zlib
 
 import onnx_ir as ir
@@ -41,6 +42,20 @@ def test_text_of_something_else_is_an_error(content):
     text = base64.b64encode(zlib.compress(content)).decode()
     with pytest.raises(GraphScaleError, match=r"target network is damaged.*grow with --target"):
         restore(text)
+
+
+def test_a_damaged_graph_is_one_error(caplog):
+    proto = ir.to_proto(load_model(classic(17)))
+    proto.graph.node[2].input[0] = "nothing"  # onnx-ir would log it
+    tensor = proto.graph.initializer[0]
+    tensor.data_location = tensor.EXTERNAL
+    tensor.external_data.add(key="unknown")  # onnx would warn of it
+    text = base64.b64encode(zlib.compress(proto.SerializeToString())).decode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(GraphScaleError, match="nothing computes the value 'nothing'"):
+            restore(text)
+    assert not caplog.records
 
 
 def test_a_text_that_swells_without_end_is_refused():

@@ -78,6 +78,16 @@ def test_command_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFi
     assert "leaves out y" in capsys.readouterr().err
 
 
+def test_networks_of_unlike_outputs_are_named(tmp_path: Path) -> None:
+    small = tmp_path / "small.onnx"
+    onnx.save(graphscale.shrink(model("y = Relu (m)", "N, 4, 20, 20")), small)
+    grown = ir.from_proto(graphscale.grow(onnx.load(small)))
+    plan = graphscale.plan(model("y = Relu (m)", "N, 4, 20, 20"))
+    grown.graph.outputs.append(grown.graph.node(1).outputs[0])
+    with pytest.raises(GraphScaleError, match=r"small\.onnx: has 1 outputs, but .* 2"):
+        compare(small, grown, plan, check_images(plan))
+
+
 def test_8_bit_images(tmp_path: Path) -> None:
     made = model("y = GlobalAveragePool (m)", "N, 4, 1, 1", dtype="uint8")
     assert made.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8

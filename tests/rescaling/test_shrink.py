@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -66,6 +67,9 @@ def test_what_is_refused() -> None:
     broken = np.full((4, 3, 3, 3), np.nan, np.float32)
     with pytest.raises(graphscale.GraphScaleError, match="weight 'w' holds NaN"):
         shrink_model(model(w=broken))
+    signalling = np.full((4, 3, 3, 3), 0x7F81, np.uint16).view(ml_dtypes.bfloat16)
+    with np.errstate(invalid="raise"), pytest.raises(graphscale.GraphScaleError, match="'w' holds"):
+        shrink_model(model(w=signalling))
     large = np.full((4, 3, 3, 3), 3e38, np.float32)  # found out while the message is made
     with pytest.raises(graphscale.GraphScaleError, match="weight 'w' holds numbers that, resized"):
         graphscale.shrink(ir.to_proto(model(w=large)))
