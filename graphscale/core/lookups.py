@@ -39,6 +39,17 @@ def lookup_indices(kind: str, sizes: Sequence[int]) -> np.ndarray:
     return rows[:, None, :, None] * width + columns[None, :, None, :]
 
 
+def offset_places(pixels: int) -> np.ndarray:
+    """Where the number for each pair of pixels of a row stands among those of all offsets.
+
+    Returns:
+        An integer array of shape (pixels, pixels, 2): for each first and second pixel the row i of
+        the first one, and the column j - i + pixels - 1 of the offset, of 2 * pixels - 1.
+    """
+    first, second = np.meshgrid(np.arange(pixels), np.arange(pixels), indexing="ij")
+    return np.stack([first, second - first + pixels - 1], axis=-1)
+
+
 def table_sizes(kind: str, sizes: Sequence[int]) -> tuple[int, int]:
     """How many values the table has along height and width, for a map of these sizes."""
     height, width = sizes

@@ -87,6 +87,7 @@ def edit_layers(module: nn.Module, graph: ir.Graph) -> None:
             nodes.setdefault(module.get_submodule(path), []).append(node)
     for path, layer in module.named_modules():
         _token_attributes(layer, nodes.get(layer, []))
+        _offset_attributes(layer)
         _window_attributes(layer, nodes.get(layer, []))
         if isinstance(getattr(layer, "fc1", None), nn.Conv2d) and hasattr(layer, _EXPECTED):
             setattr(layer, _EXPECTED, layer.fc1.weight.shape[-1])
@@ -362,6 +363,14 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
         found = _only([each for each in sizes if each is not None], "size")
         if found is not None:
             setattr(layer, name, found)
+
+
+def _offset_attributes(layer: nn.Module) -> None:
+    """Set the height and width of the map for whose offsets a layer has tables (bottlenecks)."""
+    for name in ("height", "width"):
+        table = getattr(layer, f"{name}_rel", None)
+        if isinstance(table, torch.Tensor) and isinstance(getattr(layer, name, None), int):
+            setattr(layer, name, (len(table) + 1) // 2)
 
 
 def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:

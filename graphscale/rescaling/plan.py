@@ -26,6 +26,7 @@ from graphscale.passes.graph.infer_shapes import infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.fold_constants import FoldConstants
+from graphscale.passes.normalize.gather_offsets import GatherOffsets
 from graphscale.passes.normalize.gather_rolls import GatherRolls
 from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.resolve_static_ifs import ResolveStaticIfs
@@ -112,6 +113,7 @@ def prepare(model: ir.Model, input_size: Size = None, copy: bool = True) -> Targ
     SelectBranches()(model)
     UnrollLoops()(model)
     GatherRolls(shapes)(model)
+    GatherOffsets(shapes)(model)
     WholeTables(shapes)(model)
     split = SplitConstants()
     split(model)

@@ -26,11 +26,12 @@ from graphscale.passes.spatial.dimensions import (
     fixed,
     following,
     moves,
+    offsets,
     single_size,
     sizes_in,
     target_size,
 )
-from graphscale.passes.spatial.lookups import Lookup, find_lookup
+from graphscale.passes.spatial.lookups import Lookup, find_factors, find_lookup
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 
 SMALLEST_WINDOW = 3  # pixels; smaller blocks become channels (space to depth), or merge pixels
@@ -269,6 +270,24 @@ class Analyzer(GraphFacts):
         lookup, dims = found
         self._lookups.append(lookup)
         self.dims.update(dims)
+        return True
+
+    def look_up_row(self, node: ir.Node) -> bool:
+        """Record the table whose products `node` picks by the offsets between a row's pixels.
+
+        Its first input has a row of pixels and, for each, a number for each offset. Returns False,
+        and records nothing, where no table of offsets makes these.
+        """
+        value = node.inputs[0]
+        row = single_size(self.of(value)[0])
+        if row is None:
+            return False
+        found = find_factors(value, (self.of(value)[0], offsets(row), *self.of(value)[2:]), self)
+        if found is None:
+            return False
+        table, dims, known = found
+        self.add_weight(node, table, dims, summed=False)
+        self.dims.update(known)
         return True
 
     # --- the result -------------------------------------------------------------------------------

@@ -119,6 +119,33 @@ def find_lookup(
     return None if found is None else (Lookup(node, *found, held, inner, kind), known)
 
 
+def find_factors(
+    value: ir.Value, dims: Dims, facts: GraphFacts
+) -> tuple[ir.Value, Dims, dict[ir.Value, Dims]] | None:
+    """The trained factors of products with a dimension for each offset.
+
+    Args:
+        value: What is made of the products by rearranging them.
+        dims: Its dimensions, of which one is that of the offsets.
+        facts: The analysis.
+
+    Returns:
+        The value that a MatMul multiplies by, its dimensions, and the dimensions of the values on
+        the way; None where there is no such product.
+    """
+    known: dict[ir.Value, Dims] = {}
+    end, found = _back(value, dims, known, facts)
+    node = end.producer()
+    if found is None or node is None or node.op_type != "MatMul" or node.domain != "":
+        return None
+    factors = node.inputs[1]
+    alone = len(found[-1]) == 1 and found[-1][0].offsets_of is not None
+    if not alone or weight_source(factors) is None or len(facts.shape(factors)) != 2:
+        return None
+    known[end] = found
+    return factors, (fixed(facts.shape(factors)[0]), found[-1]), known
+
+
 def _table(
     read: ir.Value, places: Dims, known: dict[ir.Value, Dims], facts: GraphFacts
 ) -> tuple[ir.Value, Dims, str] | None:
@@ -154,10 +181,12 @@ def _back(
             value = node.inputs[0]
             continue
         if node is not None and dims is not None and _computes(node, facts):
+            if node.op_type == "MatMul" and moves(dims[-1]):
+                return value, dims
             known[value] = dims
             value = node.inputs[0]
             if node.op_type == "MatMul":
-                dims = None if moves(dims[-1]) else (*dims[:-1], fixed(facts.shape(value)[-1]))
+                dims = (*dims[:-1], fixed(facts.shape(value)[-1]))
             continue
         if node is not None and dims is not None and _picks_one(node, facts):
             axis = node.attributes.get_int("axis", 0) % len(facts.shape(node.inputs[0]))

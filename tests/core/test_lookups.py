@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from graphscale.core.lookups import lookup_indices, table_sizes
+from graphscale.core.lookups import lookup_indices, offset_places, table_sizes
 
 
 @pytest.mark.parametrize("sizes", [(2, 3), (4, 4), (1, 5)])
@@ -27,3 +27,7 @@ def test_distances_of_every_pixel_or_every_second_one(first, second) -> None:
     step = 1 if first == second else 2
     for y, x, v, u in itertools.product(*map(range, (*first, *second))):
         assert found[y, x, v, u] == table[abs(step * y - v), abs(step * x - u)]
+
+
+def test_places_of_offsets_in_a_row() -> None:
+    assert offset_places(2).tolist() == [[[0, 1], [0, 2]], [[1, 0], [1, 1]]]

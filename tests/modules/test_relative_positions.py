@@ -178,3 +178,53 @@ def test_logarithms_of_offsets_follow_the_map() -> None:
         assert torch.equal(grown.state_dict()[name], target.state_dict()[name])
     grown.load_state_dict(target.state_dict())
     torch.testing.assert_close(grown.eval()(EXAMPLE), target.eval()(EXAMPLE))
+
+
+class Bottleneck(nn.Module):
+    """Attention as in bottleneck networks: a vector for each offset along height, and along width.
+
+    Its numbers are moved from offsets to places by padding and cutting.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.height = self.width = SIZE
+        self.height_rel = nn.Parameter(torch.randn(2 * SIZE - 1, 8))
+        self.width_rel = nn.Parameter(torch.randn(2 * SIZE - 1, 8))
+
+    def along(self, q: torch.Tensor, vectors: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
+        batch, rows, size, _ = q.shape
+        x = (q @ vectors.transpose(-1, -2)).reshape(-1, size, 2 * size - 1)
+        x = F.pad(F.pad(x, [0, 1]).flatten(1), [0, size - 1])
+        x = x.reshape(-1, size + 1, 2 * size - 1)[:, :size, size - 1 :]
+        x = x.reshape(batch, rows, 1, size, size).expand(-1, -1, rows, -1, -1)
+        return x.permute(order)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.conv(x).flatten(2)
+        q = tokens.transpose(1, 2).reshape(x.shape[0], self.height, self.width, -1)
+        bias = self.along(q, self.width_rel, (0, 1, 3, 2, 4))
+        bias = bias + self.along(q.transpose(1, 2), self.height_rel, (0, 3, 1, 4, 2))
+        pixels = self.height * self.width
+        scores = tokens.transpose(1, 2) @ tokens + bias.reshape(-1, pixels, pixels)
+        return (tokens @ scores.softmax(-1).transpose(1, 2)).mean(2)
+
+
+def test_vectors_for_offsets_follow_the_map() -> None:
+    torch.manual_seed(0)
+    target = Bottleneck()
+    small = shrink(target, EXAMPLE, init="resize")
+    pixels = small.graphscale_plan.image_size[0] // 2
+    assert (small.height, small.width) == (pixels, pixels) < (SIZE, SIZE)
+    grown = graphscale.grow(small)
+    assert (grown.height, grown.width) == (SIZE, SIZE)
+    for name in ("height_rel", "width_rel"):
+        given = small.state_dict()[name]
+        assert len(given) == 2 * pixels - 1
+        wanted = F.interpolate(given.T[None].double(), 2 * SIZE - 1, mode="linear")[0].T
+        torch.testing.assert_close(grown.state_dict()[name].double(), wanted, rtol=1e-5, atol=1e-6)
+    restored = graphscale.grow(small.state_dict(), target=target)
+    assert torch.equal(restored.width_rel, grown.width_rel)
+    grown.load_state_dict(target.state_dict())
+    torch.testing.assert_close(grown.eval()(EXAMPLE), target.eval()(EXAMPLE))

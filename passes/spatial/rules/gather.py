@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.lookups import offset_places
 from graphscale.core.plan import Grid
+from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import (
     Dim,
+    SpatialSize,
     fixed,
     moves,
     single_size,
@@ -106,15 +109,27 @@ class _Gather(Rule):
 
 @register("GatherND")
 class _GatherND(Rule):
-    """Picks places along dimensions that must stay, such as the coefficients of a transform."""
+    """Picks places along dimensions that must stay, such as the coefficients of a transform.
+
+    The places of the offsets between the pixels of a row follow the row.
+    """
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         dims, indices = (analyzer.of(value) for value in node.inputs)
+        if _offsets_of(node, analyzer) is not None and analyzer.look_up_row(node):
+            dims = analyzer.of(node.inputs[0])
+            analyzer.dims[node.outputs[0]] = (dims[0], dims[0], *dims[2:])
+            return
         batch = node.attributes.get_int("batch_dims", 0)
         last = batch + analyzer.shape(node.inputs[1])[-1]
         if any(map(moves, dims[:last])):
             raise unfollowed(node, "picks single places of a map")
         analyzer.dims[node.outputs[0]] = (*indices[:-1], *dims[last:])
+
+    def write(self, node: ir.Node, rewriter: Rewriter) -> None:
+        row = _offsets_of(node, rewriter.analysis)
+        if row is not None:
+            rewriter.constants.replace(node, 1, offset_places(rewriter.geometry.sizes[row]))
 
 
 @register("GatherElements")
@@ -132,6 +147,15 @@ class _GatherElements(Rule):
                 raise unfollowed(node, "picks from a map whose sizes have another origin")
             result.append(index)
         analyzer.dims[node.outputs[0]] = tuple(result)
+
+
+def _offsets_of(node: ir.Node, facts: Analyzer | SpatialAnalysis) -> SpatialSize | None:
+    """The row of pixels of whose offsets a GatherND picks the places; None if it picks others."""
+    places = facts.inferred.constants.get(node.inputs[1])
+    row = single_size(facts.of(node.inputs[0])[0])
+    if row is None or places is None or node.attributes.get_int("batch_dims", 0):
+        return None
+    return row if np.array_equal(places, offset_places(row.target)) else None
 
 
 def _first(indices: np.ndarray | None, dim: Dim) -> int | None:
