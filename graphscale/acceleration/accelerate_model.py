@@ -26,6 +26,7 @@ from graphscale.core.arguments import whole_number
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike, load_model, to_proto
 from graphscale.core.node_names import forget_given_names, node_name
+from graphscale.core.requirements import onnxruntime_for
 from graphscale.core.runtime import get_library_path
 from graphscale.core.trials import Change
 from graphscale.core.tuning import Candidates, Tuner, fastest
@@ -116,8 +117,7 @@ def accelerate_model(
     Raises:
         GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
     """
-    import onnxruntime
-
+    onnxruntime = onnxruntime_for("graphscale.accelerate")
     import graphscale.layers.export  # noqa: F401  what rewriting needs is said before measuring
 
     source = model.meta.get("source", "the model")

@@ -22,6 +22,7 @@ from google.protobuf.message import EncodeError
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model, to_proto
+from graphscale.core.requirements import onnxruntime_for
 from graphscale.core.runtime import element_type, session
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.Inference
     Between two runs the session's threads sleep instead of spinning, so that sessions that take
     turns do not slow each other down.
     """
-    import onnxruntime
-
+    onnxruntime = onnxruntime_for("graphscale.accelerate")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.force_spinning_stop", "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphscale.core.errors import GraphScaleError
 
 _INSTALL = {
@@ -17,6 +19,27 @@ _INSTALL = {
 
 class MissingPackageError(GraphScaleError, ImportError):
     """A package that this part of graphscale needs is not installed; says how to install it."""
+
+
+def onnxruntime_for(user: str) -> Any:
+    """The package onnxruntime, which `user` (as in 'a session') needs.
+
+    Raises:
+        MissingPackageError: it is not installed, or incomplete. onnxruntime and onnxruntime-gpu
+            install the same files, so that removing one of them damages the other.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise missing_package(error, user) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise MissingPackageError(
+            f"{user} needs onnxruntime, whose installation is incomplete, as after one of "
+            "onnxruntime and onnxruntime-gpu was removed; pip install --force-reinstall --no-deps "
+            "the other",
+            name="onnxruntime",
+        )
+    return onnxruntime
 
 
 def missing_package(error: ImportError, user: str) -> ImportError:

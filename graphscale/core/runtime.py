@@ -13,7 +13,7 @@ import onnx_ir as ir
 from graphscale.core.arguments import instance
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import to_proto
-from graphscale.core.requirements import missing_package
+from graphscale.core.requirements import onnxruntime_for
 
 if TYPE_CHECKING:
     import onnx
@@ -49,11 +49,7 @@ def session(
     once however many sessions they serve, and ``providers`` are CUDA, where it is available, and
     the CPU unless they are given. Raises GraphScaleError for what is no file.
     """
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise missing_package(error, "a session") from None
-
+    onnxruntime = onnxruntime_for("a session")
     if hasattr(model, "SerializeToString"):
         model = model.SerializeToString()
     elif not isinstance(model, bytes):
@@ -87,8 +83,7 @@ def open_model(model: ir.Model, **kwargs: Any) -> onnxruntime.InferenceSession:
     onnxruntime reads the weights where they are, so that they take no second place in memory and
     may be larger than the 2 GiB that a message can hold.
     """
-    import onnxruntime
-
+    onnxruntime = onnxruntime_for("a session")
     arrays: dict[str, np.ndarray] = {}
     given = {
         name: (value, value.const_value)
@@ -125,9 +120,7 @@ def _taken_in_place(tensor: ir.TensorProtocol) -> bool:
 
 def quiet_options() -> onnxruntime.SessionOptions:
     """Options of a session whose failures are told by errors of ours."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = onnxruntime_for("a session").SessionOptions()
     options.log_severity_level = 4
     return options
 

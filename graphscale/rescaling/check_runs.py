@@ -18,6 +18,7 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import load_model
 from graphscale.core.plan import Plan
+from graphscale.core.requirements import MissingPackageError, onnxruntime_for
 from graphscale.core.runtime import element_type, open_model, quiet_options, session
 from graphscale.rescaling.input_size import InputSize, Size, has_fixed_size, input_shapes
 
@@ -84,8 +85,8 @@ def _failure(
 ) -> str | None:
     """Why a model does not run on zeros; None where it does, or where nothing can be said."""
     try:
-        import onnxruntime
-    except ModuleNotFoundError:
+        onnxruntime = onnxruntime_for("a check")
+    except MissingPackageError:
         return None
     options = quiet_options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

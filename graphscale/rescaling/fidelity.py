@@ -19,6 +19,7 @@ import onnx_ir as ir
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.files import check_regular
 from graphscale.core.plan import InputPlan, Plan
+from graphscale.core.requirements import onnxruntime_for
 from graphscale.core.resampling import interpolation_matrix
 from graphscale.core.runtime import element_type, open_model, quiet_options, session
 
@@ -69,6 +70,7 @@ def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> 
         GraphScaleError: the networks have further inputs or not the same outputs, or a network
             does not run.
     """
+    onnxruntime_for("--check")
     entry = _image_input(plan)
     outputs = []
     for path, shape in ((pretrain, entry.pretrain), (None, entry.shape)):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 
+import graphscale
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.requirements import MissingPackageError, missing_package
 
@@ -26,6 +30,16 @@ def test_how_to_install_it(name: str, command: str) -> None:
     assert (type(error), error.name) == (MissingPackageError, name)
     assert str(error).startswith(f"a session needs {name.partition('.')[0]}: ")
     assert command in str(error)
+
+
+def test_an_incomplete_onnxruntime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left where one of its two packages was removed: a folder without modules."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", ModuleType("onnxruntime"))
+    with pytest.raises(MissingPackageError, match=r"a session needs .* pip install --force-re"):
+        graphscale.session(b"")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'graphscale\[cpu\]'"):
+        graphscale.session(b"")
 
 
 @pytest.mark.parametrize(
