@@ -33,15 +33,17 @@ class Fidelity:
 
     Attributes:
         output: Its name.
-        difference: Norm of the difference relative to the norm of the pre-train output.
-        correlation: Pearson's, over all numbers of the outputs; None if those of a network are all
-            the same, up to rounding.
-        agreement: Share of images with the same largest class; None where there are no classes.
+        difference: Norm of the difference relative to the norm of the pre-train output; None if
+            not all numbers are finite.
+        correlation: Pearson's, over all numbers of the outputs; None if not all are finite, or if
+            those of a network are all the same, up to rounding.
+        agreement: Share of images with the same largest class; None where there are no classes, or
+            not all numbers are finite.
         images: How many were run.
     """
 
     output: str
-    difference: float
+    difference: float | None
     correlation: float | None
     agreement: float | None
     images: int
@@ -251,27 +253,21 @@ def _run(
 
 
 def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
-    for axis, size in enumerate(grown.shape):
-        if pretrain.shape[axis] != size:
-            matrix = interpolation_matrix(pretrain.shape[axis], size)
-            pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
-    norm = float(np.linalg.norm(pretrain)) or 1.0
-    correlation = None
-    if _varies(pretrain) and _varies(grown):
-        correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
-    classes = grown.reshape(*grown.shape[:2], -1)
-    top = None
-    if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
-        top = float(
-            (pretrain.reshape(len(grown), -1).argmax(1) == classes[:, :, 0].argmax(1)).mean()
-        )
-    return Fidelity(
-        output=name,
-        difference=float(np.linalg.norm(grown - pretrain)) / norm,
-        correlation=correlation,
-        agreement=top,
-        images=len(grown),
-    )
+    difference, correlation, top = None, None, None
+    if np.isfinite(pretrain).all() and np.isfinite(grown).all():
+        for axis, size in enumerate(grown.shape):
+            if pretrain.shape[axis] != size:
+                matrix = interpolation_matrix(pretrain.shape[axis], size)
+                pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
+        norm = float(np.linalg.norm(pretrain)) or 1.0
+        difference = float(np.linalg.norm(grown - pretrain)) / norm
+        if _varies(pretrain) and _varies(grown):
+            correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
+        classes = grown.reshape(*grown.shape[:2], -1)
+        if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
+            largest = pretrain.reshape(len(grown), -1).argmax(1)
+            top = float((largest == classes[:, :, 0].argmax(1)).mean())
+    return Fidelity(name, difference, correlation, top, len(grown))
 
 
 def _varies(outputs: np.ndarray) -> bool:
