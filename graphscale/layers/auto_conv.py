@@ -39,6 +39,8 @@ from graphscale.layers.whole_network import WholeNetwork
 
 _TORCH = "torch"  # torch's own convolution; the other candidates are algorithms of FFTConv ...
 _MATRIX = "matrix"  # ... and matrix_conv, for filters that outnumber the pixels
+# On a GPU, FFTConv is less accurate in float16 than torch's own convolution.
+_TYPES = (torch.float32, torch.bfloat16)
 _MAX_SIZES = 4  # input sizes that a layer measures, for each pass
 _MAX_SHARE = 0.05  # of the running time: limit for measuring input sizes after a layer's first
 # Dilations, group, kernel shape, pads and strides, in the order of fft_conv's arguments.
@@ -103,8 +105,9 @@ def accelerate(module: nn.Module, *, measure: bool = True) -> nn.Module:
     subclasses of torch's layers are left as they are (parametrized layers are subclasses:
     parametrize them afterwards). Under torch.compile and `graphscale.export` a layer takes the
     algorithm that it has chosen for its forward pass before, or torch's own convolution. Torch's
-    own also computes types other than float32, meta tensors, calls under autocast and torch.func,
-    and every other trace or export. torch.jit.script cannot read these layers.
+    own also computes types other than float32 and bfloat16 (which are measured apart, also under
+    autocast), meta tensors, calls under torch.func, and every other trace or export.
+    torch.jit.script cannot read these layers.
 
     Args:
         module: A network, or a single nn.Conv1d or nn.Conv2d.
@@ -212,15 +215,22 @@ class _Convolution(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None, None
 
 
+def _computed_type(tensor: Tensor) -> torch.dtype:
+    """The type in which torch's own convolution computes with `tensor`, which autocast may set."""
+    device = tensor.device.type
+    is_cast = tensor.is_floating_point() and tensor.dtype != torch.float64
+    if is_cast and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return tensor.dtype
+
+
 def _only_torch_computes(x: Tensor, weight: Tensor) -> bool:
     """Whether this call is none for FFTConv's kernels and the autograd function around them."""
     if isinstance(x, torch.fx.Proxy):
         return True
     if x.is_meta or weight.is_meta:
         return True
-    if not x.dtype == weight.dtype == torch.float32 or x.numel() == 0:
-        return True
-    if torch.is_autocast_enabled(x.device.type):
+    if not _computed_type(x) == _computed_type(weight) in _TYPES or x.numel() == 0:
         return True
     return not torch.compiler.is_compiling() and (
         is_transformed()
@@ -269,6 +279,11 @@ class _Automatic:
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if _only_torch_computes(input, weight):
             return self._direct._conv_forward(self, input, weight, bias)
+        # As autocast does it: before the convolution, and back in the gradients.
+        input, weight, bias = (
+            each if each is None else each.to(_computed_type(each))
+            for each in (input, weight, bias)
+        )
         return convolve(self, input, weight, bias, self._choose_and_run)
 
     def _choose_and_run(
@@ -314,7 +329,7 @@ class _Automatic:
     ) -> dict[str, str]:
         """The algorithm of each pass: what is fastest alone, as far as the network takes it."""
         settled = network.settled if network is not None else None
-        call = (self, len(passes), learns, x.shape, x.is_contiguous())
+        call = (self, len(passes), learns, x.shape, x.dtype, x.is_contiguous())
         if settled is not None and call in settled:
             return settled[call]
         keys = {pass_: _key(pass_, x, weight, attributes, learns) for pass_ in passes}
@@ -392,7 +407,8 @@ def _kind(
     sizes = f"{size}{kind}={tuple(weight.shape)} strides={strides} pads={pads}"
     # In channels_last torch is faster, and what FFTConv takes and gives is converted.
     order = "" if x.is_contiguous() else " converted, not contiguous"
-    return f"{pass_} {sizes} dilations={dilations} group={group}{order}"
+    type_ = "" if x.dtype == torch.float32 else f" {x.dtype}".replace("torch.", "")
+    return f"{pass_} {sizes} dilations={dilations} group={group}{type_}{order}"
 
 
 def _candidates(

@@ -32,7 +32,7 @@ _MAX_SITUATIONS = 32  # input sizes and modes of a network for which there are t
 
 @dataclass(eq=False)
 class _Situation:
-    """Steps of one kind: the same input size and memory format of the first layer, and mode.
+    """Steps of one kind: the same input size, type and memory format of the first layer, and mode.
 
     Attributes:
         changes: The changes that are faster alone, by key.
@@ -132,7 +132,7 @@ class WholeNetwork:
                 return  # amid a step
             if step is not None:
                 step.finish()
-            kind = (layer, x.shape, x.is_contiguous(), learns, layer.training)
+            kind = (layer, x.shape, x.dtype, x.is_contiguous(), learns, layer.training)
             if kind not in self._situations and len(self._situations) >= _MAX_SITUATIONS:
                 self._step = None
                 return

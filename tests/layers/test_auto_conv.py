@@ -129,10 +129,48 @@ def chosen(monkeypatch):
     return layer, twin, x
 
 
-def test_autocast_computes_in_its_type(chosen):
+@pytest.mark.parametrize("type_", [torch.bfloat16, torch.float16])
+def test_autocast_computes_in_its_type(type_, chosen):
     layer, twin, x = chosen
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(x).dtype == twin(x).dtype == torch.bfloat16
+    with torch.autocast("cpu", type_):
+        assert layer(x).dtype == twin(x).dtype == type_
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_bfloat16_is_as_accurate_as_torchs(autocast, monkeypatch):
+    """Errors of the output and all gradients, to float64, by FFTConv and by torch."""
+    monkeypatch.setattr(Tuner, "seconds", lambda *_: {"torch": 2.0, "dense 16x16": 1.0})
+    torch.manual_seed(0)
+    exact = nn.Conv2d(8, 6, 5, padding=2)
+    x = torch.randn(2, 8, 12, 10)
+    if not autocast:
+        exact, x = exact.bfloat16(), x.bfloat16()
+    twins = [copy.deepcopy(exact), accelerate(copy.deepcopy(exact))]
+    given = [x.clone().requires_grad_() for _ in twins]
+    exact, exact_x = exact.double(), x.double().requires_grad_()
+    y = exact(exact_x)
+    y.square().sum().backward()
+    wanted = [y.detach(), exact_x.grad, *(each.grad for each in exact.parameters())]
+    errors = []
+    for layer, images in zip(twins, given):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = layer(images)
+        y.double().square().sum().backward()
+        found = [y.detach(), images.grad, *(each.grad for each in layer.parameters())]
+        assert [each.dtype for each in found[1:]] == [x.dtype] * 3
+        errors.append([float((a - b).norm() / b.norm()) for a, b in zip(found, wanted)])
+    assert set(twins[1]._chosen.values()) == {"dense 16x16"}
+    assert all(ours < 1.5 * torchs for torchs, ours in zip(*errors))
+
+
+def test_types_are_measured_apart(empty_cache):
+    layer, x = accelerate(nn.Conv2d(2, 4, 7)), torch.randn(1, 2, 12, 10)
+    with torch.no_grad():
+        layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            layer(x)
+    (known,) = json.loads(empty_cache.read_text()).values()
+    assert ["bfloat16" in key for key in known] == [False, True]
 
 
 def test_transforms_and_traces_are_computed_by_torch(chosen):
