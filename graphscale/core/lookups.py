@@ -2,7 +2,7 @@
 
 Networks with relative positions hold a table with a value for each offset between two pixels, and
 an integer tensor that says for each pair of pixels where in the table its value stands. The table
-is trained; the indices follow from the sizes of the maps alone, in one of two ways (`KINDS`).
+is trained; the indices follow from the sizes of the maps alone, in one of three ways (`KINDS`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import numpy as np
 
 # 'offsets': a value for each offset, the most negative ones first, row by row (as in Swin).
 # 'distances': a value for each pair of distances along height and width (as in LeViT).
-KINDS = ("offsets", "distances")
+# 'token offsets': as 'offsets', with a class token before the pixels, and three more values: from
+# the token to a pixel, from a pixel to the token, and from the token to itself (as in BEiT).
+KINDS = ("offsets", "distances", "token offsets")
+TOKEN_VALUES = 3
 
 
 def lookup_indices(kind: str, sizes: Sequence[int]) -> np.ndarray:
@@ -25,8 +28,15 @@ def lookup_indices(kind: str, sizes: Sequence[int]) -> np.ndarray:
             be a part of the second one's pixels, every second row and column say.
 
     Returns:
-        An integer array of shape `sizes`.
+        An integer array of shape `sizes`, or with a token (1 + height * width, 1 + height * width).
     """
+    if kind == "token offsets":
+        pixels = sizes[0] * sizes[1]
+        values = (2 * sizes[0] - 1) * (2 * sizes[1] - 1)
+        indices = np.full((1 + pixels, 1 + pixels), values + 2)
+        indices[0, 1:], indices[1:, 0] = values, values + 1
+        indices[1:, 1:] = lookup_indices("offsets", sizes).reshape(pixels, pixels)
+        return indices
     rows, columns = (
         np.arange(first)[:, None] * -(-second // first) - np.arange(second)[None]
         for first, second in zip(sizes[:2], sizes[2:])
@@ -51,6 +61,9 @@ def offset_places(pixels: int) -> np.ndarray:
 
 
 def table_sizes(kind: str, sizes: Sequence[int]) -> tuple[int, int]:
-    """How many values the table has along height and width, for a map of these sizes."""
+    """How many values the table has along height and width, for a map of these sizes.
+
+    Those of a class token come after them.
+    """
     height, width = sizes
-    return (2 * height - 1, 2 * width - 1) if kind == "offsets" else (height, width)
+    return (height, width) if kind == "distances" else (2 * height - 1, 2 * width - 1)

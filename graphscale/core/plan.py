@@ -114,9 +114,9 @@ class WeightPlan:
             coordinates have kinds of their own, by what both networks have in common: 'pixels' (the
             first number and the step, as in 0.5, 1.5, 2.5 …) or 'centres' (the numbers at the outer
             edges of the map, as in linspace(-1, 1)). Indices into a table of relative positions
-            follow from the sizes alone, by 'offsets' or by 'distances' (`core.lookups`), and so do
-            the mask of 'shifted windows' (`core.shifted_windows`) and the logarithms of offsets,
-            by 'log parts' or 'log pixels' (`core.log_offsets`).
+            follow from the sizes alone, by 'offsets', 'distances' or 'token offsets'
+            (`core.lookups`), and so do the mask of 'shifted windows' (`core.shifted_windows`) and
+            the logarithms of offsets, by 'log parts' or 'log pixels' (`core.log_offsets`).
         factors: For each dimension its factors in row-major order, as (target, pre-train) sizes: a
             row dimension C·H·W has three. A factor whose two sizes differ is resampled. Rows that
             stand on maps joined by Concat are one `JoinedFactor`; each part is resized by itself.

@@ -92,8 +92,8 @@ def _lazy(
 
     def compute() -> ir.TensorProtocol:
         if plan.kind in DERIVED_KINDS:
-            real = [dim for dim in plan.factors if [tuple(sizes) for sizes in dim] != [(1, 1)]]
-            array = _derived(tensor, plan.kind, [sizes[1 - given] for dim in real for sizes in dim])
+            sizes = [sizes[1 - given] for sizes in _long(plan.factors)]
+            array = _derived(tensor, plan.kind, sizes)
             return ir.Tensor(array.reshape(shape), tensor.dtype, name=tensor.name)
         array = tensor.numpy().reshape([factor_sizes(factor)[given] for factor in factors])
         try:
@@ -108,6 +108,20 @@ def _lazy(
     return ir.LazyTensor(
         compute, dtype=tensor.dtype, shape=ir.Shape(shape), name=tensor.name, cache=False
     )
+
+
+def _long(dims: Sequence[Sequence[Factor]]) -> list[tuple[int, int]]:
+    """The sizes of all factors, also of those that are joined, but for dimensions of one place."""
+    found: list[tuple[int, int]] = []
+    for dim in dims:
+        if [factor_sizes(factor) for factor in dim] == [(1, 1)]:
+            continue
+        for factor in dim:
+            if isinstance(factor, JoinedFactor):
+                found += _long(factor.parts)
+            else:
+                found.append((factor[0], factor[1]))
+    return found
 
 
 def _derived(tensor: ir.TensorProtocol, kind: str, sizes: list[int]) -> np.ndarray:

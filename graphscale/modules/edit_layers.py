@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graphscale.convert.operators.padding import split_pads
+from graphscale.core.lookups import TOKEN_VALUES
 from graphscale.core.node_names import node_name
 from graphscale.modules.module_path import module_path
 from graphscale.modules.own_padding import (
@@ -354,6 +355,9 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
         if isinstance(getattr(layer, "bias_shape", None), tuple):
             layer.bias_shape = (queries, keys, *layer.bias_shape[2:])
             layer.window_area = keys
+        elif _has_token(layer, keys):
+            layer.window_size = (math.isqrt(keys - 1),) * 2
+            layer.num_relative_distance = len(layer.relative_position_bias_table)
         for name, number in (("N", keys), ("N2", queries), ("max_seq_len", keys)):
             if hasattr(layer, name):
                 setattr(layer, name, number)
@@ -363,6 +367,15 @@ def _token_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
         found = _only([each for each in sizes if each is not None], "size")
         if found is not None:
             setattr(layer, name, found)
+
+
+def _has_token(layer: nn.Module, tokens: int) -> bool:
+    """Whether attention has offsets between pixels and, before them, a class token, as in BEiT."""
+    table = getattr(layer, "relative_position_bias_table", None)
+    if not isinstance(table, torch.Tensor) or not hasattr(layer, "num_relative_distance"):
+        return False
+    side = math.isqrt(tokens - 1)
+    return len(table) == (2 * side - 1) ** 2 + TOKEN_VALUES
 
 
 def _offset_attributes(layer: nn.Module) -> None:

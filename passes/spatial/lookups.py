@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphscale.core.log_offsets import log_offsets_kind
-from graphscale.core.lookups import KINDS, lookup_indices, table_sizes
+from graphscale.core.lookups import KINDS, TOKEN_VALUES, lookup_indices, table_sizes
 from graphscale.passes.graph.weight_source import dims_at_source, tensor_of, weight_source
 from graphscale.passes.spatial.dimensions import (
     DimensionFactor,
@@ -26,7 +26,9 @@ from graphscale.passes.spatial.dimensions import (
     moves,
     offsets,
     regroup,
+    section,
     target_size,
+    total,
 )
 
 if TYPE_CHECKING:
@@ -107,14 +109,18 @@ def find_lookup(
     if held is not end or inner is None:
         return None
     factors = [factor for dim in inner for factor in dim]
-    sizes = [factor.spatial_size for factor in factors]
+    pixels = _behind_tokens(factors)
+    token = pixels is not None
+    sizes = [factor.spatial_size for factor in pixels or factors]
     if len(sizes) != 4 or None in sizes:
         return None
-    kind = _kind(tensor_of(held).numpy(), factors, facts.shape(read)[axis])
+    values = facts.shape(read)[axis] - TOKEN_VALUES * token
+    kind = _kind(tensor_of(held).numpy(), pixels or factors, values, token)
     if kind is None:
         return None
-    rows = map(offsets if kind == "offsets" else following, sizes[2:])
-    places = (*places[:axis], sum(rows, ()), *places[axis + 1 :])
+    rows = sum(map(following if kind == "distances" else offsets, sizes[2:]), ())
+    rows = total(rows, fixed(TOKEN_VALUES)) if token else rows
+    places = (*places[:axis], rows, *places[axis + 1 :])
     found = _table(read, places, known, facts)
     return None if found is None else (Lookup(node, *found, held, inner, kind), known)
 
@@ -188,6 +194,11 @@ def _back(
             if node.op_type == "MatMul":
                 dims = (*dims[:-1], fixed(facts.shape(value)[-1]))
             continue
+        if node is not None and dims is not None and node.op_type == "Pad":
+            known[value] = dims
+            dims = _without_tokens(node, dims, facts)
+            value = node.inputs[0]
+            continue
         if node is not None and dims is not None and _picks_one(node, facts):
             axis = node.attributes.get_int("axis", 0) % len(facts.shape(node.inputs[0]))
             known[value] = dims
@@ -231,6 +242,21 @@ def _computes(node: ir.Node, facts: GraphFacts) -> bool:
     return node.op_type in _ARITHMETIC and weight is not None and rank <= 1
 
 
+def _without_tokens(node: ir.Node, dims: Dims, facts: GraphFacts) -> Dims | None:
+    """The dimensions of what a Pad puts places of tokens before; None for another Pad."""
+    shape = facts.shape(node.inputs[0])
+    pads = facts.constant(node, 1, "pads")
+    if pads is None or len(pads) != 2 * len(dims) or any(pads[len(dims) :]) or min(pads) < 0:
+        return None
+    found = []
+    for dim, before, size in zip(dims, pads, shape):
+        part = section(dim, before, before + size) if before else dim
+        if part is None:
+            return None
+        found.append(part)
+    return tuple(found)
+
+
 def _picks_one(node: ir.Node, facts: GraphFacts) -> bool:
     """Whether a Gather picks one of what was looked up, such as a head's values."""
     if node.op_type != "Gather" or weight_source(node.inputs[0]) is not None:
@@ -238,10 +264,22 @@ def _picks_one(node: ir.Node, facts: GraphFacts) -> bool:
     return facts.shape(node.inputs[1]) == ()
 
 
-def _kind(index: np.ndarray, factors: list[DimensionFactor], values: int) -> str | None:
-    """By which rule indices into a table of so many values follow from the sizes."""
+def _behind_tokens(factors: list[DimensionFactor]) -> list[DimensionFactor] | None:
+    """The factors of the pixels where both factors are a token and pixels; else None."""
+    parts = [factor.parts for factor in factors]
+    if len(parts) != 2 or any(len(each) != 2 or each[0] for each in parts):
+        return None
+    return [*parts[0][1], *parts[1][1]]
+
+
+def _kind(
+    index: np.ndarray, factors: list[DimensionFactor], values: int, token: bool
+) -> str | None:
+    """By which rule indices into a table of so many values of pixels follow from the sizes."""
     sizes = [factor.size for factor in factors]
     for kind in KINDS:
+        if (kind == "token offsets") != token:
+            continue
         height, width = table_sizes(kind, sizes[2:])
         fits = kind == "distances" or sizes[:2] == sizes[2:]
         if not fits or height * width != values:

@@ -200,6 +200,18 @@ def test_a_signal_that_a_library_swallows_counts(target: Path, place: str, name:
     assert output.exists() == (place == "destructor")
 
 
+def test_ctrl_c_while_python_starts_or_ends_is_no_traceback() -> None:
+    code = """if True:
+        import os, signal
+        import graphscale.__main__, graphscale.cli
+        graphscale.cli.main = lambda: os.kill(os.getpid(), signal.SIGINT)
+        graphscale.__main__.command()
+    """
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=heed_signals)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def test_nohup_is_heeded(target: Path) -> None:
     before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     before += textwrap.dedent(DURING_WRITING.format(name="SIGHUP"))

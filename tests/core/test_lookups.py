@@ -31,3 +31,15 @@ def test_distances_of_every_pixel_or_every_second_one(first, second) -> None:
 
 def test_places_of_offsets_in_a_row() -> None:
     assert offset_places(2).tolist() == [[[0, 1], [0, 2]], [[1, 0], [1, 1]]]
+
+
+def test_offsets_behind_a_token() -> None:
+    """As the networks build them: the last three values belong to the token."""
+    found = lookup_indices("token offsets", (2, 3, 2, 3))
+    pixels = lookup_indices("offsets", (2, 3, 2, 3)).reshape(6, 6)
+    values = 3 * 5
+    assert table_sizes("token offsets", (2, 3)) == (3, 5)
+    np.testing.assert_array_equal(found[1:, 1:], pixels)
+    assert (found[0, 1:] == values).all()
+    assert (found[1:, 0] == values + 1).all()
+    assert found[0, 0] == values + 2

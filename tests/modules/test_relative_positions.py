@@ -228,3 +228,80 @@ def test_vectors_for_offsets_follow_the_map() -> None:
     assert torch.equal(restored.width_rel, grown.width_rel)
     grown.load_state_dict(target.state_dict())
     torch.testing.assert_close(grown.eval()(EXAMPLE), target.eval()(EXAMPLE))
+
+
+def token_offsets(size: int) -> torch.Tensor:
+    values = (2 * size - 1) ** 2
+    index = torch.full((1 + size**2, 1 + size**2), values + 2)
+    index[0, 1:], index[1:, 0], index[1:, 1:] = values, values + 1, offsets(size)
+    return index
+
+
+class TokenAttention(nn.Module):
+    """Attention as in BEiT: a class token before the pixels has three values of its own.
+
+    Where `pads`, the pixels' values are computed by layers, and the token's are zeros.
+    """
+
+    def __init__(self, pads: bool) -> None:
+        super().__init__()
+        self.pads = pads
+        self.conv = nn.Conv2d(3, 8, 3, 2, 1)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, 8))
+        if pads:
+            self.layers = nn.Linear(2, 1)
+            self.register_buffer("logarithms", logarithms(SIZE), persistent=False)
+            self.register_buffer("relative_position_index", offsets(SIZE), persistent=False)
+            return
+        self.window_size = (SIZE, SIZE)
+        self.num_relative_distance = (2 * SIZE - 1) ** 2 + 3
+        self.relative_position_bias_table = nn.Parameter(torch.randn(self.num_relative_distance, 1))
+        index = token_offsets(SIZE)
+        self.register_buffer("relative_position_index", index, persistent=False)
+
+    def bias(self) -> torch.Tensor:
+        index = self.relative_position_index
+        if self.pads:
+            rows = self.layers(self.logarithms).view(-1, 1)[index.view(-1)]
+            return F.pad(rows.view(*index.shape, -1).permute(2, 0, 1), [1, 0, 1, 0])
+        tokens = self.window_size[0] * self.window_size[1] + 1
+        rows = self.relative_position_bias_table[index.view(-1)]
+        return rows.view(tokens, tokens, -1).permute(2, 0, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], 1)
+        scores = x @ x.transpose(1, 2) + self.bias()
+        return (scores.softmax(-1) @ x)[:, 0]
+
+
+def test_a_token_keeps_its_values() -> None:
+    torch.manual_seed(0)
+    target = TokenAttention(pads=False)
+    small = shrink(target, EXAMPLE, init="resize")
+    pixels = small.graphscale_plan.image_size[0] // 2
+    assert small.window_size == (pixels, pixels) < (SIZE, SIZE)
+    assert torch.equal(small.relative_position_index, token_offsets(pixels))
+    table = small.relative_position_bias_table.detach().double()
+    assert len(table) == small.num_relative_distance == (2 * pixels - 1) ** 2 + 3
+    grown = graphscale.grow(small)
+    assert torch.equal(grown.relative_position_index, target.relative_position_index)
+    found = grown.relative_position_bias_table
+    assert torch.equal(found[-3:], target.relative_position_bias_table[-3:])
+    side = 2 * SIZE - 1
+    wanted = F.interpolate(table[:-3].T.reshape(1, 1, 2 * pixels - 1, -1), side, mode="bilinear")
+    torch.testing.assert_close(found[:-3, 0].double(), wanted.flatten(), rtol=1e-4, atol=1e-5)
+    restored = graphscale.grow(small.state_dict(), target=target)
+    assert torch.equal(restored.relative_position_bias_table, found)
+    grown.load_state_dict(target.state_dict())
+    torch.testing.assert_close(grown.eval()(EXAMPLE), target.eval()(EXAMPLE))
+
+
+def test_biases_padded_for_a_token() -> None:
+    target = TokenAttention(pads=True)
+    small = shrink(target, EXAMPLE)
+    pixels = small.graphscale_plan.image_size[0] // 2
+    torch.testing.assert_close(small.logarithms, logarithms(pixels), rtol=1e-5, atol=1e-6)
+    grown = graphscale.grow(small)
+    grown.load_state_dict(target.state_dict())
+    torch.testing.assert_close(grown.eval()(EXAMPLE), target.eval()(EXAMPLE))
