@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+_SYNTHETIC = 16  # images
+
+
 @dataclass
 class Fidelity:
     """How one output of the grown network differs from the pre-train network's.
@@ -49,20 +52,18 @@ class Fidelity:
     images: int
 
 
-def check_images(
-    plan: Plan, path: Path | None = None, count: int = 16, seed: int = 0
-) -> np.ndarray:
+def check_images(plan: Plan, path: Path | None = None) -> np.ndarray:
     """Images to compare the networks of `plan` on, N×C×H×W.
 
     Args:
         path: A .npy file of such images as the target network takes them, of any size; by default
-            `count` synthetic images with the 1/f spectrum of natural ones.
+            synthetic images with the 1/f spectrum of natural ones.
 
     Raises:
         GraphScaleError: the network takes no images, or the file holds none that fit.
     """
     entry = _image_input(plan)
-    return _load(path, entry) if path else _synthetic(entry, count, seed)
+    return _load(path, entry) if path else _synthetic(entry)
 
 
 def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> list[Fidelity]:
@@ -185,11 +186,11 @@ def _layout(images: np.ndarray, entry: InputPlan) -> np.ndarray:
     return np.moveaxis(images, 1, -1) if _channels_last(entry) else images
 
 
-def _synthetic(entry: InputPlan, count: int, seed: int) -> np.ndarray:
+def _synthetic(entry: InputPlan) -> np.ndarray:
     """Images with amplitudes proportional to 1/frequency, zero mean and unit variance."""
     sizes = _sizes(entry, entry.shape)
     channels = entry.shape[-1 if _channels_last(entry) else 1]
-    noise = np.random.default_rng(seed).standard_normal((count, channels, *sizes))
+    noise = np.random.default_rng(0).standard_normal((_SYNTHETIC, channels, *sizes))
     grids = np.meshgrid(*(np.fft.fftfreq(n) for n in sizes), indexing="ij")
     frequency = np.sqrt(sum(grid**2 for grid in grids))
     frequency.flat[0] = np.inf
