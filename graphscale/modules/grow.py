@@ -19,7 +19,7 @@ from graphscale.convert.network import Network
 from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import ModelLike
-from graphscale.core.plan import DERIVED_KINDS, Plan, WeightPlan
+from graphscale.core.plan import Plan, WeightPlan
 from graphscale.core.resampling import check_method
 from graphscale.core.skeleton import restore
 from graphscale.modules.check_image_size import forget_image_size
@@ -37,7 +37,7 @@ from graphscale.modules.module_state import (
     unwrapped,
 )
 from graphscale.modules.plan_in_state_dict import attach_plan, detach_plan
-from graphscale.modules.resize_weight import grow_weight
+from graphscale.modules.resize_weight import grow_weight, growing_weights
 from graphscale.modules.weight_plans_from_shapes import weight_plans_from_shapes
 from graphscale.rescaling.grow import grow_model
 
@@ -130,41 +130,17 @@ def grown_tensors(
         source: How error messages name the network.
 
     Raises:
-        GraphScaleError: a weight is missing, has another shape, or holds NaN.
+        GraphScaleError: a weight is missing, has another shape, is complex, or holds NaN.
     """
     grown: dict[str, torch.Tensor] = {}
-    for weight in weights:
-        if weight.kind in DERIVED_KINDS:  # they follow from the sizes, and may be in no state dict
-            if weight.name in given:
-                grown[weight.name] = grow_weight(given[weight.name], weight, resize)
-            continue
-        small = _checked(given, weight, source)
+    for weight in growing_weights(given, weights, source):
+        small = given[weight.name]
         large = grow_weight(small, weight, resize)
         shared = [name for name, other in given.items() if other is small]
         grown |= dict.fromkeys(shared, large)
         if not small.is_meta:
             grown |= resized_companions(weight.name, small, large, given)
     return grown
-
-
-def _checked(given: Mapping[str, torch.Tensor], weight: WeightPlan, source: str) -> torch.Tensor:
-    tensor = given.get(weight.name)
-    if tensor is None or list(tensor.shape) != weight.pretrain_shape:
-        found = "has none" if tensor is None else f"has the shape {list(tensor.shape)}"
-        raise GraphScaleError(
-            f"{source}: the plan wants a weight {weight.name!r} of shape "
-            f"{weight.pretrain_shape}, the module {found}; give the plan that it was shrunk by"
-        )
-    if tensor.is_complex():
-        raise GraphScaleError(
-            f"{source}: weight {weight.name!r} is complex; growth resizes real weights alone"
-        )
-    if not tensor.is_meta and tensor.isnan().any():
-        raise GraphScaleError(
-            f"{source}: weight {weight.name!r} holds NaN; go back to a checkpoint "
-            "from before the training diverged"
-        )
-    return tensor
 
 
 def _fill_target(result: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -86,21 +86,27 @@ def _find_plan(
 def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:
     """Derive the plan that leads from `target` to a network of the checkpoint's sizes.
 
-    The checkpoint's input gives the input size, its kernels the table of kernel sizes, and kernels
-    of the target's shape are kept. `target` is changed.
+    The checkpoint's input gives the input size, and its weights the size of each kernel. The table
+    of these sizes is for dilations and for kernels that have other names in the checkpoint.
+    `target` is changed.
     """
     value = graph_inputs(checkpoint)[0]
     shape = list(value.shape or [])
     sizes = [shape[i] for i in spatial_positions(value, len(shape)) if isinstance(shape[i], int)]
     given = {name: tensor.shape.numpy() for name, tensor in tensors_by_name(checkpoint).items()}
     own = {name: tensor.shape.numpy() for name, tensor in tensors_by_name(target).items()}
+    known = {
+        name: tuple(shape[2:])
+        for name, shape in given.items()
+        if len(shape) > 2
+        and len(own.get(name, ())) == len(shape)
+        and all(1 <= after <= before for before, after in zip(own[name][2:], shape[2:]))
+    }
     table = {
         before: after
-        for name, shape in given.items()
-        if len(shape) > 2 and len(own.get(name, ())) == len(shape)
-        for before, after in zip(own[name][2:], shape[2:])
-        if 1 <= after <= before
+        for name, kernel in known.items()
+        for before, after in zip(own[name][2:], kernel)
+        if after < before
     }
-    kept = [name for name, shape in given.items() if len(shape) > 2 and own.get(name) == shape]
     size = InputSize(pretrain=tuple(sizes)) if sizes else None
-    return plan_model(target, input_size=size, kernels=table, keep=kept, copy=False)
+    return plan_model(target, input_size=size, kernels=table, known=known, copy=False)

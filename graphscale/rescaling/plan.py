@@ -35,7 +35,7 @@ from graphscale.passes.normalize.split_constants import MergeConstants, SplitCon
 from graphscale.passes.normalize.unroll_loops import UnrollLoops
 from graphscale.passes.normalize.whole_tables import WholeTables
 from graphscale.passes.shrink.choose_input import choose_input
-from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
+from graphscale.passes.shrink.choose_kernels import NONE_KNOWN, ChosenKernels, choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
 from graphscale.passes.shrink.plan_grids import plan_grids
 from graphscale.passes.shrink.plan_weights import plan_weights
@@ -79,11 +79,15 @@ def plan_model(
     input_size: Size = None,
     kernels: KernelTable | None = None,
     keep: Sequence[str] = (),
+    known: Mapping[str, tuple[int, ...]] = NONE_KNOWN,
     copy: bool = True,
 ) -> Plan:
-    """Plan what `shrink_model` would do to `model`; arguments and errors as there."""
+    """Plan what `shrink_model` would do to `model`; arguments and errors as there.
+
+    `known` is that of `choose_kernels`, `copy` that of `prepare`.
+    """
     kernels, keep = kernel_table(kernels), texts("keep", keep)
-    _, plan = derive(prepare(model, input_size, copy), kernels, keep)
+    _, plan = derive(prepare(model, input_size, copy), kernels, keep, known=known)
     return plan
 
 
@@ -125,6 +129,7 @@ def derive(
     kernels: KernelTable | None = None,
     keep: Sequence[str] = (),
     scale_windows: bool = True,
+    known: Mapping[str, tuple[int, ...]] = NONE_KNOWN,
 ) -> tuple[ir.Model, Plan]:
     """Turn the target's model into the pre-train network; returns it with its plan.
 
@@ -135,7 +140,7 @@ def derive(
         GraphScaleError: the model cannot be rescaled; names the node.
     """
     model = target.model
-    analysis, chosen, geometry = _solve(target, kernels, keep, scale_windows)
+    analysis, chosen, geometry = _solve(target, kernels, keep, scale_windows, known)
     weights = plan_weights(analysis, chosen, geometry)
     plan = Plan(
         inputs=_describe_inputs(analysis, geometry),
@@ -164,7 +169,11 @@ def derive(
 
 
 def _solve(
-    target: Target, kernels: KernelTable | None, keep: Sequence[str], scale_windows: bool
+    target: Target,
+    kernels: KernelTable | None,
+    keep: Sequence[str],
+    scale_windows: bool,
+    known: Mapping[str, tuple[int, ...]],
 ) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
     """The analysis, the kernels and the geometry of the pre-train network.
 
@@ -176,7 +185,7 @@ def _solve(
 
     def solve(scaled: bool) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
         analysis = analyze(target.model, inferred, scale_windows=scaled)
-        chosen = choose_kernels(analysis, kernels, keep)
+        chosen = choose_kernels(analysis, kernels, keep, known)
         if not chosen.target:
             source = target.model.meta["source"]
             raise GraphScaleError(f"{source}: holds no convolution; there is nothing to shrink")

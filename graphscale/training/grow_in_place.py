@@ -29,8 +29,9 @@ from graphscale.modules.check_image_size import copy_image_size, forget_image_si
 from graphscale.modules.computed_weights import refresh_computed_weights, resized_companions
 from graphscale.modules.edit_layers import CannotEditError, edit_layers
 from graphscale.modules.module_path import module_path
-from graphscale.modules.module_state import unwrapped
+from graphscale.modules.module_state import tensors_of, unwrapped
 from graphscale.modules.plan_in_state_dict import ATTRIBUTE, attach_plan, detach_plan
+from graphscale.modules.resize_weight import growing_weights
 from graphscale.rescaling.grow import grow_model
 from graphscale.training.distributed_wrappers import parallel_wrappers, renew
 from graphscale.training.growth_stages import GrowthStage, copy_layer_sizes
@@ -239,14 +240,12 @@ def _growth(
     amplitude: str,
 ) -> _Growth:
     """Compute what growing will assign to one module; the module is not changed."""
-    own = {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
+    own = tensors_of(module)
     if isinstance(module, Network):  # its new program holds the other resized tensors as constants
         maps = {name: each for name, each in maps.items() if name in own}
-    for name, each in maps.items():
-        _check_weight(module, own.get(name), each)
+    weights = [each.weight for each in maps.values()]
+    held = growing_weights(own, weights, type(module).__name__)
+    maps = {weight.name: maps[weight.name] for weight in held}
     if amplitude == "norm":
         maps, buffers = _norm_kept(plan, maps, own)
     else:
@@ -258,6 +257,8 @@ def _growth(
     tensors = {own[name]: each(own[name]) for name, each in maps.items()}
     tensors = {old: like(new, old, channels_last) for old, new in tensors.items()}
     for name in maps:  # companions of computed kernels, such as weight_norm's magnitudes
+        if own[name].is_meta:
+            continue
         companions = resized_companions(name, own[name], tensors[own[name]], own)
         buffers |= {own[other]: value for other, value in companions.items()}
     learned = {own[n]: each for n, each in maps.items() if isinstance(own[n], nn.Parameter)}
@@ -274,20 +275,6 @@ def _growth(
                 "graphscale.grow with a module of the target network as target"
             )
     return growth
-
-
-def _check_weight(module: nn.Module, tensor: torch.Tensor | None, weight_map: WeightMap) -> None:
-    if tensor is None or tuple(tensor.shape) != weight_map.before:
-        found = "has none" if tensor is None else f"has the shape {list(tensor.shape)}"
-        raise GraphScaleError(
-            f"{type(module).__name__}: the plan wants a weight {weight_map.name!r} of shape "
-            f"{list(weight_map.before)}, the module {found}; give the plan that it was shrunk by"
-        )
-    if tensor.isnan().any():
-        raise GraphScaleError(
-            f"{type(module).__name__}: weight {weight_map.name!r} holds NaN; go back to a "
-            "checkpoint from before the training diverged"
-        )
 
 
 def _norm_kept(

@@ -112,7 +112,10 @@ def read_folder(root: str | Path) -> ImageFolder:
         if not any(other == label for _, other in kept):
             raise GraphScaleError(f"{root / name}: holds too few images; give at least ten")
     if not held:
-        raise GraphScaleError(f"{root}: holds too few images to keep a fifth for validation")
+        raise GraphScaleError(
+            f"{root}: holds too few images to keep a fifth for validation; add some, or sort them "
+            "into train/ and val/"
+        )
     return ImageFolder(root, classes, tuple(kept), tuple(held))
 
 

@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from onnx_ir.tensor_adapters import TorchTensor
 
-from graphscale.convert.tensors import to_torch
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Factor, JoinedFactor, Plan, WeightPlan
-from graphscale.core.resize_weights import grow_tensor
 from graphscale.core.skeleton import restore
+from graphscale.modules.resize_weight import grow_weight
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,7 @@ class WeightMap:
         """
         result = tensor.detach()
         if self.weight is not None:
-            array = TorchTensor(result.cpu())
-            grown = grow_tensor(array, self.weight, self.resize, squared=squared)
-            result = to_torch(grown).to(tensor.device)
+            result = grow_weight(result, self.weight, self.resize, squared)
         if self.scale is not None:
             scale = self.scale.to(tensor.device)
             scale = (scale * scale if squared else scale).view(-1, *[1] * (result.ndim - 1))

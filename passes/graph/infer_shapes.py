@@ -20,6 +20,7 @@ from graphscale.passes.graph.evaluate_node import constant_of, evaluate_node, sh
 from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.graph.infer_layer_shapes import infer_layer, is_layer
 from graphscale.passes.graph.infer_sequences import infer_sequence
+from graphscale.passes.graph.random_nodes import is_random
 
 _MAX_CONSTANT = 1 << 16  # elements; larger values are weights, not shape arithmetic
 _MAX_OPERAND = 1024  # elements of a constant that can matter for a shape: sizes, axes, pads
@@ -124,7 +125,7 @@ class ShapeInference:
             values = [constant_of(node)]
         elif node.op_type in ("Shape", "Size") and node.domain == "":
             values = [shape_of(node, self.found.shapes[node.inputs[0]])]
-        elif all(known) and node.domain == "" and _small(node, self.found) and not _random(node):
+        elif all(known) and node.domain == "" and _small(node, self.found) and not is_random(node):
             inputs = [None if value is None else constants[value] for value in node.inputs]
             values = evaluate_node(self._model, node, inputs)
         elif infer_sequence(node, self):
@@ -162,11 +163,6 @@ def _small(node: ir.Node, found: InferredShapes) -> bool:
         sizes = found.constants[node.inputs[-1]]
         return sizes.size == 0 or float(np.prod(sizes.astype(float))) <= _MAX_CONSTANT
     return node.op_type not in ("Conv", "Gemm", "BatchNormalization", "If", "Loop", "Scan")
-
-
-def _random(node: ir.Node) -> bool:
-    """Whether a node draws other numbers each time."""
-    return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial")
 
 
 def _infer(model: ir.Model, node: ir.Node, inference: ShapeInference) -> None:

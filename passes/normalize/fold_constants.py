@@ -16,6 +16,7 @@ from graphscale.passes.graph.add_initializer import register_initializer
 from graphscale.passes.graph.evaluate_node import evaluate_node
 from graphscale.passes.graph.fixed_weights import computed_from_fixed, mark_fixed
 from graphscale.passes.graph.free_names import FreeNames
+from graphscale.passes.graph.random_nodes import is_random
 from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial import rules
@@ -77,7 +78,7 @@ class FoldConstants(ir.passes.InPlacePass):
 
 def _is_computable(node: ir.Node) -> bool:
     """Whether a node gives the same numbers each time that its inputs have the same numbers."""
-    if not node.op_type.startswith("Random") and (node.inputs or node.op_type == "Constant"):
+    if not is_random(node) and (node.inputs or node.op_type == "Constant"):
         graphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         return not any(attribute.type in graphs for attribute in node.attributes.values())
     return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -21,6 +22,7 @@ from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 from graphscale.passes.spatial.registry import convolution_rule
 
 _Kernel = tuple[int, ...]
+NONE_KNOWN: Mapping[str, _Kernel] = MappingProxyType({})
 # A kernel, and why it is the target's.
 _Choice = tuple[_Kernel, str | None]
 
@@ -47,7 +49,10 @@ class ChosenKernels:
 
 
 def choose_kernels(
-    analysis: SpatialAnalysis, table: KernelTable | None = None, keep: Sequence[str] = ()
+    analysis: SpatialAnalysis,
+    table: KernelTable | None = None,
+    keep: Sequence[str] = (),
+    known: Mapping[str, _Kernel] = NONE_KNOWN,
 ) -> ChosenKernels:
     """Choose kernels by `table`, the paper's and the rule beyond it.
 
@@ -55,6 +60,8 @@ def choose_kernels(
         analysis: Of the target network.
         table: Target kernel size -> pre-train size; sizes that it lacks follow the paper's table.
         keep: Patterns (as in file names) of the names of nodes or weights to leave alone.
+        known: Pre-train kernels of some weights by name, as a checkpoint has them; no table is
+            asked for these.
 
     A kernel that covers its whole map becomes as large as the map in the pre-train network, which
     `solve_geometry` decides: it is a fully-connected interface.
@@ -65,7 +72,7 @@ def choose_kernels(
         if convolution_rule(node) is not None
     }
     choices = {
-        node: _choose(node, kernel, analysis, table, keep) for node, kernel in target.items()
+        node: _choose(node, kernel, analysis, table, keep, known) for node, kernel in target.items()
     }
     choices |= _shared_choices(choices, target)
     goals = {
@@ -88,11 +95,15 @@ def _choose(
     analysis: SpatialAnalysis,
     table: KernelTable | None,
     keep: Sequence[str],
+    known: Mapping[str, _Kernel],
 ) -> _Choice:
     covered = node in analysis.covering
     reason = _reason_to_keep(node, target, keep)
     if reason is not None:
         return target, None if covered else reason
+    found = known.get(weight_source(node.inputs[1]).name)
+    if found is not None:
+        return found, "the checkpoint's kernel is as large" if found == target else None
     mappings = analysis.mappings.get(node, ())
     kernel = list(target)
     for mapping in mappings:

@@ -127,3 +127,15 @@ def test_the_pretrain_network_is_the_class_built_smaller(
     grown.load_state_dict(target.state_dict())
     x = torch.randn(2, 3, image, image)
     torch.testing.assert_close(grown(x), target(x))
+
+
+def test_the_module_grows_in_place_where_forward_computes_the_mask() -> None:
+    torch.manual_seed(0)
+    small = shrink(Swin(112, 7, held=False).eval(), torch.randn(1, 3, 112, 112), init="resize")
+    assert graphscale.grow_(small) is small
+    built = Swin(112, 7, held=False).eval()
+    for name, buffer in built.named_buffers():
+        assert torch.equal(small.get_buffer(name), buffer), name
+    built.load_state_dict(small.state_dict())
+    x = torch.randn(1, 3, 112, 112)
+    torch.testing.assert_close(small(x), built(x))

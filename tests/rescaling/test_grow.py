@@ -45,6 +45,23 @@ def test_each_way_to_the_plan_gives_the_same_network(by: str, tmp_path) -> None:
         np.testing.assert_array_equal(weights(grown)[name], weight)
 
 
+def test_the_target_tells_the_plan_where_kernels_of_one_size_differ() -> None:
+    """A kept 3×3 kernel, a shrunk one, and one that covers a map of 3×3 pixels."""
+    nodes = """
+        a = Conv <pads=[1,1,1,1]> (x, w) b = Conv <pads=[1,1,1,1]> (a, u)
+        p = AveragePool <kernel_shape=[12,12], strides=[12,12]> (b) y = Conv (p, v)
+    """
+    kernels = {"w": (4, 1, 3, 3), "u": (4, 4, 3, 3), "v": (5, 4, 3, 3)}
+    target = ir.from_proto(graph(nodes, "float[1,1,36,36] x", **kernels))
+    checkpoint, _ = shrink_model(target, keep=["u"], input_size=12)
+    assert [weights(checkpoint)[name].shape[-1] for name in "wuv"] == [2, 3, 1]
+    expected, _, _ = grow_model(checkpoint.clone())
+    del checkpoint.metadata_props[METADATA_KEY]
+    grown, _, _ = grow_model(checkpoint, target=target)
+    for name, weight in weights(expected).items():
+        np.testing.assert_array_equal(weights(grown)[name], weight)
+
+
 def test_a_plan_of_an_older_format_needs_the_target() -> None:
     checkpoint, plan = shrink_model(model(), input_size=20)
     old = {**json.loads(plan.to_json()), "format": 1}

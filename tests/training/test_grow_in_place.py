@@ -317,6 +317,15 @@ def test_dtypes_stay(dtype: torch.dtype) -> None:
     assert optimizer.state[module.first.weight]["exp_avg_sq"].dtype is dtype
 
 
+def test_a_module_on_the_meta_device_grows_in_place() -> None:
+    module = shrunk().to("meta")
+    module.alias.weight = module.second.weight  # torch does not keep it shared
+    grow_(module)
+    assert all(each.is_meta for each in module.parameters())
+    shapes = {name: each.shape for name, each in module.state_dict().items()}
+    assert shapes == {name: each.shape for name, each in target().state_dict().items()}
+
+
 def test_imported_graph_grows_in_place() -> None:
     module = shrunk(Fixed)
     optimizer = sgd(module)
@@ -456,4 +465,7 @@ def test_errors_name_what_to_do() -> None:
     assert_untouched(module, before)
     module.first.weight.data[0] = torch.nan
     with pytest.raises(graphscale.GraphScaleError, match=r"'first.weight' holds NaN"):
+        grow_(module)
+    module.first.weight = nn.Parameter(module.first.weight.detach().to(torch.complex64))
+    with pytest.raises(graphscale.GraphScaleError, match=r"'first.weight' is complex"):
         grow_(module)

@@ -114,6 +114,40 @@ def test_other_constants_stay(nodes):
     assert operators(model) == before
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "half = Constant <value_float = 0.5> ()  p = Expand(half, size)  m = Bernoulli(p)"
+        "  s = Mul(w, m)",
+        "m = RandomUniformLike(w)  s = Mul(w, m)",
+        "half = Constant <value_float = 0.5> ()  on = Cast <to = 9> (one)"
+        "  s = Dropout(w, half, on)",
+        "half = Constant <value_float = 0.5> ()  s = Dropout(w, half, training)",
+    ],
+)
+def test_a_kernel_that_is_drawn_anew_each_time_is_not_folded(nodes):
+    model = read(
+        f"{HEAD} <int64[4] size = {{3, 2, 3, 3}}, float one = {{1.0}}> {{"
+        f" {nodes}  y = Conv(x, s) }}",
+        w=normal(3, 2, 3, 3),
+        training=np.array(True),
+    )
+    before = operators(model)
+    assert FoldConstants()(model).names == []
+    assert operators(model) == before
+
+
+def test_dropout_outside_training_is_folded():
+    model = read(
+        f"{HEAD} <float half = {{0.5}}> {{"
+        " t = Dropout(w, half, training)  s = Mul(t, half)  y = Conv(x, s) }",
+        w=normal(3, 2, 3, 3),
+        training=np.array(False),
+    )
+    assert FoldConstants()(model).names == ["s"]
+    assert operators(model) == ["Conv"]
+
+
 def test_nodes_without_readers_that_were_there_before_stay():
     model = read(
         f"{HEAD} <float half = {{0.5}}> {{ dead = Relu(x)  s = Mul(w, half)  y = Conv(x, s) }}",
