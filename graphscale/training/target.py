@@ -148,7 +148,9 @@ def _check_classes(target: Target, model: str, classes: int) -> None:
     finally:
         network.train(training)
     if not isinstance(scores, torch.Tensor) or scores.ndim != 2:
-        raise GraphScaleError(f"{model}: training needs a network with one output, N×classes")
+        raise GraphScaleError(
+            f"{model}: training needs a network with one output, N×classes; cut the others off"
+        )
     if scores.shape[1] != classes:
         raise GraphScaleError(
             f"{model}: has {scores.shape[1]} classes and the folder {classes}; give a network with "

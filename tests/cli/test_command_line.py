@@ -125,12 +125,12 @@ def test_long_work_prints_lines_where_there_is_no_terminal(target: Path) -> None
 
 # --- signals --------------------------------------------------------------------------------------
 
-# Between the model's being written and the end of the check, the command sends itself a signal.
-DURING_THE_CHECK = """
+# The command sends itself a signal in the check, or while it shows its results.
+IN_A_CALL = """
     import os, signal
-    import graphscale.rescaling.fidelity as fidelity
+    import graphscale.{module} as module
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    fidelity.compare = lambda *arguments: os.kill(os.getpid(), signal.{name})
+    module.{function} = lambda *arguments: os.kill(os.getpid(), signal.{name})
 """
 # While the model is written: its temporary file is there and has no name yet.
 DURING_WRITING = """
@@ -145,11 +145,18 @@ WORD = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "terminated"
 
 
 @pytest.mark.parametrize("name", STATUS)
-def test_a_signal_during_the_check_finds_the_model_written(target: Path, name: str) -> None:
+def test_a_signal_in_the_check_leaves_no_file_and_one_after_it_a_complete_one(
+    target: Path, name: str
+) -> None:
     assert main(["shrink", str(target), "--quiet"]) == 0
     checkpoint = target.with_suffix(".pretrain.onnx")
     output = target.with_name("grown.onnx")
-    before = DURING_THE_CHECK.format(name=name)
+    before = IN_A_CALL.format(module="rescaling.fidelity", function="compare", name=name)
+    done = run("grow", checkpoint, "-o", output, "--check", before=before)
+    assert done.returncode == STATUS[name]
+    assert done.stderr == f"graphscale: {WORD[name]}; nothing was written\n"
+    assert not output.exists()
+    before = IN_A_CALL.format(module="cli.tables", function="show_growth", name=name)
     done = run("grow", checkpoint, "-o", output, "--check", before=before)
     assert done.returncode == STATUS[name]
     assert done.stderr == f"graphscale: {WORD[name]}; {output} is written and complete\n"
@@ -194,7 +201,21 @@ def test_a_signal_that_a_library_swallows_counts(target: Path, place: str, name:
         before=before,
     )
     assert done.returncode == STATUS[name]
-    assert done.stderr == f"graphscale: {WORD[name]}; {output} is written and complete\n"
+    # A destructor's error is lost, so that the command goes on to its end.
+    files = f"{output} is written and complete" if place == "destructor" else "nothing was written"
+    assert done.stderr == f"graphscale: {WORD[name]}; {files}\n"
+
+
+def test_ctrl_c_while_python_starts_or_ends_is_no_traceback() -> None:
+    code = """if True:
+        import os, signal
+        import graphscale.__main__, graphscale.cli
+        graphscale.cli.main = lambda: os.kill(os.getpid(), signal.SIGINT)
+        graphscale.__main__.command()
+    """
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=heed_signals)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_nohup_is_heeded(target: Path) -> None:
