@@ -418,9 +418,11 @@ def _window_attributes(layer: nn.Module, nodes: list[ir.Node]) -> None:
         if not isinstance(old, int | tuple | list):
             continue
         old = (old, old) if isinstance(old, int) else tuple(old)
-        if old == window:
+        # Halo attention with a stride has queries for every second pixel of a block, say.
+        pixels = tuple(size * getattr(each, "block_stride", 1) for size in window)
+        if old == pixels:
             continue
-        _set_like(each, name, window)
+        _set_like(each, name, pixels)
         if hasattr(each, "window_area"):
             each.window_area = math.prod(window)
         shift = getattr(each, "shift_size", 0)

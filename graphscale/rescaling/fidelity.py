@@ -27,40 +27,43 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+_SYNTHETIC = 16  # images
+
+
 @dataclass
 class Fidelity:
     """How one output of the grown network differs from the pre-train network's.
 
     Attributes:
         output: Its name.
-        difference: Norm of the difference relative to the norm of the pre-train output.
-        correlation: Pearson's, over all numbers of the outputs; None if those of a network are all
-            the same, up to rounding.
-        agreement: Share of images with the same largest class; None where there are no classes.
+        difference: Norm of the difference relative to the norm of the pre-train output; None if
+            not all numbers are finite.
+        correlation: Pearson's, over all numbers of the outputs; None if not all are finite, or if
+            those of a network are all the same, up to rounding.
+        agreement: Share of images with the same largest class; None where there are no classes, or
+            not all numbers are finite.
         images: How many were run.
     """
 
     output: str
-    difference: float
+    difference: float | None
     correlation: float | None
     agreement: float | None
     images: int
 
 
-def check_images(
-    plan: Plan, path: Path | None = None, count: int = 16, seed: int = 0
-) -> np.ndarray:
+def check_images(plan: Plan, path: Path | None = None) -> np.ndarray:
     """Images to compare the networks of `plan` on, N×C×H×W.
 
     Args:
         path: A .npy file of such images as the target network takes them, of any size; by default
-            `count` synthetic images with the 1/f spectrum of natural ones.
+            synthetic images with the 1/f spectrum of natural ones.
 
     Raises:
         GraphScaleError: the network takes no images, or the file holds none that fit.
     """
     entry = _image_input(plan)
-    return _load(path, entry) if path else _synthetic(entry, count, seed)
+    return _load(path, entry) if path else _synthetic(entry)
 
 
 def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> list[Fidelity]:
@@ -183,11 +186,11 @@ def _layout(images: np.ndarray, entry: InputPlan) -> np.ndarray:
     return np.moveaxis(images, 1, -1) if _channels_last(entry) else images
 
 
-def _synthetic(entry: InputPlan, count: int, seed: int) -> np.ndarray:
+def _synthetic(entry: InputPlan) -> np.ndarray:
     """Images with amplitudes proportional to 1/frequency, zero mean and unit variance."""
     sizes = _sizes(entry, entry.shape)
     channels = entry.shape[-1 if _channels_last(entry) else 1]
-    noise = np.random.default_rng(seed).standard_normal((count, channels, *sizes))
+    noise = np.random.default_rng(0).standard_normal((_SYNTHETIC, channels, *sizes))
     grids = np.meshgrid(*(np.fft.fftfreq(n) for n in sizes), indexing="ij")
     frequency = np.sqrt(sum(grid**2 for grid in grids))
     frequency.flat[0] = np.inf
@@ -251,27 +254,21 @@ def _run(
 
 
 def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
-    for axis, size in enumerate(grown.shape):
-        if pretrain.shape[axis] != size:
-            matrix = interpolation_matrix(pretrain.shape[axis], size)
-            pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
-    norm = float(np.linalg.norm(pretrain)) or 1.0
-    correlation = None
-    if _varies(pretrain) and _varies(grown):
-        correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
-    classes = grown.reshape(*grown.shape[:2], -1)
-    top = None
-    if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
-        top = float(
-            (pretrain.reshape(len(grown), -1).argmax(1) == classes[:, :, 0].argmax(1)).mean()
-        )
-    return Fidelity(
-        output=name,
-        difference=float(np.linalg.norm(grown - pretrain)) / norm,
-        correlation=correlation,
-        agreement=top,
-        images=len(grown),
-    )
+    difference, correlation, top = None, None, None
+    if np.isfinite(pretrain).all() and np.isfinite(grown).all():
+        for axis, size in enumerate(grown.shape):
+            if pretrain.shape[axis] != size:
+                matrix = interpolation_matrix(pretrain.shape[axis], size)
+                pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
+        norm = float(np.linalg.norm(pretrain)) or 1.0
+        difference = float(np.linalg.norm(grown - pretrain)) / norm
+        if _varies(pretrain) and _varies(grown):
+            correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
+        classes = grown.reshape(*grown.shape[:2], -1)
+        if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
+            largest = pretrain.reshape(len(grown), -1).argmax(1)
+            top = float((largest == classes[:, :, 0].argmax(1)).mean())
+    return Fidelity(name, difference, correlation, top, len(grown))
 
 
 def _varies(outputs: np.ndarray) -> bool:

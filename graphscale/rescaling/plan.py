@@ -22,7 +22,7 @@ from graphscale.core.plan import InputPlan, Plan
 from graphscale.core.resize_weights import shrink_tensor
 from graphscale.core.skeleton import strip
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.graph.infer_shapes import infer_shapes
+from graphscale.passes.graph.infer_shapes import InferredShapes, infer_shapes
 from graphscale.passes.graph.weight_source import set_tensor, tensor_of
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
 from graphscale.passes.normalize.fold_constants import FoldConstants
@@ -43,7 +43,7 @@ from graphscale.passes.shrink.shrink_graph import ShrinkGraph, check_shapes
 from graphscale.passes.shrink.solve_geometry import solve_geometry
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyze import analyze
-from graphscale.passes.spatial.analyzer import SMALLEST_WINDOW
+from graphscale.passes.spatial.analyzer import OWN_SIZE, SMALLEST_WINDOW
 from graphscale.passes.spatial.dimensions import SpatialSize, moves, pretrain_size, single_size
 from graphscale.passes.spatial.geometry import Geometry, frames
 from graphscale.rescaling.input_size import InputSize, Size, axis_size, has_fixed_size, input_shapes
@@ -211,9 +211,36 @@ def _solve(
             return solve(scaled=True)
         except GraphScaleError:
             pass  # the refusal of windows that keep their size says more
-    if found is None:
+    return found or _solve_at_full_size(target, inferred, kernels, keep, refusal)
+
+
+def _solve_at_full_size(
+    target: Target,
+    inferred: InferredShapes,
+    kernels: KernelTable | None,
+    keep: Sequence[str],
+    refusal: GraphScaleError,
+) -> tuple[SpatialAnalysis, ChosenKernels, Geometry]:
+    """What `_solve` gives, where the user wants images of the target's size.
+
+    Then only kernels become smaller, and it does not matter where sizes cannot be followed, as long
+    as these stay as they are.
+
+    Raises:
+        GraphScaleError: `refusal`, the reason why other sizes are not possible.
+    """
+    if target.size.pretrain is None:
         raise refusal
-    return found
+    analysis = analyze(target.model, inferred, keeps_sizes=True)
+    chosen = choose_kernels(analysis, kernels, keep)
+    sizes = _input_sizes(analysis, chosen, target.size)
+    if any(size.target != pixels for size, pixels in sizes.items()):
+        raise refusal
+    with suppress(GraphScaleError):
+        geometry = solve_geometry(analysis, chosen, sizes)
+        if all(geometry.sizes[size] == size.target for size in analysis.unfollowed):
+            return analysis, chosen, geometry
+    raise GraphScaleError(str(refusal).replace(OWN_SIZE, ""))
 
 
 def _windows_fit(analysis: SpatialAnalysis, geometry: Geometry) -> bool:

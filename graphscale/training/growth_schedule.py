@@ -17,6 +17,7 @@ from torch import nn
 
 from graphscale.core.arguments import (
     instance,
+    one_of,
     real_number,
     whole_number,
     whole_numbers,
@@ -24,7 +25,15 @@ from graphscale.core.arguments import (
 )
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
-from graphscale.training.grow_in_place import copies_of, grow_, optimizers_of, pretrain_part
+from graphscale.core.resampling import check_method
+from graphscale.training.grow_in_place import (
+    AMPLITUDES,
+    OPTIMIZER_STATES,
+    copies_of,
+    grow_,
+    optimizers_of,
+    pretrain_part,
+)
 from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.image_size import ResizeInputs, SharedImageSize
 
@@ -96,7 +105,7 @@ class GrowthSchedule:
         shared_size: A `SharedImageSize` that follows the image size.
         resize_inputs: Let a hook (`ResizeInputs`) resize the images that the module is given, so
             that the rest of the loop need not change.
-        options: Further options of `grow_`.
+        optimizer_state, resize, amplitude: As for `grow_`.
 
     Attributes:
         position: Number of units done, with extra ones.
@@ -139,7 +148,9 @@ class GrowthSchedule:
         higher_is_better: bool = True,
         shared_size: SharedImageSize | None = None,
         resize_inputs: bool = False,
-        **options: Any,
+        optimizer_state: str = "resize",
+        resize: str = "bilinear",
+        amplitude: str = "response",
     ) -> None:
         self.module = pretrain_part(module)
         plan = self.module.graphscale_plan
@@ -152,7 +163,10 @@ class GrowthSchedule:
         if shared_size is not None:
             instance("shared_size", shared_size, SharedImageSize, "a SharedImageSize")
         self.shared_size = shared_size
-        self.options = options
+        self.optimizer_state = one_of("optimizer_state", optimizer_state, OPTIMIZER_STATES)
+        check_method(resize)
+        self.resize = resize
+        self.amplitude = one_of("amplitude", amplitude, AMPLITUDES)
         several = isinstance(grow_at, Sequence) and not isinstance(grow_at, str | bytes)
         given = list(grow_at) if several else [grow_at]
         self._when = [_position(each, self.total) for each in given]
@@ -238,7 +252,9 @@ class GrowthSchedule:
             to=self.later[stage] if stage < len(self.later) else None,
             optimizers=self.optimizers,
             averages=self.averages,
-            **self.options,
+            optimizer_state=self.optimizer_state,
+            resize=self.resize,
+            amplitude=self.amplitude,
         )
         self.grown_at.append(self.position)
         self._best = self._last = None

@@ -71,6 +71,7 @@ class SpatialAnalysis(GraphFacts):
         anchored: Sizes that are fixed by something besides mappings: they belong to an output of
             the graph or to an interface, or are one pixel.
         interfaces: Sizes that a weight sums over.
+        unfollowed: Sizes that an operator reads in a way that cannot be followed.
         unmoved: The parameters of operators, by dimension, where no input size moves the dimension.
         covering: Operators whose window covers the whole map on a dimension, and that map's size.
         weights: Weights that hold spatial sizes.
@@ -83,6 +84,7 @@ class SpatialAnalysis(GraphFacts):
     consumers: Mapping[SpatialSize, tuple[SpatialMapping, ...]]
     anchored: frozenset[SpatialSize]
     interfaces: frozenset[SpatialSize]
+    unfollowed: frozenset[SpatialSize]
     unmoved: Mapping[ir.Node, Mapping[int, Parameters]]
     covering: Mapping[ir.Node, Mapping[int, SpatialSize]]
     weights: tuple[SpatialWeight, ...]

@@ -28,7 +28,11 @@ _ARITHMETIC = ("Add", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Sub")
 
 
 def analyze(
-    model: ir.Model, inferred: InferredShapes, *, scale_windows: bool = False
+    model: ir.Model,
+    inferred: InferredShapes,
+    *,
+    scale_windows: bool = False,
+    keeps_sizes: bool = False,
 ) -> SpatialAnalysis:
     """Analyze the spatial sizes of `model` from its inputs on.
 
@@ -37,11 +41,15 @@ def analyze(
         inferred: Its shapes.
         scale_windows: Where a map is cut into windows, keep their number and let their size follow
             the map. Otherwise their size is kept.
+        keeps_sizes: Whether the sizes that cannot be followed are to stay as they are (`unfollowed`
+            of the analysis) and are no reason for an error.
 
     Raises:
         GraphScaleError: an operator has no rule, or uses heights and widths in a way that cannot be
             followed; names the node.
     """
+    if keeps_sizes:
+        return _analyze(model, inferred, scale_windows, keeps_sizes=True)
     try:
         return _analyze(model, inferred, scale_windows)
     except GraphScaleError:
@@ -52,7 +60,11 @@ def analyze(
 
 
 def _analyze(
-    model: ir.Model, inferred: InferredShapes, scale_windows: bool, spread_numbers: bool = False
+    model: ir.Model,
+    inferred: InferredShapes,
+    scale_windows: bool,
+    spread_numbers: bool = False,
+    keeps_sizes: bool = False,
 ) -> SpatialAnalysis:
     """As `analyze`; with `spread_numbers`, a number that Expand spreads may become a map."""
     common = {"scale_windows": scale_windows, "spread_numbers": spread_numbers}
@@ -81,7 +93,7 @@ def _analyze(
             **common,
         )
         refusal = _follow(analyzer)
-    if refusal is not None:
+    if refusal is not None and not keeps_sizes:
         raise refusal
     for value in model.graph.outputs:
         analyzer.anchor(analyzer.of(value))
@@ -126,6 +138,8 @@ def _follow(analyzer: Analyzer) -> GraphScaleError | None:
             _apply_rule(node, analyzer)
         except GraphScaleError as error:
             refusal = refusal or error
+            for value in _read(node):
+                analyzer.refuse(analyzer.dims.get(value, ()))
             _fix_outputs(node, analyzer)
     return refusal
 

@@ -34,6 +34,11 @@ from graphscale.passes.spatial.dimensions import (
 from graphscale.passes.spatial.lookups import Lookup, find_factors, find_lookup
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
 
+# What helps where heights and widths cannot be followed.
+OWN_SIZE = (
+    "; or leave images their size (--input-size 224:224 for images of 224), so that only kernels "
+    "become smaller"
+)
 SMALLEST_WINDOW = 3  # pixels; smaller blocks become channels (space to depth), or merge pixels
 
 
@@ -90,6 +95,7 @@ class Analyzer(GraphFacts):
     _interfaces: list[SpatialSize] = field(default_factory=list)
     _maps: list[SpatialSize] = field(default_factory=list)
     _channels: list[SpatialSize] = field(default_factory=list)
+    _unfollowed: list[SpatialSize] = field(default_factory=list)
     _sources: dict[ir.Value, list[SpatialSize]] = field(default_factory=dict)
 
     # --- what rules read --------------------------------------------------------------------------
@@ -290,6 +296,12 @@ class Analyzer(GraphFacts):
         self.dims.update(known)
         return True
 
+    def refuse(self, dims: Dims) -> None:
+        """Record dimensions that an operator reads in a way that cannot be followed."""
+        self.anchor(dims)
+        for dim in dims:
+            self._unfollowed.extend(sizes_in(dim))
+
     # --- the result -------------------------------------------------------------------------------
 
     def apart_from_maps(self) -> frozenset[ir.Value]:
@@ -373,6 +385,7 @@ class Analyzer(GraphFacts):
             consumers={size: tuple(each) for size, each in consumers.items()},
             anchored=frozenset([size.root for size in self._anchored] + single),
             interfaces=frozenset(size.root for size in self._interfaces),
+            unfollowed=frozenset(size.root for size in self._unfollowed),
             unmoved=self._unmoved,
             covering={
                 node: {dimension: size.root for dimension, size in sizes.items()}
@@ -396,5 +409,5 @@ def unfollowed(node: ir.Node, why: str) -> GraphScaleError:
     """The error for an operator whose use of heights and widths cannot be rescaled."""
     return GraphScaleError(
         f"node {node_name(node)!r} ({node.op_type}) {why}, which graphscale cannot rescale; "
-        "cut the model before it or replace the node"
+        f"cut the model before it or replace the node{OWN_SIZE}"
     )

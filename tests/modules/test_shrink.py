@@ -249,6 +249,14 @@ def test_options_reach_the_plan() -> None:
     assert not fresh[0].linear.bias.any()
 
 
+def test_a_name_to_keep_that_no_layer_has() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU())
+    wanted = r"Sequential: no layer or weight has the name '1' of keep; names are those of"
+    for function in (graphscale.shrink, graphscale.plan):
+        with pytest.raises(graphscale.GraphScaleError, match=wanted):
+            function(network, EXAMPLE, keep=["0", "1"])
+
+
 class Row(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :, 3]

@@ -66,6 +66,16 @@ def test_constant_outputs_have_no_correlation(tmp_path: Path) -> None:
     assert found.difference == 0
 
 
+def test_outputs_that_are_not_finite_are_not_compared(tmp_path: Path) -> None:
+    made = model("t = Relu (m) y = Log (t)", "N, 4, 20, 20")
+    small = tmp_path / "small.onnx"
+    onnx.save(graphscale.shrink(made), small)
+    plan = graphscale.plan(made)
+    grown = ir.from_proto(graphscale.grow(onnx.load(small)))
+    (found,) = compare(small, grown, plan, check_images(plan))
+    assert found.difference is found.correlation is None
+
+
 def test_maps_laid_end_to_end_are_left_out(tmp_path: Path) -> None:
     made = model("y = Reshape (m, shape)", "N, 4, 400")
     assert checked(made, tmp_path) == []

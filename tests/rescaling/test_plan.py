@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 import graphscale
 from graphscale.rescaling.plan import derive, plan_model, prepare
 from graphscale.rescaling.shrink import shrink_model
-from tests.passes.small_graphs import graph
+from tests.passes.small_graphs import constant, graph, run
 
 NODES = """
     c = Conv <pads=[1,1,1,1], strides=[2,2]> (x, w)
@@ -82,3 +83,37 @@ def test_a_network_without_convolutions() -> None:
 def test_an_input_larger_than_the_targets() -> None:
     with pytest.raises(graphscale.GraphScaleError, match=r"'x': a pre-train size of 40 is larger"):
         plan_model(model(), input_size=40)
+
+
+def test_where_sizes_cannot_be_followed_kernels_alone_shrink() -> None:
+    """Three rows are picked, so the map that they come from keeps its 32 rows; 20 are refused."""
+    nodes = """
+        a = Conv <pads=[1,1,1,1]> (x, w)
+        b = Conv <pads=[1,1,1,1]> (a, v)
+        y = Gather <axis=2> (b, rows)
+    """
+    rows = [1, 2, 30]
+    target = graph(nodes, w=(4, 3, 3, 3), v=(4, 4, 3, 3), rows=np.array(rows))
+    for given in (None, 20):
+        with pytest.raises(graphscale.GraphScaleError, match=r"gather_2.*--input-size 224:224"):
+            graphscale.shrink(target, input_size=given)
+    pretrain = graphscale.shrink(target, input_size="32:32")
+    assert constant(pretrain, "w").shape == (4, 3, 2, 2)
+    inner = onnx.ModelProto.FromString(pretrain.SerializeToString())
+    inner.graph.output.add(name="b")
+    outputs = run(inner)
+    assert outputs["b"].shape == (1, 4, 32, 32)
+    np.testing.assert_array_equal(outputs["y"], outputs["b"][:, :, rows])
+    grown = graphscale.grow(pretrain)
+    assert constant(grown, "v").shape == (4, 4, 3, 3)
+    assert run(grown)["y"].shape == (1, 4, 3, 32)
+
+
+def test_the_own_size_is_not_advised_where_it_does_not_help() -> None:
+    """A kernel of one pixel makes a map of 32 rows, not of the 30 that are read."""
+    nodes = "a = Conv (x, w)  y = Gather <axis=2> (a, rows)"
+    target = graph(nodes, w=(4, 3, 3, 3), rows=np.array([1, 2, 5]))
+    with pytest.raises(graphscale.GraphScaleError) as error:
+        graphscale.shrink(target, input_size="32:32", kernels={3: 1})
+    assert "picks single rows" in str(error.value)
+    assert "--input-size" not in str(error.value)

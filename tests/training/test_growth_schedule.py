@@ -186,6 +186,8 @@ def test_errors_say_what_to_do() -> None:
     for options, text in (
         ({"total": 5, "grow_at": 5}, "increasing times inside the training"),
         ({"total": 5, "grow_at": [2, 3]}, "one time for each"),
+        ({"total": 5, "grow_at": 2, "resize": "cubic"}, "cubic"),
+        ({"total": 5, "grow_at": 2, "amplitude": "peak"}, "amplitude is 'peak'; give"),
     ):
         with pytest.raises(graphscale.GraphScaleError, match=text):
             GrowthSchedule(module, **options)

@@ -168,5 +168,6 @@ def test_the_error_names_the_node_and_ends_in_what_to_do() -> None:
     error = unfollowed(ir.node("Det", [], name="middle"), "multiplies by a vector")
     assert str(error) == (
         "node 'middle' (Det) multiplies by a vector, which graphscale cannot rescale; cut the "
-        "model before it or replace the node"
+        "model before it or replace the node; or leave images their size (--input-size 224:224 for "
+        "images of 224), so that only kernels become smaller"
     )
