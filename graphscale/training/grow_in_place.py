@@ -214,6 +214,8 @@ def pretrain_part(module: nn.Module) -> nn.Module:
         raise GraphScaleError(
             f"{name} holds {len(found)} networks that carry a plan; grow each of them by itself"
         )
+    plan = vars(found[0])[ATTRIBUTE]
+    instance(f"{name}.{ATTRIBUTE}", plan, Plan, "the module that shrink returned, with its plan")
     return found[0]
 
 

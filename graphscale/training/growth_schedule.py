@@ -388,7 +388,15 @@ def _check_state(state: Any, growths: int) -> None:
     keys = {"position", "extra", "grown_at", "holding", "best", "last", "scores_since_best"}
     if not isinstance(state, Mapping) or not keys <= state.keys():
         raise wrong("state", state, "what the state_dict of a GrowthSchedule returned")
-    whole_numbers("state['grown_at']", [0, *state["grown_at"]], "the units of growth", 0)
+    for key in ("position", "extra", "scores_since_best"):
+        whole_number(f"state[{key!r}]", state[key], 0)
+    for key in ("best", "last"):
+        if state[key] is not None:
+            instance(f"state[{key!r}]", state[key], int | float, "a score or None")
+    instance("state['holding']", state["holding"], bool, "True or False")
+    instance("state['grown_at']", state["grown_at"], list, "the list of the units of growth")
+    for each in state["grown_at"]:
+        whole_number("an entry of state['grown_at']", each, 0)
     if len(state["grown_at"]) > growths:
         raise GraphScaleError(
             f"the state is of a schedule with {len(state['grown_at'])} times of growth or more, "
