@@ -125,12 +125,16 @@ class _Gemm(_TwoMatrices):
 
 @register("Einsum")
 class _Einsum(MatrixProductRule):
-    """Any sum of products; a constant operand is its weight where it is summed over."""
+    """Any sum of products; constant operands are its weights where they are summed over."""
 
     def weight_input(self, node: ir.Node) -> int | None:
+        return next(iter(self.trained_inputs(node)), None)
+
+    def trained_inputs(self, node: ir.Node) -> list[int]:
         terms, result = _equation(node)
-        held = self._held(node) if len(terms) > 1 else []
-        return next((index for index in held if set(terms[index]) - set(result)), None)
+        held = [i for i, value in enumerate(node.inputs) if weight_source(value) is not None]
+        held = [index for index in held if set(terms[index]) - set(result)]
+        return held if len(terms) > 1 else []
 
     def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
         terms, result = _equation(node)

@@ -123,6 +123,7 @@ def test_every_sum_of_products_has_its_fan_in() -> None:
     ("nodes", "weights"),
     [
         ('y = Einsum <equation="nchw,kchw->nk"> (c, v)', {"v": (5, 4, 16, 16)}),
+        ('y = Einsum <equation="rh,nchw,kcw->nkr"> (u, c, v)', {"u": (2, 16), "v": (5, 4, 16)}),
         (
             "t = Transpose <perm=[3,0,1,2]> (c) s = Reshape (t, flat)"
             "  y, h = GRU <hidden_size=6> (s, v, r)",
