@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd as _Convolution
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import WeightPlan
@@ -40,7 +41,7 @@ def weight_plans_from_shapes(
             several sizes; names the weight.
     """
     found: list[WeightPlan] = []
-    last: nn.Module | None = None  # the last convolution
+    last: _Convolution | None = None  # in the order of the modules
     for path, layer in target.named_modules():
         for key, weight in layer.named_parameters(recurse=False):
             name = f"{path}.{key}" if path else key
@@ -66,7 +67,7 @@ def weight_plans_from_shapes(
     return found
 
 
-def _rows(sizes: tuple[int, int], last: nn.Module, name: str) -> list[tuple[int, int]] | None:
+def _rows(sizes: tuple[int, int], last: _Convolution, name: str) -> list[tuple[int, int]] | None:
     """Factors C, H, W … of a fully-connected layer's inputs, the maps of the convolution `last`."""
     channels, rank = last.out_channels, last.weight.ndim - 2
     if any(size % channels for size in sizes):

@@ -187,7 +187,7 @@ class GrowthSchedule:
         self._tell_size()
 
     @property
-    def image_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, ...]:
         """Height and width of the images that the module takes now."""
         return self._sizes[len(self.grown_at)]
 
@@ -404,11 +404,13 @@ def _check_state(state: Any, growths: int) -> None:
         )
 
 
-def _sizes(plan: Plan) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of the first input in the pre-train network and in the target."""
-    pretrain, target = plan.inputs[0].pretrain[-2:], plan.inputs[0].target[-2:]
-    if not all(isinstance(each, int) for each in (*pretrain, *target)):
+def _sizes(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(height, width) of the images in the pre-train network and in the target."""
+    image = plan.image
+    target = [] if image is None else [image.target[place] for place in image.spatial]
+    sizes = tuple(size for size in target if isinstance(size, int))
+    if not sizes or len(sizes) < len(target) or len(plan.image_size) < len(target):
         raise GraphScaleError(
             "the plan leaves the image size open; shrink with an example of the target's size"
         )
-    return (int(pretrain[0]), int(pretrain[1])), (int(target[0]), int(target[1]))
+    return plan.image_size, sizes
