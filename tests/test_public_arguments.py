@@ -106,7 +106,25 @@ CASES: list[tuple[Callable, dict[str, list]]] = [
     (lambda score: schedule().step(score), {"score": ["good", [], object()]}),
     (
         lambda state: schedule().load_state_dict(state),
-        {"state": [None, {}, 3, schedule().state_dict() | {"grown_at": [1, 2]}]},
+        {
+            "state": [
+                *(None, {}, 3),
+                *(
+                    schedule().state_dict() | changed
+                    for changed in (
+                        {"grown_at": [1, 2]},
+                        {"grown_at": [None]},
+                        {"grown_at": 3},
+                        {"position": -1},
+                        {"extra": "1"},
+                        {"best": "good"},
+                        {"last": []},
+                        {"holding": 3},
+                        {"scores_since_best": 1.5},
+                    )
+                ),
+            ]
+        },
     ),
     (
         rates,

@@ -10,7 +10,6 @@ import argparse
 import errno
 import json
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,7 +113,6 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
                     copy=False,
                 )
         terminal.step(f"{len(plan.layers)} layers are planned and {len(plan.weights)} weights made")
-        _check_patterns(options.model, options.keep, plan)
         if not options.dry_run:
             _check_shrunk(options, plan)
             with about(options.model):  # weights are computed now
@@ -159,15 +157,6 @@ def _check_shrunk(options: argparse.Namespace, plan: Plan) -> None:
         f"{options.model}: nothing in it becomes smaller ({'; '.join(reasons)}), so nothing is "
         "written; give --keep '*' to write it all the same"
     )
-
-
-def _check_patterns(model: Path, patterns: list[str], plan: Plan) -> None:
-    for pattern in patterns:
-        if not any(fnmatchcase(n, pattern) for x in plan.layers for n in (x.name, x.weight)):
-            raise GraphScaleError(
-                f"{model}: no layer or weight has the name {pattern!r} of --keep; "
-                "names are listed by --dry-run --json"
-            )
 
 
 def _has_dilation(model: ir.Model) -> bool:

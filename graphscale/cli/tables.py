@@ -104,17 +104,19 @@ def show_growth(
     for name, other in growth.renamed.items():
         _say(console, "", f"matched by structure: {name} ← {other}")
     for each in fidelity or ():
-        correlation = "undefined (constant outputs)"
-        if each.correlation is not None:
-            correlation = f"{each.correlation:.3f}"
-        agreement = "" if each.agreement is None else f", same top class {each.agreement:.0%}"
-        _say(
-            console,
-            "check",
-            f"   {each.output}: relative difference {each.difference:.3f}, "
-            f"correlation {correlation}{agreement} ({each.images} images)",
-        )
+        _say(console, "check", f"   {each.output}: {_likeness(each)} ({each.images} images)")
     _say(console, "written", f" {written}")
+
+
+def _likeness(each: Fidelity) -> str:
+    """How like each other the outputs of the two networks are."""
+    if each.difference is None:
+        return "holds infinity or NaN and cannot be compared"
+    correlation = "undefined (constant outputs)"
+    if each.correlation is not None:
+        correlation = f"{each.correlation:.3f}"
+    text = f"relative difference {each.difference:.3f}, correlation {correlation}"
+    return text + ("" if each.agreement is None else f", same top class {each.agreement:.0%}")
 
 
 def show_acceleration(result: Acceleration, console: Console, written: str | None) -> None:

@@ -1,7 +1,7 @@
 """Printing for commands: results go to standard output, everything else to standard error.
 
 Standard output gets tables or one JSON object, in ASCII if its encoding is not UTF-8. Standard
-error gets progress, notes and error messages; each line begins with the program's name.
+error gets progress, notes and error messages.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from graphscale.core.errors import GraphScaleError
 if TYPE_CHECKING:
     from graphscale.cli.outputs import Outputs
     from graphscale.cli.terminal import Terminal
-    from graphscale.training.train_folder import FolderOptions
+    from graphscale.training.started import FolderOptions
     from graphscale.training.trainer import TrainingOptions
 
 _MAX_SIDE = 16384  # pixels, of --image-size
@@ -73,7 +73,10 @@ def add_parser(
     )
     parser.add_argument("--baseline", action="store_true", help="train the target alone as well")
     parser.add_argument(
-        "--resume", action="store_true", help="continue the training in the output folder"
+        "--resume",
+        action="store_true",
+        help="continue the training in the output folder with the options that it was started "
+        "with; others are refused, but for --workers and --device",
     )
     _add_training(parser.add_argument_group("training"))
     _add_images(parser.add_argument_group("images"))
@@ -158,6 +161,7 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
 
 def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> None:
     """Train, and show the results."""
+    from graphscale.cli.resumed_options import refuse_other_options
     from graphscale.cli.tables import show_trainings
     from graphscale.cli.training_progress import TrainingProgress
     from graphscale.training.keep_memory import keep_freed_memory
@@ -171,6 +175,10 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     stem = Path(options.model.replace(":", ".")).name.removesuffix(".onnx")
     output = options.output or Path(f"{stem}.run")
     outputs.expect(output / "model.onnx", output / "last.pt")
+    outputs.keep_apart(options.model)
+    given = _training_options(options), _folder_options(options)
+    if options.resume and first:
+        refuse_other_options(options, _defaults(options.model), given, output)
     for package in ("PIL", "matplotlib"):  # needed at the end as well: say now that one is missing
         importlib.import_module(package)
     keep_freed_memory()  # this process does nothing but train
@@ -180,8 +188,8 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
             options.data or "",
             output,
             recipe_name=options.recipe,
-            options=_training_options(options),
-            folder_options=_folder_options(options),
+            options=given[0],
+            folder_options=given[1],
             baseline=options.baseline,
             resume=options.resume,
             notices=notices,
@@ -193,6 +201,13 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
             print((output / "result.json").read_text(), end="")
             return
         show_trainings(results, output, console)
+
+
+def _defaults(model: str) -> argparse.Namespace:
+    """The options of a command that names nothing but the model."""
+    commands = argparse.ArgumentParser().add_subparsers()
+    add_parser(commands, argparse.ArgumentParser(add_help=False))
+    return commands.choices["train"].parse_args([model])
 
 
 def _training_options(options: argparse.Namespace) -> TrainingOptions:
@@ -222,7 +237,7 @@ def _training_options(options: argparse.Namespace) -> TrainingOptions:
 
 
 def _folder_options(options: argparse.Namespace) -> FolderOptions:
-    from graphscale.training.train_folder import FolderOptions
+    from graphscale.training.started import FolderOptions
 
     size = None
     if options.image_size is not None:

@@ -95,17 +95,17 @@ def positive_number(name: str, value: Any) -> float:
     return number
 
 
-def height_and_width(name: str, value: Any, least: int = 1) -> tuple[int, int]:
-    """Two whole numbers of at least `least`; a single one is for both.
+def height_and_width(name: str, value: Any) -> tuple[int, int]:
+    """Two whole numbers of at least 1; a single one is for both.
 
     Raises:
         GraphScaleError: `value` is something else.
     """
     try:
         numbers = tuple(value) if isinstance(value, Iterable) else (value, value)
-        height, width = (whole_number(name, each, least, 2**31 - 1) for each in numbers)
+        height, width = (whole_number(name, each, 1, 2**31 - 1) for each in numbers)
     except Exception:  # as above, and another count of numbers
-        wanted = f"height and width, or one number for both, of at least {least}"
+        wanted = "height and width, or one number for both, of at least 1"
         raise wrong(name, value, wanted) from None
     return height, width
 

@@ -27,16 +27,19 @@ class JsonObject:
         value: What json.loads gave.
         place: How messages call it; empty for the whole text.
         names: The names of its fields.
+        optional: Those of them that it may lack.
 
     Raises:
         JsonError: `value` is no object, lacks a field, or has another.
     """
 
-    def __init__(self, value: object, place: str, names: Collection[str]) -> None:
+    def __init__(
+        self, value: object, place: str, names: Collection[str], optional: Collection[str] = ()
+    ) -> None:
         if not isinstance(value, dict):
             raise JsonError(f"{place or 'it'} is {_kind(value)}, not an object")
         for name in names:
-            if name not in value:
+            if name not in value and name not in optional:
                 raise JsonError(f"{place or 'it'} has no {name!r}")
         for name in value:
             if name not in names:
@@ -77,6 +80,14 @@ class JsonObject:
     def sizes(self, name: str) -> list[int]:
         """A list of whole numbers of at least 1."""
         return self.list(name, size)
+
+    def whole_numbers(self, name: str) -> list[int]:
+        """A list of whole numbers of at least 0."""
+        return self.list(name, lambda value, place: integer(value, place, 0))
+
+    def has(self, name: str) -> bool:
+        """Whether an optional field is there."""
+        return name in self._value
 
     def texts(self, name: str) -> list[str]:
         """A list of strings."""

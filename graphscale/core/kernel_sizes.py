@@ -81,8 +81,9 @@ def parse_kernel_table(text: str) -> dict[int, int]:
             size has two pre-train sizes.
     """
     table = {}
-    for entry in text.replace("\n", ",").split(","):
-        entry = entry.split("#")[0].strip()
+    lines = [line.split("#")[0] for line in text.splitlines()]
+    for entry in ",".join(lines).split(","):
+        entry = entry.strip()
         if not entry:
             continue
         parts = entry.replace(":", " ").split()

@@ -41,12 +41,15 @@ class InputPlan:
     Attributes:
         shape: The target's, in numbers only, as the plan was made for it: one image, and the
             heights and widths that --input-size gave.
+        spatial: Positions of the heights and widths in these shapes; empty for an input that is no
+            image.
     """
 
     name: str
     target: list[int | str]
     pretrain: list[int | str]
     shape: list[int]
+    spatial: list[int]
 
 
 @dataclass
@@ -198,16 +201,18 @@ class Plan:
     @property
     def image_size(self) -> tuple[int, ...]:
         """Spatial size, such as (height, width), of the images that the pre-train network takes."""
-        image = max(
+        image = self.image
+        sizes = [] if image is None else [image.pretrain[place] for place in image.spatial]
+        return tuple(size for size in sizes if isinstance(size, int))
+
+    @property
+    def image(self) -> InputPlan | None:
+        """The input that is an image: one that shrinks, of these the one with the most axes."""
+        return max(
             self.inputs,
-            key=lambda each: (each.pretrain != each.target, len(each.pretrain)),
+            key=lambda each: (each.pretrain != each.target, len(each.spatial), len(each.pretrain)),
             default=None,
         )
-        if image is None:
-            return ()
-        channels_last = image.pretrain[1:2] != image.target[1:2]
-        spatial = image.pretrain[1:-1] if channels_last else image.pretrain[2:]
-        return tuple(size for size in spatial if isinstance(size, int))
 
     def multiplications(self, ops: Sequence[str] | None = None) -> dict[str, float]:
         """{target, pretrain, ratio} of all layers, or of those whose operator is in `ops`."""
@@ -348,7 +353,7 @@ def _read_plan(data: object) -> Plan:
 
 
 def _read_input(data: object, place: str) -> InputPlan:
-    entry = JsonObject(data, place, _names(InputPlan))
+    entry = JsonObject(data, place, _names(InputPlan), optional=("spatial",))
     target = entry.list("target", _read_input_size)
     pretrain = entry.list("pretrain", _read_input_size)
     # A size that is a number in the target is one in the pre-train network; a symbolic one may
@@ -361,7 +366,16 @@ def _read_input(data: object, place: str) -> InputPlan:
     lengths = {len(target), len(pretrain), len(shape)}
     if len(lengths) > 1 or not same_names or not same_sizes:
         raise JsonError(f"{place} has shapes of the two networks that do not belong together")
-    return InputPlan(entry.text("name"), target, pretrain, shape)
+    spatial = entry.whole_numbers("spatial") if entry.has("spatial") else _moved(target, pretrain)
+    if spatial != sorted(set(spatial) & set(range(1, len(shape)))):
+        raise JsonError(f"{place}.spatial is not the positions of heights and widths")
+    return InputPlan(entry.text("name"), target, pretrain, shape, spatial)
+
+
+def _moved(target: list[int | str], pretrain: list[int | str]) -> list[int]:
+    """The positions of heights and widths in a plan that does not name them, by what differs."""
+    channels_last = target[1:2] != pretrain[1:2]
+    return list(range(1, len(target) - 1) if channels_last else range(2, len(target)))
 
 
 def _read_input_size(data: object, place: str) -> int | str:

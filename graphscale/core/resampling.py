@@ -1,10 +1,11 @@
 """The linear maps that resize kernels, in closed form (Eq. 5 and 6 of arXiv 1610.03623).
 
 Growth along one axis from k̃ to k taps is a k×k̃ matrix G. Its rows interpolate between the pre-train
-taps, and the matrix is multiplied by the amplitude k̃/k (below one), so that the kernel's response
-to a constant image stays the same. Over two spatial axes the amplitudes multiply to the paper's
-(k̃/k)². Shrinking uses the pseudo-inverse of G: it gives the pre-train kernel whose growth is
-nearest to the target kernel, and shrinking what was grown returns exactly the same weights.
+taps, and the matrix is multiplied by the amplitude k̃/k (below one), so that the sum of a kernel's
+taps stays the same where they are equal, and about the same elsewhere. Over two spatial axes the
+amplitudes multiply to the paper's (k̃/k)². Shrinking uses the pseudo-inverse of G: it gives the
+pre-train kernel whose growth is nearest to the target kernel, and shrinking what was grown returns
+exactly the same weights.
 
 Tables of coordinates, such as anchor points, are not interpolated but continued on their line.
 """

@@ -434,7 +434,7 @@ class HierarchicalSoftmax(nn.Module):
             )
         shape, target = target.shape, _flat(target).long()
         tensors = (
-            _as_matrix(x),
+            _as_matrix(x, self.in_features),
             target,
             *self._parameters_in_order(),
             self.class_row,
@@ -454,14 +454,21 @@ class HierarchicalSoftmax(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probabilities of all classes [..., num_classes] for x [..., in_features]."""
         y = hierarchical_softmax_log_prob(
-            _as_matrix(x), *self._parameters_in_order(), self.row_class, self.cluster_start
+            _as_matrix(x, self.in_features),
+            *self._parameters_in_order(),
+            self.row_class,
+            self.cluster_start,
         )
         return _unflattened(y, x)
 
     def top_k(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Log-probabilities and int64 numbers [..., k] of the k best classes, the best first."""
         log_prob, classes = hierarchical_softmax_top_k(
-            _as_matrix(x), *self._parameters_in_order(), self.row_class, self.cluster_start, k
+            _as_matrix(x, self.in_features),
+            *self._parameters_in_order(),
+            self.row_class,
+            self.cluster_start,
+            k,
         )
         return _unflattened(log_prob, x), _unflattened(classes, x)
 
@@ -474,8 +481,12 @@ def _flat(target: Tensor) -> Tensor:
     return target if target.dim() == 1 else target.reshape(-1)
 
 
-def _as_matrix(x: Tensor) -> Tensor:
-    return x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+def _as_matrix(x: Tensor, features: int) -> Tensor:
+    if x.dim() == 2:
+        return x  # the kernel itself compares its features
+    if x.dim() == 0 or x.shape[-1] != features:
+        raise GraphScaleError(f"HierarchicalSoftmax: x is {list(x.shape)}; give [..., {features}]")
+    return x.reshape(-1, features)
 
 
 def _unflattened(y: Tensor, x: Tensor) -> Tensor:

@@ -130,13 +130,14 @@ class GroupKMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool x [..., C], C a multiple of ``group``."""
-        if x.shape[-1] % self.group != 0:
+        features = x.shape[-1] if x.dim() else 0
+        if x.dim() == 0 or features % self.group != 0:
             raise GraphScaleError(
-                f"GroupKMaxPool: x has {x.shape[-1]} features; give a multiple of {self.group}"
+                f"GroupKMaxPool: x has {features} features; give a multiple of {self.group}"
             )
         groups = x.reshape(-1, self.group, 1)
         largest = temporal_k_max_pool(groups, self.k, 0.0)[0]
-        return largest.reshape(*x.shape[:-1], x.shape[-1] // self.group * self.k)
+        return largest.reshape(*x.shape[:-1], features // self.group * self.k)
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -7,6 +7,7 @@ bodies, the derivatives, which may be sparse tensors, and the modules.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -301,8 +302,9 @@ class LookupTable(nn.Module):
         if torch.compiler.is_exporting():
             return self._shortened(lookup_table(self.weight, indices, padding))
         if self.max_norm is not None:
-            with torch.no_grad():
-                # Called for its side effect: it shortens the rows in the table.
+            # Called for its side effect: it shortens the rows in the table. The operator, below,
+            # names an index that is not there.
+            with torch.no_grad(), contextlib.suppress(IndexError):
                 functional.embedding(indices, self.weight, None, self.max_norm, self.norm_type)
         sparse = self.sparse and not is_transformed()  # torch.func needs dense gradients
         if self._torch_is_faster(indices):

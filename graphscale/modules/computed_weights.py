@@ -27,13 +27,15 @@ from torch.overrides import TorchFunctionMode
 from graphscale.core.plan import Plan
 from graphscale.modules.module_path import module_path
 from graphscale.modules.module_state import tensors_of
+from graphscale.passes.spatial import rules
+from graphscale.passes.spatial.registry import product_rule
+
+rules.load()
 
 _CONVOLUTIONS = (
     *(F.conv1d, F.conv2d, F.conv3d),
     *(F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d, F.linear),
 )
-# Operators that multiply by a weight, which is their second input.
-LAYERS = ("Conv", "ConvTranspose", "FFTConv", "Gemm", "MatMul")
 _POWER_ITERATIONS = 15  # torch's own number when a layer gets its spectral norm
 
 
@@ -125,10 +127,12 @@ def find_computed_weights(graph: ir.Graph, module: nn.Module) -> ComputedWeights
     layers: set[str] = set()
     for node in graph:
         path = module_path(node)
-        if node.op_type not in LAYERS or path is None or path in layers:
+        rule = product_rule(node)
+        if rule is None or path is None or path in layers:
             continue
-        kernel = node.inputs[1]
-        if kernel.is_initializer() or kernel not in roots or kernel.shape is None:
+        index = rule.weight_inputs[0]
+        kernel = node.inputs[index] if index < len(node.inputs) else None
+        if kernel is None or kernel.is_initializer() or kernel not in roots or kernel.shape is None:
             continue
         shaped = [name for name in roots[kernel] if own.get(name) == tuple(kernel.shape)]
         # With two tensors of the kernel's shape (a pruned weight and its mask), either may be it.

@@ -87,6 +87,8 @@ def _check_numbers(name: str, tensor: torch.Tensor, own: torch.Tensor) -> None:
     """Raise where a tensor of the state dict cannot take the place of the module's own."""
     if tensor.layout is not torch.strided or tensor.is_quantized:
         kind = "quantized" if tensor.is_quantized else "sparse"
+    elif tensor.is_meta and not own.is_meta:
+        kind = "meta"
     elif tensor.is_complex() and not own.is_complex():
         kind = "complex"
     else:

@@ -72,6 +72,7 @@ _FOR_MODULES = {
     "--input-size 224:224": 'input_size="224:224"',
     "--input-size": "input_size",
     "--keep": "keep",
+    "names are listed by --dry-run --json": "names are those of graphscale.plan(...).layers",
     "cut the model before it or replace the node": "shrink the part of the module before it, or "
     "replace it by another",
     "cut the model before it, replace the node": "shrink the part of the module before it, "

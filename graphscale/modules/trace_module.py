@@ -21,7 +21,6 @@ from graphscale.convert.operators.normalization import DROPS
 from graphscale.core.errors import GraphScaleError
 from graphscale.layers.export import add_function_bodies, to_onnx
 from graphscale.layers.quiet_tracing import quiet_tracing
-from graphscale.modules.computed_weights import LAYERS
 from graphscale.modules.example import Example
 from graphscale.modules.functional_program import functional_program
 from graphscale.modules.keep_dropout import mark_dropout, place_dropout
@@ -31,6 +30,10 @@ from graphscale.modules.own_padding import PADS_ITSELF, merge_own_padding
 from graphscale.modules.translate_program import translate_program
 from graphscale.passes.graph.fixed_weights import mark_fixed
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
+from graphscale.passes.spatial import rules
+from graphscale.passes.spatial.registry import product_rule
+
+rules.load()
 
 # Elements of constants that a forward computes, such as the masks of windows of a large map.
 _LARGEST_FOLDED = 1 << 20
@@ -156,10 +159,10 @@ def _name_after_layers(graph: ir.Graph) -> None:
     The one convolution or matrix product of a submodule has the submodule's path as its name, any
     other node the path and a name of its own.
     """
-    products = Counter(module_path(node) for node in graph if node.op_type in LAYERS)
+    products = Counter(module_path(node) for node in graph if product_rule(node))
     for node in graph:
         path = module_path(node)
-        if path and node.op_type in LAYERS and products[path] == 1:
+        if path and product_rule(node) and products[path] == 1:
             node.name = path
         elif path:
             node.name = f"{path}.{(node.name or '').removeprefix('node_')}"

@@ -27,40 +27,43 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+_SYNTHETIC = 16  # images
+
+
 @dataclass
 class Fidelity:
     """How one output of the grown network differs from the pre-train network's.
 
     Attributes:
         output: Its name.
-        difference: Norm of the difference relative to the norm of the pre-train output.
-        correlation: Pearson's, over all numbers of the outputs; None if those of a network are all
-            the same, up to rounding.
-        agreement: Share of images with the same largest class; None where there are no classes.
+        difference: Norm of the difference relative to the norm of the pre-train output; None if
+            not all numbers are finite.
+        correlation: Pearson's, over all numbers of the outputs; None if not all are finite, or if
+            those of a network are all the same, up to rounding.
+        agreement: Share of images with the same largest class; None where there are no classes, or
+            not all numbers are finite.
         images: How many were run.
     """
 
     output: str
-    difference: float
+    difference: float | None
     correlation: float | None
     agreement: float | None
     images: int
 
 
-def check_images(
-    plan: Plan, path: Path | None = None, count: int = 16, seed: int = 0
-) -> np.ndarray:
+def check_images(plan: Plan, path: Path | None = None) -> np.ndarray:
     """Images to compare the networks of `plan` on, N×C×H×W.
 
     Args:
         path: A .npy file of such images as the target network takes them, of any size; by default
-            `count` synthetic images with the 1/f spectrum of natural ones.
+            synthetic images with the 1/f spectrum of natural ones.
 
     Raises:
         GraphScaleError: the network takes no images, or the file holds none that fit.
     """
     entry = _image_input(plan)
-    return _load(path, entry) if path else _synthetic(entry, count, seed)
+    return _load(path, entry) if path else _synthetic(entry)
 
 
 def compare(pretrain: Path, grown: ir.Model, plan: Plan, images: np.ndarray) -> list[Fidelity]:
@@ -168,30 +171,32 @@ def _image_input(plan: Plan) -> InputPlan:
     return spatial[0]
 
 
-def _channels_last(entry: InputPlan) -> bool:
-    return len(entry.target) > 2 and entry.target[-1] == entry.pretrain[-1]
-
-
 def _sizes(entry: InputPlan, shape: Sequence[int | str]) -> list[int]:
     """Heights and widths; those of the target network where `shape` leaves them open."""
-    places = range(1, len(shape) - 1) if _channels_last(entry) else range(2, len(shape))
-    given = (shape[place] for place in places)
-    return [a if isinstance(a, int) else entry.shape[b] for a, b in zip(given, places)]
+    given = (shape[place] for place in entry.spatial)
+    return [a if isinstance(a, int) else entry.shape[b] for a, b in zip(given, entry.spatial)]
+
+
+def _channels(entry: InputPlan) -> list[int]:
+    """The sizes that lie between the batch and the heights and widths of N×C×H×W."""
+    return [size for place, size in enumerate(entry.shape) if place and place not in entry.spatial]
 
 
 def _layout(images: np.ndarray, entry: InputPlan) -> np.ndarray:
-    return np.moveaxis(images, 1, -1) if _channels_last(entry) else images
+    """`images`, N×C×H×W, in the order of the network's input."""
+    first = images.ndim - len(entry.spatial)
+    return np.moveaxis(images, range(first, images.ndim), entry.spatial)
 
 
-def _synthetic(entry: InputPlan, count: int, seed: int) -> np.ndarray:
+def _synthetic(entry: InputPlan) -> np.ndarray:
     """Images with amplitudes proportional to 1/frequency, zero mean and unit variance."""
     sizes = _sizes(entry, entry.shape)
-    channels = entry.shape[-1 if _channels_last(entry) else 1]
-    noise = np.random.default_rng(seed).standard_normal((count, channels, *sizes))
+    shape = (_SYNTHETIC, *_channels(entry), *sizes)
+    noise = np.random.default_rng(0).standard_normal(shape)
     grids = np.meshgrid(*(np.fft.fftfreq(n) for n in sizes), indexing="ij")
     frequency = np.sqrt(sum(grid**2 for grid in grids))
     frequency.flat[0] = np.inf
-    axes = tuple(range(2, noise.ndim))
+    axes = tuple(range(noise.ndim - len(sizes), noise.ndim))
     images = np.fft.ifftn(np.fft.fftn(noise, axes=axes) / frequency, axes=axes).real
     return images / images.std(axis=axes, keepdims=True)
 
@@ -209,10 +214,12 @@ def _load(path: Path, entry: InputPlan) -> np.ndarray:
         ) from None
     if not isinstance(images, np.ndarray) or images.dtype.kind not in "buif":
         raise GraphScaleError(f"{path}: holds no array of numbers; write one with numpy.save")
-    channels = entry.shape[-1 if _channels_last(entry) else 1]
-    if images.ndim != len(entry.shape) or images.shape[1] != channels or not images.size:
+    channels = _channels(entry)
+    fits = images.ndim == len(entry.shape) and [*images.shape[1 : 1 + len(channels)]] == channels
+    if not fits or not images.size:
+        wanted = "×".join(["N", *map(str, channels), "…"])
         raise GraphScaleError(
-            f"{path}: holds an array of shape {list(images.shape)}; give images as N×{channels}×…"
+            f"{path}: holds an array of shape {list(images.shape)}; give images as {wanted}"
         )
     largest = np.finfo(np.float32).max
     with np.errstate(invalid="ignore"):  # of a damaged extended-precision number
@@ -226,7 +233,7 @@ def _load(path: Path, entry: InputPlan) -> np.ndarray:
 
 def _resize(images: np.ndarray, sizes: list[int]) -> np.ndarray:
     """Bilinear, at half-pixel centres."""
-    for axis, size in enumerate(sizes, start=2):
+    for axis, size in enumerate(sizes, start=images.ndim - len(sizes)):
         matrix = interpolation_matrix(images.shape[axis], size)
         images = np.moveaxis(np.moveaxis(images, axis, -1) @ matrix.T, -1, axis)
     return images
@@ -251,27 +258,21 @@ def _run(
 
 
 def _compare(name: str, pretrain: np.ndarray, grown: np.ndarray) -> Fidelity:
-    for axis, size in enumerate(grown.shape):
-        if pretrain.shape[axis] != size:
-            matrix = interpolation_matrix(pretrain.shape[axis], size)
-            pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
-    norm = float(np.linalg.norm(pretrain)) or 1.0
-    correlation = None
-    if _varies(pretrain) and _varies(grown):
-        correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
-    classes = grown.reshape(*grown.shape[:2], -1)
-    top = None
-    if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
-        top = float(
-            (pretrain.reshape(len(grown), -1).argmax(1) == classes[:, :, 0].argmax(1)).mean()
-        )
-    return Fidelity(
-        output=name,
-        difference=float(np.linalg.norm(grown - pretrain)) / norm,
-        correlation=correlation,
-        agreement=top,
-        images=len(grown),
-    )
+    difference, correlation, top = None, None, None
+    if np.isfinite(pretrain).all() and np.isfinite(grown).all():
+        for axis, size in enumerate(grown.shape):
+            if pretrain.shape[axis] != size:
+                matrix = interpolation_matrix(pretrain.shape[axis], size)
+                pretrain = np.moveaxis(np.moveaxis(pretrain, axis, -1) @ matrix.T, -1, axis)
+        norm = float(np.linalg.norm(pretrain)) or 1.0
+        difference = float(np.linalg.norm(grown - pretrain)) / norm
+        if _varies(pretrain) and _varies(grown):
+            correlation = float(np.corrcoef(pretrain.ravel(), grown.ravel())[0, 1])
+        classes = grown.reshape(*grown.shape[:2], -1)
+        if grown.ndim >= 2 and classes.shape[1] > 1 and classes.shape[2] == 1:
+            largest = pretrain.reshape(len(grown), -1).argmax(1)
+            top = float((largest == classes[:, :, 0].argmax(1)).mean())
+    return Fidelity(name, difference, correlation, top, len(grown))
 
 
 def _varies(outputs: np.ndarray) -> bool:

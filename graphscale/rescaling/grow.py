@@ -56,7 +56,8 @@ def _find_plan(
 ) -> Plan:
     """Find the plan: the one given, else the checkpoint's own, else one derived from the target.
 
-    A plan that is given must equal the checkpoint's own, where it has a readable one: two commands
+    Where there is a plan, a target that is given must have its weights. A plan that is given must
+    equal the checkpoint's own, where it has a readable one: two commands
     that wrote the same files at once may have left the model of one beside the plan of the other.
     """
     given = Plan.given(plan)
@@ -72,8 +73,11 @@ def _find_plan(
             f"{name}: is another plan than the one inside "
             f"{checkpoint.meta.get('source', 'the checkpoint')}; leave --plan out to follow that"
         )
-    if given is not None or own is not None:
-        return given or own
+    found = given or own
+    if found is not None:
+        if target is not None:
+            _check_target(found, load_model(target), target)
+        return found
     if target is not None:
         return _plan_like(checkpoint, load_model(target))
     source = checkpoint.meta.get("source", "the checkpoint")
@@ -81,6 +85,19 @@ def _find_plan(
         f"{source}: carries no plan; give the one that shrink wrote (--plan) or the target "
         "network (--target)"
     )
+
+
+def _check_target(plan: Plan, target: ir.Model, given: ModelLike) -> None:
+    """Raise GraphScaleError if a weight of the plan has another shape in `target`, or none."""
+    normalize(target)
+    shapes = {name: list(tensor.shape.numpy()) for name, tensor in tensors_by_name(target).items()}
+    for weight in plan.weights:
+        if shapes.get(weight.name) != weight.target_shape:
+            name = given if isinstance(given, (str, os.PathLike)) else "the target"
+            raise GraphScaleError(
+                f"{name}: is another network than the one that the checkpoint's plan leads to "
+                f"(weight {weight.name!r}); leave the target out to follow the plan"
+            )
 
 
 def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:

@@ -303,5 +303,6 @@ def _describe_inputs(analysis: SpatialAnalysis, geometry: Geometry) -> list[Inpu
             pretrain_size(dim, geometry.sizes) if moves(dim) else size
             for dim, size in zip(analysis.of(value), target, strict=True)
         ]
-        plans.append(InputPlan(value.name, target, pretrain, list(analysis.shape(value))))
+        shape, spatial = list(analysis.shape(value)), list(analysis.spatial[value])
+        plans.append(InputPlan(value.name, target, pretrain, shape, spatial))
     return plans

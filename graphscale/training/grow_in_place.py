@@ -94,7 +94,7 @@ def grow_(
             torch.optim.swa_utils.AveragedModel or timm's ModelEmaV3; they grow likewise.
         optimizer_state: 'resize', or 'reset' to let resized weights start without state.
         resize: 'bilinear' (half-pixel centres), 'bicubic', 'nearest' or 'align-corners'.
-        amplitude: 'response' keeps each kernel's response to a constant image (Eq. 5); 'norm'
+        amplitude: 'response' keeps the sum of each kernel's taps, roughly (Eq. 5); 'norm'
             keeps each filter's norm where a BatchNorm follows, and scales its running statistics
             with it: the same function, and the effective learning rate stays what it was.
 
@@ -214,6 +214,8 @@ def pretrain_part(module: nn.Module) -> nn.Module:
         raise GraphScaleError(
             f"{name} holds {len(found)} networks that carry a plan; grow each of them by itself"
         )
+    plan = vars(found[0])[ATTRIBUTE]
+    instance(f"{name}.{ATTRIBUTE}", plan, Plan, "the module that shrink returned, with its plan")
     return found[0]
 
 

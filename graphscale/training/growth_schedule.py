@@ -17,6 +17,7 @@ from torch import nn
 
 from graphscale.core.arguments import (
     instance,
+    one_of,
     real_number,
     whole_number,
     whole_numbers,
@@ -24,7 +25,15 @@ from graphscale.core.arguments import (
 )
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.plan import Plan
-from graphscale.training.grow_in_place import copies_of, grow_, optimizers_of, pretrain_part
+from graphscale.core.resampling import check_method
+from graphscale.training.grow_in_place import (
+    AMPLITUDES,
+    OPTIMIZER_STATES,
+    copies_of,
+    grow_,
+    optimizers_of,
+    pretrain_part,
+)
 from graphscale.training.growth_stages import GrowthStage
 from graphscale.training.image_size import ResizeInputs, SharedImageSize
 
@@ -96,7 +105,7 @@ class GrowthSchedule:
         shared_size: A `SharedImageSize` that follows the image size.
         resize_inputs: Let a hook (`ResizeInputs`) resize the images that the module is given, so
             that the rest of the loop need not change.
-        options: Further options of `grow_`.
+        optimizer_state, resize, amplitude: As for `grow_`.
 
     Attributes:
         position: Number of units done, with extra ones.
@@ -139,7 +148,9 @@ class GrowthSchedule:
         higher_is_better: bool = True,
         shared_size: SharedImageSize | None = None,
         resize_inputs: bool = False,
-        **options: Any,
+        optimizer_state: str = "resize",
+        resize: str = "bilinear",
+        amplitude: str = "response",
     ) -> None:
         self.module = pretrain_part(module)
         plan = self.module.graphscale_plan
@@ -152,7 +163,10 @@ class GrowthSchedule:
         if shared_size is not None:
             instance("shared_size", shared_size, SharedImageSize, "a SharedImageSize")
         self.shared_size = shared_size
-        self.options = options
+        self.optimizer_state = one_of("optimizer_state", optimizer_state, OPTIMIZER_STATES)
+        check_method(resize)
+        self.resize = resize
+        self.amplitude = one_of("amplitude", amplitude, AMPLITUDES)
         several = isinstance(grow_at, Sequence) and not isinstance(grow_at, str | bytes)
         given = list(grow_at) if several else [grow_at]
         self._when = [_position(each, self.total) for each in given]
@@ -173,7 +187,7 @@ class GrowthSchedule:
         self._tell_size()
 
     @property
-    def image_size(self) -> tuple[int, int]:
+    def image_size(self) -> tuple[int, ...]:
         """Height and width of the images that the module takes now."""
         return self._sizes[len(self.grown_at)]
 
@@ -238,7 +252,9 @@ class GrowthSchedule:
             to=self.later[stage] if stage < len(self.later) else None,
             optimizers=self.optimizers,
             averages=self.averages,
-            **self.options,
+            optimizer_state=self.optimizer_state,
+            resize=self.resize,
+            amplitude=self.amplitude,
         )
         self.grown_at.append(self.position)
         self._best = self._last = None
@@ -372,7 +388,15 @@ def _check_state(state: Any, growths: int) -> None:
     keys = {"position", "extra", "grown_at", "holding", "best", "last", "scores_since_best"}
     if not isinstance(state, Mapping) or not keys <= state.keys():
         raise wrong("state", state, "what the state_dict of a GrowthSchedule returned")
-    whole_numbers("state['grown_at']", [0, *state["grown_at"]], "the units of growth", 0)
+    for key in ("position", "extra", "scores_since_best"):
+        whole_number(f"state[{key!r}]", state[key], 0)
+    for key in ("best", "last"):
+        if state[key] is not None:
+            instance(f"state[{key!r}]", state[key], int | float, "a score or None")
+    instance("state['holding']", state["holding"], bool, "True or False")
+    instance("state['grown_at']", state["grown_at"], list, "the list of the units of growth")
+    for each in state["grown_at"]:
+        whole_number("an entry of state['grown_at']", each, 0)
     if len(state["grown_at"]) > growths:
         raise GraphScaleError(
             f"the state is of a schedule with {len(state['grown_at'])} times of growth or more, "
@@ -380,11 +404,13 @@ def _check_state(state: Any, growths: int) -> None:
         )
 
 
-def _sizes(plan: Plan) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) of the first input in the pre-train network and in the target."""
-    pretrain, target = plan.inputs[0].pretrain[-2:], plan.inputs[0].target[-2:]
-    if not all(isinstance(each, int) for each in (*pretrain, *target)):
+def _sizes(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(height, width) of the images in the pre-train network and in the target."""
+    image = plan.image
+    target = [] if image is None else [image.target[place] for place in image.spatial]
+    sizes = tuple(size for size in target if isinstance(size, int))
+    if not sizes or len(sizes) < len(target) or len(plan.image_size) < len(target):
         raise GraphScaleError(
             "the plan leaves the image size open; shrink with an example of the target's size"
         )
-    return (int(pretrain[0]), int(pretrain[1])), (int(target[0]), int(target[1]))
+    return plan.image_size, sizes

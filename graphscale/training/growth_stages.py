@@ -112,7 +112,10 @@ class GrowthStages:
         instance("target", target, nn.Module, "a torch module")
         instance("example_input", example_input, torch.Tensor, "a tensor (N, C, H, W)")
         units = whole_number("units", units, 1)
-        if len(milestones):
+        if example_input.dim() != 4:
+            shape = "×".join(map(str, example_input.shape))
+            raise GraphScaleError(f"example_input has the shape {shape}; give (N, C, H, W)")
+        if not isinstance(milestones, Sequence) or milestones:
             milestones = whole_numbers("milestones", milestones, "units after which the rate drops")
         if len(chosen.stages) == 1:
             raise GraphScaleError(

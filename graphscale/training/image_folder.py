@@ -79,6 +79,10 @@ class _Sums:
     failure: str | None = None
 
 
+class _UnknownRangeError(Exception):
+    """The values of an image do not tell how bright the brightest is."""
+
+
 def read_folder(root: str | Path) -> ImageFolder:
     """List the images under `root`.
 
@@ -91,7 +95,7 @@ def read_folder(root: str | Path) -> ImageFolder:
         raise GraphScaleError(f"{root}: is not a folder; give one with a sub-folder per class")
     if (root / "train").is_dir():
         classes, train = _read_classes(root / "train")
-        part = next((root / n for n in ("val", "validation", "test") if (root / n).is_dir()), None)
+        part = next((root / n for n in ("val", "validation") if (root / n).is_dir()), None)
         if part is None:
             raise GraphScaleError(
                 f"{root}: has train/ but no val/; put the images to validate on there, or give "
@@ -161,7 +165,8 @@ def open_image(path: Path, channels: int, min_size: int | None = None):
     """Open an image file as a Pillow image of 1 or 3 channels and 8 bits.
 
     The image is rotated as its EXIF data says. Grey images become colour ones, or the other way
-    round; 16-bit values are scaled to 8 bits; transparent pixels are blended with white.
+    round; 16-bit values and floating-point ones from 0 to 1 are scaled to 8 bits; transparent
+    pixels are blended with white.
 
     Args:
         path: The file.
@@ -170,20 +175,30 @@ def open_image(path: Path, channels: int, min_size: int | None = None):
             have at least so many pixels, which is several times faster.
 
     Raises:
-        GraphScaleError: the file is no image, is damaged, or is larger than Pillow's limit against
-            decompression bombs; names it.
+        GraphScaleError: the file is no image, is damaged, has 32-bit values of unknown range, or is
+            larger than Pillow's limit against decompression bombs; names it.
     """
+    return _open(path, channels, min_size)[0]
+
+
+def _open(path: Path, channels: int, min_size: int | None):
+    """The image of `open_image`, and the smaller side of the file's own."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                side = min(image.size)
                 if min_size is not None:
                     image.draft(None, (min_size, min_size))
                 image.load()
+                if image.mode == "I" and image.format == "TIFF":  # other formats: 16 bits
+                    raise _UnknownRangeError("it has 32 bits per value; save it with 8 or 16 bits")
                 turned = ImageOps.exif_transpose(image)
-                return _with_channels(turned, channels)
+                return _with_channels(turned, channels), side
+    except _UnknownRangeError as error:
+        raise GraphScaleError(f"{path}: cannot be trained on: {error}") from None
     except UnidentifiedImageError:
         reason = "it is not an image that Pillow knows"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -198,7 +213,11 @@ def _with_channels(image, channels: int):
 
     if image.mode.startswith("I") or image.mode == "F":
         array = np.nan_to_num(np.asarray(image, np.float64))
-        full = 65535.0 if image.mode != "F" or array.max() > 1 else 1.0
+        full = 1.0 if image.mode == "F" else 65535.0
+        if image.mode == "F" and array.max() > 1:
+            raise _UnknownRangeError(
+                "its floating-point values go beyond 0 to 1; save it with 8 or 16 bits"
+            )
         image = Image.fromarray(np.clip(array * (255.0 / full), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -269,11 +288,11 @@ def _check(paths: Sequence[Path], channels: int) -> _Sums:
     found = _Sums(sums=np.zeros(channels), squares=np.zeros(channels))
     for path in paths:
         try:
-            image = open_image(path, channels, _CHECKED_SIZE)
+            image, side = _open(path, channels, _CHECKED_SIZE)
         except GraphScaleError as error:
             found.failure = str(error)
             return found
-        found.smallest = min(found.smallest, *image.size)
+        found.smallest = min(found.smallest, side)
         image.thumbnail((_CHECKED_SIZE, _CHECKED_SIZE))
         array = np.asarray(image, np.float64).reshape(-1, channels) / 255
         found.pixels += len(array)

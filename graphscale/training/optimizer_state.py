@@ -127,7 +127,8 @@ def put_states(states: Iterable[NewState]) -> None:
 
 
 def _is_elementwise(value: object, parameter: torch.Tensor) -> bool:
-    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
+    dense = isinstance(value, torch.Tensor) and value.layout is torch.strided
+    return dense and value.shape == parameter.shape
 
 
 def _unknown(state: Mapping[str, object], parameter: torch.Tensor) -> list[str]:

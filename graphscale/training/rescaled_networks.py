@@ -78,7 +78,7 @@ class RescaledNetworks:
 
     def _shrunk(self, stage: int, network: nn.Module, init: str | None = None) -> nn.Module:
         made = shrink_module(network, self.example, **self._options(stage), init=init)
-        self._sizes[stage] = _pair(made.graphscale_plan.inputs[0].pretrain[2:])
+        self._sizes[stage] = _pair(made.graphscale_plan.image_size)
         return made
 
     def _options(self, stage: int) -> dict[str, Any]:

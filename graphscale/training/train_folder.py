@@ -9,16 +9,14 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.json_fields import JsonError, JsonObject, entries, number
 from graphscale.training.curves import draw_curves
 from graphscale.training.image_batches import FolderBatches, Normalization, torchvision_transform
 from graphscale.training.image_folder import (
@@ -28,10 +26,10 @@ from graphscale.training.image_folder import (
     read_folder,
 )
 from graphscale.training.ranks import Ranks, is_restart, joined_ranks, local_ranks, rank_device
-from graphscale.training.rate_schedule import RateSchedule
-from graphscale.training.recipes import RECIPES, Recipe, recipe
+from graphscale.training.recipes import Recipe, recipe
 from graphscale.training.rescaled_networks import RescaledNetworks
 from graphscale.training.run_folder import EpochRecord, RunFolder
+from graphscale.training.started import FolderOptions, Started
 from graphscale.training.target import Target, read_target
 from graphscale.training.trainer import (
     Events,
@@ -39,33 +37,6 @@ from graphscale.training.trainer import (
     TrainingOptions,
     seed_all,
 )
-
-
-@dataclass(frozen=True)
-class FolderOptions:
-    """How a folder of images is read.
-
-    Attributes:
-        batch: Images in a batch.
-        augmentation: 'crop-flip', 'crop', 'trivial-augment', 'rand-augment' or 'none'.
-        image_size: The target's height and width, for a network that leaves them open.
-        channels: 1 or 3, for a network that a callable makes.
-        workers: Processes that decode images; None for one per processor core.
-        device: 'cpu', 'cuda' …; None for a GPU if there is one, else the CPU.
-    """
-
-    batch: int = 64
-    augmentation: str = "crop-flip"
-    image_size: tuple[int, int] | None = None
-    channels: int = 3
-    workers: int | None = None
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise GraphScaleError(f"--batch {self.batch}: give at least one image")
-        if self.workers is not None and self.workers < 0:
-            raise GraphScaleError(f"--workers {self.workers}: give 0 or more processes")
 
 
 @dataclass
@@ -135,8 +106,8 @@ def train_folder(
         options: How the target alone would be trained; a recipe may take fewer epochs.
         folder_options: How the images are read.
         baseline: Also train the target alone, in the sub-folder baseline of `output`.
-        resume: Continue the training in `output`, with the options that it was started with; other
-            arguments are not used then.
+        resume: Continue the training in `output` with what it was started with; of the other
+            arguments only workers and device in `folder_options` are used then, if given.
         notices: Functions that are called on the way.
 
     Under torchrun every rank calls it with the same arguments and trains on its share of each
@@ -151,33 +122,41 @@ def train_folder(
         Interrupted: the training was stopped; it can be resumed.
     """
     notices = notices or Notices()
-    device = (folder_options or FolderOptions()).device
+    folder = RunFolder(output)
+    given = folder_options or FolderOptions()
+    device = given.device
+    resumes = resume or is_restart()
+    # Other machines than the first rank's may lack the folder.
+    if device is None and resumes and (folder.path / "options.json").exists():
+        device = started_with(output).folder_options.device
     with joined_ranks(device or ("cuda" if torch.cuda.is_available() else "cpu")) as ranks:
-        folder = RunFolder(output)
         resume = resume or (is_restart() and ranks.first((folder.path / "options.json").exists))
-        if resume:
-            started = _from_json(ranks.first(folder.options), folder.path / "options.json")
-            model, data, recipe_name, baseline, options, folder_options = started
-        return _train_all(
-            *(str(model), data, folder, recipe(recipe_name)),
-            *(options or TrainingOptions(), folder_options or FolderOptions()),
-            *(baseline, resume, notices, ranks),
+        started = Started(
+            str(model), str(data), recipe_name, baseline, options or TrainingOptions(), given
         )
+        if resume:
+            content = ranks.first(folder.options)
+            started = Started.from_json(content, folder.path / "options.json")
+            started = started.elsewhere(given.workers, given.device)
+        return _train_all(started, folder, resume, notices, ranks)
+
+
+def started_with(output: str | os.PathLike) -> Started:
+    """What the training in the folder `output` was started with.
+
+    Raises:
+        GraphScaleError: there is none, or its options are damaged.
+    """
+    folder = RunFolder(output)
+    return Started.from_json(folder.options(), folder.path / "options.json")
 
 
 def _train_all(
-    model: str,
-    data: str | os.PathLike,
-    folder: RunFolder,
-    chosen: Recipe,
-    options: TrainingOptions,
-    folder_options: FolderOptions,
-    baseline: bool,
-    resume: bool,
-    notices: Notices,
-    ranks: Ranks,
+    given: Started, folder: RunFolder, resume: bool, notices: Notices, ranks: Ranks
 ) -> list[TrainingResult]:
     """Train the recipe's network and the baseline, and write the results."""
+    model, data, chosen = given.model, given.data, recipe(given.recipe)
+    options, folder_options, baseline = given.options, given.folder_options, given.baseline
     own = options.for_recipe(chosen)
     chosen.ends(own.epochs, own.schedule.milestones(own.epochs))
     images = ImageFolder(Path(data), (), (), ())
@@ -198,19 +177,19 @@ def _train_all(
     batches, normalization = _batches(images, target, options, folder_options, notices, ranks)
     if not resume:
         started = {
-            **_to_json(model, str(data), chosen.name, baseline, options, folder_options),
+            **given.to_json(),
             "classes": images.classes,
             "normalization": asdict(normalization),
             "versions": _versions(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         ranks.first(lambda: folder.create(started))
-    given = target, batches, options
-    results = [_train(chosen, *given, folder, folder_options, notices, ranks)]
+    trained = target, batches, options
+    results = [_train(chosen, *trained, folder, folder_options, notices, ranks)]
     if baseline:
         beside = RunFolder(folder.path / "baseline")
         ranks.first(lambda: beside.path.mkdir(exist_ok=True))
-        results.append(_train(recipe("target"), *given, beside, folder_options, notices, ranks))
+        results.append(_train(recipe("target"), *trained, beside, folder_options, notices, ranks))
     if ranks.is_first:
         _write_results(results, folder, options, folder_options)
     return results
@@ -365,93 +344,3 @@ def _versions() -> dict[str, str]:
     import graphscale
 
     return {"graphscale": graphscale.__version__, "torch": torch.__version__}
-
-
-def _to_json(
-    model: str,
-    data: str,
-    recipe_name: str,
-    baseline: bool,
-    options: TrainingOptions,
-    folder_options: FolderOptions,
-) -> dict[str, Any]:
-    """What a training is started with, as `_from_json` reads it."""
-    return {
-        "model": model,
-        "data": data,
-        "recipe": recipe_name,
-        "baseline": baseline,
-        "options": asdict(options),
-        "folder_options": asdict(folder_options),
-    }
-
-
-def _from_json(
-    content: dict[str, Any], path: Path
-) -> tuple[str, str, str, bool, TrainingOptions, FolderOptions]:
-    """What a training was started with, from the content of its options.json at `path`.
-
-    Raises:
-        GraphScaleError: a field is missing, of another type, or out of range; names the file.
-    """
-    names = ("model", "data", "recipe", "baseline", "options", "folder_options")
-    try:
-        started = JsonObject({name: content.get(name) for name in names}, "", names)
-        return (
-            *(started.text("model"), started.text("data"), started.text("recipe", RECIPES)),
-            started.flag("baseline"),
-            _training_options(started.get("options")),
-            _folder_options(started.get("folder_options")),
-        )
-    except (JsonError, GraphScaleError) as error:
-        raise GraphScaleError(
-            f"{path}: is damaged ({error}); start the training again without --resume"
-        ) from None
-
-
-def _training_options(value: object) -> TrainingOptions:
-    given = JsonObject(value, "options", [each.name for each in fields(TrainingOptions)])
-    schedule = JsonObject(
-        given.get("schedule"), "options.schedule", [each.name for each in fields(RateSchedule)]
-    )
-    until = given.get("weight_decay_until")
-    return TrainingOptions(
-        epochs=given.integer("epochs", 1),
-        rate=given.number("rate"),
-        schedule=RateSchedule(
-            schedule.text("kind"), schedule.number("warm_up"), tuple(schedule.list("drops", _drop))
-        ),
-        optimizer=given.text("optimizer"),
-        momentum=given.number("momentum"),
-        weight_decay=given.number("weight_decay"),
-        weight_decay_until=None if until is None else given.integer("weight_decay_until", 0),
-        label_smoothing=given.number("label_smoothing"),
-        precision=given.text("precision"),
-        channels_last=given.flag("channels_last"),
-        compile=given.flag("compile"),
-        seed=given.integer("seed", 0),
-        gradient=given.text("gradient"),
-    )
-
-
-def _drop(value: object, place: str) -> tuple[float, float]:
-    """One drop of a schedule; JSON knows no tuples."""
-    pair = [number(*entry) for entry in entries(value, place)]
-    if len(pair) != 2:
-        raise JsonError(f"{place} has {len(pair)} entries, not 2")
-    return pair[0], pair[1]
-
-
-def _folder_options(value: object) -> FolderOptions:
-    given = JsonObject(value, "folder_options", [each.name for each in fields(FolderOptions)])
-    size, workers = given.get("image_size"), given.get("workers")
-    if size is not None and len(given.sizes("image_size")) != 2:
-        raise JsonError("folder_options.image_size is not a height and a width")
-    return FolderOptions(
-        batch=given.integer("batch", 1),
-        augmentation=given.text("augmentation"),
-        image_size=None if size is None else tuple(given.sizes("image_size")),
-        channels=given.integer("channels", 1),
-        workers=None if workers is None else given.integer("workers", 0),
-        device=given.optional_text("device"),
-    )

@@ -444,7 +444,6 @@ class Trainer:
         self.folder.save(
             name,
             {
-                "format": 1,
                 "stage": self._stage,
                 "place": list(self._place),
                 "network": self.network.state_dict(),
@@ -455,8 +454,7 @@ class Trainer:
                 "epoch_sums": self._epoch_sums,
                 "after_growth": self._after_growth,
                 "best": self._best,
-                "random": random_states[0],
-                "random_of_ranks": random_states,
+                "random": random_states,  # of each rank
                 "one_bit": one_bit,
             },
         )
@@ -502,7 +500,7 @@ class Trainer:
         self._place = tuple(state["place"])
         if self._one_bit is not None and state.get("one_bit") is not None:
             self._one_bit.load_state_dict(state["one_bit"])
-        of_ranks = state.get("random_of_ranks", [state["random"]])
+        of_ranks = state["random"]
         if self.ranks.rank < len(of_ranks):
             _set_random_states(of_ranks[self.ranks.rank])
         else:  # there were fewer ranks before

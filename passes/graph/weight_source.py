@@ -92,6 +92,30 @@ def dims_at_source(
     return dims
 
 
+def shape_as_read(value: ir.Value) -> list[int]:
+    """The shape that `value` has, whose source is a weight."""
+    nodes = []
+    while not value.is_initializer() and value.producer().op_type in _REARRANGING:
+        nodes.append(value.producer())
+        value = nodes[-1].inputs[0]
+    shape = list(tensor_of(value).shape.numpy())
+    for node in reversed(nodes):
+        if node.op_type == "Transpose":
+            order = node.attributes.get_ints("perm", list(range(len(shape)))[::-1])
+            shape = [shape[axis] for axis in order]
+        elif node.op_type in ("Squeeze", "Unsqueeze"):
+            held = [weight_source(axes) for axes in node.inputs[1:2]]
+            numbers = {axes: tensor_of(each).numpy() for axes, each in zip(node.inputs[1:], held)}
+            axes = _axes(node, numbers)
+            if node.op_type == "Squeeze":
+                dropped = [axis % len(shape) for axis in axes]
+                shape = [size for axis, size in enumerate(shape) if axis not in dropped]
+            else:
+                for axis in sorted(axis % (len(shape) + len(axes)) for axis in axes):
+                    shape.insert(axis, 1)
+    return shape
+
+
 def _axes(node: ir.Node, constants: Mapping[ir.Value, np.ndarray]) -> list[int]:
     """The axes of a Squeeze or Unsqueeze."""
     axes = node.attributes.get_ints("axes", None)

@@ -16,7 +16,11 @@ from graphscale.core.node_names import node_name
 from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.replace_node import replace_node
 from graphscale.passes.graph.rewrite_result import RewriteResult
-from graphscale.passes.normalize.unroll_loops import LAYERS, rounds_of_layers
+from graphscale.passes.normalize.unroll_loops import rounds_of_layers
+from graphscale.passes.spatial import rules
+from graphscale.passes.spatial.registry import product_rule
+
+rules.load()
 
 _FIRST_WITH_WHERE = 9  # opset
 
@@ -50,7 +54,7 @@ def _is_candidate(node: ir.Node, model: ir.Model) -> bool:
         return False
     branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
     held = (inner for branch in branches for inner in branch.all_nodes())
-    return any(inner.op_type in LAYERS for inner in held) and _depends_on_data(node.inputs[0])
+    return any(map(product_rule, held)) and _depends_on_data(node.inputs[0])
 
 
 def _opset(model: ir.Model) -> int:

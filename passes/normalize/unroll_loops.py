@@ -16,8 +16,11 @@ from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.replace_node import replace_node
 from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
+from graphscale.passes.spatial import rules
+from graphscale.passes.spatial.registry import product_rule
 
-LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+rules.load()
+
 _MAX_ROUNDS = 64
 _OPSET = 13  # the first one whose Unsqueeze takes axes as an input
 
@@ -43,7 +46,7 @@ def rounds_of_layers(node: ir.Node, model: ir.Model) -> int | None:
     if node.op_type != "Loop" or node.domain != "" or model.opset_imports.get("", 1) < _OPSET:
         return None
     body = node.attributes["body"].as_graph()
-    if len(body.outputs) != len(node.outputs) + 1 or not any(n.op_type in LAYERS for n in body):
+    if len(body.outputs) != len(node.outputs) + 1 or not any(map(product_rule, body)):
         return None
     attributes = [attribute for inner in body for attribute in inner.attributes.values()]
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in attributes):

@@ -13,13 +13,18 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
+from graphscale.core.errors import GraphScaleError
 from graphscale.core.kernel_sizes import KernelTable, pretrain_size
 from graphscale.core.node_names import node_name
 from graphscale.passes.graph.fixed_weights import is_fixed
 from graphscale.passes.graph.weight_source import weight_source
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.mapping import Parameters, SpatialMapping
-from graphscale.passes.spatial.registry import convolution_rule
+from graphscale.passes.spatial.registry import (
+    ConvolutionRule,
+    convolution_rule,
+    product_rule,
+)
 
 _Kernel = tuple[int, ...]
 NONE_KNOWN: Mapping[str, _Kernel] = MappingProxyType({})
@@ -65,7 +70,11 @@ def choose_kernels(
 
     A kernel that covers its whole map becomes as large as the map in the pre-train network, which
     `solve_geometry` decides: it is a fully-connected interface.
+
+    Raises:
+        GraphScaleError: a pattern of `keep` fits no layer and no layer's weight.
     """
+    _check_patterns(analysis.model, keep)
     target = {
         node: tuple(analysis.shape(node.inputs[1])[2:])
         for node in analysis.model.graph
@@ -87,6 +96,24 @@ def choose_kernels(
         left_unscaled={node: reason for node, (_, reason) in choices.items() if reason is not None},
         goals=goals,
     )
+
+
+def _check_patterns(model: ir.Model, keep: Sequence[str]) -> None:
+    """Raise for a pattern that fits no layer, neither by its name nor by its weight's."""
+    names: set[str] = set()
+    for node in model.graph if keep else ():
+        rule = product_rule(node)
+        index = None if rule is None else rule.weight_input(node)
+        if index is not None:
+            names |= {node_name(node), weight_source(node.inputs[index]).name}
+        elif isinstance(rule, ConvolutionRule):
+            names |= {node_name(node), node.inputs[1].name}
+    for pattern in keep:
+        if names and not any(fnmatchcase(name, pattern) for name in names):
+            raise GraphScaleError(
+                f"{model.meta.get('source', 'the model')}: no layer or weight has the name "
+                f"{pattern!r} of --keep; names are listed by --dry-run --json"
+            )
 
 
 def _choose(

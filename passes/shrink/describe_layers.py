@@ -32,7 +32,8 @@ def describe_layers(
         elif isinstance(rule, MatrixProductRule):
             index = rule.weight_input(node)
             if index is not None:  # products of two computed tensors, as in attention, are no layer
-                layers.append(_fully_connected(node, rule, index, analysis, geometry))
+                held = weight_source(node.inputs[index])
+                layers.append(_fully_connected(node, rule, held, analysis, geometry))
     return layers
 
 
@@ -74,18 +75,16 @@ def _convolution(
 def _fully_connected(
     node: ir.Node,
     rule: MatrixProductRule,
-    index: int,
+    held: ir.Value,
     analysis: SpatialAnalysis,
     geometry: Geometry,
 ) -> LayerPlan:
-    """A product with a weight, which is input `index`."""
-    held = weight_source(node.inputs[index])
-    rows, after = analysis.of(node.inputs[1 - index]), analysis.of(node.outputs[0])
+    """A product with the weight `held`."""
     scaled = any(weight.node is node for weight in analysis.weights)
-    position = rule.summed(node, 1 - index) if len(rows) > 1 else -1  # of a vector, the only one
-    # Each number of the output, for one image, is a sum over the dimension at `position`.
-    inner = [shape(rows)[position] for shape in (_target, geometry.shape)]
-    outer = [prod(shape(after)[1:]) for shape in (_target, geometry.shape)]
+    counts = [
+        rule.multiplications(node, lambda value, shape=shape: shape(analysis.of(value)))
+        for shape in (_target, geometry.shape)
+    ]
     return LayerPlan(
         name=node_name(node),
         weight=held.name,
@@ -94,7 +93,7 @@ def _fully_connected(
         pretrain_kernel=[],
         target_size=[],
         pretrain_size=[],
-        target_multiplications=inner[0] * outer[0],
-        pretrain_multiplications=inner[1] * outer[1],
+        target_multiplications=counts[0],
+        pretrain_multiplications=counts[1],
         left_unscaled=None if scaled else "it reads no feature map",
     )

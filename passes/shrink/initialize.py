@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphscale.passes.graph.weight_source import set_tensor, tensor_of, weight_source
+from graphscale.passes.graph.weight_source import (
+    set_tensor,
+    shape_as_read,
+    tensor_of,
+    weight_source,
+)
 from graphscale.passes.spatial.registry import product_rule
 
 _NORMALIZATIONS = {
@@ -78,14 +83,11 @@ def _weights(model: ir.Model) -> dict[ir.Value, int]:
     weights: dict[ir.Value, int] = {}
     for node in model.graph:
         rule = product_rule(node)
-        index = None if rule is None else rule.weight_input(node)
-        if index is None:
-            continue
-        value = weight_source(node.inputs[index])
-        tensor = tensor_of(value)
-        if tensor.dtype.is_floating_point():
-            fan_in = rule.fan_in(node, index, list(tensor.shape.numpy()))
-            weights.setdefault(value, fan_in)
+        for index in [] if rule is None else rule.trained_inputs(node):
+            value = weight_source(node.inputs[index])
+            if tensor_of(value).dtype.is_floating_point():
+                fan_in = rule.fan_in(node, index, shape_as_read(node.inputs[index]))
+                weights.setdefault(value, fan_in)
     return weights
 
 
@@ -93,10 +95,10 @@ def _reset(node: ir.Node) -> None:
     """Set the biases of a node to zero, a normalization to the identity."""
     if node.op_type in _NORMALIZATIONS:
         fills = dict(enumerate(_NORMALIZATIONS[node.op_type], start=1))
-    elif product_rule(node) is not None:
-        fills = {2: 0}  # the bias
     else:
-        return
+        rule = product_rule(node)
+        bias = None if rule is None else rule.bias_input
+        fills = {} if bias is None else {bias: 0}
     for index, fill in fills.items():
         value = weight_source(node.inputs[index]) if index < len(node.inputs) else None
         if value is None:

@@ -65,6 +65,7 @@ class SpatialAnalysis(GraphFacts):
     """How spatial sizes flow through a graph.
 
     Attributes:
+        spatial: Positions of the heights and widths of each graph input.
         dims: Each tensor's dimensions.
         mappings: The mappings of each node, in topological order.
         producers, consumers: The mappings that end and start at a size.
@@ -78,6 +79,7 @@ class SpatialAnalysis(GraphFacts):
         lookups: Tables of relative positions, and their indices.
     """
 
+    spatial: Mapping[ir.Value, range]
     dims: Mapping[ir.Value, Dims]
     mappings: Mapping[ir.Node, tuple[SpatialMapping, ...]]
     producers: Mapping[SpatialSize, tuple[SpatialMapping, ...]]

@@ -97,6 +97,7 @@ class Analyzer(GraphFacts):
     _channels: list[SpatialSize] = field(default_factory=list)
     _unfollowed: list[SpatialSize] = field(default_factory=list)
     _sources: dict[ir.Value, list[SpatialSize]] = field(default_factory=dict)
+    _spatial: dict[ir.Value, range] = field(default_factory=dict)
 
     # --- what rules read --------------------------------------------------------------------------
 
@@ -197,6 +198,7 @@ class Analyzer(GraphFacts):
         elif value in self.channels:
             at, rank = self.channels[value], len(self.shape(value))
             spatial = range(1, at) if at == rank - 1 else range(at + 1, rank)
+        self._spatial[value] = spatial
         dims = []
         for position, size in enumerate(self.shape(value)):
             if position in spatial and size > 1:
@@ -379,6 +381,7 @@ class Analyzer(GraphFacts):
         return SpatialAnalysis(
             model=self.model,
             inferred=self.inferred,
+            spatial=self._spatial,
             dims={value: tuple(map(resolve, dims)) for value, dims in self.dims.items()},
             mappings=final,
             producers={size: tuple(each) for size, each in producers.items()},

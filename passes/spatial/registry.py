@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from graphscale.passes.spatial.rewriter import Rewriter
 
 
+ShapeOf = Callable[[ir.Value], list[int]]
+
+
 class Rule(ABC):
     """What one family of operators means for heights and widths.
 
@@ -51,12 +54,26 @@ class Rule(ABC):
 
 
 class ProductRule(Rule):
-    """A rule of an operator that multiplies by a weight: a convolution or a matrix product."""
+    """A rule of an operator that multiplies by a weight: a convolution or a matrix product.
+
+    Attributes:
+        bias_input: Which input is added to the products; None where none is.
+    """
+
+    bias_input: int | None = None
 
     def weight_input(self, node: ir.Node) -> int | None:
         """Which input is the weight; None for a product of two computed tensors."""
-        held = (i for i in self.weight_inputs if weight_source(node.inputs[i]) is not None)
-        return next(held, None)
+        return next(iter(self._held(node)), None)
+
+    def trained_inputs(self, node: ir.Node) -> list[int]:
+        """All inputs that are weights: one, but for an operator that multiplies by several."""
+        index = self.weight_input(node)
+        return [] if index is None else [index]
+
+    def _held(self, node: ir.Node) -> list[int]:
+        inputs = [i for i in self.weight_inputs if i < len(node.inputs)]
+        return [i for i in inputs if weight_source(node.inputs[i]) is not None]
 
     @abstractmethod
     def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
@@ -71,6 +88,7 @@ class ConvolutionRule(ProductRule):
     """
 
     weight_inputs = (1,)
+    bias_input = 2
     why_kept: str | None = None
 
     @abstractmethod
@@ -79,16 +97,17 @@ class ConvolutionRule(ProductRule):
 
 
 class MatrixProductRule(ProductRule):
-    """A rule of an operator that multiplies two matrices: a fully-connected layer, or attention."""
+    """A rule of an operator that multiplies matrices: a fully-connected layer, or attention."""
 
     weight_inputs = (1, 0)
 
     @abstractmethod
-    def summed(self, node: ir.Node, index: int) -> int:
-        """Position, from the end, of the dimension of input `index` that is summed over."""
+    def multiplications(self, node: ir.Node, shape: ShapeOf) -> int:
+        """How often a node with a weight multiplies for one image (Eq. 3).
 
-    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
-        return shape[self.summed(node, index)] if len(shape) > 1 else shape[0]
+        `shape` gives the shapes of the node's inputs and outputs in one of the networks, but of its
+        weight always the target's.
+        """
 
 
 _RULES: dict[tuple[str, str], Rule] = {}

@@ -57,7 +57,7 @@ def test_check_compares_both_networks_on_the_same_images(pretrain: Path, tmp_pat
 
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic", "nearest", "align-corners"])
-def test_resize_methods_keep_the_response_to_a_constant(pretrain: Path, method: str) -> None:
+def test_resize_methods_keep_the_sum_of_equal_taps(pretrain: Path, method: str) -> None:
     model = onnx.load(pretrain)
     tensor = weight_of(model, "conv_4.weight")
     flat = np.full(tensor.dims, 0.25, np.float32)

@@ -27,7 +27,7 @@ def shown(show, *arguments: object, encoding: str = "utf-8") -> list[str]:
 
 
 PLAN = Plan(
-    inputs=[InputPlan("x", ["N", 3, 64, 64], ["N", 3, 44, 44], [1, 3, 64, 64])],
+    inputs=[InputPlan("x", ["N", 3, 64, 64], ["N", 3, 44, 44], [1, 3, 64, 64], [2, 3])],
     layers=[
         LayerPlan("first", "w", "Conv", [7, 7], [5, 5], [32, 32], [22, 22], 3_200_000, 800_000),
         LayerPlan("same", "v", "Conv", [1, 1], [1, 1], [8, 8], [8, 8], 2_000, 2_000, "it is 1×1"),

@@ -125,6 +125,14 @@ def test_baseline_is_resumed_bit_for_bit() -> None:
     assert history("parted", 1) == history("both", 1)
 
 
+def test_the_model_is_not_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("own").mkdir()
+    Path("own/model.onnx").write_bytes(b"a model")
+    assert main(["train", "own/model.onnx", "--data", "images", "-o", "own"]) == 2
+    assert "own/model.onnx would be written, but it is read, too" in capsys.readouterr().err
+    assert Path("own/model.onnx").read_bytes() == b"a model"
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -70,7 +70,8 @@ def test_kept_kernels_keep_their_dilation() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["3:2,5:3", "3:2, 5:3,", "3 2\n5 3\n", "# table\n3:2  # small\n\n5:3", "3:2\r\n5:3\r\n"]
+    "text",
+    ["3:2,5:3", "3:2, 5:3,", "3 2\n5 3\n", "# table\n3:2  # small, too\n\n5:3", "3:2\r\n5:3\r\n"],
 )
 def test_tables_as_text(text: str) -> None:
     assert parse_kernel_table(text) == {3: 2, 5: 3}

@@ -24,7 +24,7 @@ PARTS = JoinedFactor([[(3, 3), (8, 5)], [(6, 6)]])
 
 def example() -> Plan:
     return Plan(
-        inputs=[InputPlan("x", ["n", 3, 32, 32], ["n", 3, 20, 20], [1, 3, 32, 32])],
+        inputs=[InputPlan("x", ["n", 3, 32, 32], ["n", 3, 20, 20], [1, 3, 32, 32], [2, 3])],
         layers=[LayerPlan("conv", "w", "Conv", [3, 3], [2, 2], [16, 16], [10, 10], 90, 20, None)],
         weights=[WeightPlan("v", "interface", [[(5, 5)], [PARTS, (2, 1)]])],
         constants=["shape"],
@@ -72,6 +72,15 @@ def test_in_a_models_metadata() -> None:
     assert Plan.of(model) == example()
 
 
+def test_plans_from_before_positions_were_noted() -> None:
+    data = json.loads(example().to_json())
+    del data["inputs"][0]["spatial"]
+    assert Plan.from_json(json.dumps(data)) == example()
+    last = {"target": ["n", 32, 32, 3], "pretrain": ["n", 20, 20, 3], "shape": [1, 32, 32, 3]}
+    data["inputs"][0].update(last)
+    assert Plan.from_json(json.dumps(data)).image_size == (20, 20)
+
+
 def test_the_report_keeps_its_keys() -> None:
     """Scripts read `graphscale shrink --json`."""
     (layer,) = example().report()["layers"]
@@ -104,6 +113,8 @@ def changed(path: list[str | int], value: object) -> str:
         (["inputs", 0, "pretrain", 2], 0, r"inputs\[0\]\.pretrain\[2\] is 0, not between 1"),
         (["inputs", 0, "target", 1], 3.5, r"inputs\[0\]\.target\[1\] is a number \(3\.5\), not"),
         (["inputs", 0, "target", 1], 1 << 64, r"target\[1\] is 1844\d+, not between 1 and 2\^63"),
+        (["inputs", 0, "spatial"], [2, 4], r"inputs\[0\]\.spatial is not the positions"),
+        (["inputs", 0, "spatial"], [3, 2], r"inputs\[0\]\.spatial is not the positions"),
         (["layers", 0, "name"], None, r"layers\[0\]\.name is None, not a text"),
         (["layers", 0, "odd"], 1, r"layers\[0\] has the unknown field 'odd'"),
         (["layers", 0, "target_kernel"], [3], r"layers\[0\] has different numbers of spatial axes"),

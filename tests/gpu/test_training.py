@@ -13,7 +13,8 @@ from graphscale.distributed import DataParallel
 from graphscale.layers import FFTConv2d, accelerate
 from graphscale.training import grow_
 from graphscale.training.rate_schedule import RateSchedule
-from graphscale.training.train_folder import FolderOptions, Notices, train_folder
+from graphscale.training.started import FolderOptions
+from graphscale.training.train_folder import Notices, train_folder
 from graphscale.training.trainer import Events, Interrupted, TrainingOptions
 from tests.distributed.ranks import on_ranks
 from tests.training.colour_images import write_red_and_blue

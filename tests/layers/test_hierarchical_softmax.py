@@ -215,6 +215,9 @@ def test_wrong_arguments():
         layer(x, torch.tensor([0, 23]))
     with pytest.raises(GraphScaleError, match="widths of x and cluster_weight"):
         layer.log_prob(x[:, :4])
+    for wrong in (x[0, 0], x[None, :, :4], x[0, :0]):
+        with pytest.raises(GraphScaleError, match=r"x is \[.*\]; give \[\.\.\., 5\]"):
+            layer.top_k(wrong, 2)
     with pytest.raises(GraphScaleError, match="k is 24"):
         layer.top_k(x, 24)
     with pytest.raises(GraphScaleError, match="reduction is 'avg'"):

@@ -57,6 +57,8 @@ def test_wrong_arguments():
         GroupKMaxPool(2, 3)
     with pytest.raises(GraphScaleError, match="multiple of 3"):
         GroupKMaxPool(3, 1)(torch.randn(2, 4))
+    with pytest.raises(GraphScaleError, match="multiple of 3"):
+        GroupKMaxPool(3, 1)(torch.tensor(1.0))
 
 
 def test_export(check_export):

@@ -125,7 +125,7 @@ def test_gradients_of_small_and_large_tables(rows, sparse):
 
 
 @pytest.mark.parametrize("rows", [9, 70_000])
-@pytest.mark.parametrize("options", [{}, {"sparse": True}, {"padding_idx": 1}])
+@pytest.mark.parametrize("options", [{}, {"sparse": True}, {"padding_idx": 1}, {"max_norm": 1}])
 def test_layer_says_which_index_is_wrong(rows, options):
     layer = LookupTable(rows, 4, **options)
     with pytest.raises(GraphScaleError, match=f"index {rows} at position 1"):

@@ -68,6 +68,10 @@ def test_a_type_of_the_target(checkpoint: dict) -> None:
             "'conv.weight' is a sparse tensor",
         ),
         (
+            lambda c: c.update({"conv.weight": c["conv.weight"].to("meta")}),
+            "'conv.weight' is a meta tensor",
+        ),
+        (
             lambda c: c.update({"conv.weight": c["conv.weight"].to(torch.complex64)}),
             "'conv.weight' is a complex tensor",
         ),

@@ -249,6 +249,14 @@ def test_options_reach_the_plan() -> None:
     assert not fresh[0].linear.bias.any()
 
 
+def test_a_name_to_keep_that_no_layer_has() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU())
+    wanted = r"Sequential: no layer or weight has the name '1' of keep; names are those of"
+    for function in (graphscale.shrink, graphscale.plan):
+        with pytest.raises(graphscale.GraphScaleError, match=wanted):
+            function(network, EXAMPLE, keep=["0", "1"])
+
+
 class Row(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, :, 3]
@@ -257,7 +265,7 @@ class Row(nn.Module):
 def test_a_refusal_names_the_part_of_the_module() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.Sequential(nn.ReLU(), Row()))
     for function in (graphscale.shrink, graphscale.plan):
-        with pytest.raises(graphscale.GraphScaleError, match=r"replace it by another$") as error:
+        with pytest.raises(graphscale.GraphScaleError, match=r"replace it by another; or") as error:
             function(network, EXAMPLE)
         assert "'1.1.select'" in str(error.value)
     with pytest.raises(graphscale.GraphScaleError, match=r"give a smaller input_size$"):

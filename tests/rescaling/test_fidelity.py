@@ -66,6 +66,16 @@ def test_constant_outputs_have_no_correlation(tmp_path: Path) -> None:
     assert found.difference == 0
 
 
+def test_outputs_that_are_not_finite_are_not_compared(tmp_path: Path) -> None:
+    made = model("t = Relu (m) y = Log (t)", "N, 4, 20, 20")
+    small = tmp_path / "small.onnx"
+    onnx.save(graphscale.shrink(made), small)
+    plan = graphscale.plan(made)
+    grown = ir.from_proto(graphscale.grow(onnx.load(small)))
+    (found,) = compare(small, grown, plan, check_images(plan))
+    assert found.difference is found.correlation is None
+
+
 def test_maps_laid_end_to_end_are_left_out(tmp_path: Path) -> None:
     made = model("y = Reshape (m, shape)", "N, 4, 400")
     assert checked(made, tmp_path) == []
@@ -115,3 +125,25 @@ def test_images_of_numbers_that_no_network_takes(number: float, tmp_path: Path) 
     plan = graphscale.plan(model("y = Relu (m)", "N, 4, 20, 20"))
     with pytest.raises(GraphScaleError, match=r"images\.npy: holds NaN or numbers beyond"):
         check_images(plan, tmp_path / "images.npy")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_images_of_a_network_whose_width_is_kept(last: bool, tmp_path: Path) -> None:
+    """The images are N×C×H×W, however the network takes them."""
+    first = "Transpose <perm = [0, 3, 1, 2]> (x)" if last else "Identity (x)"
+    made = model("y = Relu (m)", "N, 4, 20, 16", size="40, 32")
+    if last:
+        text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 40, 32, 3] x) => '
+        made.graph.input[0].CopyFrom(parser.parse_model(text + "(float[N] x) {}").graph.input[0])
+    node = parser.parse_node(f"i = {first}")
+    made.graph.node[0].CopyFrom(node)
+    images = np.random.default_rng(0).standard_normal((4, 3, 40, 32)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    small = tmp_path / "small.onnx"
+    onnx.save(graphscale.shrink(made, input_size=(28, 32)), small)
+    plan = graphscale.plan(made, input_size=(28, 32))
+    read = check_images(plan, tmp_path / "images.npy")
+    np.testing.assert_array_equal(read, images)
+    assert check_images(plan).shape[1:] == (3, 40, 32)
+    (found,) = compare(small, ir.from_proto(graphscale.grow(onnx.load(small))), plan, read)
+    assert found.difference < 1

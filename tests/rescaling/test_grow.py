@@ -45,6 +45,15 @@ def test_each_way_to_the_plan_gives_the_same_network(by: str, tmp_path) -> None:
         np.testing.assert_array_equal(weights(grown)[name], weight)
 
 
+def test_a_target_beside_a_plan_must_be_the_plans() -> None:
+    checkpoint, _ = shrink_model(model(), input_size=20)
+    grown, _, _ = grow_model(checkpoint.clone(), target=model())
+    assert weights(grown)["v"].shape == (1024, 5)
+    other = ir.from_proto(graph(NODES, w=(4, 3, 5, 5), v=(1024, 5)))
+    with pytest.raises(graphscale.GraphScaleError, match=r"another network .*'w'"):
+        grow_model(checkpoint, target=other)
+
+
 def test_the_target_tells_the_plan_where_kernels_of_one_size_differ() -> None:
     """A kept 3×3 kernel, a shrunk one, and one that covers a map of 3×3 pixels."""
     nodes = """

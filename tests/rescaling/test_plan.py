@@ -117,3 +117,18 @@ def test_the_own_size_is_not_advised_where_it_does_not_help() -> None:
         graphscale.shrink(target, input_size="32:32", kernels={3: 1})
     assert "picks single rows" in str(error.value)
     assert "--input-size" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", [(46, 32), (64, 24), (46, 24)])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_image_size_is_height_and_width_also_where_one_is_kept(
+    size: tuple[int, int], last: bool
+) -> None:
+    move = "m = Transpose <perm=[0,3,1,2]> (x)" if last else "m = Identity (x)"
+    shape = "1,64,32,3" if last else "1,3,64,32"
+    nodes = f"{move} c = Conv <pads=[1,1,1,1]> (m, w) y = GlobalAveragePool (c)"
+    plan = plan_model(
+        ir.from_proto(graph(nodes, f"float[{shape}] x", w=(4, 3, 3, 3))), input_size=size
+    )
+    assert plan.image_size == size
+    assert plan.inputs[0].spatial == ([1, 2] if last else [2, 3])

@@ -172,6 +172,16 @@ def test_unknown_state_is_reset_by_name() -> None:
     train(module, optimizer, batch())
 
 
+def test_sparse_state_is_reset_by_name() -> None:
+    module = shrunk()
+    optimizer = sgd(module)
+    momentum = torch.ones_like(module.first.weight).to_sparse()
+    optimizer.state[module.first.weight]["momentum_buffer"] = momentum
+    with pytest.warns(UserWarning, match=r"'momentum_buffer' .* first\.weight is reset"):
+        grow_(module, optimizers=optimizer)
+    assert module.first.weight not in optimizer.state
+
+
 def test_without_a_step_before() -> None:
     module = shrunk()
     optimizer = sgd(module)

@@ -181,11 +181,32 @@ def test_goes_on_bit_for_bit(stop: int) -> None:
     assert second.schedule.state_dict() == whole.schedule.state_dict()
 
 
+class ChannelsLast(nn.Module):
+    """Takes images N×H×W×C."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 5, padding=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x.permute(0, 3, 1, 2)).mean((2, 3))
+
+
+def test_the_image_size_of_a_network_with_channels_last() -> None:
+    module = graphscale.shrink(ChannelsLast(), torch.zeros(1, 48, 64, 3), input_size=(32, 43))
+    schedule = GrowthSchedule(module, total=2, grow_at=1)
+    assert schedule.image_size == module.graphscale_plan.image_size == (32, 43)
+    schedule.step()
+    assert schedule.image_size == (48, 64)
+
+
 def test_errors_say_what_to_do() -> None:
     module = shrunk()
     for options, text in (
         ({"total": 5, "grow_at": 5}, "increasing times inside the training"),
         ({"total": 5, "grow_at": [2, 3]}, "one time for each"),
+        ({"total": 5, "grow_at": 2, "resize": "cubic"}, "cubic"),
+        ({"total": 5, "grow_at": 2, "amplitude": "peak"}, "amplitude is 'peak'; give"),
     ):
         with pytest.raises(graphscale.GraphScaleError, match=text):
             GrowthSchedule(module, **options)

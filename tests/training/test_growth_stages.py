@@ -132,5 +132,8 @@ def test_recipes_that_a_loop_cannot_have() -> None:
         make("never", example_input=example)
     with pytest.raises(GraphScaleError, match="before the first drop of the learning rate"):
         make("paper", example_input=example)
+    assert make("paper", example_input=example, milestones=6).grow_at == [5]
+    with pytest.raises(GraphScaleError, match=r"example_input has the shape 3×32×32; give \(N"):
+        make("late", example_input=example[0])
     stages = make("paper", example_input=example, milestones=[6, 9])
     assert (stages.total, stages.grow_at, stages.later) == (12, [5], [])

@@ -107,6 +107,30 @@ def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.array([[0, 200]], np.float32), "floating-point values go beyond 0 to 1"),
+        (np.array([[0, 200]], np.int32), "32 bits per value"),
+    ],
+)
+def test_values_of_unknown_range_are_refused(tmp_path: Path, pixels: np.ndarray, said: str) -> None:
+    Image.fromarray(pixels).save(tmp_path / "a.tiff")
+    with pytest.raises(GraphScaleError, match=rf"a\.tiff: cannot be trained on: .*{said}"):
+        open_image(tmp_path / "a.tiff", 1)
+
+
+def test_floating_point_values_from_0_to_1(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 0.2, 1]], np.float32)).save(tmp_path / "a.tiff")
+    assert np.asarray(open_image(tmp_path / "a.tiff", 1)).tolist() == [[0, 51, 255]]
+
+
+def test_the_smallest_side_is_the_files_own(tmp_path: Path) -> None:
+    """JPEG is decoded at a fraction of its size."""
+    Image.new("RGB", (800, 600)).save(tmp_path / "a.jpg")
+    assert check_images([(tmp_path / "a.jpg", 0)], 3).smallest == 600
+
+
+@pytest.mark.parametrize(
     ("mode", "channels"), [("CMYK", 3), ("L", 3), ("RGB", 1), ("P", 3), ("1", 3)]
 )
 def test_modes(tmp_path: Path, mode: str, channels: int) -> None:

@@ -20,7 +20,8 @@ from graphscale.training import ranks
 from graphscale.training.image_batches import ResumableOrder
 from graphscale.training.image_folder import check_images, joined_statistics
 from graphscale.training.rate_schedule import RateSchedule
-from graphscale.training.train_folder import FolderOptions, Notices, train_folder
+from graphscale.training.started import FolderOptions
+from graphscale.training.train_folder import Notices, train_folder
 from graphscale.training.trainer import Events, Interrupted, TrainingOptions
 from tests.distributed.ranks import on_ranks
 from tests.training.colour_images import write_red_and_blue

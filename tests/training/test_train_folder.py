@@ -10,15 +10,8 @@ import pytest
 from PIL import Image
 
 from graphscale import GraphScaleError
-from graphscale.training.rate_schedule import RateSchedule
-from graphscale.training.train_folder import (
-    FolderOptions,
-    Notices,
-    TrainingResult,
-    _from_json,
-    _to_json,
-    train_folder,
-)
+from graphscale.training.started import FolderOptions
+from graphscale.training.train_folder import Notices, TrainingResult, train_folder
 from graphscale.training.trainer import Events, TrainingOptions
 from tests.training.test_run_folder import FIRST, SECOND
 from tests.training.test_target import write
@@ -100,15 +93,6 @@ def test_a_trainer_that_failed_is_not_forgotten(data: Path, tmp_path: Path) -> N
     assert trainers[0] is not None
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [({"batch": 0}, "--batch 0: give at least one"), ({"workers": -2}, "--workers -2: give 0")],
-)
-def test_options_out_of_range(options: dict, sentence: str) -> None:
-    with pytest.raises(GraphScaleError, match=sentence):
-        FolderOptions(**options)
-
-
 def test_a_device_that_is_not_there(data: Path, tmp_path: Path) -> None:
     with pytest.raises(GraphScaleError, match=r"device 'abacus' cannot be used .*--device cpu"):
         train_folder(
@@ -119,39 +103,6 @@ def test_a_device_that_is_not_there(data: Path, tmp_path: Path) -> None:
             folder_options=FolderOptions(batch=4, workers=0, device="abacus"),
         )
     assert not (tmp_path / "run").exists()
-
-
-def test_options_are_the_same_after_json() -> None:
-    """JSON knows no tuples."""
-    options = TrainingOptions(epochs=7, schedule=RateSchedule("steps", 0.1, ((0.5, 0.1),)))
-    folder_options = FolderOptions(batch=3, image_size=(16, 12), device="cpu")
-    started = ("m.onnx", "images", "late", True, options, folder_options)
-    read = _from_json(json.loads(json.dumps(_to_json(*started))), Path("options.json"))
-    assert read == started
-    assert hash(options.schedule) == hash(read[4].schedule)
-
-
-@pytest.mark.parametrize(
-    ("place", "value", "said"),
-    [
-        (["recipe"], "slow", "recipe is none of"),
-        (["baseline"], 1, "baseline is a number, not true or false"),
-        (["options"], None, "options is None, not an object"),
-        (["options", "schedule", "drops"], [[0.5]], r"drops\[0\] has 1 entries, not 2"),
-        (["options", "epochs"], "4", "options.epochs is a text, not a whole number"),
-        (["options", "optimizer"], "lbfgs", "unknown optimizer"),
-        (["folder_options", "image_size"], [16], "image_size is not a height and a width"),
-    ],
-)
-def test_damaged_options_are_named(place: list[str], value: object, said: str) -> None:
-    """A folder to resume may hold anything."""
-    content = _to_json("m.onnx", "images", "late", False, TrainingOptions(), FolderOptions())
-    inner = content = json.loads(json.dumps(content))
-    for key in place[:-1]:
-        inner = inner[key]
-    inner[place[-1]] = value
-    with pytest.raises(GraphScaleError, match=rf"run/options\.json: is damaged \(.*{said}"):
-        _from_json(content, Path("run/options.json"))
 
 
 def test_a_results_accuracy_and_duration_are_the_last_epochs() -> None:

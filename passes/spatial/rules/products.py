@@ -6,6 +6,10 @@ interface. Where two computed tensors are, as in attention, their sizes are tied
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 
@@ -22,15 +26,31 @@ from graphscale.passes.spatial.dimensions import (
     target_size,
     tie_dims,
 )
-from graphscale.passes.spatial.registry import MatrixProductRule, Rule, register
+from graphscale.passes.spatial.registry import MatrixProductRule, ShapeOf, register
 from graphscale.passes.spatial.rewriter import Rewriter
 from graphscale.passes.spatial.rules.resize import Resampling
 
 _MAX_POOLED = 256  # pixels; a larger matrix is taken for a weight
 
 
+class _TwoMatrices(MatrixProductRule):
+    """What MatMul and Gemm have in common."""
+
+    @abstractmethod
+    def summed(self, node: ir.Node, index: int) -> int:
+        """Position, from the end, of the dimension of input `index` that is summed over."""
+
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
+        return shape[self.summed(node, index)] if len(shape) > 1 else shape[0]
+
+    def multiplications(self, node: ir.Node, shape: ShapeOf) -> int:
+        other = 1 - self.weight_input(node)
+        products = self.fan_in(node, other, shape(node.inputs[other]))
+        return products * prod(shape(node.outputs[0])[1:])
+
+
 @register("MatMul")
-class _MatMul(MatrixProductRule):
+class _MatMul(_TwoMatrices):
     """Y = A·B, with a batch of matrices in the dimensions before the last two.
 
     A constant matrix of averages is adaptive pooling by windows of different sizes, along the axis
@@ -85,8 +105,10 @@ class _MatMul(MatrixProductRule):
 
 
 @register("Gemm")
-class _Gemm(MatrixProductRule):
+class _Gemm(_TwoMatrices):
     """Y = A·B + C, of matrices that may be given transposed."""
+
+    bias_input = 2
 
     def summed(self, node: ir.Node, index: int) -> int:
         transposed = bool(node.attributes.get_int(("transA", "transB")[index], 0))
@@ -102,18 +124,39 @@ class _Gemm(MatrixProductRule):
 
 
 @register("Einsum")
-class _Einsum(Rule):
-    weight_inputs = (1, 0)
+class _Einsum(MatrixProductRule):
+    """Any sum of products; a constant operand is its weight where it is summed over."""
+
+    def weight_input(self, node: ir.Node) -> int | None:
+        terms, result = _equation(node)
+        held = self._held(node) if len(terms) > 1 else []
+        return next((index for index in held if set(terms[index]) - set(result)), None)
+
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
+        terms, result = _equation(node)
+        sizes = _letters(terms[index], shape)
+        return prod(size for letter, size in sizes.items() if letter not in result)
+
+    def multiplications(self, node: ir.Node, shape: ShapeOf) -> int:
+        """Operands are summed over what only they have before they are multiplied."""
+        terms, result = _equation(node)
+        index = self.weight_input(node)
+        sizes = _letters(terms[index], shape(node.inputs[index]))  # overwritten where a map moves
+        for other, (term, value) in enumerate(zip(terms, node.inputs)):
+            if other != index:
+                sizes |= _letters(term, shape(value))
+        summed = set(terms[index]) - set(result)
+        return prod(sizes[letter] for letter in summed) * prod(shape(node.outputs[0])[1:])
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
-        equation = node.attributes["equation"].value.replace(" ", "")
-        terms, _, result = equation.partition("->")
-        if "..." in equation or not result:
+        terms, result = _equation(node)
+        if any("..." in term for term in (*terms, result)):
             if any(moves(dim) for value in node.inputs for dim in analyzer.of(value)):
+                equation = node.attributes["equation"].value
                 raise unfollowed(node, f"has the equation {equation!r}")
             return
         letters: dict[str, Dim] = {}
-        operands = list(zip(terms.split(","), node.inputs, strict=True))
+        operands = list(zip(terms, node.inputs, strict=True))
         for term, value in operands:
             if weight_source(value) is None:
                 for letter, dim in zip(term, analyzer.of(value), strict=True):
@@ -127,6 +170,24 @@ class _Einsum(Rule):
                 if any(moves(dim) for dim in dims):
                     analyzer.add_weight(node, value, dims, summed)
         analyzer.dims[node.outputs[0]] = tuple(letters[letter] for letter in result)
+
+
+def _equation(node: ir.Node) -> tuple[list[str], str]:
+    """The terms of an Einsum's operands, and its result's, which may be left out of the text."""
+    equation = node.attributes["equation"].value.replace(" ", "")
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        letters = "".join(terms).replace("...", "")
+        once = sorted(letter for letter in set(letters) if letters.count(letter) == 1)
+        result = ("..." if "..." in left else "") + "".join(once)
+    return terms, result
+
+
+def _letters(term: str, shape: Sequence[int]) -> dict[str, int]:
+    """The sizes of a term's letters; dimensions that its '...' stands for have none."""
+    before, _, after = term.partition("...")
+    return dict(zip(before, shape)) | dict(zip(after[::-1], shape[::-1]))
 
 
 def _averages(node: ir.Node) -> int | None:

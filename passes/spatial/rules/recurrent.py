@@ -6,16 +6,39 @@ features of each step.
 
 from __future__ import annotations
 
+from math import prod
+
 import onnx_ir as ir
 
-from graphscale.passes.graph.weight_source import weight_source
+from graphscale.passes.graph.weight_source import shape_as_read, weight_source
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import fixed, moves
-from graphscale.passes.spatial.registry import Rule, register
+from graphscale.passes.spatial.registry import MatrixProductRule, ShapeOf, register
 
 
 @register("GRU", "LSTM", "RNN")
-class _Recurrent(Rule):
+class _Recurrent(MatrixProductRule):
+    """Each gate is a sum over the features, by input 1, and over the hidden state, by input 2."""
+
+    weight_inputs = (1, 2)
+    bias_input = 3
+
+    def weight_input(self, node: ir.Node) -> int | None:
+        return 1 if 1 in self._held(node) else None
+
+    def trained_inputs(self, node: ir.Node) -> list[int]:
+        return self._held(node)
+
+    def fan_in(self, node: ir.Node, index: int, shape: list[int]) -> int:
+        other = node.inputs[3 - index]
+        held = weight_source(other) is not None
+        return shape[2] + (shape_as_read(other)[2] if held else 0)
+
+    def multiplications(self, node: ir.Node, shape: ShapeOf) -> int:
+        map_shape, hidden = shape(node.inputs[0]), shape(node.inputs[2])
+        steps = map_shape[1 if node.attributes.get_int("layout", 0) else 0]
+        return steps * prod(hidden[:2]) * (map_shape[2] + hidden[2])
+
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         dims, weight = analyzer.of(node.inputs[0]), node.inputs[1]
         if moves(dims[2]):

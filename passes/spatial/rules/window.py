@@ -238,6 +238,7 @@ class _DeformableConvolution(_Convolution):
     """
 
     why_kept = "each of its taps has channels of the offsets"
+    bias_input = 3
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         super().analyze(node, analyzer)

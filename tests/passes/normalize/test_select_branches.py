@@ -99,3 +99,15 @@ def test_weights_inside_a_branch_are_trained_and_grown():
     (ka,) = [each for each in grown.graph.initializer if each.name == "ka"]
     # A constant kernel stays constant when it is resized (Eq. 5), and its sum is kept both ways.
     np.testing.assert_allclose(onnx.numpy_helper.to_array(ka), 0.5, rtol=1e-4)
+
+
+def test_a_branch_with_a_layer_of_this_library_is_shrunk():
+    convolution = "p = Conv <pads = [1, 1, 1, 1]> (c, ka)"
+    assert convolution in text()
+    fft = text().replace(convolution, convolution.replace("Conv", "graphscale.FFTConv"))
+    other = fft.replace("p = Conv <pads = [1, 1, 1, 1]> (c, kb)", "p = Sigmoid(c)")
+    model = parse(other.replace('"" : 17', '"" : 17, "graphscale" : 1'), **WEIGHTS)
+    small = graphscale.shrink(model, input_size=21)
+    kernels = {each.name: tuple(each.dims) for each in small.graph.initializer}
+    assert kernels["ka"] == (4, 4, 2, 2)
+    assert "If" in [node.op_type for node in graphscale.grow(small).graph.node]

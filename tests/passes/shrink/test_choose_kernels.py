@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from graphscale.core.errors import GraphScaleError
 from graphscale.passes.shrink.choose_kernels import ChosenKernels, choose_kernels
 from tests.passes.small_graphs import analyzed, graph
 
@@ -48,6 +49,14 @@ def test_a_table_and_names_to_keep() -> None:
     assert found["b"] == ((3, 3), "its kernel has no smaller one in the table")
     assert found["c"] == ((1, 1), "kept by --keep w1")
     assert found["d"] == ((1, 7), "kept by --keep conv_3")
+
+
+def test_a_name_to_keep_that_no_layer_has() -> None:
+    with pytest.raises(GraphScaleError, match=r"no layer or weight has the name 'w5' of --keep"):
+        chosen(keep=["w7", "w5"])
+    nodes = "a = Conv (x, w) f = Flatten (a) y = MatMul (f, v)"
+    shapes = {"w": (1, 3, 1, 1), "v": (1024, 2)}
+    assert list(chosen(nodes, shapes, keep=["v", "matmul_*"])) == ["a"]  # not only convolutions
 
 
 def test_what_is_decided_of_a_mapping() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from graphscale.passes.shrink.choose_kernels import choose_kernels
 from graphscale.passes.shrink.describe_layers import describe_layers
 from tests.passes.small_graphs import analyzed, graph, solved
@@ -52,3 +54,25 @@ def test_a_covering_kernel_is_counted_as_large_as_its_map() -> None:
     layer = described("y = Conv (x, w)", w=(5, 3, 32, 32))["w"]
     assert (layer.target_kernel, layer.pretrain_kernel) == ([32, 32], [20, 20])
     assert layer.pretrain_multiplications == 5 * 3 * 20 * 20
+
+
+def test_sums_of_products_by_other_operators() -> None:
+    """An Einsum counts as the MatMul that computes the same, a GRU as its products of matrices."""
+    conv = "c = Conv <pads=[1,1,1,1]> (x, w)"
+    einsum = described(
+        conv + ' y = Einsum <equation="nchw,kchw->nk"> (c, v)', w=(4, 3, 3, 3), v=(5, 4, 32, 32)
+    )
+    matmul = described(conv + " f = Flatten (c) y = MatMul (f, v)", w=(4, 3, 3, 3), v=(4096, 5))
+    for layers in (einsum, matmul):
+        assert layers["v"].target_multiplications == 5 * 4 * 32 * 32
+        assert layers["v"].pretrain_multiplications == 5 * 4 * 20 * 20
+        assert layers["v"].left_unscaled is None
+    nodes = """
+        t = Transpose <perm=[3,0,1,2]> (c)
+        s = Reshape (t, flat)
+        y, h = GRU <hidden_size=6> (s, v, r)
+    """
+    sizes = {"flat": np.array([0, 0, -1]), "v": (1, 18, 4 * 32), "r": (1, 18, 6)}
+    gru = described(conv + nodes, w=(4, 3, 3, 3), **sizes)["v"]
+    assert gru.target_multiplications == 32 * 18 * (4 * 32 + 6)
+    assert gru.pretrain_multiplications == 20 * 18 * (4 * 20 + 6)

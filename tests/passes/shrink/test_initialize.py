@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import graphscale
 from graphscale.passes.shrink.initialize import initialize, is_trained
-from tests.passes.small_graphs import graph
+from tests.passes.small_graphs import constant, graph, plan_in
 
 NODES = """
     c = Conv <pads=[1,1,1,1]> (x, w, b)
@@ -90,3 +91,50 @@ def test_the_fan_in_of_a_weight_on_the_left() -> None:
     initialize(model, None, seed=0)
     assert array(model, "w").std() == pytest.approx((2 / 32) ** 0.5, rel=0.05)
     assert array(model, "u").std() == pytest.approx((2 / 800) ** 0.5, rel=0.05)
+
+
+def test_every_sum_of_products_has_its_fan_in() -> None:
+    """An Einsum sums over what its result lacks; a gate over the features and the hidden state."""
+    nodes = """
+        k = Transpose <perm=[3,2,0,1]> (hwio)
+        c = Conv (x, k)
+        e = Einsum <equation="nchw,kchw->nk"> (c, v)
+        u = Unsqueeze (e, axes)
+        y, h, s = LSTM <hidden_size=50> (u, w, r, b)
+    """
+    shapes = {
+        "hwio": (5, 5, 3, 2),
+        "v": (60, 2, 28, 28),
+        "axes": np.array([0]),
+        "w": (1, 200, 60),
+        "r": (1, 200, 50),
+        "b": (1, 400),
+    }
+    model = ir.from_proto(graph(nodes, **shapes))
+    before = ir.from_proto(graph(nodes, **shapes))
+    assert initialize(model, None, seed=0) == ["hwio", "v", "w", "r"]
+    for name, fan_in in {"hwio": 3 * 25, "v": 2 * 28 * 28, "w": 110, "r": 110}.items():
+        assert array(model, name).std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.15)
+        assert not np.array_equal(array(model, name), array(before, name))
+    assert not array(model, "b").any()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights"),
+    [
+        ('y = Einsum <equation="nchw,kchw->nk"> (c, v)', {"v": (5, 4, 16, 16)}),
+        (
+            "t = Transpose <perm=[3,0,1,2]> (c) s = Reshape (t, flat)"
+            "  y, h = GRU <hidden_size=6> (s, v, r)",
+            {"v": (1, 18, 64), "r": (1, 18, 6), "flat": np.array([0, 0, -1])},
+        ),
+    ],
+)
+def test_every_interface_is_drawn(nodes: str, weights: dict) -> None:
+    conv = "c = Conv <pads=[1,1,1,1]> (x, w)"
+    model = graph(conv + nodes, "float[1,1,16,16] x", w=(4, 1, 3, 3), **weights)
+    resized = graphscale.shrink(model, init="resize", input_size=8)
+    fresh = graphscale.shrink(model, init="fresh", input_size=8)
+    for weight in plan_in(fresh).weights:
+        numbers = constant(fresh, weight.name)
+        assert not np.isclose(numbers, constant(resized, weight.name)).any()
