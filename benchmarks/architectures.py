@@ -75,7 +75,9 @@ tv:resnext50_32x4d tv:vgg11_bn tv:squeezenet1_0 tv:mobilenet_v3_small tv:efficie
 tv:efficientnet_v2_s tv:regnet_x_400mf tv:shufflenet_v2_x1_0 tv:mnasnet1_0 tv:deeplabv3_resnet50
 feat:resnet18 feat:hrnet_w18_small feat:dla34 feat:efficientnet_b0 feat:mobilenetv3_small_100
 feat:regnety_002 feat:ese_vovnet19b_dw feat:mobilenetv4_conv_small feat:convnext_atto
-feat:regnetx_002 feat:cspresnet50 feat:efficientnetv2_rw_t
+feat:regnetx_002 feat:cspresnet50 feat:efficientnetv2_rw_t starnet_s050 mambaout_tiny hgnetv2_b1
+dla60x cs3se_edgenet_x repvgg_b0 resnetaa50d skresnext50_32x4d vovnet57a tf_mixnet_l dpn92
+convmixer_768_32 mobilenetv4_conv_large nf_regnet_b4
 """
 # Networks in which tokens or windows attend to each other, beside convolutions or without.
 ATTENTION = """
@@ -88,6 +90,8 @@ efficientformer_l1 edgenext_xx_small davit_tiny nextvit_small tiny_vit_5m_224 le
 swin_tiny_patch4_window7_224 swin_s3_tiny_224 swinv2_tiny_window8_256 shvit_s1 fastvit_sa12
 mobilevit_xs coatnet_pico_rw_224 halonet50ts sehalonet33ts botnet26t_256 bat_resnext26ts
 twins_svt_small coat_lite_tiny vit_tiny_r_s16_p8_224 nest_tiny tv:swin_t tv:maxvit_t
+sebotnet33ts_256 efficientvit_b1 tiny_vit_11m_224 pit_ti_224 test_vit deit_tiny_patch16_224
+beit_base_patch16_224 vit_relpos_small_patch16_224 coatnet_rmlp_nano_rw_224
 """
 
 

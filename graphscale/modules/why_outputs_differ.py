@@ -103,7 +103,10 @@ def _leaves(outputs: object) -> list[torch.Tensor]:
 def _drawn(
     shapes: Mapping[str, torch.Tensor], dtype: torch.dtype, seed: int
 ) -> dict[str, torch.Tensor]:
-    """Random weights that keep activations in range: He's for kernels, near one for vectors."""
+    """Random weights that keep activations in range: He's for kernels, near one for vectors.
+
+    A vector may have further dimensions of one place, as the gains of standardised kernels have.
+    """
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for name, like in shapes.items():
@@ -112,7 +115,7 @@ def _drawn(
             continue
         # Uniform values, because they are drawn faster than normal ones.
         values = torch.rand(like.shape, generator=generator, dtype=dtype)
-        if like.ndim > 1:
+        if like.ndim > 1 and like.numel() > len(like):
             bound = (6 * len(like) / like.numel()) ** 0.5
             values = values.mul_(2 * bound).sub_(bound)
         else:

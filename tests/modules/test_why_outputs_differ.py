@@ -83,3 +83,19 @@ def test_arguments_by_name_are_given_to_the_reference_in_order() -> None:
     assert why_outputs_differ(Named(), Planned(), example) is None
     turned = Example({"right": torch.rand(2, 3), "left": torch.rand(2, 3)})
     assert why_outputs_differ(Named(), Planned(), turned) is not None
+
+
+class Gained(nn.Module):
+    """The gains of a standardised kernel, which no network has below zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(64, 1, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert (self.gain > 0).all()
+        return x * self.gain.sum()
+
+
+def test_gains_with_further_dimensions_are_drawn_near_one() -> None:
+    assert why_outputs_differ(Gained(), Gained(), EXAMPLE) is None
