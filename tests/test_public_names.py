@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +42,19 @@ def test_import_loads_neither_torch_nor_onnxruntime() -> None:
 def test_shrinking_loads_no_torch() -> None:
     code = "import graphscale.cli.command_line, graphscale.api, sys; print('torch' in sys.modules)"
     assert run_python(code) == "False"
+
+
+def test_accelerating_loads_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = """
+import sys, onnx, onnx_ir as ir, graphscale
+from graphscale.acceleration.choose_layers import rewrite_model
+
+made = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[1,1,9,9] x)'
+    '=> (float[1,1,7,7] y) { w = ConstantOfShape (s) y = Conv (x, w) }'.replace(
+    '{ w', '<int64[4] s = {1, 1, 3, 3}> { w'))
+graphscale.accelerate(made)
+rewritten = rewrite_model(ir.from_proto(made), {0: "dense 16x16"})
+print('torch' in sys.modules, [each.name for each in rewritten.functions.values()])
+"""
+    assert run_python(code) == "False ['FFTConv']"

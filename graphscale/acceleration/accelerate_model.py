@@ -118,8 +118,6 @@ def accelerate_model(
         GraphScaleError: the model holds no Conv, does not run, or its outputs would change.
     """
     onnxruntime = onnxruntime_for("graphscale.accelerate")
-    import graphscale.layers.export  # noqa: F401  what rewriting needs is said before measuring
-
     source = model.meta.get("source", "the model")
     batch = whole_number("batch", batch, 1)
     size = InputSize.parse(input_size, fixed=False)

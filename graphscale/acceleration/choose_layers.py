@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from graphscale.acceleration.whole_model import Original, open_model
+from graphscale.core.fft_conv_definition import FFT_CONV
+from graphscale.core.operator_definition import add_bodies
 from graphscale.core.trials import Change, Seconds, Sets, try_all
 from graphscale.core.tuning import measure as measure_seconds
 from graphscale.passes.accelerate.find_convolutions import find_convolutions
@@ -81,10 +83,8 @@ def _run_of(session: onnxruntime.InferenceSession, original: Original) -> Callab
 
 def rewrite_model(model: ir.Model, algorithms: Algorithms) -> ir.Model:
     """Give convolutions of `model` these algorithms, in place, and add FFTConv's function body."""
-    from graphscale.layers.export import add_function_bodies
-
     nodes = find_convolutions(model)
     chosen = {nodes[index]: algorithm for index, algorithm in algorithms.items()}
     RewriteConvolutions(chosen)(model)
-    add_function_bodies(model)
+    add_bodies(model, lambda node: FFT_CONV if node.op_type == FFT_CONV.name else None)
     return model

@@ -7,17 +7,16 @@ to a model what a runtime without graphscale's library needs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import onnx_ir as ir
-import onnx_ir.convenience
 import torch
 from onnx_ir.passes.common import InlinePass
 
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.model_files import save_model
-from graphscale.layers.operator import DOMAIN, OPERATORS
+from graphscale.core.operator_definition import DOMAIN, Definition, add_bodies
+from graphscale.layers.operator import OPERATORS
 from graphscale.layers.quiet_tracing import quiet_tracing
 
 # Whether `to_onnx` runs; for the whole process, as torch's own flag is.
@@ -102,38 +101,20 @@ def to_onnx(module: torch.nn.Module, example_inputs: tuple, **kwargs) -> ir.Mode
 def add_function_bodies(model: ir.Model) -> None:
     """Add the function bodies of all graphscale operators that ``model`` uses, in place.
 
-    Bodies that use further operators bring the bodies of those. Each node of such an operator gets
-    all attributes, also those with default values: tools that replace nodes by bodies do not know
-    the defaults of functions.
-
     Raises:
         GraphScaleError: the model uses a graphscale operator that does not exist.
     """
-    opset = model.opset_imports[""]
 
-    def complete(nodes: Iterable[ir.Node]) -> None:
-        for node in nodes:
-            if node.domain != DOMAIN:
-                continue
-            operator = OPERATORS.get(node.op_type)
-            if operator is None:
-                raise GraphScaleError(
-                    f"node '{node.name}' is {DOMAIN}.{node.op_type}, which this graphscale does "
-                    "not have; upgrade it"
-                )
-            for name, value in operator.default_attributes().items():
-                if name not in node.attributes:
-                    node.attributes[name] = ir.convenience.convert_attribute(name, value)
-            if node.op_identifier() not in model.functions:
-                function = ir.serde.deserialize_function(operator.function(opset))
-                complete(function)  # first: some tools need a function before those that call it
-                model.functions[function.identifier()] = function
-            # ONNX's reference evaluator needs as many inputs as the function has, empty ones too.
-            count = len(model.functions[node.op_identifier()].inputs)
-            if len(node.inputs) < count:
-                node.resize_inputs(count)
+    def definition_of(node: ir.Node) -> Definition:
+        operator = OPERATORS.get(node.op_type)
+        if operator is None:
+            raise GraphScaleError(
+                f"node '{node.name}' is {DOMAIN}.{node.op_type}, which this graphscale does not "
+                "have; upgrade it"
+            )
+        return operator.definition
 
-    complete(list(model.graph.all_nodes()))
+    add_bodies(model, definition_of)
 
 
 def _inline_bodies(model: ir.Model) -> None:

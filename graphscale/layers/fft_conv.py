@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.fft_conv_definition import FFT_CONV, MAXIMUM, MINIMUM
 from graphscale.layers.autograd import lower_type, register_autocast, widest_type
 from graphscale.layers.bilinear_gradients import register_gradients
 from graphscale.layers.operator import Operator
 
-# ONNX Clip's defaults: no bounds.
-_MINIMUM, _MAXIMUM = -3.4028234663852886e38, 3.4028234663852886e38
 _ATTRIBUTES = (
     "int[] dilations=[], int group=1, int[] kernel_shape=[], int[] pads=[], int[] strides=[]"
 )
@@ -67,8 +66,8 @@ def _forward_shape(
     strides: Sequence[int] = (),
     auto_pad: str = "NOTSET",
     algorithm: str = "auto",
-    minimum: float = _MINIMUM,
-    maximum: float = _MAXIMUM,
+    minimum: float = MINIMUM,
+    maximum: float = MAXIMUM,
 ) -> Tensor:
     spatial = X.dim() - 2
     pads = _resolved_pads(X, W, auto_pad, dilations, pads, strides)
@@ -82,38 +81,12 @@ def _forward_shape(
     return X.new_empty(X.shape[0], W.shape[0], *sizes)
 
 
-_FIRST_OPSET_WITH_CAST_LIKE = 15
-_CLIP = """
-    minimum = Constant <value_float: float = @minimum> ()
-    maximum = Constant <value_float: float = @maximum> ()
-    low = CastLike (minimum, sums)
-    high = CastLike (maximum, sums)
-    Y = Clip (sums, low, high)
-"""
-
-
-def _forward_body(opset: int) -> str:
-    """The function body; it clips from opset 15 on, and no pass sets bounds in older models."""
-    bounded = opset >= _FIRST_OPSET_WITH_CAST_LIKE
-    return f"""
-    <dilations, kernel_shape, pads, strides, group: int = 1, auto_pad: string = "NOTSET",
-     algorithm: string = "auto", minimum: float = {_MINIMUM}, maximum: float = {_MAXIMUM}>
-    (X, W, B) => (Y) {{
-        {"sums" if bounded else "Y"} = Conv <
-            auto_pad: string = @auto_pad, dilations: ints = @dilations, group: int = @group,
-            kernel_shape: ints = @kernel_shape, pads: ints = @pads, strides: ints = @strides
-        > (X, W, B)
-        {_CLIP if bounded else ""}
-    }}
-    """
-
-
 fft_conv = Operator(
     "FFTConv",
     f'(Tensor X, Tensor W, Tensor? B=None, {_ATTRIBUTES}, str auto_pad="NOTSET", '
-    f'str algorithm="auto", float minimum={_MINIMUM}, float maximum={_MAXIMUM}) -> Tensor',
+    f'str algorithm="auto", float minimum={MINIMUM}, float maximum={MAXIMUM}) -> Tensor',
     _forward_shape,
-    _forward_body,
+    FFT_CONV.body,
 )
 
 # A transposed convolution without pads. Where strides left rows of X out at the end, zeros are
@@ -216,7 +189,7 @@ def _in_torch(
     dilations, pads, strides = _filled_in(spatial, dilations, pads, strides)
     x, pads = _padded(X, pads), [0] * spatial
     y = torch.convolution(x, W, B, strides, pads, dilations, False, pads, group)
-    bounded = minimum > _MINIMUM or maximum < _MAXIMUM
+    bounded = minimum > MINIMUM or maximum < MAXIMUM
     return y.clamp(minimum, maximum) if bounded else y
 
 
@@ -271,7 +244,7 @@ def _resolved(
 
 def _bounds(*attributes) -> tuple[float, float] | None:
     minimum, maximum = attributes[-2:]
-    return (minimum, maximum) if minimum > _MINIMUM or maximum < _MAXIMUM else None
+    return (minimum, maximum) if minimum > MINIMUM or maximum < MAXIMUM else None
 
 
 # shared=5: the attributes up to strides. The algorithm, which may be the one that was measured to

@@ -17,10 +17,9 @@ import onnxscript
 import torch
 from torch.autograd import forward_ad
 
+from graphscale.core.operator_definition import DOMAIN, VERSION, Definition
 from graphscale.layers import library
 
-DOMAIN = "graphscale"
-VERSION = 1
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"]
 _ATTRIBUTE_KINDS = {
     "int": onnx.defs.OpSchema.AttrType.INT,
@@ -53,7 +52,6 @@ class Operator:
         self, name: str, signature: str, shapes: Callable, body: str | Callable[[int], str]
     ) -> None:
         self.name = name
-        self.body = body
         self._shapes = shapes
         qualified = f"{DOMAIN}::{_snake_case(name)}"
         torch.library.define(qualified, signature)
@@ -67,6 +65,10 @@ class Operator:
         self.outputs = schema.returns
         assert [*self.inputs, *self.attributes] == schema.arguments, "tensors come first"
         self._attribute_names = tuple(a.name for a in self.attributes)
+        defaults = {a.name: a.default_value for a in self.attributes if a.has_default_value()}
+        self.definition = Definition(
+            name, body, {key: value for key, value in defaults.items() if value != []}
+        )
         self.defaults = tuple(a.default_value for a in schema.arguments)
         OPERATORS[name] = self
 
@@ -167,20 +169,6 @@ class Operator:
                 for a in self.attributes
             ],
         )
-
-    def default_attributes(self) -> dict[str, int | float | str]:
-        """Attributes with a default value, except lists, whose default ONNX cannot express."""
-        return {
-            a.name: a.default_value
-            for a in self.attributes
-            if a.has_default_value() and a.default_value != []
-        }
-
-    def function(self, opset: int) -> onnx.FunctionProto:
-        """The ONNX function for a model with this opset version."""
-        header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}, "{DOMAIN}": {VERSION}]>\n'
-        body = self.body(opset) if callable(self.body) else self.body
-        return onnx.parser.parse_function(header + self.name + body)
 
 
 def _snake_case(name: str) -> str:

@@ -11,21 +11,18 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from graphscale.core.fft_conv_definition import FIRST_OPSET_WITH_BOUNDS, MAXIMUM, MINIMUM
 from graphscale.core.node_names import node_name
 from graphscale.passes.graph.rewrite_result import RewriteResult
 from graphscale.passes.graph.weight_source import tensor_of, weight_source
 
-# ONNX Clip's defaults, and FFTConv's: no bounds.
-_MINIMUM = float(np.finfo(np.float32).min)
-_MAXIMUM = float(np.finfo(np.float32).max)
-_UNBOUNDED = (_MINIMUM, _MAXIMUM)
-_FIRST_WITH_CAST_LIKE = 15  # opset, in which the operator's body can clip
+_UNBOUNDED = (MINIMUM, MAXIMUM)
 
 
 def bounds_of(node: ir.Node) -> tuple[float, float]:
     """The bounds that an FFTConv node clips its output to."""
     attributes = node.attributes
-    return attributes.get_float("minimum", _MINIMUM), attributes.get_float("maximum", _MAXIMUM)
+    return attributes.get_float("minimum", MINIMUM), attributes.get_float("maximum", MAXIMUM)
 
 
 class FuseActivations(ir.passes.InPlacePass):
@@ -73,7 +70,7 @@ def _fuse(node: ir.Node) -> bool:
     readers = list(output.uses())
     if len(readers) != 1 or output.is_graph_output() or bounds_of(node) != _UNBOUNDED:
         return False
-    if node.graph.opset_imports[""] < _FIRST_WITH_CAST_LIKE:
+    if node.graph.opset_imports[""] < FIRST_OPSET_WITH_BOUNDS:
         return False
     activation = readers[0].node
     bounds = _bounds_of_activation(activation)
@@ -104,7 +101,7 @@ def _split(node: ir.Node) -> bool:
     output.replace_all_uses_with(result, replace_graph_outputs=True)
     output.name = f"{result.name}.sums"
     constants = []
-    if bounds != (0.0, _MAXIMUM):
+    if bounds != (0.0, MAXIMUM):
         for name, bound in zip(("min", "max"), bounds, strict=True):
             tensor = ir.tensor(np.float32(bound), name=f"{result.name}.{name}")
             constants.append(ir.node("Constant", [], attributes={"value": tensor}))
@@ -121,12 +118,12 @@ def _bounds_of_activation(node: ir.Node) -> tuple[float, float] | None:
     if node.domain != "":
         return None
     if node.op_type == "Relu":
-        return 0.0, _MAXIMUM
+        return 0.0, MAXIMUM
     if node.op_type != "Clip":
         return None
     bounds = [
-        node.attributes.get_float("min", _MINIMUM),
-        node.attributes.get_float("max", _MAXIMUM),
+        node.attributes.get_float("min", MINIMUM),
+        node.attributes.get_float("max", MAXIMUM),
     ]
     for index, value in enumerate(node.inputs[1:]):
         if value is None:

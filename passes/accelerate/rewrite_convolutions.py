@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from graphscale.core.node_names import node_name
+from graphscale.core.operator_definition import DOMAIN, VERSION
 from graphscale.passes.accelerate.find_convolutions import FIRST_WITH_OVERRIDES
 from graphscale.passes.accelerate.fuse_activations import FuseActivations, SplitActivations
 from graphscale.passes.graph.rewrite_result import RewriteResult
 
-DOMAIN = "graphscale"
-_VERSION = 1
 _FIRST_WITH_FUNCTIONS = 8  # IR version; the operator's body is a function in the model
 
 
@@ -51,7 +50,7 @@ class RewriteConvolutions(ir.passes.InPlacePass):
         SplitActivations([node for node in self._algorithms if node.domain != DOMAIN])(model)
         FuseActivations(fft)(model)
         if fft:
-            model.graph.opset_imports[DOMAIN] = _VERSION
+            model.graph.opset_imports[DOMAIN] = VERSION
             _allow_functions(model)
         return RewriteResult.of(model, [node_name(node) for node in self._algorithms])
 

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from graphscale.core import c_api
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.operator_definition import DOMAIN
 
-_DOMAIN = "graphscale"
 # The kinds of attributes that the library's operators have.
 _KINDS = (
     ir.AttributeType.INT,
@@ -31,7 +31,7 @@ def is_layer(node: ir.Node) -> bool:
     Raises:
         GraphScaleError: the node is in graphscale's domain, but there is no library to ask.
     """
-    return node.domain == _DOMAIN and node.op_type in c_api.operator_names()
+    return node.domain == DOMAIN and node.op_type in c_api.operator_names()
 
 
 def infer_layer(

@@ -13,11 +13,11 @@ import onnx
 import onnx_ir as ir
 
 from graphscale.core.errors import GraphScaleError
+from graphscale.core.operator_definition import DOMAIN
 from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.replace_node import replace_node
 from graphscale.passes.graph.rewrite_result import RewriteResult
 
-_OWN_DOMAIN = "graphscale"
 # Functions that call each other twice, ten deep, become a thousand times as many nodes as the file
 # holds. A model that would exceed the larger of these limits is damaged or hostile, and refused.
 _MAX_NODES = 100_000
@@ -48,7 +48,7 @@ class InlineFunctions(ir.passes.InPlacePass):
         functions = {
             key: function
             for key, function in model.functions.items()
-            if function.domain != _OWN_DOMAIN and (function.domain, function.name) not in self._keep
+            if function.domain != DOMAIN and (function.domain, function.name) not in self._keep
         }
         if not functions:
             return RewriteResult.of(model, [])

@@ -59,7 +59,7 @@ def test_trainable_inputs():
 @pytest.mark.parametrize("name", REGISTERED)
 @pytest.mark.parametrize("opset", [18, 20, 23])
 def test_function_body(name, opset):
-    entry, function = REGISTERED[name], OPERATORS[name].function(opset)
+    entry, function = REGISTERED[name], OPERATORS[name].definition.function(opset)
     onnx.checker.check_function(function)
     names = [value["name"] for value in entry["inputs"]]
     assert list(function.input) == names[: len(function.input)]

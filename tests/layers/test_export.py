@@ -114,7 +114,7 @@ def test_nodes_carry_every_attribute(exported):
     nodes = [node for part in (model.graph, *model.functions) for node in part.node]
     ours = [node for node in nodes if node.domain == DOMAIN]
     for node in ours:
-        wanted = set(OPERATORS[node.op_type].default_attributes())
+        wanted = set(OPERATORS[node.op_type].definition.defaults)
         assert wanted <= {attribute.name for attribute in node.attribute}
 
 

@@ -41,10 +41,10 @@ def test_inputs_and_attributes_of_a_schema():
 
 def test_default_attributes_leave_out_what_onnx_cannot_express():
     for operator in OPERATORS.values():
-        found = operator.default_attributes()
+        found = operator.definition.defaults
         assert [] not in found.values()
         assert found.keys() <= {a.name for a in operator.attributes}
-    assert OPERATORS["LookupTable"].default_attributes() == {"padding_idx": -1}
+    assert OPERATORS["LookupTable"].definition.defaults == {"padding_idx": -1}
 
 
 def test_the_exporters_rule_has_the_schemas_signature():

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import graphscale.layers  # noqa: F401  its operators register themselves
 from graphscale.convert.operators.registry import translates
+from graphscale.core.operator_definition import DOMAIN
 from graphscale.layers.library import trainable_inputs
-from graphscale.layers.operator import DOMAIN, OPERATORS, Operator
+from graphscale.layers.operator import OPERATORS, Operator
 
 
 def _function(operator: Operator) -> Callable:
