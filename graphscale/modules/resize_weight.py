@@ -69,7 +69,8 @@ def growing_weights(
 ) -> list[WeightPlan]:
     """Those of `weights` whose tensors a pre-train network holds, each of them checked.
 
-    Tables that follow from the sizes alone may be missing: `forward` may compute them.
+    Tables that follow from the sizes alone may be missing, as `forward` may compute them, or be the
+    target's, where a state dict without them was put into a copy of the target.
 
     Args:
         given: All tensors of the pre-train network by name.
@@ -79,7 +80,12 @@ def growing_weights(
     Raises:
         GraphScaleError: a weight is missing, has another shape, is complex, or holds NaN.
     """
-    found = [each for each in weights if each.kind not in DERIVED_KINDS or each.name in given]
+    found = [
+        each
+        for each in weights
+        if each.kind not in DERIVED_KINDS
+        or (each.name in given and list(given[each.name].shape) != each.target_shape)
+    ]
     for weight in found:
         _check(given.get(weight.name), weight, source)
     return found
