@@ -104,7 +104,12 @@ def test_where_the_plan_was_lost(target: nn.Module, shrunk: nn.Module, tmp_path)
     grown = graphscale.grow(lost, plan=tmp_path / "net.plan.json", target=target)
     for name, tensor in expected.state_dict().items():
         assert torch.equal(grown.state_dict()[name], tensor)
-    assert_grown(lost, target, expected)  # by the shapes alone: kernels and a square interface
+    with pytest.raises(graphscale.GraphScaleError, match=r"may be 8×8 to 6×6 or 4×16 to 4×9; give"):
+        graphscale.grow(lost, target=target)
+    again = graphscale.plan(target, EXAMPLE)
+    grown = graphscale.grow(lost, plan=again, target=target)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(grown.state_dict()[name], tensor)
 
 
 class Positions(nn.Module):
@@ -133,5 +138,5 @@ def test_errors_say_what_to_give(target: nn.Module, shrunk: nn.Module) -> None:
         graphscale.grow(several, target=target)
     module = Positions()
     lost = dict(shrink(module, EXAMPLE).state_dict())
-    with pytest.raises(graphscale.GraphScaleError, match=r"give the plan .*plan\.save\(path\)"):
+    with pytest.raises(graphscale.GraphScaleError, match=r"give the plan, .*plan\.save\(path\)"):
         graphscale.grow(lost, target=module)
