@@ -5,7 +5,6 @@ import onnx_ir as ir
 
 from graphscale.core.fft_conv_definition import FFT_CONV
 from graphscale.core.operator_definition import DOMAIN, add_bodies
-from graphscale.layers.operator import OPERATORS
 
 MODEL = """<ir_version: 10, opset_import: ["": 17, "graphscale": 1]>
     g (float[1,1,9,9] x, float[2,1,3,3] w) => (float[1,2,7,7] y) {
@@ -23,7 +22,3 @@ def test_a_node_gets_its_body_and_all_attributes() -> None:
     assert len(convolution.inputs) == 3  # the function's own, with an empty bias
     assert not other.attributes
     onnx.checker.check_model(ir.to_proto(model))
-
-
-def test_fft_convs_definition_is_the_torch_operators() -> None:
-    assert OPERATORS["FFTConv"].definition == FFT_CONV

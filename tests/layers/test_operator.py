@@ -4,6 +4,7 @@ import onnx
 import pytest
 import torch
 
+from graphscale.core.fft_conv_definition import FFT_CONV
 from graphscale.layers.operator import DOMAIN, OPERATORS, Operator, _snake_case, is_transformed
 
 
@@ -74,3 +75,7 @@ def test_transforms_are_noticed():
     with torch.autograd.forward_ad.dual_level():
         seen.append(is_transformed())
     assert seen == [True, True]
+
+
+def test_the_definition_that_needs_no_torch_is_the_torch_operators():
+    assert OPERATORS["FFTConv"].definition == FFT_CONV
