@@ -4,8 +4,8 @@ Parts can be named; both are measured by default. inference: the file that torch
 in onnxruntime, before and after `graphscale accelerate`, and before also in OpenVINO, if it is
 installed; each in a process of its own, with float32 throughout. training: one step of forward,
 loss, backward and SGD in torch, before and after graphscale.layers.accelerate, whose trials have
-ended; both in the faster of two memory formats. --networks and --batches choose networks and batch
-sizes.
+ended; both in the faster of two memory formats, with --bfloat16 under autocast. --networks and
+--batches choose networks and batch sizes.
 
 All take turns on as many threads as the machine has cores. Medians and minima are written to
 results/networks.json, one entry per part, network and batch, with the time that measuring the
@@ -144,7 +144,9 @@ def has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def measure_training(network: str, batch: int, folder: Path) -> dict[str, object]:
+def measure_training(
+    network: str, batch: int, folder: Path, bfloat16: bool = False
+) -> dict[str, object]:
     """The point of a network's training step before and after accelerate."""
     _, name = NETWORKS[network]
     before, size = build(name), ZOO[name].input_size
@@ -164,7 +166,7 @@ def measure_training(network: str, batch: int, folder: Path) -> dict[str, object
         for state in ("before", "after"):
             module = copy.deepcopy(before).to(memory_format=format_)
             modules[state + suffix] = accelerate(module) if state == "after" else module
-            steps[state + suffix] = step(module, images, target)
+            steps[state + suffix] = step(module, images, target, bfloat16)
     torch.manual_seed(0)  # both steps draw the same dropout
     wanted = steps["before"]()
     torch.manual_seed(0)
@@ -188,17 +190,19 @@ def convolutions_of(module: torch.nn.Module) -> list[torch.nn.Conv2d]:
 
 
 def step(
-    module: torch.nn.Module, x: torch.Tensor, target: torch.Tensor
+    module: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, bfloat16: bool
 ) -> Callable[[], torch.Tensor]:
     """A function that runs one training step and returns the network's output."""
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-6)  # all targets are class 0
 
     def run() -> torch.Tensor:
         optimizer.zero_grad()
-        y = module(x)
-        torch.nn.functional.cross_entropy(y, target).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            y = module(x)
+            loss = torch.nn.functional.cross_entropy(y, target)
+        loss.backward()
         optimizer.step()
-        return y.detach()
+        return y.detach().float()
 
     return run
 
@@ -256,7 +260,7 @@ def show(points: dict[tuple[str, str, int], dict]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
-PARTS: dict[str, Callable[[str, int, Path], dict[str, object]]] = {
+PARTS: dict[str, Callable[..., dict[str, object]]] = {
     "inference": measure_inference,
     "training": measure_training,
 }
@@ -267,6 +271,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=[], choices=[*PARTS, []])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--batches", nargs="+", type=int)
+    parser.add_argument("--bfloat16", action="store_true", help="training under autocast")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -288,8 +293,10 @@ def main() -> None:
         part, network, batch = each
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = folder  # without earlier measurements
-            points[each] = PARTS[part](network, batch, Path(folder))
-        record(RESULTS, f"{part}, {network}, batch {batch}", [points[each]])
+            how = {"bfloat16": True} if arguments.bfloat16 and part == "training" else {}
+            points[each] = PARTS[part](network, batch, Path(folder), **how)
+        name = f"{part}, {network}, batch {batch}" + ", bfloat16" * bool(how)
+        record(RESULTS, name, [points[each]])
     show(points)
 
 
