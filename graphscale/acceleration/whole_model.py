@@ -20,10 +20,10 @@ import numpy as np
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
+from graphscale.core import runtime
 from graphscale.core.errors import GraphScaleError
-from graphscale.core.model_files import save_model, to_proto
+from graphscale.core.model_files import save_model
 from graphscale.core.requirements import onnxruntime_for
-from graphscale.core.runtime import element_type, session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -60,20 +60,18 @@ def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.Inference
     Between two runs the session's threads sleep instead of spinning, so that sessions that take
     turns do not slow each other down.
     """
-    onnxruntime = onnxruntime_for("graphscale.accelerate")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
+    levels = onnxruntime_for("graphscale.accelerate").GraphOptimizationLevel
+    options = runtime.quiet_options()
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = levels.ORT_DISABLE_ALL
     try:
-        content = to_proto(model).SerializeToString()
-    except EncodeError:  # larger than protobuf's 2 GiB: through a file with external data
+        return runtime.open_model(model, sess_options=options)
+    except EncodeError:  # more than protobuf's 2 GiB that cannot be read in place: through a file
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)
-            return session(path, sess_options=options)
-    return session(content, sess_options=options)
+            return runtime.session(path, sess_options=options)
 
 
 class Original:
@@ -230,7 +228,7 @@ def _synthetic_input(
     name: str, kind: str, shape: Sequence[int], generator: np.random.Generator
 ) -> np.ndarray:
     """A random tensor of onnxruntime's type `kind`, such as 'tensor(float)'."""
-    element = element_type(kind)
+    element = runtime.element_type(kind)
     if 8 * math.prod(shape) > sys.maxsize:  # bytes; numpy's limit
         raise GraphScaleError(
             f"input {name!r} of shape {list(shape)} has more numbers than fit into memory; give "

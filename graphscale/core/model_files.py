@@ -23,7 +23,7 @@ from graphscale.core.detached_tensors import detached, node_tensors
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.external_data import INLINE, ExternalData, map_file
 from graphscale.core.files import replacing
-from graphscale.core.quiet_reading import quiet_reading
+from graphscale.core.quiet import quiet_reading
 from graphscale.core.well_formed import (
     check_nodes,
     check_order,

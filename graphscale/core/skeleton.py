@@ -11,7 +11,7 @@ import onnx_ir as ir
 from graphscale.core.detached_tensors import detached
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.node_names import without_given_names
-from graphscale.core.quiet_reading import quiet_reading
+from graphscale.core.quiet import quiet_reading
 from graphscale.core.well_formed import check_nodes, check_order, check_texts
 
 _STRIPPED = "#stripped"  # external-data location of the weights left out

@@ -8,25 +8,14 @@ raised, as before.
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+
+from graphscale.core.quiet import quiet
 
 # A child of one of these has a level of its own only where a user has set it.
 _LOGGERS = ("torch.onnx", "torch.export", "torch._guards", "torch._subclasses.fake_tensor")
 
 
-@contextmanager
-def quiet_tracing() -> Iterator[None]:
+def quiet_tracing() -> AbstractContextManager[None]:
     """Within the block torch's exporter and its shape inference neither warn nor log."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    return quiet(_LOGGERS, logging.CRITICAL)

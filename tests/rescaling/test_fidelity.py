@@ -13,7 +13,7 @@ from onnx import TensorProto, parser
 import graphscale
 from graphscale.cli import main
 from graphscale.core.errors import GraphScaleError
-from graphscale.rescaling.fidelity import check_images, compare
+from graphscale.rescaling.fidelity import Fidelity, check_images, compare
 
 
 def model(body: str, output: str, dtype: str = "float", size: str = "40, 40") -> onnx.ModelProto:
@@ -32,13 +32,18 @@ def model(body: str, output: str, dtype: str = "float", size: str = "40, 40") ->
     return made
 
 
-def checked(made: onnx.ModelProto, folder: Path, **options) -> list[str]:
-    """The outputs that are compared."""
+def compared(made: onnx.ModelProto, folder: Path, **options) -> list[Fidelity]:
+    """How the network that is grown from the shrunk one differs from it."""
     small = folder / "small.onnx"
     onnx.save(graphscale.shrink(made, **options), small)
     grown = graphscale.grow(onnx.load(small))
     plan = graphscale.plan(made, **options)
-    found = compare(small, ir.from_proto(grown), plan, check_images(plan))
+    return compare(small, ir.from_proto(grown), plan, check_images(plan))
+
+
+def checked(made: onnx.ModelProto, folder: Path, **options) -> list[str]:
+    """The outputs that are compared."""
+    found = compared(made, folder, **options)
     assert all(0 <= each.difference < 1 and each.correlation > 0.5 for each in found)
     return [each.output for each in found]
 
@@ -57,22 +62,14 @@ def test_compared(body: str, output: str, tmp_path: Path) -> None:
 
 def test_constant_outputs_have_no_correlation(tmp_path: Path) -> None:
     made = model("t = Tanh (m) z = Sub (t, t) y = Exp (z)", "N, 4, 20, 20")
-    small = tmp_path / "small.onnx"
-    onnx.save(graphscale.shrink(made), small)
-    plan = graphscale.plan(made)
-    grown = ir.from_proto(graphscale.grow(onnx.load(small)))
-    (found,) = compare(small, grown, plan, check_images(plan))
+    (found,) = compared(made, tmp_path)
     assert found.correlation is None
     assert found.difference == 0
 
 
 def test_outputs_that_are_not_finite_are_not_compared(tmp_path: Path) -> None:
     made = model("t = Relu (m) y = Log (t)", "N, 4, 20, 20")
-    small = tmp_path / "small.onnx"
-    onnx.save(graphscale.shrink(made), small)
-    plan = graphscale.plan(made)
-    grown = ir.from_proto(graphscale.grow(onnx.load(small)))
-    (found,) = compare(small, grown, plan, check_images(plan))
+    (found,) = compared(made, tmp_path)
     assert found.difference is found.correlation is None
 
 
