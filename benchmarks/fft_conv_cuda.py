@@ -22,12 +22,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import functools
-import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -37,6 +34,7 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from cuda_turns import provenance, record, times
 from fft_conv_cuda_alternatives import (
     Layer,
     cudnn,
@@ -49,15 +47,10 @@ from fft_conv_cuda_alternatives import (
 )
 from heat_map import draw
 
-import graphscale
 from graphscale.layers import library
 from graphscale.layers.operator import OPERATORS
 
 RESULTS = Path(__file__).parent / "results"
-TURNS = 15
-TURN_SECONDS = 2e-3
-MAX_SECONDS = 3  # for all turns of a layer; slow candidates have fewer turns
-SLOW_SECONDS = 0.1  # slower candidates have one call before the turns instead of two
 EAGER = (
     "graphscale eager",
     "onnxruntime conv",
@@ -125,44 +118,12 @@ def environment(**values: object) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def seconds_of(run: Callable[[], object], repeats: int) -> float:
-    """Seconds per call on the GPU, by CUDA events."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    for _ in range(repeats):
-        run()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1000 / repeats
-
-
 def recorded(run: Callable[[], object]) -> Callable[[], object]:
     """A function that replays the work of `run` as a CUDA graph."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
     return graph.replay
-
-
-def times(candidates: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
-    """Median and minimum of the seconds per call of each candidate; they take turns."""
-    once = {}
-    for name, run in candidates.items():
-        first = seconds_of(run, 1)
-        run_again = 2 if first < SLOW_SECONDS else 1
-        once[name] = min(seconds_of(run, 1) for _ in range(run_again))
-    repeats = {name: max(1, min(100, round(TURN_SECONDS / each))) for name, each in once.items()}
-    turn = sum(max(TURN_SECONDS, each) for each in once.values())
-    turns = max(3, min(TURNS, round(MAX_SECONDS / turn)))
-    seconds = {name: [] for name in candidates}
-    for _ in range(turns):
-        for name, run in candidates.items():
-            seconds[name].append(seconds_of(run, repeats[name]))
-    return {
-        name: {"median": statistics.median(each), "minimum": min(each)}
-        for name, each in seconds.items()
-    }
 
 
 def copy_bandwidth() -> float:
@@ -301,17 +262,6 @@ def draw_all(folder: Path, part: str, points: list[dict]) -> None:
             draw(ratios, "kernel", "channels", title, path)
 
 
-def record(folder: Path, part: str, found: dict) -> None:
-    """Write a part's results in place of its earlier ones; the file is replaced as a whole."""
-    path = folder / "fft_conv_cuda.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    result = json.loads(path.read_text()) if path.is_file() else {}
-    result[part] = found
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(result, indent=1) + "\n")
-    new.replace(path)
-
-
 def run_part(part: str, precisions: list[str], folder: Path, until: float) -> None:
     """Measure a part in this process, until the time `until` at most."""
     torch.backends.cudnn.benchmark = True
@@ -319,15 +269,7 @@ def run_part(part: str, precisions: list[str], folder: Path, until: float) -> No
     with torch.cuda.stream(torch.cuda.Stream()):
         bandwidth = copy_bandwidth()
         found = {
-            "device": torch.cuda.get_device_name(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {
-                "graphscale": graphscale.__version__,
-                "torch": torch.__version__,
-                "cuda": torch.version.cuda,
-                "cudnn": torch.backends.cudnn.version(),
-                "onnxruntime": onnxruntime.__version__,
-            },
+            **provenance(onnxruntime=onnxruntime.__version__),
             "copy_bytes_per_second": bandwidth,
             "points": [],
         }
@@ -352,7 +294,7 @@ def run_part(part: str, precisions: list[str], folder: Path, until: float) -> No
                 torch.cuda.empty_cache()
                 torch.cuda.synchronize()  # raises, and so ends the part, on a broken device
             finally:
-                record(folder, part, found)
+                record(folder / "fft_conv_cuda.json", part, found)
     if part in ("grid", "depthwise"):
         draw_all(folder, part, found["points"])
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import datetime
-import json
 import math
 import sys
 import time
@@ -27,7 +25,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from fft_conv_cuda import times
+from cuda_turns import provenance, record, times
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -132,26 +130,6 @@ def _algorithms(module: nn.Module) -> dict[str, dict[str, str]]:
     return chosen
 
 
-def record(file: Path, key: str, found: dict[str, object]) -> None:
-    """Write an entry in place of its earlier one; the file is replaced as a whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(file.read_text()) if file.exists() else {}
-    results[key] = {
-        "device": torch.cuda.get_device_name(),
-        "versions": {
-            "graphscale": graphscale.__version__,
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
-        },
-        "date": datetime.date.today().isoformat(),
-        **found,
-    }
-    new = file.with_suffix(".new")
-    new.write_text(json.dumps(results, indent=1) + "\n")
-    new.replace(file)
-
-
 def show(points: dict[tuple[str, str, str], dict]) -> None:
     """Print the points as a table, in milliseconds per step."""
     table = Table(title="Training steps, ms (contiguous / channels_last / compiled)", box=None)
@@ -198,7 +176,8 @@ def main() -> None:
                         raise TimeoutError("no time was left for it")
                     batch = arguments.batch or BATCHES[part]
                     points[key] = measure(part, name, precision, batch, arguments.compile)
-                    record(arguments.out / "training_steps_cuda.json", ", ".join(key), points[key])
+                    found = {**provenance(), **points[key]}
+                    record(arguments.out / "training_steps_cuda.json", ", ".join(key), found)
                 except Exception as reason:  # the other networks are measured all the same
                     points[key] = {"failed": str(reason).splitlines()[0][:300]}
                 torch.cuda.empty_cache()
