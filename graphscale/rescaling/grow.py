@@ -57,8 +57,8 @@ def _find_plan(
     """Find the plan: the one given, else the checkpoint's own, else one derived from the target.
 
     Where there is a plan, a target that is given must have its weights. A plan that is given must
-    equal the checkpoint's own, where it has a readable one: two commands
-    that wrote the same files at once may have left the model of one beside the plan of the other.
+    equal the checkpoint's own, where it has a readable one: two commands that wrote the same files
+    at once may have left the model of one beside the plan of the other.
     """
     given = Plan.given(plan)
     try:
@@ -88,16 +88,22 @@ def _find_plan(
 
 
 def _check_target(plan: Plan, target: ir.Model, given: ModelLike) -> None:
-    """Raise GraphScaleError if a weight of the plan has another shape in `target`, or none."""
+    """Raise GraphScaleError if the plan's weights have other shapes in `target`, or none is there.
+
+    Single ones may not be there: the plan names weights that the target computes, too.
+    """
     normalize(target)
     shapes = {name: list(tensor.shape.numpy()) for name, tensor in tensors_by_name(target).items()}
-    for weight in plan.weights:
-        if shapes.get(weight.name) != weight.target_shape:
-            name = given if isinstance(given, (str, os.PathLike)) else "the target"
-            raise GraphScaleError(
-                f"{name}: is another network than the one that the checkpoint's plan leads to "
-                f"(weight {weight.name!r}); leave the target out to follow the plan"
-            )
+    found = [weight for weight in plan.weights if weight.name in shapes]
+    wrong = [weight for weight in found if shapes[weight.name] != weight.target_shape]
+    if not found:
+        wrong = plan.weights
+    if wrong:
+        name = given if isinstance(given, (str, os.PathLike)) else "the target"
+        raise GraphScaleError(
+            f"{name}: is another network than the one that the checkpoint's plan leads to "
+            f"(weight {wrong[0].name!r}); leave the target out to follow the plan"
+        )
 
 
 def _plan_like(checkpoint: ir.Model, target: ir.Model) -> Plan:

@@ -52,6 +52,21 @@ def test_a_target_beside_a_plan_must_be_the_plans() -> None:
     other = ir.from_proto(graph(NODES, w=(4, 3, 5, 5), v=(1024, 5)))
     with pytest.raises(graphscale.GraphScaleError, match=r"another network .*'w'"):
         grow_model(checkpoint, target=other)
+    stranger = ir.from_proto(graph("y = Conv (x, u)", u=(4, 3, 3, 3)))
+    with pytest.raises(graphscale.GraphScaleError, match=r"another network .*'w'"):
+        grow_model(checkpoint, target=stranger)
+
+
+def test_a_weight_that_the_target_computes_is_none_of_its_tensors() -> None:
+    nodes = "k = Mul (w, s) c = Conv (x, k) f = Conv (c, v) y = Relu (f)"
+
+    def target() -> ir.Model:
+        return ir.from_proto(graph(nodes, w=(4, 3, 3, 3), s=(4, 1, 1, 1), v=(5, 4, 3, 3)))
+
+    checkpoint, plan = shrink_model(target())
+    assert "k" in {weight.name for weight in plan.weights}
+    grown, _, _ = grow_model(checkpoint, target=target())
+    assert weights(grown)["v"].shape == (5, 4, 3, 3)
 
 
 def test_the_target_tells_the_plan_where_kernels_of_one_size_differ() -> None:
