@@ -27,6 +27,7 @@ from graphscale.core.arguments import instance
 from graphscale.core.trials import Change
 from graphscale.core.tuning import Candidates, Tuner, fastest
 from graphscale.layers import library, matrix_conv
+from graphscale.layers.autograd import is_cast
 from graphscale.layers.export import knows_our_operators
 from graphscale.layers.fft_conv import (
     convolve,
@@ -218,8 +219,7 @@ class _Convolution(torch.autograd.Function):
 def _computed_type(tensor: Tensor) -> torch.dtype:
     """The type in which torch's own convolution computes with `tensor`, which autocast may set."""
     device = tensor.device.type
-    is_cast = tensor.is_floating_point() and tensor.dtype != torch.float64
-    if is_cast and torch.is_autocast_enabled(device):
+    if is_cast(tensor) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return tensor.dtype
 

@@ -177,14 +177,15 @@ def widest_type(device: str, types: list[torch.dtype]) -> torch.dtype:
     return functools.reduce(torch.promote_types, types)
 
 
+def is_cast(arg: object) -> bool:
+    """Whether autocast changes the type of an argument, as of torch's own operators."""
+    return isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype != torch.float64
+
+
 def _cast_and_call(
     torch_op: Callable, choose_type: Callable, device: str, key: torch._C.DispatchKey, *args
 ):
     """Cast ``args`` and call the operator below autocast, which would come here again."""
-
-    def is_cast(arg: object) -> bool:
-        return isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype != torch.float64
-
     types = [arg.dtype for arg in args if is_cast(arg)]
     if types:
         chosen = choose_type(device, types)
