@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import itertools
 import os
 import pickle
 import re
@@ -39,6 +41,8 @@ _BEAT = timedelta(seconds=5)
 _SILENCE = timedelta(seconds=30)  # after which a rank counts as gone
 # What torch's errors name when a peer has gone; they are plain RuntimeErrors.
 _COMMUNICATION = ("gloo", "nccl", "peer", "connection", "timed out", "store", "socket")
+
+_trainings = itertools.count()  # of this process; every rank counts the same
 
 Value = TypeVar("Value")
 
@@ -222,11 +226,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
         if device.startswith("cuda"):
             torch.cuda.set_device(torch.device(rank_device(device)))
         backend = "nccl" if device.startswith("cuda") else "gloo"
-        # torchrun may use one store for all its restarts: old addresses in it must not be found.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
-        store.set_timeout(_PATIENCE)
-        store = dist.PrefixStore(f"graphscale/{attempt}", store)
+        store = _meeting_place(rank, count)
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE
         )
@@ -256,6 +256,31 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
             heartbeat.stop()
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _meeting_place(rank: int, count: int) -> dist.Store:
+    """A store for one training, after all ranks have come to it.
+
+    torchrun may use one store for all its restarts, and a process may train several times: old
+    addresses must not be found, so each training has its own names in it.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"graphscale/{attempt}/{next(_trainings)}", _torchrun_store())
+    store.set(f"here/{rank}", "")
+    store.wait([f"here/{each}" for each in range(count)], _MEETING)
+    return store
+
+
+@functools.cache
+def _torchrun_store() -> dist.Store:
+    """The store that all ranks share, kept to the end of the process.
+
+    Where rank 0 serves it, a faster rank would otherwise come for its next training to a store
+    that is about to end.
+    """
+    store, _, _ = next(dist.rendezvous("env://", timeout=_MEETING))
+    store.set_timeout(_PATIENCE)
+    return store
 
 
 def _abandon_groups(groups: Sequence[dist.ProcessGroup | None]) -> None:

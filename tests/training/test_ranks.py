@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -194,6 +195,25 @@ def test_a_killed_rank_is_a_sentence_on_the_others(folder: Path) -> None:
         assert answers[rank].startswith(f"rank {rank} of 3: another rank has ended or does not ")
         assert answers[rank].endswith("goes on from its last checkpoint with --resume")
     assert torch.load(folder / "killed" / "last.pt", weights_only=True)["place"] == [1, 0]
+
+
+def meets_often_in_rank(rank: int) -> list[float]:
+    """The sums of eight trainings' exchanges; the first rank comes late to each."""
+    sums = []
+    for training in range(8):
+        if rank == 0:
+            time.sleep(0.05)
+        with suppress(GraphScaleError), ranks.joined_ranks("cpu") as joined:
+            sums.append(float(joined.table([10 * training + rank]).sum()))
+            raise GraphScaleError(
+                "as where the loss diverges: the ranks end without a last meeting"
+            )
+    return sums
+
+
+def test_ranks_meet_again_in_the_same_processes() -> None:
+    answers = on_ranks(2, meets_often_in_rank, torchrun=True)
+    assert answers == [[20 * training + 1 for training in range(8)]] * 2
 
 
 RESTARTED = """
