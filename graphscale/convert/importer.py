@@ -31,7 +31,7 @@ from graphscale.passes.normalize.normalize import normalize
 from graphscale.passes.normalize.select_branches import SelectBranches, lift_branch_weights
 from graphscale.passes.normalize.unroll_loops import UnrollLoops
 from graphscale.passes.normalize.untie_weights import UntieWeights
-from graphscale.passes.spatial.analyze import spatial_positions
+from graphscale.passes.spatial.image_positions import spatial_positions
 
 # Two batch sizes give the line on which a number depends on the batch, the third confirms it.
 # None of them is 1, because an axis of size 1 broadcasts.

@@ -19,7 +19,7 @@ from graphscale.passes.graph.graph_inputs import graph_inputs
 from graphscale.passes.grow.grow_graph import Growth, grow_graph
 from graphscale.passes.grow.match_weights import tensors_by_name
 from graphscale.passes.normalize.normalize import normalize
-from graphscale.passes.spatial.analyze import spatial_positions
+from graphscale.passes.spatial.image_positions import spatial_positions
 from graphscale.rescaling.check_numbers import check_numbers
 from graphscale.rescaling.input_size import InputSize
 from graphscale.rescaling.plan import plan_model

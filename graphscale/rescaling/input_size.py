@@ -10,7 +10,7 @@ import onnx_ir as ir
 from graphscale.core.arguments import whole_numbers
 from graphscale.core.errors import GraphScaleError
 from graphscale.passes.graph.graph_inputs import graph_inputs
-from graphscale.passes.spatial.analyze import spatial_positions
+from graphscale.passes.spatial.image_positions import spatial_positions
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common
 
 from graphscale.core.node_names import node_name
+from graphscale.passes.graph.depends_on_data import depends_on_data
 from graphscale.passes.graph.free_names import FreeNames
 from graphscale.passes.graph.replace_node import replace_node
 from graphscale.passes.graph.rewrite_result import RewriteResult
@@ -54,28 +55,11 @@ def _is_candidate(node: ir.Node, model: ir.Model) -> bool:
         return False
     branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
     held = (inner for branch in branches for inner in branch.all_nodes())
-    return any(map(product_rule, held)) and _depends_on_data(node.inputs[0])
+    return any(map(product_rule, held)) and depends_on_data(node.inputs[0])
 
 
 def _opset(model: ir.Model) -> int:
     return model.opset_imports.get("", 1)
-
-
-def _depends_on_data(value: ir.Value) -> bool:
-    """Whether a value is computed from an input's numbers, not from shapes and constants alone."""
-    seen: set[ir.Value] = set()
-    pending = [value]
-    while pending:
-        each = pending.pop()
-        if each is None or each in seen or each.is_initializer():
-            continue
-        seen.add(each)
-        node = each.producer()
-        if node is None:
-            return True
-        if node.op_type not in ("Shape", "Size"):
-            pending += node.inputs
-    return False
 
 
 def _replace(graph: ir.Graph, node: ir.Node, names: FreeNames) -> None:

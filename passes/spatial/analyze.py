@@ -19,12 +19,10 @@ from graphscale.passes.spatial import rules
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyzer import Analyzer
 from graphscale.passes.spatial.dimensions import fixed, moves
+from graphscale.passes.spatial.image_positions import spatial_positions
 from graphscale.passes.spatial.registry import find_rule
 
 rules.load()
-
-# What exporters put between an image with channels last and the Transpose behind it.
-_ARITHMETIC = ("Add", "Cast", "Clip", "Div", "Identity", "Mul", "Pad", "Sub")
 
 
 def analyze(
@@ -98,32 +96,6 @@ def _analyze(
     for value in model.graph.outputs:
         analyzer.anchor(analyzer.of(value))
     return analyzer.finish()
-
-
-def spatial_positions(value: ir.Value, rank: int) -> range:
-    """Positions of height, width … in a graph input of `rank` dimensions.
-
-    Channels first, unless everything that reads the input moves its last dimension to the second;
-    numbers may be converted, shifted and scaled before.
-    """
-    moved = (0, rank - 1, *range(1, rank - 1))
-    return range(1, rank - 1) if _is_moved(value, moved) else range(2, rank)
-
-
-def _is_moved(value: ir.Value, order: tuple[int, ...]) -> bool:
-    """Whether every reader of a value transposes it so, directly or behind arithmetic."""
-    moved = False
-    for usage in value.uses():
-        node = usage.node
-        if node.op_type == "Shape":
-            continue
-        if node.op_type == "Transpose":
-            if tuple(node.attributes.get_ints("perm", [])) != order:
-                return False
-        elif node.op_type not in _ARITHMETIC or not _is_moved(node.outputs[0], order):
-            return False
-        moved = True
-    return moved
 
 
 def _follow(analyzer: Analyzer) -> GraphScaleError | None:

@@ -8,7 +8,7 @@ on positions of a map (`add_weight`, `add_table`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -97,7 +97,7 @@ class Analyzer(GraphFacts):
     _channels: list[SpatialSize] = field(default_factory=list)
     _unfollowed: list[SpatialSize] = field(default_factory=list)
     _sources: dict[ir.Value, list[SpatialSize]] = field(default_factory=dict)
-    _spatial: dict[ir.Value, range] = field(default_factory=dict)
+    _spatial: dict[ir.Value, Sequence[int]] = field(default_factory=dict)
 
     # --- what rules read --------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Analyzer(GraphFacts):
         self._mappings.setdefault(node, []).append(mapping)
         return following(result)
 
-    def feed(self, value: ir.Value, spatial: range) -> None:
+    def feed(self, value: ir.Value, spatial: Sequence[int]) -> None:
         """Give a graph input its dimensions, of which those at `spatial` are heights and widths."""
         if value in self.standing_still:
             spatial = range(0)

@@ -1,7 +1,8 @@
-"""Gather and GatherND: picking places along dimensions.
+"""Gather, GatherElements and GatherND: picking places along dimensions.
 
-Two ways to pick the rows or columns of a map are followed: a roll around the map's border
-(torch.roll), and windows that may overlap (torch.unfold).
+Three ways to pick places of a map are followed: a roll around the map's border (torch.roll),
+windows that may overlap (torch.unfold), and places that the network computes from its maps, such as
+those of the best detections.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from graphscale.core.lookups import offset_places
 from graphscale.core.plan import Grid
+from graphscale.passes.graph.depends_on_data import depends_on_data
 from graphscale.passes.spatial.analysis import SpatialAnalysis
 from graphscale.passes.spatial.analyzer import Analyzer, unfollowed
 from graphscale.passes.spatial.dimensions import (
@@ -73,7 +75,9 @@ class _Gather(Rule):
         if moves(dims[axis]):
             indices = analyzer.inferred.constants.get(node.inputs[1])
             windows = _windows(indices)
-            if _first(indices, dims[axis]) is not None:
+            if depends_on_data(node.inputs[1]):
+                pass  # the pre-train network computes places in its own map
+            elif _first(indices, dims[axis]) is not None:
                 picked = (dims[axis],)
             elif windows is not None:
                 number = analyzer.resize(node, axis, dims[axis], len(indices), windows)
@@ -87,7 +91,7 @@ class _Gather(Rule):
     def write(self, node: ir.Node, rewriter: Rewriter) -> None:
         dims = rewriter.analysis.of(node.inputs[0])
         axis = node.attributes.get_int("axis", 0) % len(dims)
-        if not moves(dims[axis]):
+        if not moves(dims[axis]) or depends_on_data(node.inputs[1]):
             return
         size = rewriter.size(dims[axis])
         if not rewriter.analysis.shape(node.inputs[1]):
@@ -122,7 +126,7 @@ class _GatherND(Rule):
             return
         batch = node.attributes.get_int("batch_dims", 0)
         last = batch + analyzer.shape(node.inputs[1])[-1]
-        if any(map(moves, dims[:last])):
+        if any(map(moves, dims[:last])) and not depends_on_data(node.inputs[1]):
             raise unfollowed(node, "picks single places of a map")
         analyzer.dims[node.outputs[0]] = (*indices[:-1], *dims[last:])
 
@@ -134,12 +138,12 @@ class _GatherND(Rule):
 
 @register("GatherElements")
 class _GatherElements(Rule):
-    """Picks along a dimension that must stay, such as channels, for each place of the others."""
+    """Picks along one dimension for each place of the others."""
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
         dims, indices = (analyzer.of(value) for value in node.inputs)
         axis = node.attributes.get_int("axis", 0) % len(dims)
-        if moves(dims[axis]):
+        if moves(dims[axis]) and not depends_on_data(node.inputs[1]):
             raise unfollowed(node, "picks single places of a map")
         result = []
         for at, (dim, index) in enumerate(zip(dims, indices, strict=True)):

@@ -119,6 +119,36 @@ def test_gather_elements_picks_channels() -> None:
     """
     outputs = pretrain_outputs(graph(nodes, w=(4, 3, 3, 3)), 20)
     np.testing.assert_array_equal(outputs["y"], outputs["c"].max(1, keepdims=True))
-    refused = graph(nodes.replace("<axis=1> (c", "<axis=2> (c"), w=(4, 3, 3, 3))
+    places = np.zeros((1, 1, 32, 32), np.int64)
+    refused = graph(
+        "c = Conv <pads=[1,1,1,1]> (x, w) y = GatherElements <axis=2> (c, at)",
+        w=(4, 3, 3, 3),
+        at=places,
+    )
     with pytest.raises(graphscale.GraphScaleError, match="picks single places of a map"):
         graphscale.shrink(refused)
+
+
+@pytest.mark.parametrize("operator", ["Gather", "GatherElements", "GatherND"])
+def test_the_best_places_of_a_map_are_picked(operator: str) -> None:
+    """As detectors without non-maximum suppression do: the places are computed in the map."""
+    picks = {
+        "Gather": "one = Squeeze (at, start) y = Gather <axis=1> (scores, one)",
+        "GatherElements": "y = GatherElements <axis=1> (scores, at)",
+        "GatherND": "y = GatherND <batch_dims=1> (scores, at3)",
+    }
+    nodes = (
+        "c = Conv <pads=[1,1,1,1]> (x, w) scores = Reshape (c, flat) best, at = TopK (scores, k)"
+    )
+    at3 = "at3 = Unsqueeze (at, last) " if operator == "GatherND" else ""
+    target = graph(
+        f"{nodes} {at3}{picks[operator]}",
+        w=(1, 3, 3, 3),
+        flat=np.array([1, -1]),
+        k=np.array([5]),
+        **({"start": np.array([0])} if operator == "Gather" else {}),
+        **({"last": np.array([-1])} if at3 else {}),
+    )
+    outputs = pretrain_outputs(target, 20)
+    best = np.sort(outputs["c"].ravel())[:-6:-1]
+    np.testing.assert_array_equal(outputs["y"].ravel(), best)
