@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from math import prod
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from graphscale.core.arguments import file_path, instance
@@ -310,18 +311,22 @@ class Plan:
             file.write(self.to_json().encode())
 
     @classmethod
-    def of(cls, model: ir.Model | Mapping) -> Plan | None:
+    def of(cls, model: ir.Model | onnx.ModelProto | Mapping) -> Plan | None:
         """The plan that travels with a model, if there is one.
 
         Args:
-            model: An onnx-ir model, or what torch.load read: a pre-train module's state dict, also
-                inside a trainer's checkpoint.
+            model: A model of onnx or onnx-ir, or what torch.load read: a pre-train module's state
+                dict, also inside a trainer's checkpoint.
         """
         if isinstance(model, Mapping):
             found = plans(model)
             return cls.from_json(found[0].plan or "", "the state dict: its plan") if found else None
-        text = model.metadata_props.get(METADATA_KEY)
-        name = model.meta.get("source", "the model")
+        if isinstance(model, onnx.ModelProto):
+            properties = {each.key: each.value for each in model.metadata_props}
+            name = "the model"
+        else:
+            properties, name = model.metadata_props, model.meta.get("source", "the model")
+        text = properties.get(METADATA_KEY)
         return None if text is None else cls.from_json(text, f"{name}: its plan")
 
     def attach(self, model: ir.Model) -> None:

@@ -70,6 +70,7 @@ def test_in_a_models_metadata() -> None:
     assert Plan.of(model) is None
     example().attach(model)
     assert Plan.of(model) == example()
+    assert Plan.of(ir.to_proto(model)) == example()
 
 
 def test_plans_from_before_positions_were_noted() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -32,13 +33,20 @@ from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
 from graphscale.passes.spatial.rules.blocks import ScaledWindows
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Unfolded(Parameters):
-    """Windows of `pixels` at distances of `step`; the output's size is their number."""
+    """Windows of `pixels` at distances of `step`; the output's size is their number.
+
+    The output has a dimension for the windows and one for the pixels of each, which comes first
+    where `pixels_first`.
+    """
 
     pixels: int
     step: int
+    pixels_first: bool = False
 
     @property
     def downsampling(self) -> int:
@@ -49,8 +57,13 @@ class Unfolded(Parameters):
         return (size - self.pixels) // self.step + 1
 
     def indices(self, size: int) -> np.ndarray:
-        """The pixels of each window, a row for each."""
-        return np.arange(self.number(size))[:, None] * self.step + np.arange(self.pixels)
+        """The pixels of each window, a row for each, or a column where `pixels_first`."""
+        starts, pixels = np.arange(self.number(size)) * self.step, np.arange(self.pixels)
+        return np.add.outer(*self.arranged(starts, pixels))
+
+    def arranged(self, windows: T, pixels: T) -> tuple[T, T]:
+        """What belongs to the windows and to the pixels of each, in the order of dimensions."""
+        return (pixels, windows) if self.pixels_first else (windows, pixels)
 
     def grid(self, grid: Grid, size: int) -> Grid:
         middle = (self.pixels - 1) / 2
@@ -80,8 +93,9 @@ class _Gather(Rule):
             elif _first(indices, dims[axis]) is not None:
                 picked = (dims[axis],)
             elif windows is not None:
-                number = analyzer.resize(node, axis, dims[axis], len(indices), windows)
-                picked = (number, fixed(windows.pixels))
+                count = windows.number(target_size(dims[axis]))
+                number = analyzer.resize(node, axis, dims[axis], count, windows)
+                picked = windows.arranged(number, fixed(windows.pixels))
             elif _is_before_maps(indices, dims[axis]) or _is_at_an_end(indices, dims[axis]):
                 picked = ()
             else:
@@ -191,11 +205,18 @@ def _is_at_an_end(indices: np.ndarray | None, dim: Dim) -> bool:
 
 
 def _windows(indices: np.ndarray | None) -> Unfolded | None:
-    """The windows that indices pick; None where they pick others."""
+    """The windows that indices pick; None where they pick others.
+
+    The pixels of a window are neighbours. Where windows are, too, there are more of them.
+    """
     if indices is None or indices.ndim != 2 or 0 in indices.shape:
         return None
-    step = int(indices[1, 0] - indices[0, 0]) if len(indices) > 1 else indices.shape[1]
-    windows = Unfolded(indices.shape[1], step)
+    rows, columns = indices.shape
+    next_row = int(indices[1, 0] - indices[0, 0]) if rows > 1 else columns
+    next_column = int(indices[0, 1] - indices[0, 0]) if columns > 1 else 1
+    pixels_first = next_row == 1 and (next_column > 1 or rows < columns)
+    pixels, step = (rows, next_column) if pixels_first else (columns, next_row)
+    windows = Unfolded(pixels, step, pixels_first)
     last = int(indices[-1, -1]) + 1
     return windows if step > 0 and np.array_equal(indices, windows.indices(last)) else None
 

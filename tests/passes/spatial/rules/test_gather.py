@@ -49,6 +49,26 @@ def test_windows_keep_their_size_and_distance(pixels: int, step: int) -> None:
     np.testing.assert_array_equal(outputs["y"], windows.max(-1))
 
 
+@pytest.mark.parametrize(("pixels", "step"), [(3, 1), (4, 4), (5, 2)])
+def test_pixels_of_windows_come_first(pixels: int, step: int) -> None:
+    """As torch.nn.functional.unfold is exported, which has a row of places for each tap."""
+    starts = np.arange(0, 32 - pixels + 1, step)
+    target = graph(
+        """
+        c = Conv <pads=[1,1,1,1]> (x, w)
+        taps = Gather <axis=3> (c, places)
+        y = ReduceMax <keepdims=0> (taps, first)
+        """,
+        w=(2, 3, 3, 3),
+        places=np.arange(pixels)[:, None] + starts,
+        first=np.array([3]),
+    )
+    outputs = pretrain_outputs(target, 20)
+    assert outputs["c"].shape[3] < 32
+    windows = np.lib.stride_tricks.sliding_window_view(outputs["c"], pixels, 3)[:, :, :, ::step]
+    np.testing.assert_array_equal(outputs["y"], windows.max(-1))
+
+
 @pytest.mark.parametrize("places", [[[0, 1], [2, 4]], [[3, 4], [1, 2]], [1, 0, 3, 2]])
 def test_other_rows_are_refused(places: list) -> None:
     target = graph(
