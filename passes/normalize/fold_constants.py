@@ -36,8 +36,21 @@ _SCALING = {
 # What makes a table of other constants. Tables that layers make (by products, by looking values up)
 # or that are fitted to a map (by Resize) are none: what stands behind them is trained or resized.
 _ARITHMETIC = {
-    *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Expand", "Identity", "Mul"),
-    *("Range", "Reshape", "Slice", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze"),
+    *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Cos", "CumSum", "Div", "Equal"),
+    *(
+        "Exp",
+        "Expand",
+        "Floor",
+        "Identity",
+        "Mul",
+        "Neg",
+        "Pow",
+        "Range",
+        "Reshape",
+        "Sin",
+        "Slice",
+    ),
+    *("Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"),
 }
 _MAX_ELEMENTS = 1 << 31  # of a ConstantOfShape, of which a few bytes can ask for all the memory
 

@@ -1,4 +1,4 @@
-"""Translations of operators that read between pixels: GridSample, RoiAlign, DeformConv."""
+"""Translations of operators that read between pixels, and of AffineGrid, which says where."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def _grid_sample(node, x, grid):
         node.attribute("padding_mode", "zeros"),
         bool(node.attribute("align_corners", 0)),
     )
+
+
+@translates("AffineGrid", numbers=(1,))
+def _affine_grid(node, matrices, size):
+    aligned = bool(node.attribute("align_corners", 0))
+    return F.affine_grid(matrices, [int(each) for each in size], aligned)
 
 
 @translates("RoiAlign")

@@ -15,6 +15,7 @@ from graphscale.passes.spatial.mapping import Change, Option, Parameters
 from graphscale.passes.spatial.registry import Rule, register
 from graphscale.passes.spatial.rewriter import Rewriter
 
+_BACKWARDS = (-1, -(1 << 31))  # from the last pixel to before the first, of any size
 _CUT_COST = 0.05  # per pixel that is cut off more, or less, than in the target
 
 
@@ -73,11 +74,13 @@ class _Slice(Rule):
             size, before = analyzer.shape(output)[axis], target_size(dims[axis])
             if size == before and steps[index] == 1:
                 continue
+            if size == before and steps[index] == -1 and not any(each.parts for each in dims[axis]):
+                continue  # mirrored as a whole
             if not moves(dims[axis]):
                 dims[axis] = fixed(size)
                 continue
             if steps[index] < 1:
-                raise unfollowed(node, "reverses a height or width")
+                raise unfollowed(node, "reverses a part of a height or width")
             start, stop = _place(starts[index], before), _place(ends[index], before)
             joined = section(dims[axis], start, stop) if steps[index] == 1 else None
             if joined is not None:
@@ -95,8 +98,12 @@ class _Slice(Rule):
         if not any(map(moves, dims)) or starts is None or ends is None:
             return
         axes = rewriter.analysis.constant(node, 3, "axes") or list(range(len(starts)))
+        steps = rewriter.analysis.constant(node, 4, "steps") or [1] * len(axes)
         for index, axis in enumerate(axes):
             axis %= len(dims)
+            if steps[index] < 0:
+                starts[index], ends[index] = _BACKWARDS
+                continue
             before, size = target_size(dims[axis]), rewriter.size(dims[axis])
             if axis in crops:
                 start, stop = crops[axis].start, crops[axis].stop

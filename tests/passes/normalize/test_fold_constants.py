@@ -220,3 +220,26 @@ def test_computed_coordinates_beside_a_map_keep_their_line() -> None:
     places = (np.arange(20) + 0.5) * 32 / 20 - 0.5
     np.testing.assert_allclose(found, places / 31 * 2 - 1, atol=1e-5)
     assert plan_in(pretrain).folded == ["grid"]
+
+
+@pytest.mark.parametrize("operator", ["Identity", "Sin"])
+def test_a_table_that_torchs_expand_spreads_follows_the_map(operator: str) -> None:
+    """torch writes the sizes of an expand with Equal and Where; encodings of places take sines."""
+    nodes = f"""
+        negative = Mul (ones, minus)
+        kept = Equal (sides, negative)
+        shape = Where (kept, ones, sides)
+        waves = {operator} (line)
+        table = Expand (waves, shape)
+        both = Concat <axis=1> (x, table)
+        y = Conv (both, w)
+    """
+    numbers = {"line": np.linspace(-1, 1, 32, dtype=np.float32)[:, None], "minus": np.array(-1)}
+    numbers |= {"ones": np.ones(4, np.int64), "sides": np.array([1, 1, 32, 32])}
+    target = graph(nodes, w=np.eye(4, dtype=np.float32)[None, 3, :, None, None], **numbers)
+    pretrain = graphscale.shrink(target, input_size=20, init="resize")
+    found = run_graph(pretrain)["y"][0, 0, :, 0]
+    places = ((np.arange(20) + 0.5) * 32 / 20 - 0.5) / 31 * 2 - 1
+    # Coordinates stay on their line; sines are interpolated, on growth with ends that repeat.
+    expected, tolerance = (places, 1e-5) if operator == "Identity" else (np.sin(places), 0.03)
+    np.testing.assert_allclose(found, expected, atol=tolerance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 import graphscale
@@ -56,15 +57,24 @@ def test_channels_may_be_sliced_at_will() -> None:
     assert node(analysis, "Slice") not in analysis.mappings
 
 
-def test_a_reversed_map_is_refused() -> None:
+@pytest.mark.parametrize("end", [-LAST, -33])
+def test_a_map_is_mirrored(end: int) -> None:
     nodes = """
         c = Conv <pads=[1,1,1,1]> (x, w)
         y = Slice (c, starts, ends, axes, steps)
     """
-    numbers = {"starts": [-1], "ends": [-LAST], "axes": [3], "steps": [-1]}
+    numbers = {"starts": [-1], "ends": [end], "axes": [3], "steps": [-1]}
     target = graph(nodes, w=(4, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
-    with pytest.raises(graphscale.GraphScaleError, match=r"slice_1.*reverses a height or width"):
-        analyzed(target)
+    pretrain = graphscale.shrink(target, input_size=20)
+    inner = onnx.ModelProto.FromString(pretrain.SerializeToString())
+    inner.graph.output.add(name="c")
+    outputs = run(inner)
+    np.testing.assert_array_equal(outputs["y"], outputs["c"][..., ::-1])
+    assert graphscale.grow(pretrain).graph.node == target.graph.node
+    numbers["ends"] = [-9]
+    part = graph(nodes, w=(4, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
+    with pytest.raises(graphscale.GraphScaleError, match="slice_1.*reverses a part of a height"):
+        graphscale.shrink(part, input_size=20)
 
 
 @pytest.mark.parametrize(("start", "end", "kept"), [(1, LAST, "pixels"), (0, 1, "mean")])
