@@ -37,20 +37,8 @@ _SCALING = {
 # or that are fitted to a map (by Resize) are none: what stands behind them is trained or resized.
 _ARITHMETIC = {
     *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Cos", "CumSum", "Div", "Equal"),
-    *(
-        "Exp",
-        "Expand",
-        "Floor",
-        "Identity",
-        "Mul",
-        "Neg",
-        "Pow",
-        "Range",
-        "Reshape",
-        "Sin",
-        "Slice",
-    ),
-    *("Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"),
+    *("Exp", "Expand", "Floor", "Identity", "Mul", "Neg", "Pow", "Range", "Reshape", "Sin"),
+    *("Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where"),
 }
 _MAX_ELEMENTS = 1 << 31  # of a ConstantOfShape, of which a few bytes can ask for all the memory
 

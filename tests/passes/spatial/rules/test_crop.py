@@ -73,7 +73,7 @@ def test_a_map_is_mirrored(end: int) -> None:
     assert graphscale.grow(pretrain).graph.node == target.graph.node
     numbers["ends"] = [-9]
     part = graph(nodes, w=(4, 3, 3, 3), **{k: np.array(v) for k, v in numbers.items()})
-    with pytest.raises(graphscale.GraphScaleError, match="slice_1.*reverses a part of a height"):
+    with pytest.raises(graphscale.GraphScaleError, match=r"slice_1.*reverses a part of a height"):
         graphscale.shrink(part, input_size=20)
 
 
