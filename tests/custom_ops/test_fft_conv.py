@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +115,12 @@ def algorithms(kernels, problem, pass_, random, count) -> list[str]:
     ]
     possible += WINOGRAD * 4
     random.shuffle(possible)
-    others = []
-    for algorithm in possible:
-        if kernels.fft_conv_supports(problem.sizes(), pass_, algorithm.encode()):
-            others.append(algorithm)
-        if len(others) == count:
-            break
+    fitting = (
+        each
+        for each in possible
+        if kernels.fft_conv_supports(problem.sizes(), pass_, each.encode())
+    )
+    others = list(islice(fitting, count))
     first = [algorithm for algorithm in chosen[:2] if algorithm != "direct"]
     if kernels.fft_conv_supports(problem.sizes(), pass_, b"direct"):
         first.append("direct")
@@ -300,7 +301,7 @@ def test_long_kernels(kernels, size):
 @pytest.mark.parametrize("groups", [1, 32])
 def test_accuracy_at_31x31(kernels, groups):
     problem = Problem(1, 32, 32, groups, 64, 64, 31, 31, 1, 1, 1, 1, 15, 15, 15, 15)
-    check_all_passes(kernels, problem, np.random.default_rng(0), count=0, tolerance=2e-6)
+    check_all_passes(kernels, problem, np.random.default_rng(0), count=20)
 
 
 @pytest.mark.parametrize("algorithm", ["dense 24x32", "winograd 6x6"])
