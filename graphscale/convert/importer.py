@@ -240,7 +240,7 @@ class _Importer:
             )
         spatial = list(spatial_positions(value, len(value.shape)))
         places = [axis for axis, size in enumerate(value.shape) if not isinstance(size, int)]
-        places = [axis for axis in places if axis > 0]
+        places = [axis for axis in places if axis > 0 or axis in spatial]
         given = dict(zip(places, input_size or ()))
         whole = bool(places and spatial and input_size) and len(spatial) <= len(input_size)
         if whole:  # a size for each height and width, of which only some may be open
@@ -255,10 +255,10 @@ class _Importer:
                         "some"
                     )
                 shape.append(size)
-            elif axis == 0:
-                shape.append(None)
             elif axis in given:
                 shape.append(int(given[axis]))
+            elif axis == 0 and axis not in spatial:
+                shape.append(None)
             else:
                 raise GraphScaleError(
                     f"{self._name}: input {value.name!r} leaves its size open ({value.shape}); "

@@ -372,7 +372,7 @@ def _read_input(data: object, place: str) -> InputPlan:
     if len(lengths) > 1 or not same_names or not same_sizes:
         raise JsonError(f"{place} has shapes of the two networks that do not belong together")
     spatial = entry.whole_numbers("spatial") if entry.has("spatial") else _moved(target, pretrain)
-    if spatial != sorted(set(spatial) & set(range(1, len(shape)))):
+    if spatial != sorted(set(spatial) & set(range(len(shape)))):
         raise JsonError(f"{place}.spatial is not the positions of heights and widths")
     return InputPlan(entry.text("name"), target, pretrain, shape, spatial)
 

@@ -163,10 +163,10 @@ def _comparable(pretrain: np.ndarray, grown: np.ndarray, entry: InputPlan) -> bo
 
 def _image_input(plan: Plan) -> InputPlan:
     spatial = [each for each in plan.inputs if each.target != each.pretrain]
-    if len(spatial) != 1 or len(plan.inputs) != 1:
+    if len(spatial) != 1 or len(plan.inputs) != 1 or 0 in spatial[0].spatial:
         raise GraphScaleError(
-            "--check needs a network whose only input is an image that shrink made smaller; leave "
-            "--check out"
+            "--check needs a network whose only input is a batch of images that shrink made "
+            "smaller; leave --check out"
         )
     return spatial[0]
 

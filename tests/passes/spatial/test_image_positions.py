@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
 from onnx import numpy_helper
 
 import graphscale
 from graphscale.passes.spatial.image_positions import spatial_positions
-from tests.passes.small_graphs import graph
+from tests.passes.small_graphs import graph, run
 
 NUMBERS = {
     "zero": np.array([0]),
@@ -43,6 +44,11 @@ NUMBERS = {
             (1, 2),
         ),
         ("3,32,24", "u = Unsqueeze (x, zero) y = Conv (u, w)", (1, 2)),
+        (
+            "32,24,3",
+            "t = Transpose <perm=[2,0,1]> (x) u = Unsqueeze (t, zero) y = Conv (u, w)",
+            (0, 1),
+        ),
         ("1,32", "a = Mul (x, mean) u = Unsqueeze (a, one) y = Conv (u, v)", (1,)),
         # A single channel at the end is moved by a Reshape.
         ("1,32,24,1", "r = Reshape (x, image) y = Conv (r, w)", (1, 2)),
@@ -87,3 +93,15 @@ def test_a_spectrogram_without_channels_shrinks_as_one_with_a_channel() -> None:
         for model in (first, second)
     ]
     np.testing.assert_array_equal(*kernels)
+
+
+def test_one_image_of_open_size_without_a_batch() -> None:
+    """Its height stands first, where other inputs have the batch."""
+    nodes = "t = Transpose <perm=[2,0,1]> (x) u = Unsqueeze (t, zero) y = Conv (u, w)"
+    target = graph(nodes, "float[h,w,3] x", w=(2, 3, 5, 5), zero=np.array([0]))
+    pretrain = graphscale.shrink(target, input_size="40x60", init="resize")
+    assert graphscale.Plan.of(pretrain).image_size == (24, 36)
+    image = np.random.default_rng(0).standard_normal((40, 60, 3)).astype(np.float32)
+    network = graphscale.load(target, input_size=(40, 60))
+    expected = run(target, x=image)["y"]
+    np.testing.assert_allclose(network(torch.from_numpy(image)).detach(), expected, atol=1e-5)
