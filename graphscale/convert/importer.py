@@ -262,7 +262,7 @@ class _Importer:
             else:
                 raise GraphScaleError(
                     f"{self._name}: input {value.name!r} leaves its size open ({value.shape}); "
-                    "give input_size=(height, width)"
+                    "give its open sizes in their order, as input_size=(height, width)"
                 )
         return shape
 

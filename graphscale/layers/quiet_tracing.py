@@ -1,14 +1,16 @@
 """A context in which torch says nothing on standard error while it traces or exports.
 
 The exporter warns of packages that are not installed and of its own deprecated calls, and tracing
-logs the traceback of what it raises, which tells a user nothing more. What cannot be traced is
-raised, as before.
+logs the traceback of what it raises and prints the program as far as it was traced, which tells a
+user nothing more. What cannot be traced is raised, as before.
 """
 
 from __future__ import annotations
 
+import io
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 
 from graphscale.core.quiet import quiet
 
@@ -16,6 +18,8 @@ from graphscale.core.quiet import quiet
 _LOGGERS = ("torch.onnx", "torch.export", "torch._guards", "torch._subclasses.fake_tensor")
 
 
-def quiet_tracing() -> AbstractContextManager[None]:
-    """Within the block torch's exporter and its shape inference neither warn nor log."""
-    return quiet(_LOGGERS, logging.CRITICAL)
+@contextmanager
+def quiet_tracing() -> Iterator[None]:
+    """Within the block torch's exporter and its shape inference neither warn, log nor print."""
+    with quiet(_LOGGERS, logging.CRITICAL), redirect_stderr(io.StringIO()):
+        yield

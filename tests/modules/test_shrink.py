@@ -298,6 +298,19 @@ def test_a_module_for_one_image(capfd: pytest.CaptureFixture) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_forward_that_depends_on_the_data_is_one_error(capfd: pytest.CaptureFixture) -> None:
+    """torch prints the whole program as far as it was traced."""
+
+    class Chosen(Network):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = x[x > 0]
+            return super().forward(x) if found.numel() == 0 else found
+
+    with pytest.raises(graphscale.GraphScaleError, match="torch cannot export Chosen"):
+        shrink(Chosen(), EXAMPLE)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_weights_of_zero_hide_no_difference() -> None:
     """Fresh residual networks scale their branches by zero; a wrong padding in one must show."""
     example = Example(EXAMPLE)
