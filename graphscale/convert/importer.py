@@ -114,10 +114,30 @@ def _network(
     for values, kind in ((weights.parameters, torch.nn.Parameter), (weights.statistics, _buffer)):
         for value, tensor in values.items():
             network.add_weight(value.name, kind(_converted(weight_of(tensor), dtype)))
+
+    def program(batches: Sequence[int]) -> torch.fx.Graph:
+        return _Importer(network, graph, weights, dtype, input_size, batches).program()
+
     with quiet_tracing():
-        importer = _Importer(network, graph, weights, dtype, input_size, batches)
-        network.set_program(importer.program())
+        try:
+            network.set_program(program(batches))
+        except GraphScaleError as error:
+            if not _has_program_of_one_image(program):
+                raise
+            raise GraphScaleError(
+                f"{error}; the model declares inputs of any batch, but takes one image alone: "
+                "declare a batch of 1"
+            ) from None
     return network
+
+
+def _has_program_of_one_image(program: Callable[[Sequence[int]], torch.fx.Graph]) -> bool:
+    """Whether a model can be imported for one image, as where a state or a Reshape fixes that."""
+    try:
+        program((1,))
+    except GraphScaleError:
+        return False
+    return True
 
 
 def _buffer(tensor: torch.Tensor) -> torch.Tensor:

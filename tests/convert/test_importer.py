@@ -224,6 +224,19 @@ def test_open_sizes_need_input_size():
     )
 
 
+def test_an_open_batch_beside_a_state_of_one_image():
+    """onnxruntime runs such a model, but only on one image."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "first"], ["steps"]),
+        helper.make_node("RNN", ["steps", "w", "r", "", "", "h"], ["", "y"], hidden_size=2),
+    ]
+    weights = {"w": random(1, 2, 3), "r": random(1, 2, 2), "first": np.array([0])}
+    model = build(nodes, weights, shape=("N", 3))
+    model.graph.input.append(helper.make_tensor_value_info("h", TensorProto.FLOAT, (1, 1, 2)))
+    with pytest.raises(graphscale.GraphScaleError, match="takes one image alone: declare a batch"):
+        graphscale.load(model)
+
+
 @pytest.mark.parametrize("size", [(7,), (8, 7)])
 def test_only_the_width_is_open(size):
     """As in text recognition; the height may be named, too, but not changed."""
