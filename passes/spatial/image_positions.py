@@ -24,6 +24,7 @@ _READERS = (
 
 _Places = tuple[int, ...]
 _Known = dict[ir.Value, _Places | None]
+_FARTHEST = 100  # nodes between an input and a reader that still tells
 
 
 def spatial_positions(value: ir.Value, rank: int) -> _Places:
@@ -31,29 +32,34 @@ def spatial_positions(value: ir.Value, rank: int) -> _Places:
 
     Where its readers do not tell, or tell different things, channels come first.
     """
-    found = _told(value, rank, {})
+    found = _told(value, rank, {}, _FARTHEST)
     return tuple(range(2, rank)) if found is None else found
 
 
-def _told(value: ir.Value, rank: int, known: _Known) -> _Places | None:
-    """What the readers of a value tell with one voice; None where none tells, or they differ."""
+def _told(value: ir.Value, rank: int, known: _Known, left: int) -> _Places | None:
+    """What the readers of a value tell with one voice; None where none tells, or they differ.
+
+    `left` says how many nodes the search may still pass.
+    """
+    if not left:
+        return None
     if value not in known:
         nodes = {usage.node for usage in value.uses()}
-        found = {_told_by(node, value, rank, known) for node in nodes} - {None}
+        found = {_told_by(node, value, rank, known, left - 1) for node in nodes} - {None}
         known[value] = found.pop() if len(found) == 1 else None
     return known[value]
 
 
-def _told_by(node: ir.Node, value: ir.Value, rank: int, known: _Known) -> _Places | None:
+def _told_by(node: ir.Node, value: ir.Value, rank: int, known: _Known, left: int) -> _Places | None:
     """What one reader of a value of `rank` dimensions tells."""
     if node.op_type in _READERS:
         return tuple(range(2, rank))
     if node.op_type in _IN_PLACE:
-        return _told(node.outputs[0], rank, known)
+        return _told(node.outputs[0], rank, known, left)
     sources = _sources(node, value, rank)
     if sources is None:
         return None
-    found = _told(node.outputs[0], len(sources), known)
+    found = _told(node.outputs[0], len(sources), known, left)
     if found is None and node.op_type == "Transpose" and sources[:2] == [0, rank - 1]:
         found = tuple(range(2, rank))  # it puts the last dimension, the channels, second
     if found is None:

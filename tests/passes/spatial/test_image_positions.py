@@ -105,3 +105,10 @@ def test_one_image_of_open_size_without_a_batch() -> None:
     network = graphscale.load(target, input_size=(40, 60))
     expected = run(target, x=image)["y"]
     np.testing.assert_allclose(network(torch.from_numpy(image)).detach(), expected, atol=1e-5)
+
+
+def test_a_long_chain_of_nodes_is_no_fault() -> None:
+    steps = [f"v{at + 1} = Abs (v{at})" for at in range(2000)]
+    nodes = f"v0 = Abs (x) {' '.join(steps)} y = Conv (v2000, w)"
+    (x,) = (v for v in ir.from_proto(graph(nodes, w=(2, 3, 3, 3))).graph.inputs if v.name == "x")
+    assert spatial_positions(x, 4) == (2, 3)
