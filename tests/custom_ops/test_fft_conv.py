@@ -1,9 +1,7 @@
 """custom_ops/kernels/cpu/fft_conv: all passes by many algorithms, against torch and scipy."""
 
 import ctypes
-import fcntl
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import astuple, dataclass
@@ -60,20 +58,8 @@ class Problem:
 
 
 @pytest.fixture(scope="session")
-def kernels():
-    if shutil.which("cmake") is None or shutil.which("c++") is None:
-        pytest.skip("needs cmake and a C++ compiler to build kernels/cpu/fft_conv for the tests")
-    folder = ROOT / "build" / "lib"  # that of `make lib`, whose object files serve here, too
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # two test processes build it once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in (
-            ["cmake", "-S", ROOT, "-B", folder],
-            ["cmake", "--build", folder, "--parallel", "2", "--target", "fft_conv_test"],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-    library = ctypes.CDLL(str(folder / "libfft_conv_test.so"))
+def kernels(build_target):
+    library = ctypes.CDLL(str(build_target("fft_conv_test") / "libfft_conv_test.so"))
     for name in ("check", "candidates", "run"):
         getattr(library, f"fft_conv_{name}").restype = ctypes.c_char_p
     library.fft_conv_seconds.restype = ctypes.c_double

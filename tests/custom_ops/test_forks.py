@@ -1,13 +1,11 @@
-"""A process forks while four of its threads compute: each child computes, too, and never hangs.
-
-The same from C++, without torch, is custom_ops/tests/drive_forks.cpp.
-"""
+"""A process forks while four of its threads compute: each child computes, too, and never hangs."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +76,9 @@ def test_forks_beside_computing_threads(forks: int, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0\n"
+
+
+def test_forks_without_python(build_target: Callable[[str], Path]) -> None:
+    command = [build_target("drive_forks") / "drive_forks", "200"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "200 forks, 0 failures\n"), done.stderr
