@@ -20,14 +20,14 @@ import onnx
 import onnx_ir as ir
 
 from graphscale.acceleration.choose_layers import Algorithms, choose_layers, rewrite_model
-from graphscale.acceleration.whole_model import Original, open_model, refusals, shapes_of
+from graphscale.acceleration.whole_model import Original, open_model, shapes_of
 from graphscale.core import c_api
 from graphscale.core.arguments import whole_number
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError, about
 from graphscale.core.model_files import ModelLike, load_model, to_proto
 from graphscale.core.node_names import forget_given_names, node_name
 from graphscale.core.requirements import onnxruntime_for
-from graphscale.core.runtime import get_library_path
+from graphscale.core.runtime import get_library_path, refusals
 from graphscale.core.trials import Change
 from graphscale.core.tuning import Candidates, Tuner, fastest
 from graphscale.passes.accelerate.find_convolutions import (
@@ -198,7 +198,8 @@ def accelerate(model: ModelLike, **options: Any) -> onnx.ModelProto | ir.Model:
         >>> onnx.save(accelerate("network.onnx", input_size="224"), "faster.onnx")
     """
     loaded = load_model(model)
-    accelerate_model(loaded, **options)
+    with about(model):
+        accelerate_model(loaded, **options)
     return loaded if isinstance(model, ir.Model) else to_proto(loaded)
 
 

@@ -6,9 +6,7 @@ that tensors have in such a run; `relative_difference` says how far one output i
 
 from __future__ import annotations
 
-import contextlib
 import math
-import re
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,23 +33,6 @@ _MAX_TIMES_ROUNDING = 10
 # equally likely.
 _MAX_SHARE = 0.01
 Feeds = dict[str, np.ndarray]
-
-
-@contextlib.contextmanager
-def refusals(subject: str) -> Iterator[None]:
-    """Raise errors of onnxruntime as GraphScaleError about `subject`, such as a file or a node."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith("onnxruntime"):  # they have no common base class
-            raise
-        text = str(error).strip().splitlines()[0]
-        running, _, reason = text.rpartition("Status Message: ")
-        named = re.search(r"Name:'(.+?)'", running)
-        node = f": node {named[1]!r}" if named else ""
-        raise GraphScaleError(
-            f"{subject}{node}: onnxruntime does not run it ({reason}); check the model"
-        ) from error
 
 
 def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.InferenceSession:

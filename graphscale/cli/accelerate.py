@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphscale.cli.file_names import beside
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError, about
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -72,13 +72,14 @@ def run(options: argparse.Namespace, terminal: Terminal, outputs: Outputs) -> No
     if options.batch is not None:
         _note_unused_batch(model, options.batch, terminal)
     with terminal.working("measuring", "measurements") as working:
-        result = accelerate_model(
-            model,
-            input_size=options.input_size,
-            batch=options.batch or 1,
-            measure_again=options.measure_again,
-            progress=working,
-        )
+        with about(options.model):
+            result = accelerate_model(
+                model,
+                input_size=options.input_size,
+                batch=options.batch or 1,
+                measure_again=options.measure_again,
+                progress=working,
+            )
         terminal.step(f"{len(result.layers)} convolutions are measured or left alone")
         if not options.dry_run:
             save_model(model, output)

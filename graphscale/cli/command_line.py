@@ -70,7 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status=2,
         )
     except MemoryError:
-        return _complain(terminal, "not enough memory for this model", status=2)
+        return _complain(
+            terminal,
+            "not enough memory for this model; close other programs, or use a larger machine",
+            status=2,
+        )
     except _TerminatedError as end:
         status = 128 + end.number
         return _complain(terminal, f"terminated; {outputs.written()}", status=status)

@@ -23,7 +23,7 @@ from graphscale.convert.tensors import to_torch, torch_dtype
 from graphscale.convert.tracing import ProgramValue, Tracer, is_program_value
 from graphscale.convert.weights import Weights, find_weights
 from graphscale.core.arguments import whole_numbers, wrong
-from graphscale.core.errors import GraphScaleError
+from graphscale.core.errors import GraphScaleError, about
 from graphscale.core.model_files import ModelLike, load_model
 from graphscale.layers.quiet_tracing import quiet_tracing
 from graphscale.passes.normalize.dequantize_weights import DequantizeWeights
@@ -76,7 +76,8 @@ def load(
         raise wrong("dtype", dtype, "a floating-point type of torch, such as torch.float32")
     if input_size is not None:
         input_size = whole_numbers("input_size", input_size, "the sizes, as (height, width)")
-    return _network(model, dtype, input_size, to_torch).train()
+    with about(model):
+        return _network(model, dtype, input_size, to_torch).train()
 
 
 def load_structure(model: ModelLike, batch: int) -> Network:
@@ -343,7 +344,10 @@ class _Importer:
 
         def numbers(value: Any) -> Any:
             if is_program_value(value):
-                node.fail("it needs numbers that are known only when the network runs")
+                node.fail(
+                    "it needs numbers that are known only when the network runs; export the model "
+                    "with fixed sizes, or cut it before the node"
+                )
             return self._symbolic(value, node) if isinstance(value, _Varying) else value.tolist()
 
         arguments = _numbered(translation, inputs, numbers, lambda value: self._tensor(value, node))

@@ -56,6 +56,7 @@ def load_model(source: ModelLike) -> ir.Model:
         check_order(source, name)
         copy = source.clone()
         copy.meta.update(source.meta)
+        _replace_tensors(copy, lambda tensor: _readable(tensor, name))
         return copy
     if isinstance(source, onnx.ModelProto):
         return _from_proto(source, "the model in memory", None, b"")
@@ -163,16 +164,41 @@ def _from_proto(
     check_order(model, name)
     model.meta["source"] = name
     data = ExternalData(path, name, inline)
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            value.const_value = data.resolve(checked_tensor(value.const_value, name))
-    for graph in [model.graph, *model.functions.values()]:
-        for node, key, attribute in list(node_tensors(graph)):
-            tensor = checked_tensor(attribute.value, name)
-            if isinstance(tensor, ir.ExternalTensor):
-                node.attributes[key] = ir.AttrTensor(key, data.resolve(tensor))
+    _replace_tensors(model, lambda tensor: data.resolve(checked_tensor(tensor, name)))
     model.meta["files"] = data.paths()
     return model
+
+
+def _replace_tensors(
+    model: ir.Model, replaced: Callable[[ir.TensorProtocol], ir.TensorProtocol]
+) -> None:
+    """Replace each weight, and each tensor that a node holds."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = replaced(value.const_value)
+    for graph in [model.graph, *model.functions.values()]:
+        for node, key, attribute in list(node_tensors(graph)):
+            tensor = replaced(attribute.value)
+            if tensor is not attribute.value:
+                node.attributes[key] = ir.AttrTensor(key, tensor)
+
+
+def _readable(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    """Return a tensor of a model in memory; raise where its values cannot be read."""
+    if isinstance(tensor, ir.LazyTensor):  # which a caller computes, perhaps for long
+        return tensor
+    checked_tensor(tensor, name)
+    if isinstance(tensor, ir.ExternalTensor):
+        try:
+            tensor.numpy()  # maps its file
+        except Exception as error:  # onnx-ir raises errors of many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise GraphScaleError(
+                f"{name}: the external data of tensor {tensor.name!r} cannot be read ({reason}); "
+                "put its file beside the model, or give the model's path"
+            ) from None
+    return tensor
 
 
 def _write(tensor: ir.TensorProtocol, file: BinaryIO) -> None:

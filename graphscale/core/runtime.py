@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +50,21 @@ def session(
 
     ``kwargs`` go to ``onnxruntime.InferenceSession``; ``sess_options`` get the library registered,
     once however many sessions they serve, and ``providers`` are CUDA, where it is available, and
-    the CPU unless they are given. Raises GraphScaleError for what is no file.
+    the CPU unless they are given. Raises GraphScaleError for what is no file, and for what
+    onnxruntime does not take.
     """
-    onnxruntime = onnxruntime_for("a session")
+    onnxruntime_for("a session")
     if hasattr(model, "SerializeToString"):
         model = model.SerializeToString()
     elif not isinstance(model, bytes):
         model = _file(model)
+    with refusals(model if isinstance(model, str) else "the model in memory"):
+        return _opened(model, **kwargs)
+
+
+def _opened(model: str | bytes, **kwargs: Any) -> onnxruntime.InferenceSession:
+    """Open a file or a message as `session` does; raises onnxruntime's own errors."""
+    onnxruntime = onnxruntime_for("a session")
     options = kwargs.pop("sess_options", None)
     if options is None:
         options = onnxruntime.SessionOptions()
@@ -80,8 +91,9 @@ def session(
 def open_model(model: ir.Model, **kwargs: Any) -> onnxruntime.InferenceSession:
     """Open an onnx-ir model as `session` does, without writing it to a file.
 
-    onnxruntime reads the weights where they are, so that they take no second place in memory and
-    may be larger than the 2 GiB that a message can hold.
+    It raises onnxruntime's own errors (see `refusals`). onnxruntime reads the weights where they
+    are, so that they take no second place in memory and may be larger than the 2 GiB that a message
+    can hold.
     """
     onnxruntime = onnxruntime_for("a session")
     arrays: dict[str, np.ndarray] = {}
@@ -104,7 +116,7 @@ def open_model(model: ir.Model, **kwargs: Any) -> onnxruntime.InferenceSession:
     options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
     weights = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in arrays.values()]
     options.add_external_initializers(list(arrays), weights)
-    opened = session(message, sess_options=options, **kwargs)
+    opened = _opened(message, sess_options=options, **kwargs)
     opened.weights = weights  # they must live as long as the session
     return opened
 
@@ -116,6 +128,23 @@ def _taken_in_place(tensor: ir.TensorProtocol) -> bool:
     """
     known = tensor.dtype != ir.DataType.STRING and tensor.dtype.numpy().isbuiltin == 1
     return known and tensor.nbytes >= _LARGE
+
+
+@contextlib.contextmanager
+def refusals(subject: str) -> Iterator[None]:
+    """Raise errors of onnxruntime as GraphScaleError about `subject`, such as a file or a node."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):  # they have no common base class
+            raise
+        text = str(error).strip().splitlines()[0]
+        running, _, reason = text.rpartition("Status Message: ")
+        named = re.search(r"Name:'(.+?)'", running)
+        node = f": node {named[1]!r}" if named else ""
+        raise GraphScaleError(
+            f"{subject}{node}: onnxruntime does not run it ({reason}); check the model"
+        ) from error
 
 
 def quiet_options() -> onnxruntime.SessionOptions:

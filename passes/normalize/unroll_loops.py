@@ -55,12 +55,18 @@ def rounds_of_layers(node: ir.Node, model: ir.Model) -> int | None:
     runs_on = _always_true(body.outputs[0], body.inputs[1])
     if count is None or not runs_on or (node.inputs[1] is not None and not _is_true(condition)):
         return None
-    rounds = int(tensor_of(count).numpy().reshape(()))
-    return rounds if 0 < rounds <= _MAX_ROUNDS else None
+    rounds = _number(count)
+    return int(rounds) if rounds is not None and 0 < rounds <= _MAX_ROUNDS else None
 
 
 def _is_true(held: ir.Value | None) -> bool:
-    return held is not None and bool(tensor_of(held).numpy().reshape(()))
+    return held is not None and bool(_number(held))
+
+
+def _number(held: ir.Value) -> float | None:
+    """The number that a constant holds; None where it holds none, or several."""
+    numbers = tensor_of(held).numpy()
+    return numbers.item() if numbers.size == 1 else None
 
 
 def _always_true(value: ir.Value, given: ir.Value) -> bool:

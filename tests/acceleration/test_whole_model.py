@@ -10,7 +10,6 @@ from graphscale import GraphScaleError
 from graphscale.acceleration.whole_model import (
     Original,
     open_model,
-    refusals,
     relative_difference,
     shapes_of,
 )
@@ -128,23 +127,6 @@ def test_difference_of_a_changed_model():
     assert original.difference(Changed(original, 1.25), 0.5) == pytest.approx(0.25)
     with pytest.raises(GraphScaleError, match=r"net\.onnx: output 'y' changes by 2\.5e-01"):
         original.difference(Changed(original, 1.25), 1e-4)
-
-
-def test_refusals_name_the_subject_the_node_and_the_reason():
-    model = model_of(
-        [node("Reshape", ["x", "shape"], ["y"])],
-        [("x", FLOAT, [4]), ("shape", TensorProto.INT64, [1])],
-        [("y", FLOAT)],
-    )
-    session = open_model(model)
-    feeds = {"x": np.zeros(4, np.float32), "shape": np.array([3])}
-    with (
-        pytest.raises(GraphScaleError, match=r"net\.onnx: node 'the_Reshape': onnxruntime does"),
-        refusals("net.onnx"),
-    ):
-        session.run(None, feeds)
-    with pytest.raises(ZeroDivisionError), refusals("net.onnx"):
-        _ = 1 / 0
 
 
 def test_open_model_without_optimizations_runs_the_same_model():

@@ -135,6 +135,21 @@ def test_models_in_memory_are_left_alone() -> None:
     assert ir.to_proto(loaded).SerializeToString(deterministic=True) == before
 
 
+@pytest.mark.parametrize("damage", ["values", "empty file"])
+def test_unreadable_weights_of_models_in_memory_are_named(tmp_path: Path, damage: str) -> None:
+    if damage == "values":
+        proto = classic(17)
+        proto.graph.initializer[0].dims[0] += 1
+        loaded = ir.from_proto(proto)
+    else:
+        loaded = ir.load(save_with_external_data(classic(17), tmp_path))
+        for each in tmp_path.iterdir():
+            each.write_bytes(b"")
+    for function in (graphscale.plan, graphscale.shrink, graphscale.load):
+        with pytest.raises(GraphScaleError, match=r"^the model in memory: .*tensor '"):
+            function(loaded)
+
+
 def test_paths_and_models_give_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     onnx.save(classic(17), path)

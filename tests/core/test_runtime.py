@@ -8,7 +8,7 @@ import scipy.signal
 from onnx import TensorProto, helper, numpy_helper
 
 import graphscale
-from graphscale.core.runtime import element_type
+from graphscale.core.runtime import element_type, refusals
 
 WEIGHT = np.random.default_rng(0).normal(size=(1, 1, 5, 7)).astype("f4")
 X = np.random.default_rng(1).normal(size=(1, 1, 20, 18)).astype("f4")
@@ -58,6 +58,41 @@ def test_a_library_registered_before_is_one_sentence(model):
 def test_what_is_no_file_is_one_sentence(path):
     with pytest.raises(graphscale.GraphScaleError, match="give the path of an ONNX file"):
         graphscale.session(path)
+
+
+def test_what_onnxruntime_does_not_open_is_one_sentence(model, tmp_path):
+    model.graph.node[0].op_type = "Unknown"
+    with pytest.raises(graphscale.GraphScaleError, match=r"^the model in memory: onnxruntime does"):
+        graphscale.session(model)
+    path = str(tmp_path / "net.onnx")
+    onnx.save(model, path)
+    with pytest.raises(graphscale.GraphScaleError, match=r"Unknown.*; check the model$") as caught:
+        graphscale.session(path)
+    assert str(caught.value).startswith(path)
+
+
+def test_refusals_name_the_subject_the_node_and_the_reason():
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["x", "shape"], ["y"], name="the_Reshape")],
+        "reshaped",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [4]),
+            helper.make_tensor_value_info("shape", TensorProto.INT64, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    session = graphscale.session(helper.make_model(graph, opset_imports=opsets, ir_version=9))
+    feeds = {"x": np.zeros(4, np.float32), "shape": np.array([3])}
+    with (
+        pytest.raises(
+            graphscale.GraphScaleError, match=r"net\.onnx: node 'the_Reshape': onnxruntime does"
+        ),
+        refusals("net.onnx"),
+    ):
+        session.run(None, feeds)
+    with pytest.raises(ZeroDivisionError), refusals("net.onnx"):
+        _ = 1 / 0
 
 
 def test_types_by_onnxruntimes_names():

@@ -33,7 +33,7 @@ def _constant(node):
         value = node.attribute(name)
         if value is not None:
             return value if dtype is None else torch.tensor(value, dtype=dtype)
-    node.fail("only numbers are supported as constants")
+    node.fail("its value is no tensor of numbers; replace the node, or cut the model before it")
 
 
 @translates("ConstantOfShape", numbers=(0,))

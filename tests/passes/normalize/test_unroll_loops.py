@@ -44,12 +44,14 @@ def test_each_round_has_nodes_of_its_own():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", ["given", "many"])
+@pytest.mark.parametrize("wrong", ["given", "many", "counts"])
 def test_a_loop_of_unknown_or_many_rounds_stays(wrong: str):
     source = text("given") if wrong == "given" else text()
     numbers = dict(NUMBERS)
     if wrong == "many":
         numbers["count"] = np.array(1000)
+    if wrong == "counts":
+        numbers["count"] = np.array([3, 3])
     model = read(source, **WEIGHTS, **numbers)
     assert not UnrollLoops()(model).modified
 
