@@ -55,11 +55,11 @@ def session(
     """
     onnxruntime_for("a session")
     if hasattr(model, "SerializeToString"):
-        model = model.SerializeToString()
-    elif not isinstance(model, bytes):
-        model = _file(model)
-    with refusals(model if isinstance(model, str) else "the model in memory"):
-        return _opened(model, **kwargs)
+        given: str | bytes = model.SerializeToString()
+    else:
+        given = model if isinstance(model, bytes) else _file(model)
+    with refusals(given if isinstance(given, str) else "the model in memory"):
+        return _opened(given, **kwargs)
 
 
 def _opened(model: str | bytes, **kwargs: Any) -> onnxruntime.InferenceSession:
