@@ -37,11 +37,11 @@ class _SamePixels(Rule):
 
 
 @register(
-    *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal"),
-    *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or"),
+    *("Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Greater"),
+    *("GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mul", "Or"),
     *("Pow", "PRelu", "Sub", "Sum", "Where", "Xor"),
 )
-class _Broadcast(Rule):
+class Broadcast(Rule):
     """Operators on several tensors of equal sizes, or of one pixel where the others have more."""
 
     def analyze(self, node: ir.Node, analyzer: Analyzer) -> None:
