@@ -186,8 +186,8 @@ def _replace_tensors(
 
 def _readable(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     """Return a tensor of a model in memory; raise where its values cannot be read."""
-    if isinstance(tensor, ir.LazyTensor):  # which a caller computes, perhaps for long
-        return tensor
+    if not isinstance(tensor, ir.ExternalTensor | ir.serde.TensorProtoTensor):
+        return tensor  # not read from a file: its shape is that of its values
     checked_tensor(tensor, name)
     if isinstance(tensor, ir.ExternalTensor):
         try:

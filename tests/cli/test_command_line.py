@@ -291,7 +291,8 @@ def test_memory_that_is_not_there(target: Path, monkeypatch, capsys) -> None:
 
     monkeypatch.setattr("graphscale.core.model_files.load_model", fail)
     assert main(["shrink", str(target)]) == 2
-    assert capsys.readouterr().err == "graphscale: not enough memory for this model\n"
+    said = "not enough memory for this model; close other programs, or use a larger machine"
+    assert capsys.readouterr().err == f"graphscale: {said}\n"
 
 
 # --- arguments ------------------------------------------------------------------------------------
