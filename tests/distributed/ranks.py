@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import socket
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -111,5 +112,7 @@ def _run(
         if port is None:
             distributed.barrier()
             distributed.destroy_process_group()
+        else:  # rank 0 serves the others, which may still be about to find each other
+            time.sleep(_SECONDS)  # until `on_ranks` has all answers, and kills this process
     except BaseException:
         send.send((f"rank {rank}:\n{traceback.format_exc()}", None))
