@@ -52,7 +52,7 @@ def open_model(model: ir.Model, optimized: bool = True) -> onnxruntime.Inference
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             save_model(model, path)
-            return runtime.session(path, sess_options=options)
+            return runtime.open_raw(str(path), sess_options=options)
 
 
 class Original:

@@ -123,7 +123,7 @@ def _network(
         try:
             network.set_program(program(batches))
         except GraphScaleError as error:
-            if not _has_program_of_one_image(program):
+            if 1 in batches or not _has_program_of_one_image(program):
                 raise
             raise GraphScaleError(
                 f"{error}; the model declares inputs of any batch, but takes one image alone: "

@@ -59,10 +59,10 @@ def session(
     else:
         given = model if isinstance(model, bytes) else _file(model)
     with refusals(given if isinstance(given, str) else "the model in memory"):
-        return _opened(given, **kwargs)
+        return open_raw(given, **kwargs)
 
 
-def _opened(model: str | bytes, **kwargs: Any) -> onnxruntime.InferenceSession:
+def open_raw(model: str | bytes, **kwargs: Any) -> onnxruntime.InferenceSession:
     """Open a file or a message as `session` does; raises onnxruntime's own errors."""
     onnxruntime = onnxruntime_for("a session")
     options = kwargs.pop("sess_options", None)
@@ -116,7 +116,7 @@ def open_model(model: ir.Model, **kwargs: Any) -> onnxruntime.InferenceSession:
     options = kwargs.pop("sess_options", None) or onnxruntime.SessionOptions()
     weights = [onnxruntime.OrtValue.ortvalue_from_numpy(each) for each in arrays.values()]
     options.add_external_initializers(list(arrays), weights)
-    opened = _opened(message, sess_options=options, **kwargs)
+    opened = open_raw(message, sess_options=options, **kwargs)
     opened.weights = weights  # they must live as long as the session
     return opened
 

@@ -30,38 +30,25 @@ def test_a_map_is_rolled_by_as_many_pixels(first: int) -> None:
     np.testing.assert_array_equal(outputs["y"], np.roll(outputs["c"], -shift, 2))
 
 
-@pytest.mark.parametrize(("pixels", "step"), [(4, 4), (6, 2), (8, 4)])
-def test_windows_keep_their_size_and_distance(pixels: int, step: int) -> None:
-    starts = np.arange(0, 32 - pixels + 1, step)
+@pytest.mark.parametrize(
+    ("pixels", "step", "pixels_first"),
+    [
+        *((4, 4, False), (6, 2, False), (8, 4, False)),
+        # As torch.nn.functional.unfold is exported, which has a row of places for each tap.
+        *((3, 1, True), (4, 4, True), (5, 2, True)),
+    ],
+)
+def test_windows_keep_their_size_and_distance(pixels: int, step: int, pixels_first: bool) -> None:
+    places = np.arange(0, 32 - pixels + 1, step)[:, None] + np.arange(pixels)
     target = graph(
         """
         c = Conv <pads=[1,1,1,1]> (x, w)
         windows = Gather <axis=3> (c, places)
-        y = ReduceMax <keepdims=0> (windows, last)
+        y = ReduceMax <keepdims=0> (windows, axis)
         """,
         w=(2, 3, 3, 3),
-        places=starts[:, None] + np.arange(pixels),
-        last=np.array([-1]),
-    )
-    outputs = pretrain_outputs(target, 20)
-    assert outputs["c"].shape[3] < 32
-    windows = np.lib.stride_tricks.sliding_window_view(outputs["c"], pixels, 3)[:, :, :, ::step]
-    np.testing.assert_array_equal(outputs["y"], windows.max(-1))
-
-
-@pytest.mark.parametrize(("pixels", "step"), [(3, 1), (4, 4), (5, 2)])
-def test_pixels_of_windows_come_first(pixels: int, step: int) -> None:
-    """As torch.nn.functional.unfold is exported, which has a row of places for each tap."""
-    starts = np.arange(0, 32 - pixels + 1, step)
-    target = graph(
-        """
-        c = Conv <pads=[1,1,1,1]> (x, w)
-        taps = Gather <axis=3> (c, places)
-        y = ReduceMax <keepdims=0> (taps, first)
-        """,
-        w=(2, 3, 3, 3),
-        places=np.arange(pixels)[:, None] + starts,
-        first=np.array([3]),
+        places=places.T if pixels_first else places,
+        axis=np.array([3 if pixels_first else 4]),
     )
     outputs = pretrain_outputs(target, 20)
     assert outputs["c"].shape[3] < 32
