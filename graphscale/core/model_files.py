@@ -22,7 +22,7 @@ from graphscale.core.dense_tensors import with_dense_tensors
 from graphscale.core.detached_tensors import detached, node_tensors
 from graphscale.core.errors import GraphScaleError
 from graphscale.core.external_data import INLINE, ExternalData, map_file
-from graphscale.core.files import replacing
+from graphscale.core.files import check_regular, replacing
 from graphscale.core.quiet import quiet_reading
 from graphscale.core.well_formed import (
     check_nodes,
@@ -191,6 +191,7 @@ def _readable(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
     checked_tensor(tensor, name)
     if isinstance(tensor, ir.ExternalTensor):
         try:
+            check_regular(Path(tensor.path))
             tensor.numpy()  # maps its file
         except Exception as error:  # onnx-ir raises errors of many kinds
             reason = " ".join(str(error).split())[:200]
